@@ -1,0 +1,60 @@
+# The project's verbs. `make` lists them; each one sets up what it needs first.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-system check lint types layers fmt protos protos-check docs lock clean
+
+help: ## list the verbs
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## create .venv with the pinned, hashed dependencies
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "authz needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@echo "==> creating $(VENV) and installing pinned dependencies (about a minute, once)"
+	@$(PYTHON) -m venv $(VENV) || { echo "this Python cannot make virtual environments; on Debian install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "==> ready: $(BIN)/authz"
+
+demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the embedded emulator
+	@echo "==> authz demo: starting emulator, authz, Envoy, an agent and an API on free loopback ports"
+	@$(BIN)/authz demo
+
+test: $(STAMP) ## run every test that needs nothing but this checkout
+	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
+	@$(BIN)/python -m pytest
+
+check: lint types layers protos-check test ## everything CI checks: lint, types, layering, generated files, tests
+
+lint: $(STAMP) ## ruff: lint and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy --strict
+	@$(BIN)/mypy
+
+layers: $(STAMP) ## import-linter: the layering of docs/architecture.md
+	@$(BIN)/lint-imports --no-cache
+
+fmt: $(STAMP) ## rewrite files the way `make lint` wants them
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+protos: $(STAMP) ## regenerate authz/_pb from protos/
+	@$(BIN)/python protos/generate.py
+
+protos-check: $(STAMP) ## fail when authz/_pb differs from what protos/ generates
+	@$(BIN)/python protos/generate.py --check
+
+lock: $(STAMP) ## pin the newest allowed versions, with hashes
+	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --output-file requirements/dev.txt
+	@$(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --constraint requirements/dev.txt --output-file requirements/runtime.txt
+
+clean: ## remove what the verbs made
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -1,0 +1,188 @@
+"""`CachedExchange`: any exchange, behind a bounded cache, with one flight per key.
+
+A flight is detached from the Checks that wait for it: a caller who leaves, or whose deadline comes,
+neither cancels nor delays the others, and what the flight brings is there for the next request.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from authz.core.cache import FailureCache, TokenCache
+from authz.core.errors import (
+    AuthzError,
+    DeadlineExceeded,
+    ExchangeUnavailable,
+    Reason,
+)
+from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key, subject_of
+from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer
+
+RETRY_SOON: Final = 1.0
+"""Seconds to wait where the next try will probably find the finished flight's result."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureLifetimes:
+    """Seconds for which a failure is repeated to the very same question instead of asking again.
+
+    Long enough to spare Entra a storm, short enough that a user who has just consented, or an
+    operator who has just repaired the configuration, does not wait.
+    """
+
+    by_reason: dict[Reason, float] = field(
+        default_factory=lambda: {
+            Reason.INTERACTION_REQUIRED: 5.0,
+            Reason.CONSENT_REQUIRED: 5.0,
+            Reason.EXCHANGE_REJECTED: 30.0,
+            Reason.EXCHANGE_MISCONFIGURED: 5.0,
+            Reason.EXCHANGE_UNAVAILABLE: 1.0,
+            Reason.EXCHANGE_THROTTLED: 5.0,
+        }
+    )
+    longest: float = 120.0
+
+    def seconds(self, error: AuthzError) -> float:
+        """Return for how long the failure stands: Entra's own `Retry-After` where it gave one."""
+        lifetime = self.by_reason.get(error.reason, 0.0)
+        return min(self.longest, max(lifetime, error.retry_after or 0.0))
+
+
+class CachedExchange:
+    """Look up, else join the flight under way, else start one.
+
+    Args:
+        exchange: What really asks Entra.
+        tokens: Holds what was issued.
+        failures: Holds what was refused, for a short while.
+        name: Which cache this is, for metrics.
+        observer: Hears of look-ups and flights.
+        clock: Epoch seconds.
+        flight_timeout: Seconds after which a flight is given up, whoever waits for it.
+        max_flights: Most flights at a time; one more is refused at once rather than queued for ever.
+        lifetimes: How long failures stand.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        tokens: TokenCache,
+        failures: FailureCache,
+        name: CacheName,
+        observer: Observer,
+        clock: Clock,
+        flight_timeout: float,
+        max_flights: int,
+        lifetimes: FailureLifetimes | None = None,
+    ) -> None:
+        self._exchange = exchange
+        self._tokens = tokens
+        self._failures = failures
+        self._name = name
+        self._observer = observer
+        self._clock = clock
+        self._flight_timeout = flight_timeout
+        self._max_flights = max_flights
+        self._lifetimes = lifetimes or FailureLifetimes()
+        self._flights: dict[CacheKey, asyncio.Task[IssuedToken | AuthzError]] = {}
+
+    async def obtain(
+        self,
+        exchange: TokenExchange,
+        *,
+        deadline: float,
+        seen: Callable[[CacheResult], None] = lambda _: None,
+    ) -> IssuedToken:
+        """Return a token for the exchange before `deadline` (monotonic seconds).
+
+        A hit does not wait. Past its `refresh_at` a token is still handed out while one flight fetches
+        its successor, so that Entra can be down for the rest of the token's life unnoticed.
+
+        Raises:
+            DeadlineExceeded: The flight did not land in time; it goes on.
+            AuthzError: The exchange failed, just now or a moment ago.
+        """
+        key = cache_key(exchange)
+        now = self._clock()
+        token = self._tokens.get(key, now)
+        if token is not None:
+            self._note(CacheResult.HIT, seen)
+            if now >= token.refresh_at and self._failures.get(key, now) is None:
+                self._refresh(key, exchange)
+            return token
+        failure = self._failures.get(key, now)
+        if failure is not None:
+            self._note(CacheResult.FAILURE, seen)
+            raise failure.with_traceback(None)
+        flight = self._flights.get(key)
+        self._note(CacheResult.MISS if flight is None else CacheResult.JOINED, seen)
+        return await self._land(flight or self._take_off(key, exchange), deadline)
+
+    def forget(self, exchange: TokenExchange) -> None:
+        """Drop what is held for the exchange: Entra no longer takes it."""
+        self._tokens.drop(cache_key(exchange))
+
+    def flights(self) -> int:
+        """Return how many exchanges are under way."""
+        return len(self._flights)
+
+    async def drain(self) -> None:
+        """Wait for every flight under way; their timeouts bound the wait."""
+        while self._flights:
+            await asyncio.wait(list(self._flights.values()))
+
+    def _note(self, result: CacheResult, seen: Callable[[CacheResult], None]) -> None:
+        self._observer.looked_up(self._name, result)
+        seen(result)
+
+    def _refresh(self, key: CacheKey, exchange: TokenExchange) -> None:
+        if key not in self._flights and len(self._flights) < self._max_flights:
+            self._take_off(key, exchange)
+
+    async def _land(
+        self, flight: asyncio.Task[IssuedToken | AuthzError], deadline: float
+    ) -> IssuedToken:
+        # asyncio.wait leaves the flight alone when this caller is cancelled or late.
+        remaining = max(0.0, deadline - asyncio.get_running_loop().time())
+        done, _ = await asyncio.wait({flight}, timeout=remaining)
+        if not done:
+            raise DeadlineExceeded("the exchange is still under way", retry_after=RETRY_SOON)
+        outcome = flight.result()
+        if isinstance(outcome, AuthzError):
+            # Many waiters raise the same error; without this its traceback would grow with each.
+            raise outcome.with_traceback(None)
+        return outcome
+
+    def _take_off(
+        self, key: CacheKey, exchange: TokenExchange
+    ) -> asyncio.Task[IssuedToken | AuthzError]:
+        if len(self._flights) >= self._max_flights:
+            raise ExchangeUnavailable("too many exchanges are under way", retry_after=RETRY_SOON)
+        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange))
+        self._flights[key] = flight
+        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        return flight
+
+    async def _fly(self, key: CacheKey, exchange: TokenExchange) -> IssuedToken | AuthzError:
+        started = asyncio.get_running_loop().time()
+        error: AuthzError | None = None
+        try:
+            async with asyncio.timeout(self._flight_timeout):
+                token = await self._exchange(exchange)
+        except AuthzError as refusal:
+            error = refusal
+        except TimeoutError:
+            error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
+        self._observer.exchanged(exchange.flow, error, asyncio.get_running_loop().time() - started)
+        now = self._clock()
+        if error is not None:
+            self._failures.put(key, error, seconds=self._lifetimes.seconds(error), now=now)
+            return error
+        subject = subject_of(exchange)
+        self._tokens.put(
+            key, token, subject_expires_at=subject.expires_at if subject else None, now=now
+        )
+        self._failures.drop(key)
+        return token

@@ -1,0 +1,191 @@
+"""Bounded caches that take the time as an argument: tokens, verified principals, recent failures.
+
+Each is least-recently-used, bounded in entries and in estimated bytes, and O(1) in what it holds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from authz.core.errors import AuthzError
+from authz.core.exchange import CacheKey, IssuedToken
+from authz.core.principal import Principal
+
+Value = TypeVar("Value")
+
+ENTRY_OVERHEAD: Final = 700
+"""Bytes a cached entry takes beside its token, measured with tracemalloc and rounded up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry(Generic[Value]):
+    value: Value
+    expires_at: float
+    size: int
+
+
+class BoundedCache(Generic[Value]):
+    """A least-recently-used cache whose entries end at a given time.
+
+    Args:
+        max_entries: Most entries held.
+        max_bytes: Most estimated bytes held.
+        size_of: Estimates the bytes of a value.
+    """
+
+    def __init__(
+        self, *, max_entries: int, max_bytes: int, size_of: Callable[[Value], int]
+    ) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._size_of = size_of
+        self._entries: OrderedDict[bytes, _Entry[Value]] = OrderedDict()
+        self._bytes = 0
+        self.evictions = 0
+
+    def get(self, key: bytes, now: float) -> Value | None:
+        """Return the live value under the key; an expired one is dropped."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        if now >= entry.expires_at:
+            self.drop(key)
+            return None
+        self._entries.move_to_end(key)
+        return entry.value
+
+    def put(self, key: bytes, value: Value, *, expires_at: float, now: float) -> None:
+        """Hold the value until `expires_at`, evicting the least recently used for it.
+
+        A value that has expired already, or is larger than the whole cache, is not held.
+        """
+        self.drop(key)
+        size = self._size_of(value)
+        if now >= expires_at or size > self._max_bytes or self._max_entries < 1:
+            return
+        self._entries[key] = _Entry(value, expires_at, size)
+        self._bytes += size
+        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
+            self.drop(next(iter(self._entries)))
+            self.evictions += 1
+
+    def drop(self, key: bytes) -> None:
+        """Forget the key, if it is there."""
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._bytes -= entry.size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        """Estimated bytes held."""
+        return self._bytes
+
+
+class TokenCache:
+    """Exchanged tokens by `CacheKey`.
+
+    An entry ends `margin` seconds before its token does, and with the subject token at the latest.
+
+    Args:
+        max_entries: Most tokens held.
+        max_bytes: Most estimated bytes held.
+        margin: Seconds before a token's own expiry at which it is no longer handed out, so that it
+            still lives when the API looks at it.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int, margin: float) -> None:
+        self._margin = margin
+        self._cache: BoundedCache[IssuedToken] = BoundedCache(
+            max_entries=max_entries,
+            max_bytes=max_bytes,
+            size_of=lambda token: len(token.secret) + ENTRY_OVERHEAD,
+        )
+
+    def get(self, key: CacheKey, now: float) -> IssuedToken | None:
+        """Return a token that may still be used."""
+        return self._cache.get(key, now)
+
+    def put(
+        self, key: CacheKey, token: IssuedToken, *, subject_expires_at: float | None, now: float
+    ) -> None:
+        """Hold a token; `subject_expires_at` is the `exp` of the user's token it rests on, if any."""
+        expires_at = token.expires_at - self._margin
+        if subject_expires_at is not None:
+            expires_at = min(expires_at, subject_expires_at)
+        self._cache.put(key, token, expires_at=expires_at, now=now)
+
+    def drop(self, key: CacheKey) -> None:
+        """Forget the token, if it is there."""
+        self._cache.drop(key)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    @property
+    def evictions(self) -> int:
+        """How many live entries had to make room."""
+        return self._cache.evictions
+
+
+class FailureCache:
+    """Recent failures, each under the key of the very exchange that failed: nobody else meets it."""
+
+    def __init__(self, *, max_entries: int) -> None:
+        self._cache: BoundedCache[AuthzError] = BoundedCache(
+            max_entries=max_entries, max_bytes=max_entries, size_of=lambda _: 1
+        )
+
+    def get(self, key: CacheKey, now: float) -> AuthzError | None:
+        """Return the failure that still stands."""
+        return self._cache.get(key, now)
+
+    def put(self, key: CacheKey, failure: AuthzError, *, seconds: float, now: float) -> None:
+        """Let the failure stand for some seconds."""
+        self._cache.put(key, failure, expires_at=now + seconds, now=now)
+
+    def drop(self, key: CacheKey) -> None:
+        """Forget the failure, if there is one."""
+        self._cache.drop(key)
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+
+class PrincipalCache:
+    """Verified tokens: the digest of a token and of the expectation it met, to its principal.
+
+    Never past `exp`. Whoever reads it must still ask whether the principal's key is trusted.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+        self._cache: BoundedCache[Principal] = BoundedCache(
+            max_entries=max_entries,
+            max_bytes=max_bytes,
+            size_of=lambda principal: (
+                ENTRY_OVERHEAD + 80 * (len(principal.scopes) + len(principal.roles))
+            ),
+        )
+
+    def get(self, expectation: bytes, token: bytes, now: float) -> Principal | None:
+        """Return the principal of a token that met this expectation before and has not expired."""
+        return self._cache.get(expectation + token, now)
+
+    def put(self, expectation: bytes, token: bytes, principal: Principal, *, now: float) -> None:
+        """Remember a verification until the token's `exp`."""
+        self._cache.put(expectation + token, principal, expires_at=principal.expires_at, now=now)
+
+    def drop(self, expectation: bytes, token: bytes) -> None:
+        """Forget a verification."""
+        self._cache.drop(expectation + token)
+
+    def __len__(self) -> int:
+        return len(self._cache)

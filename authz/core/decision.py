@@ -1,0 +1,58 @@
+"""The answer to a Check: `Allow` with what to change, or `Deny` with a reason.
+
+No HTTP or gRPC status here: that is wire language and lives in `authz.envoy`.
+"""
+
+from dataclasses import dataclass
+
+from authz.core.errors import AuthzError, EntraError, InsufficientScope, Reason
+from authz.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Let the request go on, changed as told.
+
+    Attributes:
+        authorization: The token that replaces `Authorization`; None leaves or removes it.
+        headers: Further headers to set, overwriting.
+        remove: Names of headers to remove. Never holds one that is set: in Envoy removal wins.
+    """
+
+    authorization: Secret | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.authorization is not None and "authorization" in self.remove:
+            raise ValueError("authorization is set and removed at once: Envoy would remove it")
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Refuse the request.
+
+    Attributes:
+        reason: Which outcome.
+        retry_after: Seconds after which to try again, where waiting helps.
+        accepted: Scopes or roles of which one would have been enough.
+        claims: Entra's claims challenge (JSON text) for the caller.
+    """
+
+    reason: Reason
+    retry_after: float | None = None
+    accepted: tuple[str, ...] = ()
+    claims: str | None = None
+
+    @classmethod
+    def because(cls, error: AuthzError) -> "Deny":
+        """Return the denial that an error stands for, without its detail, which is for the log."""
+        return cls(
+            reason=error.reason,
+            retry_after=error.retry_after,
+            accepted=error.accepted if isinstance(error, InsufficientScope) else (),
+            claims=error.claims if isinstance(error, EntraError) else None,
+        )
+
+
+Decision = Allow | Deny

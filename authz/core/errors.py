@@ -1,0 +1,209 @@
+"""Every way a Check can end other than by an answer of "allow", and who must act on it.
+
+`Reason` is the closed list: it is the metric label, the log field, the `reason` of the problem body
+and the heading in docs/errors.md. Each concrete error fixes one. `str(error)` is for our own log and
+never leaves the process. HTTP and gRPC status codes are wire language and live in `authz.envoy`.
+"""
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Reason(StrEnum):
+    """Why a request was not allowed. Extended over time, never renamed."""
+
+    MALFORMED_REQUEST = "malformed_request"
+    MISSING_TOKEN = "missing_token"
+    INVALID_TOKEN = "invalid_token"
+    INTERACTION_REQUIRED = "interaction_required"
+    CONSENT_REQUIRED = "consent_required"
+    EXCHANGE_REJECTED = "exchange_rejected"
+    UNKNOWN_ROUTE = "unknown_route"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    ACTOR_NOT_ALLOWED = "actor_not_allowed"
+    SUBJECT_NOT_ALLOWED = "subject_not_allowed"
+    WORKLOAD_NOT_ALLOWED = "workload_not_allowed"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    EXCHANGE_UNAVAILABLE = "exchange_unavailable"
+    EXCHANGE_THROTTLED = "exchange_throttled"
+    EXCHANGE_MISCONFIGURED = "exchange_misconfigured"
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    INTERNAL = "internal"
+
+
+class TokenFault(StrEnum):
+    """What exactly is wrong with a token: for our log. The caller learns `invalid_token` only."""
+
+    MALFORMED = "malformed"
+    TOO_LARGE = "too_large"
+    ALGORITHM = "algorithm"
+    SIGNATURE = "signature"
+    UNKNOWN_KEY = "unknown_key"
+    ISSUER = "issuer"
+    TENANT = "tenant"
+    AUDIENCE = "audience"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    MISSING_CLAIM = "missing_claim"
+
+
+class AuthzError(Exception):
+    """A denial on its way to the caller. Never raised itself; each subclass fixes one `Reason`.
+
+    Args:
+        detail: What happened, for the log. Never holds a token or a secret.
+        retry_after: Seconds after which trying again can help, if it can.
+    """
+
+    reason: ClassVar[Reason]
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail or self.reason.value)
+        self.detail = detail
+        self.retry_after = retry_after
+
+
+class BadRequest(AuthzError):
+    """The caller's software must change."""
+
+
+class Unauthenticated(AuthzError):
+    """The caller must log in, or log in again."""
+
+
+class Forbidden(AuthzError):
+    """An administrator must grant or configure something."""
+
+
+class Unfulfilled(AuthzError):
+    """We could not, or Entra could not. The caller did nothing wrong."""
+
+
+class MalformedRequest(BadRequest):
+    """The request has no HTTP part, or its `Authorization` is not one bearer value (RFC 6750)."""
+
+    reason = Reason.MALFORMED_REQUEST
+
+
+class MissingToken(Unauthenticated):
+    """The route needs a bearer token and the request carries none."""
+
+    reason = Reason.MISSING_TOKEN
+
+
+class InvalidToken(Unauthenticated):
+    """The bearer token does not verify (RFC 6750 section 3.1, `invalid_token`)."""
+
+    reason = Reason.INVALID_TOKEN
+
+    def __init__(self, fault: TokenFault, detail: str = "") -> None:
+        super().__init__(f"{fault.value}: {detail}" if detail else fault.value)
+        self.fault = fault
+
+
+class EntraError(AuthzError):
+    """Entra refused an exchange.
+
+    Args:
+        detail: What happened, for the log.
+        code: The AADSTS number, when Entra gave one.
+        claims: The JSON text of Entra's claims challenge, to be passed on to the caller.
+    """
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        code: int | None = None,
+        claims: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.code = code
+        self.claims = claims
+
+
+class InteractionRequired(EntraError, Unauthenticated):
+    """The user must do something at Entra first: MFA, a Conditional Access demand, a new sign-in."""
+
+    reason = Reason.INTERACTION_REQUIRED
+
+
+class ConsentRequired(EntraError, Unauthenticated):
+    """Nobody has consented to what the agent asks for on this user's behalf (AADSTS65001)."""
+
+    reason = Reason.CONSENT_REQUIRED
+
+
+class ExchangeRejected(EntraError, Unauthenticated):
+    """Entra did not accept the user's token as an assertion."""
+
+    reason = Reason.EXCHANGE_REJECTED
+
+
+class ExchangeMisconfigured(EntraError, Unfulfilled):
+    """Our own configuration is at fault: credential, agent, scope or resource."""
+
+    reason = Reason.EXCHANGE_MISCONFIGURED
+
+
+class ExchangeUnavailable(EntraError, Unfulfilled):
+    """Entra could not be reached, or answered with a fault of its own."""
+
+    reason = Reason.EXCHANGE_UNAVAILABLE
+
+
+class ExchangeThrottled(EntraError, Unfulfilled):
+    """Entra asked us to slow down (HTTP 429 or AADSTS90055)."""
+
+    reason = Reason.EXCHANGE_THROTTLED
+
+
+class UnknownRoute(Forbidden):
+    """No configured route carries this name or host."""
+
+    reason = Reason.UNKNOWN_ROUTE
+
+
+class InsufficientScope(Forbidden):
+    """The token lacks every scope or role that the route accepts (RFC 6750 section 3.1).
+
+    Args:
+        accepted: The scopes or roles of which one is needed.
+    """
+
+    reason = Reason.INSUFFICIENT_SCOPE
+
+    def __init__(self, accepted: tuple[str, ...], detail: str = "") -> None:
+        super().__init__(detail)
+        self.accepted = accepted
+
+
+class ActorNotAllowed(Forbidden):
+    """The calling application (`azp`, `appid`) is not among those that the route names."""
+
+    reason = Reason.ACTOR_NOT_ALLOWED
+
+
+class SubjectNotAllowed(Forbidden):
+    """The route serves users and the token is an application's, or the other way round."""
+
+    reason = Reason.SUBJECT_NOT_ALLOWED
+
+
+class WorkloadNotAllowed(Forbidden):
+    """The verified peer is not among the workloads that may act as the route's agent."""
+
+    reason = Reason.WORKLOAD_NOT_ALLOWED
+
+
+class KeysUnavailable(Unfulfilled):
+    """No signing keys of a trusted issuer could be had yet."""
+
+    reason = Reason.KEYS_UNAVAILABLE
+
+
+class DeadlineExceeded(Unfulfilled):
+    """The Check's own deadline came first. The exchange goes on; a repeat may find its result."""
+
+    reason = Reason.DEADLINE_EXCEEDED

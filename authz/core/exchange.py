@@ -1,0 +1,284 @@
+"""The token exchanges there are, each with exactly its fields, and the cache key of each.
+
+`TokenExchange` is our umbrella name. Entra's flows are assertion grants (RFC 7521, RFC 7523), not RFC
+8693 token exchange; how they go over the wire is `authz.entra`.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from hashlib import sha256
+from typing import ClassVar, assert_never
+
+from authz.core.secret import Secret
+
+
+class Flow(StrEnum):
+    """The flows by their configuration names, and the two assertions inside them."""
+
+    ON_BEHALF_OF = "on_behalf_of"
+    AUTONOMOUS = "autonomous"
+    AGENT_USER = "agent_user"
+    BLUEPRINT = "blueprint"
+    APP_ON_BEHALF_OF = "app_on_behalf_of"
+    APP = "app"
+    NONE = "none"
+    BLUEPRINT_ASSERTION = "blueprint_assertion"
+    AGENT_ASSERTION = "agent_assertion"
+
+    @property
+    def is_delegated(self) -> bool:
+        """Whether the flow acts for the calling user and so needs that user's token."""
+        return self in (Flow.ON_BEHALF_OF, Flow.APP_ON_BEHALF_OF)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An application registration that holds credentials: a blueprint, or an ordinary app.
+
+    Attributes:
+        name: Its name in the configuration.
+        tenant_id: Where it gets its tokens.
+        client_id: Application id.
+    """
+
+    name: str
+    tenant_id: str
+    client_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentUser:
+    """An agent's own user account: by user principal name or by object id, one of the two."""
+
+    username: str | None = None
+    object_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.username) == bool(self.object_id):
+            raise ValueError("an agent user is named by username or by object_id, one of the two")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentIdentity:
+    """A service principal without credentials; its blueprint vouches for it.
+
+    Attributes:
+        name: Its name in the configuration.
+        client_id: Its application id, which is also its object id.
+        blueprint: The application whose credential it uses.
+        user: Its user account, if it has one.
+    """
+
+    name: str
+    client_id: str
+    blueprint: Client
+    user: AgentUser | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the token is for.
+
+    Attributes:
+        scopes: Scopes of one resource, sorted.
+        claims: JSON text of the OpenID Connect `claims` parameter, or None.
+        policy_version: Version of the configuration that asks: a change of it ends old entries.
+    """
+
+    scopes: tuple[str, ...]
+    claims: str | None = None
+    policy_version: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scopes", tuple(sorted(set(self.scopes))))
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectToken:
+    """The verified user's own token, as the assertion of an on-behalf-of exchange.
+
+    Attributes:
+        secret: The token.
+        expires_at: Its `exp`: nothing issued for it is used any longer than that.
+    """
+
+    secret: Secret
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlueprintAssertion:
+    """T1: the blueprint's token that names one agent identity and serves as its credential."""
+
+    flow: ClassVar[Flow] = Flow.BLUEPRINT_ASSERTION
+    agent: AgentIdentity
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAssertion:
+    """T2: the agent identity's own token-exchange token, by which it acts as its user account."""
+
+    flow: ClassVar[Flow] = Flow.AGENT_ASSERTION
+    agent: AgentIdentity
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class OnBehalfOf:
+    """The agent identity acts for the calling user."""
+
+    flow: ClassVar[Flow] = Flow.ON_BEHALF_OF
+    agent: AgentIdentity
+    target: Target
+    subject: SubjectToken
+
+
+@dataclass(frozen=True, slots=True)
+class Autonomous:
+    """The agent identity acts for itself, app-only."""
+
+    flow: ClassVar[Flow] = Flow.AUTONOMOUS
+    agent: AgentIdentity
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class AsAgentUser:
+    """The agent acts as its own user account (`user_fic`)."""
+
+    flow: ClassVar[Flow] = Flow.AGENT_USER
+    agent: AgentIdentity
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class BlueprintToken:
+    """The blueprint's own app token, for provisioning in Microsoft Graph only."""
+
+    flow: ClassVar[Flow] = Flow.BLUEPRINT
+    client: Client
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class AppOnBehalfOf:
+    """An ordinary application acts for the calling user."""
+
+    flow: ClassVar[Flow] = Flow.APP_ON_BEHALF_OF
+    client: Client
+    target: Target
+    subject: SubjectToken
+
+
+@dataclass(frozen=True, slots=True)
+class AppToken:
+    """An ordinary application acts for itself."""
+
+    flow: ClassVar[Flow] = Flow.APP
+    client: Client
+    target: Target
+
+
+TokenExchange = (
+    BlueprintAssertion
+    | AgentAssertion
+    | OnBehalfOf
+    | Autonomous
+    | AsAgentUser
+    | BlueprintToken
+    | AppOnBehalfOf
+    | AppToken
+)
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """What Entra issued.
+
+    Attributes:
+        secret: The access token.
+        expires_at: Epoch seconds.
+        refresh_at: Epoch second from which a successor is worth fetching.
+    """
+
+    secret: Secret
+    expires_at: float
+    refresh_at: float
+
+
+CacheKey = bytes
+"""Digest over everything that changes the answer; holds no token."""
+
+
+def subject_of(exchange: TokenExchange) -> SubjectToken | None:
+    """Return the user's token that the exchange rests on, if it rests on one."""
+    match exchange:
+        case OnBehalfOf() | AppOnBehalfOf():
+            return exchange.subject
+        case (
+            BlueprintAssertion()
+            | AgentAssertion()
+            | Autonomous()
+            | AsAgentUser()
+            | BlueprintToken()
+            | AppToken()
+        ):
+            return None
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def cache_key(exchange: TokenExchange) -> CacheKey:
+    """Return the key under which the exchange's result may be repeated.
+
+    It covers flow, tenant, client, agent, agent user, scopes, claims, policy version and the hash of
+    the subject token: two exchanges share a key only if Entra would be asked the very same thing.
+    """
+    match exchange:
+        case OnBehalfOf() | AppOnBehalfOf():
+            return _shared_part(exchange.flow, _asker(exchange), exchange.target) + (
+                exchange.subject.secret.digest()
+            )
+        case (
+            BlueprintAssertion()
+            | AgentAssertion()
+            | Autonomous()
+            | AsAgentUser()
+            | BlueprintToken()
+            | AppToken()
+        ):
+            return _shared_part(exchange.flow, _asker(exchange), exchange.target)
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _asker(exchange: TokenExchange) -> AgentIdentity | Client:
+    match exchange:
+        case BlueprintToken() | AppOnBehalfOf() | AppToken():
+            return exchange.client
+        case BlueprintAssertion() | AgentAssertion() | OnBehalfOf() | Autonomous() | AsAgentUser():
+            return exchange.agent
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+# Routes are few and their parts never change, so all but the user's hash is computed once.
+@lru_cache(maxsize=4096)
+def _shared_part(flow: Flow, asker: AgentIdentity | Client, target: Target) -> bytes:
+    agent = asker if isinstance(asker, AgentIdentity) else None
+    client = asker.blueprint if isinstance(asker, AgentIdentity) else asker
+    user = agent.user if agent else None
+    parts = [
+        flow.value,
+        client.tenant_id,
+        client.client_id,
+        agent.client_id if agent else None,
+        [user.username, user.object_id] if user else None,
+        list(target.scopes),
+        target.claims,
+        target.policy_version,
+    ]
+    return sha256(json.dumps(parts).encode()).digest()

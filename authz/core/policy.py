@@ -1,0 +1,254 @@
+"""Routes: what each demands of the caller, and which token exchange follows.
+
+A `Policy` is one immutable version of the configuration. What is not configured is denied.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar, assert_never
+
+from authz.core.errors import (
+    ActorNotAllowed,
+    InsufficientScope,
+    MalformedRequest,
+    SubjectNotAllowed,
+    UnknownRoute,
+    WorkloadNotAllowed,
+)
+from authz.core.exchange import (
+    AgentIdentity,
+    AppOnBehalfOf,
+    AppToken,
+    AsAgentUser,
+    Autonomous,
+    BlueprintToken,
+    Client,
+    Flow,
+    OnBehalfOf,
+    SubjectToken,
+    Target,
+    TokenExchange,
+)
+from authz.core.principal import Principal
+from authz.core.request import BearerToken, CheckRequest, Direction, normalize_host
+from authz.core.token import Expectation
+
+Part = TypeVar("Part")
+
+
+class Forward(StrEnum):
+    """What an inbound route does with the user's verified token."""
+
+    BEARER = "bearer"
+    STRIP = "strip"
+
+
+class PeerSource(StrEnum):
+    """Whose word says which workload is asking."""
+
+    CONNECTION = "connection"
+    SOURCE_PRINCIPAL = "source_principal"
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What a verified principal must be and hold.
+
+    Attributes:
+        users: Whether delegated tokens are served.
+        applications: Whether app-only tokens are served.
+        scopes: A delegated token needs one of these; empty asks for none in particular.
+        roles: An app-only token needs one of these; empty asks for none in particular.
+        actors: Client ids that may call; empty admits every one.
+    """
+
+    users: bool = True
+    applications: bool = False
+    scopes: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    actors: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class InboundRoute:
+    """User to agent: verify, authorize, and tell the app who is calling."""
+
+    name: str
+    expectation: Expectation
+    requirement: Requirement = field(default_factory=Requirement)
+    forward: Forward = Forward.BEARER
+
+
+@dataclass(frozen=True, slots=True)
+class EgressRoute:
+    """Agent to API: replace whatever the app sent by the token that the route names.
+
+    Attributes:
+        name: Route name.
+        hosts: Authorities that select the route when Envoy names none. `*.suffix` and `*` match.
+        flow: Which exchange.
+        target: What the token is for; None for flow `none`.
+        agent: The agent identity of an agent flow.
+        client: The application of a flow without agent.
+        expectation: What the user's token must be, for delegated flows.
+        requirement: What the user must be and hold, for delegated flows.
+        workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
+        peer_source: Whose word says which workload is asking.
+    """
+
+    name: str
+    hosts: tuple[str, ...]
+    flow: Flow
+    target: Target | None = None
+    agent: AgentIdentity | None = None
+    client: Client | None = None
+    expectation: Expectation | None = None
+    requirement: Requirement = field(default_factory=Requirement)
+    workloads: frozenset[str] = frozenset()
+    peer_source: PeerSource = PeerSource.CONNECTION
+
+
+Route = InboundRoute | EgressRoute
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Every route of one configuration version.
+
+    Attributes:
+        version: Digest of the configuration.
+        inbound: Inbound routes by name.
+        egress: Egress routes by name.
+        default_direction: Used when Envoy sends no `authz.direction`.
+        default_inbound: Name of the inbound route used when Envoy sends no `authz.route`.
+        max_token_bytes: Longest bearer token accepted.
+    """
+
+    version: str
+    inbound: Mapping[str, InboundRoute] = field(default_factory=dict)
+    egress: Mapping[str, EgressRoute] = field(default_factory=dict)
+    default_direction: Direction | None = None
+    default_inbound: str | None = None
+    max_token_bytes: int = 16384
+    hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        hosts: dict[str, EgressRoute] = {}
+        for route in self.egress.values():
+            for host in route.hosts:
+                if hosts.setdefault(host.lower(), route) is not route:
+                    raise ValueError(f"host {host!r} belongs to two egress routes")
+        object.__setattr__(self, "hosts", hosts)
+
+    def find(self, request: CheckRequest) -> Route:
+        """Return the route of a request: by the name Envoy gave, else by host.
+
+        Raises:
+            MalformedRequest: The request has no host, so it was no HTTP request.
+            UnknownRoute: Nothing is configured for it.
+        """
+        if not request.host:
+            raise MalformedRequest("the check has no HTTP attributes")
+        match self._direction(request):
+            case Direction.INBOUND:
+                name = request.route or self.default_inbound
+                found: Route | None = self.inbound.get(name) if name else None
+            case Direction.EGRESS:
+                found = self.egress.get(request.route) if request.route else self._by_host(request)
+            case None:
+                raise UnknownRoute("no direction: neither Envoy nor the configuration gives one")
+            case _ as unreachable:
+                assert_never(unreachable)
+        if found is None:
+            raise UnknownRoute(f"no route {request.route!r} for host {request.host!r}")
+        return found
+
+    def _direction(self, request: CheckRequest) -> Direction | None:
+        if request.direction is None:
+            return self.default_direction
+        try:
+            return Direction(request.direction)
+        except ValueError as error:
+            raise UnknownRoute(f"direction {request.direction!r}") from error
+
+    def _by_host(self, request: CheckRequest) -> EgressRoute | None:
+        whole, bare = normalize_host(request.host)
+        found = self.hosts.get(whole) or self.hosts.get(bare)
+        suffix = bare
+        while found is None and "." in suffix:
+            suffix = suffix.partition(".")[2]
+            found = self.hosts.get(f"*.{suffix}")
+        return found or self.hosts.get("*")
+
+
+def authorize(requirement: Requirement, principal: Principal) -> None:
+    """Check what a verified principal may do.
+
+    Raises:
+        SubjectNotAllowed: A user where applications are served, or the other way round.
+        ActorNotAllowed: The calling application is not named.
+        InsufficientScope: None of the accepted scopes or roles is there.
+    """
+    delegated = principal.subject.type.is_user
+    if not (requirement.users if delegated else requirement.applications):
+        raise SubjectNotAllowed(f"the subject is of type {principal.subject.type.value}")
+    if requirement.actors and principal.actor.client_id not in requirement.actors:
+        raise ActorNotAllowed(f"actor {principal.actor.client_id}")
+    accepted = requirement.scopes if delegated else requirement.roles
+    held = principal.scopes if delegated else principal.roles
+    if accepted and held.isdisjoint(accepted):
+        raise InsufficientScope(accepted)
+
+
+def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:
+    """Check that the verified peer may act as the route's agent. No header can widen this.
+
+    Raises:
+        WorkloadNotAllowed: The route names workloads and the peer is none of them.
+    """
+    if not route.workloads:
+        return
+    by_connection = route.peer_source is PeerSource.CONNECTION
+    peer = request.peer if by_connection else request.source_principal
+    if peer not in route.workloads:
+        raise WorkloadNotAllowed(f"peer {peer}")
+
+
+def plan(
+    route: EgressRoute, principal: Principal | None, bearer: BearerToken | None
+) -> TokenExchange | None:
+    """Return the exchange that the route names, or None for flow `none`.
+
+    A delegated flow without a verified user cannot be planned: there is no other flow to fall to.
+    """
+    if route.flow is Flow.NONE:
+        return None
+    target = _given(route.target)
+    match route.flow:
+        case Flow.ON_BEHALF_OF:
+            return OnBehalfOf(_given(route.agent), target, _subject_token(principal, bearer))
+        case Flow.AUTONOMOUS:
+            return Autonomous(_given(route.agent), target)
+        case Flow.AGENT_USER:
+            return AsAgentUser(_given(route.agent), target)
+        case Flow.BLUEPRINT:
+            return BlueprintToken(_given(route.client), target)
+        case Flow.APP_ON_BEHALF_OF:
+            return AppOnBehalfOf(_given(route.client), target, _subject_token(principal, bearer))
+        case Flow.APP:
+            return AppToken(_given(route.client), target)
+        case Flow.BLUEPRINT_ASSERTION | Flow.AGENT_ASSERTION:
+            raise ValueError(f"{route.flow.value} is a leg, not a flow of a route")
+        case _ as unreachable:
+            assert_never(unreachable)
+
+
+def _subject_token(principal: Principal | None, bearer: BearerToken | None) -> SubjectToken:
+    return SubjectToken(_given(bearer).secret, _given(principal).expires_at)
+
+
+def _given(part: Part | None) -> Part:
+    if part is None:
+        raise ValueError("the route's flow needs a part that the route does not have")
+    return part

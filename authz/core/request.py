@@ -1,0 +1,97 @@
+"""What Envoy asks, in our own words, and the grammar of the one bearer value it may carry.
+
+The wire message stays in `authz.envoy`; after `parse_bearer` nobody looks at header text again.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from authz.core.errors import InvalidToken, MalformedRequest, MissingToken, TokenFault
+from authz.core.secret import Secret
+
+# RFC 9110 section 11.1: the scheme is case-insensitive. RFC 6750 section 2.1: one b64token follows.
+# A comma is in neither, so two Authorization headers that a proxy joined cannot match.
+_BEARER: Final = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*) *", re.IGNORECASE | re.ASCII)
+_SCHEME: Final = re.compile(r"bearer(?: |$)", re.IGNORECASE | re.ASCII)
+
+
+class Direction(StrEnum):
+    """Which way the request goes, seen from the agent."""
+
+    INBOUND = "inbound"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """One HTTP request that Envoy holds back until we decide.
+
+    Attributes:
+        method: HTTP method.
+        host: Authority as the client sent it, possibly with a port.
+        path: Path with query.
+        authorization: The `Authorization` value, or None when there is none.
+        own_headers: Names of headers in the request that start with `x-authz-`.
+        direction: From `context_extensions["authz.direction"]`, any text; None when Envoy did not say.
+        route: From `context_extensions["authz.route"]`; None when Envoy did not say.
+        peer: SPIFFE id that the peer of this connection proved by its certificate.
+        source_principal: SPIFFE id of the downstream that Envoy vouches for.
+        request_id: Envoy's `x-request-id`.
+        trace_id: Trace id of a W3C `traceparent` (32 hexadecimal digits).
+    """
+
+    method: str = ""
+    host: str = ""
+    path: str = ""
+    authorization: Secret | None = None
+    own_headers: tuple[str, ...] = ()
+    direction: str | None = None
+    route: str | None = None
+    peer: str | None = None
+    source_principal: str | None = None
+    request_id: str = ""
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BearerToken:
+    """A token as RFC 6750 carries it: syntactically fine, not verified at all."""
+
+    secret: Secret
+
+
+def parse_bearer(authorization: Secret | None, *, max_bytes: int) -> BearerToken:
+    """Read the one bearer token of an `Authorization` value (RFC 6750 section 2.1).
+
+    Args:
+        authorization: The header's value, or None when it is absent.
+        max_bytes: Longest token accepted; checked before anything is parsed.
+
+    Raises:
+        MissingToken: There is no value, or it belongs to another scheme.
+        MalformedRequest: It is not exactly one bearer value.
+        InvalidToken: The token is longer than `max_bytes`.
+    """
+    if not authorization:
+        raise MissingToken
+    text = authorization.reveal()
+    if len(text) > max_bytes + len("Bearer "):
+        raise InvalidToken(TokenFault.TOO_LARGE, f"{len(text)} bytes")
+    match = _BEARER.fullmatch(text)
+    if match is None:
+        if _SCHEME.match(text) is None and "," not in text:
+            raise MissingToken("the Authorization value belongs to another scheme")
+        raise MalformedRequest("Authorization is not exactly one bearer value")
+    return BearerToken(Secret(match[1]))
+
+
+def normalize_host(authority: str) -> tuple[str, str]:
+    """Split an authority into (`host:port` as given, bare host), in lower case, no trailing dot."""
+    whole = authority.lower()
+    if whole.startswith("["):
+        bare = whole.partition("]")[0] + "]" if "]" in whole else whole
+    else:
+        bare = whole.partition(":")[0]
+    return whole, bare.rstrip(".")

@@ -1,0 +1,57 @@
+"""`Secret`, text that does not print. Every token and credential in this project is one.
+
+`reveal()` is the only way to the text, so that a reviewer finds every use with one search.
+"""
+
+import hashlib
+import hmac
+from typing import NoReturn
+
+
+class Secret:
+    """A token, key or password: never shown, compared in constant time, revealed on purpose.
+
+    It does not pickle, hash or format, so it cannot slip into a log record, a cache key or another
+    process by accident.
+    """
+
+    __slots__ = ("_digest", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._digest: bytes | None = None
+
+    def reveal(self) -> str:
+        """Return the text itself. Each call of this method is a place to review."""
+        return self._text
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of the text: what a cache may know of a token."""
+        if self._digest is None:
+            self._digest = hashlib.sha256(self._text.encode("utf-8", "surrogatepass")).digest()
+        return self._digest
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self.digest(), other.digest())
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, format_spec: str) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret does not leave its process")

@@ -1,0 +1,207 @@
+"""Verification of Entra access tokens: one commented line per rule, each citing its source.
+
+The token chooses a key, never an algorithm. `verify` is the only function that builds a `Principal`.
+The signature is PyJWT's work; times are checked here because PyJWT reads the clock itself and this
+package has none.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, Final
+
+import jwt
+from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
+
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.keys import SigningKey
+from authz.core.principal import Actor, Principal, Subject, SubjectType
+from authz.core.request import BearerToken
+
+ALGORITHM: Final = "RS256"
+AGENT_IDENTITY_FACET: Final = "11"
+AGENT_USER_FACET: Final = "13"
+LATEST_TIME: Final = 1e12
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a route demands of a token before it looks at permissions.
+
+    Attributes:
+        audiences: Accepted `aud` values; never empty.
+        issuers: Accepted `iss` values, each with the tenant it belongs to (the allow-list).
+        leeway: Seconds of clock difference forgiven on `exp` and `nbf`.
+        key: Digest of the above, the expectation's part in the key of the verified-token cache.
+    """
+
+    audiences: frozenset[str]
+    issuers: Mapping[str, str]
+    leeway: float = 60.0
+    key: bytes = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.audiences or not self.issuers:
+            raise ValueError("an expectation names at least one audience and one issuer")
+        parts = [sorted(self.audiences), sorted(self.issuers.items()), self.leeway]
+        object.__setattr__(self, "key", sha256(json.dumps(parts).encode()).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """What the token says of itself: enough to choose a key, not to be believed."""
+
+    issuer: str
+    key_id: str
+
+
+def peek(bearer: BearerToken, expectation: Expectation) -> Unverified:
+    """Read which issuer's key the token asks for, refusing what could never verify.
+
+    Raises:
+        InvalidToken: Not a JWS, not RS256, or not from a trusted issuer.
+    """
+    text = bearer.secret.reveal()
+    try:
+        header = jwt.get_unverified_header(text)
+        claims = jwt.decode(text, options={"verify_signature": False})
+    # PyJWT lets a RecursionError of the JSON parser through.
+    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidToken(TokenFault.MALFORMED) from error
+    # RFC 8725 section 3.1: the verifier fixes the algorithm. Headers that bring or name keys
+    # (`jwk`, `jku`, `x5u`, `x5c`) are never looked at; `crit` is refused (RFC 7515 section 4.1.11).
+    if header.get("alg") != ALGORITHM:
+        raise InvalidToken(TokenFault.ALGORITHM)
+    if "crit" in header:
+        raise InvalidToken(TokenFault.MALFORMED, "crit")
+    key_id, issuer = header.get("kid"), claims.get("iss")
+    if not isinstance(key_id, str) or not key_id:
+        raise InvalidToken(TokenFault.UNKNOWN_KEY, "no kid")
+    if not isinstance(issuer, str) or issuer not in expectation.issuers:
+        raise InvalidToken(TokenFault.ISSUER)
+    return Unverified(issuer=issuer, key_id=key_id)
+
+
+def verify(
+    bearer: BearerToken, key: SigningKey, expectation: Expectation, *, now: float
+) -> Principal:
+    """Verify a token against a route's expectation and say whom it speaks of.
+
+    Args:
+        bearer: The token.
+        key: The key that `peek` asked for, from the token's own issuer.
+        expectation: The route's demands.
+        now: Epoch seconds.
+
+    Raises:
+        InvalidToken: Any rule is not met; the fault is for the log, not for the caller.
+    """
+    try:
+        claims = jwt.decode(
+            bearer.secret.reveal(),
+            key.public_key,
+            algorithms=[ALGORITHM],
+            # Everything but the signature is checked below, where the rules can be read.
+            options={"verify_aud": False, "verify_iss": False, "verify_exp": False,
+                     "verify_nbf": False, "verify_iat": False, "verify_sub": False,
+                     "verify_jti": False},
+        )  # fmt: skip
+    except InvalidSignatureError as error:
+        raise InvalidToken(TokenFault.SIGNATURE) from error
+    except InvalidAlgorithmError as error:
+        raise InvalidToken(TokenFault.ALGORITHM) from error
+    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidToken(TokenFault.MALFORMED) from error
+
+    issuer = _text(claims, "iss")
+    # The key vouches for one issuer only (Entra page "access-tokens": validate the signing key issuer).
+    if issuer != key.issuer or issuer not in expectation.issuers:
+        raise InvalidToken(TokenFault.ISSUER)
+    # A tenant's issuer speaks for that tenant only (same page: `tid` must match the issuer).
+    tenant_id = _text(claims, "tid")
+    if tenant_id != expectation.issuers[issuer]:
+        raise InvalidToken(TokenFault.TENANT)
+    # RFC 8725 section 3.9. Entra issues exactly one audience, as text.
+    if _text(claims, "aud") not in expectation.audiences:
+        raise InvalidToken(TokenFault.AUDIENCE)
+    # RFC 7519 sections 4.1.4 and 4.1.5; both are required here.
+    expires_at = _time(claims, "exp")
+    if now >= expires_at + expectation.leeway:
+        raise InvalidToken(TokenFault.EXPIRED)
+    if now < _time(claims, "nbf") - expectation.leeway:
+        raise InvalidToken(TokenFault.NOT_YET_VALID)
+    return Principal(
+        subject=_subject(claims, tenant_id),
+        actor=_actor(claims),
+        scopes=frozenset(_optional_text(claims, "scp").split()) - {"/"},
+        roles=frozenset(_texts(claims, "roles")),
+        expires_at=expires_at,
+        issuer=issuer,
+        key_id=key.key_id,
+        token_id=_optional_text(claims, "uti") or _optional_text(claims, "jti"),
+    )
+
+
+def _subject(claims: Mapping[str, Any], tenant_id: str) -> Subject:
+    object_id = _text(claims, "oid")
+    facets = _optional_text(claims, "xms_sub_fct").split()
+    # `idtyp` is an optional claim on custom APIs. Without it: delegated permissions (`scp`) are in
+    # user tokens only (Entra page "access-token-claims-reference"), and an application's `sub` is
+    # its `oid` while a user's is pairwise. What is not surely a user's is treated as an application's.
+    identity_type = _optional_text(claims, "idtyp")
+    if identity_type:
+        delegated = identity_type == "user"
+    else:
+        scopes = _optional_text(claims, "scp").strip("/ ")
+        delegated = bool(scopes) and claims.get("sub") != object_id
+    if delegated:
+        kind = SubjectType.AGENT_USER if AGENT_USER_FACET in facets else SubjectType.USER
+    else:
+        is_agent = AGENT_IDENTITY_FACET in facets
+        kind = SubjectType.AGENT_IDENTITY if is_agent else SubjectType.APPLICATION
+    return Subject(tenant_id=tenant_id, object_id=object_id, type=kind)
+
+
+def _actor(claims: Mapping[str, Any]) -> Actor:
+    # v2 tokens name the client `azp`, v1 tokens `appid`. A token with both that differ is no token
+    # of Entra's.
+    azp, appid = _optional_text(claims, "azp"), _optional_text(claims, "appid")
+    if not (azp or appid) or (azp and appid and azp != appid):
+        raise InvalidToken(TokenFault.MISSING_CLAIM, "azp or appid")
+    return Actor(
+        client_id=azp or appid,
+        is_agent=AGENT_IDENTITY_FACET in _optional_text(claims, "xms_act_fct").split(),
+        blueprint=_optional_text(claims, "xms_par_app_azp") or None,
+    )
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or not value:
+        raise InvalidToken(TokenFault.MISSING_CLAIM, name)
+    return value
+
+
+def _optional_text(claims: Mapping[str, Any], name: str) -> str:
+    value = claims.get(name, "")
+    if not isinstance(value, str):
+        raise InvalidToken(TokenFault.MALFORMED, name)
+    return value
+
+
+def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
+    value = claims.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise InvalidToken(TokenFault.MALFORMED, name)
+    return value
+
+
+def _time(claims: Mapping[str, Any], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidToken(TokenFault.MISSING_CLAIM, name)
+    # JSON as Python reads it admits NaN and Infinity, with which every comparison lies.
+    if not 0 <= value < LATEST_TIME:
+        raise InvalidToken(TokenFault.MALFORMED, name)
+    return float(value)

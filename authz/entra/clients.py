@@ -1,0 +1,263 @@
+"""MSAL's confidential clients: one per agent identity, one per credential of each application.
+
+Blocking code, to be called in worker threads. MSAL speaks the protocol; caching, joining and repeating
+of failures are ours (`authz.caching`), so all three are switched off in MSAL here.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msal
+import structlog
+
+from authz.core.errors import EntraError, ExchangeMisconfigured, ExchangeUnavailable
+from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
+from authz.core.secret import Secret
+from authz.entra.credentials import Credential, CredentialFault, Proof
+from authz.entra.http import Answer, HttpClient
+from authz.entra.refusals import BAD_CREDENTIAL, refusal
+
+REFRESH_AT: Final = 0.75
+"""Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
+DISCOVERY_LIFETIME: Final = 3600.0
+DEFAULT_LIFETIME: Final = 300.0
+
+# MSAL logs answers that it cannot read, and they may hold tokens (law 5).
+logging.getLogger("msal").addHandler(logging.NullHandler())
+logging.getLogger("msal").propagate = False
+_log = structlog.get_logger(__name__)
+
+
+class NoTokenCache(msal.TokenCache):  # type: ignore[misc]
+    """A token cache that keeps nothing: MSAL's own grows with every user and never shrinks."""
+
+    def add(self, event: Mapping[str, Any], now: float | None = None) -> None:
+        """Forget the event."""
+
+
+class NoHttpCache(dict[str, Any]):
+    """An HTTP cache that keeps nothing.
+
+    MSAL keeps failures under a key without the user's assertion and without `fmi_path`, and would
+    replay one user's or agent's failure to all others (law 8).
+    """
+
+    def __setitem__(self, key: str, value: object) -> None:
+        """Forget the entry."""
+
+
+class MsalTransport:
+    """What MSAL sends its requests through: ours, with discovery documents kept for an hour.
+
+    Every agent has an MSAL client of its own, and each asks for the same document first.
+    """
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+        self._documents: dict[str, tuple[float, Answer]] = {}
+
+    def post(self, url: str, **arguments: Any) -> Answer:
+        """Send a token request."""
+        return self._http.post(url, **arguments)
+
+    def get(self, url: str, **arguments: Any) -> Answer:
+        """Fetch a discovery document, or repeat it."""
+        kept = self._documents.get(url)
+        if kept is not None and time.monotonic() < kept[0]:
+            return kept[1]
+        answer = self._http.get(url, **arguments)
+        if answer.status_code == _OK:
+            self._documents[url] = (time.monotonic() + DISCOVERY_LIFETIME, answer)
+        return answer
+
+    def close(self) -> None:
+        """Do nothing: the connections are shared."""
+
+
+_OK: Final = 200
+
+Acquire = Callable[[msal.ConfidentialClientApplication], Mapping[str, Any]]
+"""One MSAL call that asks for a token."""
+
+
+class Applications:
+    """MSAL clients of applications that hold credentials, tried in the configured order.
+
+    Args:
+        authority: Entra's address without tenant.
+        transport: What MSAL sends through.
+        credentials: By the application's name in the configuration, each in order.
+    """
+
+    def __init__(
+        self,
+        authority: str,
+        transport: MsalTransport,
+        credentials: Mapping[str, Sequence[Credential]],
+    ) -> None:
+        self._authority = authority
+        self._transport = transport
+        self._credentials = credentials
+        self._built: dict[tuple[Client, int], tuple[bytes, msal.ConfidentialClientApplication]] = {}
+
+    def acquire(self, client: Client, call: Acquire, *, user_is_asked: bool) -> IssuedToken:
+        """Run an MSAL call as the client, with the first credential that Entra takes.
+
+        Raises:
+            EntraError: Entra refused, could not be reached, or no credential is usable.
+        """
+        refused: EntraError | None = None
+        for position, credential in enumerate(self._credentials[client.name]):
+            try:
+                proof = credential.proof()
+                application = self._application(client, position, proof)
+                return issued(application, call, user_is_asked=user_is_asked)
+            except CredentialFault as fault:
+                refused = refused or ExchangeMisconfigured(f"{client.name}: {fault}")
+            except EntraError as error:
+                if error.code not in BAD_CREDENTIAL:
+                    raise
+                _log.error(
+                    "credential refused",
+                    client=client.name,
+                    credential=repr(credential),
+                    cause=str(error),
+                )
+                refused = error
+        raise refused or ExchangeMisconfigured(f"{client.name} has no credential")
+
+    def faults(self) -> dict[str, str]:
+        """Return why an application has no usable credential, by its name. Reads each credential."""
+        return {
+            name: "; ".join(causes)
+            for name, credentials in self._credentials.items()
+            if (causes := _all_faults(credentials))
+        }
+
+    def _application(
+        self, client: Client, position: int, proof: Proof
+    ) -> msal.ConfidentialClientApplication:
+        built = self._built.get((client, position))
+        if built is not None and built[0] == proof.version:
+            return built[1]
+        application = build(self._authority, client.tenant_id, client.client_id,
+                            proof.client_credential, self._transport)  # fmt: skip
+        self._built[client, position] = (proof.version, application)
+        return application
+
+
+class Agents:
+    """MSAL clients of agent identities, whose credential is a T1 handed in with each call."""
+
+    def __init__(self, authority: str, transport: MsalTransport) -> None:
+        self._authority = authority
+        self._transport = transport
+        self._built: dict[AgentIdentity, msal.ConfidentialClientApplication] = {}
+        # One MSAL client serves many threads, and MSAL asks it for the assertion inside the call.
+        self._assertion = threading.local()
+
+    def acquire(
+        self, agent: AgentIdentity, assertion: Secret, call: Acquire, *, user_is_asked: bool
+    ) -> IssuedToken:
+        """Run an MSAL call as the agent identity, which `assertion` (T1) vouches for.
+
+        Raises:
+            EntraError: Entra refused or could not be reached.
+        """
+        application = self._built.get(agent)
+        if application is None:
+            credential = {"client_assertion": self._reveal_assertion}
+            application = build(self._authority, agent.blueprint.tenant_id, agent.client_id,
+                                credential, self._transport)  # fmt: skip
+            self._built[agent] = application
+        self._assertion.secret = assertion
+        try:
+            return issued(application, call, user_is_asked=user_is_asked)
+        finally:
+            del self._assertion.secret
+
+    def _reveal_assertion(self) -> str:
+        secret: Secret = self._assertion.secret
+        return secret.reveal()
+
+
+def build(
+    authority: str, tenant_id: str, client_id: str, credential: object, transport: MsalTransport
+) -> msal.ConfidentialClientApplication:
+    """Make an MSAL client that keeps nothing. Asks for the tenant's discovery document.
+
+    Raises:
+        EntraError: The document could not be had.
+    """
+    try:
+        return msal.ConfidentialClientApplication(
+            client_id,
+            client_credential=credential,
+            authority=f"{authority}/{tenant_id}",
+            instance_discovery=False,
+            http_client=transport,
+            token_cache=NoTokenCache(),
+            http_cache=NoHttpCache(),
+        )
+    except (ValueError, KeyError) as error:
+        raise ExchangeMisconfigured(
+            f"no usable discovery document of tenant {tenant_id} at {authority}"
+        ) from error
+
+
+def issued(
+    application: msal.ConfidentialClientApplication, call: Acquire, *, user_is_asked: bool
+) -> IssuedToken:
+    """Run an MSAL call and translate its result dictionary.
+
+    Raises:
+        EntraError: The result is an error, or no result that can be used.
+    """
+    started = time.time()
+    answer = call(application)
+    if not isinstance(answer, Mapping):
+        raise ExchangeUnavailable("Entra's answer is no object")
+    if "error" in answer:
+        raise refusal(answer, user_is_asked=user_is_asked)
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not token:
+        raise ExchangeUnavailable("Entra's answer holds no access token")
+    if str(answer.get("token_type", "Bearer")).lower() != "bearer":
+        raise ExchangeUnavailable("Entra's answer holds no bearer token")
+    lifetime = _seconds(answer.get("expires_in"))
+    refresh_on = answer.get("refresh_on")
+    ahead = float(refresh_on) if isinstance(refresh_on, int) else started + lifetime * REFRESH_AT
+    return IssuedToken(secret=Secret(token), expires_at=started + lifetime, refresh_at=ahead)
+
+
+def user_argument(user: AgentUser) -> dict[str, str]:
+    """Return MSAL's keyword for an agent's user account: by name, or by object id."""
+    if user.username is not None:
+        return {"username": user.username}
+    assert user.object_id is not None
+    return {"user_object_id": user.object_id}
+
+
+def _seconds(value: object) -> float:
+    # MSAL tolerates `expires_in` as text; without one, RFC 6749 section 5.1 leaves us to guess low.
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        return float(value)
+    return DEFAULT_LIFETIME
+
+
+def _all_faults(credentials: Sequence[Credential]) -> list[str]:
+    """Return the faults of all credentials, or nothing as soon as one is usable."""
+    causes = []
+    for credential in credentials:
+        try:
+            credential.proof()
+        except CredentialFault as fault:
+            causes.append(str(fault))
+        else:
+            return []
+    return causes

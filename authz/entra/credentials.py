@@ -1,0 +1,312 @@
+"""How a blueprint or an application proves itself to Entra, and how a rotated proof is picked up.
+
+Each `Credential` is read anew for every token it has to fetch, so a rotation needs no restart. A new
+version that cannot be used leaves the old one in place and says so in the log.
+"""
+
+import base64
+import hashlib
+import time
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import msal
+import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+from authz.core.secret import Secret
+from authz.entra.refusals import refusal
+
+MAX_FILE_BYTES: Final = 64 * 1024
+ASSERTION_LIFETIME: Final = 300
+"""Seconds; Entra accepts five to ten minutes."""
+_log = structlog.get_logger(__name__)
+
+
+class CredentialFault(Exception):
+    """A credential that cannot be used, and why. Never quotes the credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One version of a credential, in the form that MSAL takes.
+
+    Attributes:
+        version: Changes when the credential does; a digest, so it may be compared and kept.
+        client_credential: MSAL's `client_credential`.
+    """
+
+    version: bytes
+    client_credential: Any
+
+    def __repr__(self) -> str:
+        return "Proof(***)"
+
+
+class Credential(ABC):
+    """One configured way to prove who the client is."""
+
+    kind: str
+
+    def __init__(self, described_as: str) -> None:
+        self._described_as = described_as
+        self._last: Proof | None = None
+        self._complained: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._described_as})"
+
+    def proof(self) -> Proof:
+        """Read the credential now; a version that cannot be read leaves the last good one.
+
+        Raises:
+            CredentialFault: It was never readable.
+        """
+        try:
+            proof = self._read()
+        except CredentialFault as fault:
+            self._complain(str(fault))
+            if self._last is None:
+                raise
+            return self._last
+        self._complained = None
+        self._last = proof
+        return proof
+
+    @abstractmethod
+    def _read(self) -> Proof:
+        """Read the credential, or raise `CredentialFault`."""
+
+    def _complain(self, cause: str) -> None:
+        if cause != self._complained:
+            self._complained = cause
+            _log.error(
+                "credential not usable",
+                credential=self._described_as,
+                cause=cause,
+                old_one_goes_on=self._last is not None,
+            )
+
+
+class ClientSecret(Credential):
+    """A client secret in a file or an environment variable. Meant for development."""
+
+    kind = "client_secret"
+
+    def __init__(self, read: Callable[[], str], described_as: str) -> None:
+        super().__init__(described_as)
+        self._text = read
+
+    def _read(self) -> Proof:
+        text = self._text().strip()
+        if not text:
+            raise CredentialFault(f"{self._described_as} is empty")
+        return Proof(version=_version(text), client_credential=text)
+
+
+class Certificate(Credential):
+    """A certificate with its private key: PEM, or PFX (PKCS#12) with an optional password.
+
+    Args:
+        read: Reads the file.
+        described_as: For the log.
+        password: Reads the password of the key; None if there is none.
+        send_x5c: Send the chain (`x5c`), for subject-name and issuer authentication.
+    """
+
+    kind = "certificate"
+
+    def __init__(
+        self,
+        read: Callable[[], bytes],
+        described_as: str,
+        *,
+        password: Callable[[], str] | None = None,
+        send_x5c: bool = False,
+    ) -> None:
+        super().__init__(described_as)
+        self._content = read
+        self._password = password
+        self._send_x5c = send_x5c
+
+    def _read(self) -> Proof:
+        content = self._content()
+        password = self._password().strip().encode() if self._password else None
+        version = hashlib.sha256(content + b"\0" + (password or b"")).digest()
+        if self._last is not None and self._last.version == version:
+            return self._last
+        try:
+            key, chain = (
+                _parse_pem(content, password) if _is_pem(content) else _parse_pfx(content, password)
+            )
+        except (ValueError, TypeError) as error:
+            raise CredentialFault(
+                f"{self._described_as} is neither PEM nor PFX with a private key and a certificate, "
+                "or its password is wrong"
+            ) from error
+        headers: dict[str, Any] = {"x5t#S256": _base64url(chain[0].fingerprint(hashes.SHA256()))}
+        if self._send_x5c:
+            headers["x5c"] = [
+                base64.b64encode(link.public_bytes(serialization.Encoding.DER)).decode()
+                for link in chain
+            ]
+        # Signed here, not by MSAL: MSAL knows the SHA-256 thumbprint only together with `x5c`, and
+        # repeats one assertion for nine minutes, which a strict server takes for a replay.
+        return Proof(
+            version=version,
+            client_credential={"client_assertion": lambda context: _sign(key, headers, context)},
+        )
+
+
+class FederatedToken(Credential):
+    """A token file that another issuer renews, such as a projected service-account token.
+
+    MSAL asks for the assertion at every request, and the file is read at every request.
+    """
+
+    kind = "federated_token"
+
+    def __init__(self, read: Callable[[], str], described_as: str) -> None:
+        super().__init__(described_as)
+        self._text = read
+
+    def _read(self) -> Proof:
+        if not self._text().strip():
+            raise CredentialFault(f"{self._described_as} is empty")
+        return Proof(
+            version=b"federated_token",
+            client_credential={"client_assertion": lambda: self._text().strip()},
+        )
+
+
+class ManagedIdentity(Credential):
+    """The host's managed identity, whose token is the blueprint's federated credential.
+
+    Args:
+        client: MSAL's client for the identity; it keeps the token until five minutes before its end.
+        resource: The cloud's token-exchange resource.
+        described_as: For the log.
+    """
+
+    kind = "managed_identity"
+
+    def __init__(
+        self, client: msal.ManagedIdentityClient, resource: str, described_as: str
+    ) -> None:
+        super().__init__(described_as)
+        self._client = client
+        self._resource = resource
+
+    def _read(self) -> Proof:
+        return Proof(
+            version=b"managed_identity", client_credential={"client_assertion": self._assertion}
+        )
+
+    def _assertion(self) -> str:
+        answer: Mapping[str, Any] = self._client.acquire_token_for_client(resource=self._resource)
+        token = answer.get("access_token")
+        if not isinstance(token, str):
+            raise refusal(answer, user_is_asked=False)
+        return token
+
+
+def _sign(key: RSAPrivateKey, headers: Mapping[str, Any], context: Mapping[str, str]) -> str:
+    """Make one client assertion (RFC 7523 section 2.2; Entra page "certificate-credentials")."""
+    now = int(time.time())
+    claims = {
+        "aud": context["token_endpoint"],
+        "iss": context["client_id"],
+        "sub": context["client_id"],
+        "jti": str(uuid.uuid4()),
+        "iat": now,
+        "nbf": now,
+        "exp": now + ASSERTION_LIFETIME,
+    }
+    return jwt.encode(claims, key, algorithm="PS256", headers=dict(headers))
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def _version(text: str) -> bytes:
+    return Secret(text).digest()
+
+
+def _is_pem(content: bytes) -> bool:
+    return b"-----BEGIN " in content
+
+
+def _parse_pem(
+    content: bytes, password: bytes | None
+) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
+    key = serialization.load_pem_private_key(content, password)
+    return _fitting(key, x509.load_pem_x509_certificates(content))
+
+
+def _parse_pfx(
+    content: bytes, password: bytes | None
+) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
+    key, certificate, others = pkcs12.load_key_and_certificates(content, password)
+    return _fitting(key, [*([certificate] if certificate else []), *others])
+
+
+def _fitting(
+    key: object, chain: list[x509.Certificate]
+) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
+    """Put the key's own certificate first; a file in the middle of a rotation has none that fits."""
+    if not isinstance(key, RSAPrivateKey):
+        raise ValueError("Entra takes RSA keys only")  # noqa: TRY004 - the content is wrong
+    own = [certificate for certificate in chain if certificate.public_key() == key.public_key()]
+    if not own:
+        raise ValueError("no certificate fits the private key")
+    return key, own[:1] + [certificate for certificate in chain if certificate is not own[0]]
+
+
+def read_text(path: Path) -> Callable[[], str]:
+    """Return a reader of a text file that turns every fault into `CredentialFault`."""
+    content = read_bytes(path)
+
+    def read() -> str:
+        try:
+            return content().decode()
+        except UnicodeDecodeError as error:
+            raise CredentialFault(f"{path} is not UTF-8 text") from error
+
+    return read
+
+
+def read_bytes(path: Path) -> Callable[[], bytes]:
+    """Return a reader of a small file that turns every fault into `CredentialFault`."""
+
+    def read() -> bytes:
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE_BYTES + 1)
+        except OSError as error:
+            raise CredentialFault(f"{path}: {error.strerror}") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise CredentialFault(f"{path} exceeds {MAX_FILE_BYTES} bytes")
+        return content
+
+    return read
+
+
+def read_environment(name: str, environ: Mapping[str, str]) -> Callable[[], str]:
+    """Return a reader of an environment variable; unset raises `CredentialFault`."""
+
+    def read() -> str:
+        try:
+            return environ[name]
+        except KeyError:
+            raise CredentialFault(f"environment variable {name} is not set") from None
+
+    return read

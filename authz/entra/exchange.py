@@ -1,0 +1,229 @@
+"""`EntraExchange`: carries out every token exchange, leg by leg, as Entra's pages describe them.
+
+T1 and T2, the assertions inside the agent flows, have a cache and flights of their own: all users of an
+agent share them.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Final, assert_never
+
+from authz.caching import CachedExchange
+from authz.core.errors import EntraError
+from authz.core.exchange import (
+    AgentAssertion,
+    AgentIdentity,
+    AppOnBehalfOf,
+    AppToken,
+    AsAgentUser,
+    Autonomous,
+    BlueprintAssertion,
+    BlueprintToken,
+    Client,
+    IssuedToken,
+    OnBehalfOf,
+    Target,
+    TokenExchange,
+)
+from authz.core.secret import Secret
+from authz.entra.clients import Acquire, Agents, Applications, user_argument
+from authz.entra.refusals import BAD_CREDENTIAL, REPLICATING
+from authz.ports import CacheResult, Clock, Exchange
+
+REPLICATION_DELAYS: Final = (0.3, 0.9)
+"""Seconds before the second and third try when the directory does not know something yet."""
+REPLICATION_PERIOD: Final = 300.0
+"""Seconds after we first met a client during which such an answer may mean "not yet"."""
+ALWAYS_REPLICATING: Final = 70021
+"""For this number Entra's page asks for retries on every request, even after a first success."""
+
+
+def _unseen(_: CacheResult) -> None:
+    """Take no interest in how a look-up ended."""
+
+
+class EntraExchange:
+    """Every `TokenExchange`, by MSAL in worker threads.
+
+    Args:
+        applications: MSAL clients with credentials of their own.
+        agents: MSAL clients of agent identities.
+        assertion_scope: The cloud's token-exchange resource with `/.default`.
+        cached: Puts a cache in front of an exchange; used for T1 and T2.
+        executor: Threads for MSAL, as many as exchanges may be on the wire.
+        clock: Epoch seconds.
+        timeout: Seconds that one exchange may wait for its assertions.
+    """
+
+    def __init__(
+        self,
+        *,
+        applications: Applications,
+        agents: Agents,
+        assertion_scope: str,
+        cached: Callable[[Exchange], CachedExchange],
+        executor: Executor,
+        clock: Clock,
+        timeout: float,
+    ) -> None:
+        self._applications = applications
+        self._agents = agents
+        self._assertion_scope = assertion_scope
+        self._executor = executor
+        self._clock = clock
+        self._timeout = timeout
+        self._first_met: dict[Client | AgentIdentity, float] = {}
+        self.assertions = cached(self)
+
+    async def __call__(self, exchange: TokenExchange) -> IssuedToken:
+        """Ask Entra.
+
+        Raises:
+            AuthzError: Entra refused, or could not be reached.
+        """
+        match exchange:
+            case BlueprintAssertion():
+                return await self._blueprint_assertion(exchange)
+            case AgentAssertion() | Autonomous():
+                return await self._as_agent(exchange.agent, exchange.target, _for_client)
+            case OnBehalfOf():
+                call = partial(_on_behalf_of, exchange.subject.secret)
+                return await self._as_agent(
+                    exchange.agent, exchange.target, call, user_is_asked=True
+                )
+            case AsAgentUser():
+                return await self._as_agent_user(exchange)
+            case BlueprintToken() | AppToken():
+                return await self._as_application(exchange.client, exchange.target, _for_client)
+            case AppOnBehalfOf():
+                call = partial(_on_behalf_of, exchange.subject.secret)
+                return await self._as_application(
+                    exchange.client, exchange.target, call, user_is_asked=True
+                )
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _blueprint_assertion(self, exchange: BlueprintAssertion) -> IssuedToken:
+        """T1: the blueprint names one of its agents (Entra page "agent-autonomous-app-oauth-flow")."""
+        call = partial(_for_client, fmi_path=exchange.agent.client_id)
+        return await self._as_application(exchange.agent.blueprint, exchange.target, call)
+
+    async def _as_agent_user(self, exchange: AsAgentUser) -> IssuedToken:
+        """T1, T2, then `user_fic` (Entra page "agent-user-oauth-flow")."""
+        agent = exchange.agent
+        assert agent.user is not None
+        t2 = await self._obtain(AgentAssertion(agent, self._assertion_target(exchange.target)))
+        call = partial(_user_fic, t2.secret, user_argument(agent.user))
+        return await self._as_agent(agent, exchange.target, call)
+
+    async def _as_agent(
+        self,
+        agent: AgentIdentity,
+        target: Target,
+        call: Callable[..., Any],
+        *,
+        user_is_asked: bool = False,
+    ) -> IssuedToken:
+        """Run a call as the agent identity, with T1 as its credential."""
+        assertion = BlueprintAssertion(agent, self._assertion_target(target))
+
+        async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
+            t1 = await self._obtain(assertion, seen)
+            acquire = partial(
+                self._agents.acquire,
+                agent,
+                t1.secret,
+                _aimed(call, target),
+                user_is_asked=user_is_asked,
+            )
+            return await self._patiently(agent, acquire)
+
+        results: list[CacheResult] = []
+        try:
+            return await attempt(results.append)
+        except EntraError as error:
+            if error.code not in BAD_CREDENTIAL or CacheResult.HIT not in results:
+                raise
+        # A T1 from the cache that Entra no longer takes: its key was withdrawn, or the blueprint's
+        # credential was. A fresh one decides.
+        self.assertions.forget(assertion)
+        return await attempt(_unseen)
+
+    async def _as_application(
+        self,
+        client: Client,
+        target: Target,
+        call: Callable[..., Any],
+        *,
+        user_is_asked: bool = False,
+    ) -> IssuedToken:
+        """Run a call as an application with credentials of its own."""
+        return await self._patiently(
+            client,
+            partial(
+                self._applications.acquire,
+                client,
+                _aimed(call, target),
+                user_is_asked=user_is_asked,
+            ),
+        )
+
+    async def _obtain(
+        self,
+        assertion: BlueprintAssertion | AgentAssertion,
+        seen: Callable[[CacheResult], None] = _unseen,
+    ) -> IssuedToken:
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        return await self.assertions.obtain(assertion, deadline=deadline, seen=seen)
+
+    def _assertion_target(self, target: Target) -> Target:
+        # Not the route's claims: a challenge is answered where the resource token is issued.
+        return Target(scopes=(self._assertion_scope,), policy_version=target.policy_version)
+
+    async def _patiently(
+        self, asker: Client | AgentIdentity, call: Callable[[], IssuedToken]
+    ) -> IssuedToken:
+        """Call in a worker thread, again a little later while the directory is replicating."""
+        loop = asyncio.get_running_loop()
+        met = self._first_met.setdefault(asker, self._clock())
+        for delay in REPLICATION_DELAYS:
+            try:
+                return await loop.run_in_executor(self._executor, call)
+            except EntraError as error:
+                young = self._clock() - met < REPLICATION_PERIOD
+                if error.code != ALWAYS_REPLICATING and not (young and error.code in REPLICATING):
+                    raise
+            await asyncio.sleep(delay)
+        return await loop.run_in_executor(self._executor, call)
+
+
+def _aimed(call: Callable[..., Any], target: Target) -> Acquire:
+    return lambda application: call(
+        application=application, scopes=list(target.scopes), claims=target.claims
+    )
+
+
+def _for_client(
+    *, application: Any, scopes: list[str], claims: str | None, fmi_path: str | None = None
+) -> Any:
+    return application.acquire_token_for_client(
+        scopes=scopes, claims_challenge=claims, fmi_path=fmi_path
+    )
+
+
+def _on_behalf_of(
+    subject: Secret, *, application: Any, scopes: list[str], claims: str | None
+) -> Any:
+    return application.acquire_token_on_behalf_of(
+        user_assertion=subject.reveal(), scopes=scopes, claims_challenge=claims
+    )
+
+
+def _user_fic(
+    t2: Secret, user: dict[str, str], *, application: Any, scopes: list[str], claims: str | None
+) -> Any:
+    return application.acquire_token_by_user_federated_identity_credential(
+        scopes=scopes, assertion=t2.reveal(), claims_challenge=claims, **user
+    )

@@ -1,0 +1,178 @@
+"""HTTPS to Entra with every bound that a security product needs, in the shape that MSAL asks for.
+
+No redirects, no retries, no plain HTTP, a limit on size and on total time. What is not a usable answer
+leaves here as an `AuthzError`, so MSAL sees only JSON objects with a status below 500.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
+
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+"""Entra's largest regular answer is a JWKS of some 20 KiB."""
+MAX_RETRY_AFTER: Final = 3600.0
+_CHUNK: Final = 65536
+_TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
+_REDIRECT: Final = range(300, 400)
+
+
+class Answer:
+    """An HTTP answer with a JSON object in it; has the members that MSAL reads."""
+
+    def __init__(self, status_code: int, text: str, headers: Mapping[str, str]) -> None:
+        self.status_code = status_code
+        self.text = text
+        self.headers = headers
+
+    def raise_for_status(self) -> None:
+        """Exist for MSAL, which calls it where `HttpClient` has raised already."""
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status_code})"
+
+
+class HttpClient:
+    """A pooled, thread-safe HTTPS client.
+
+    Args:
+        ca_file: PEM file of trusted authorities; None uses the system's, or `SSL_CERT_FILE`.
+        connect_timeout: Seconds for a connection, name resolution and TLS handshake included.
+        timeout: Seconds for a whole call, however slowly the answer drips.
+        pool_size: Connections kept per host; one for each thread that calls.
+        plain_http: Allow `http`. For the metadata service of the host and nothing else.
+    """
+
+    def __init__(
+        self,
+        *,
+        ca_file: Path | None,
+        connect_timeout: float,
+        timeout: float,
+        pool_size: int,
+        plain_http: bool = False,
+    ) -> None:
+        context = ssl.create_default_context()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if ca_file is not None:
+            context.load_verify_locations(cafile=str(ca_file))
+        self._connect_timeout = connect_timeout
+        self._timeout = timeout
+        self._schemes = ("https", "http") if plain_http else ("https",)
+        self._pool = urllib3.PoolManager(
+            maxsize=pool_size, ssl_context=context, retries=False, num_pools=10
+        )
+
+    def get(
+        self,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> Answer:
+        """Fetch a document.
+
+        Raises:
+            ExchangeUnavailable: No usable answer.
+            ExchangeThrottled: Status 429.
+        """
+        query = f"?{urlencode(params)}" if params else ""
+        return self._call("GET", url + query, body=None, headers=dict(headers or {}))
+
+    def post(
+        self,
+        url: str,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> Answer:
+        """Send a form.
+
+        Raises:
+            ExchangeUnavailable: No usable answer.
+            ExchangeThrottled: Status 429.
+        """
+        query = f"?{urlencode(params)}" if params else ""
+        form = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+        return self._call("POST", url + query, body=urlencode(data or {}).encode(), headers=form)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
+
+    def _call(
+        self, method: str, url: str, *, body: bytes | None, headers: dict[str, str]
+    ) -> Answer:
+        host = urlsplit(url).hostname
+        if urlsplit(url).scheme not in self._schemes:
+            raise ExchangeUnavailable(f"refusing to talk to {host} without TLS")
+        end = time.monotonic() + self._timeout
+        try:
+            answer = self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout),
+            )
+            try:
+                content = self._read(answer, end, host)
+            except BaseException:
+                # The rest of an unread answer must not be taken for the next one.
+                answer.close()
+                raise
+            answer.release_conn()
+        except (HTTPError, OSError) as error:
+            raise ExchangeUnavailable(f"{host}: {_cause(error)}") from error
+        return _usable(answer, content, host)
+
+    def _read(self, answer: urllib3.BaseHTTPResponse, end: float, host: str | None) -> bytes:
+        content = bytearray()
+        while chunk := answer.read1(_CHUNK):
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                raise ExchangeUnavailable(f"{host}: the answer exceeds {MAX_ANSWER_BYTES} bytes")
+            if time.monotonic() > end:
+                raise ExchangeUnavailable(f"{host}: the answer took over {self._timeout:g} s")
+        return bytes(content)
+
+
+def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) -> Answer:
+    retry_after = _retry_after(answer.headers)
+    if answer.status == _TOO_MANY_REQUESTS:
+        raise ExchangeThrottled(f"{host}: status 429", retry_after=retry_after or 1.0)
+    if answer.status >= _SERVER_ERROR or answer.status in _REDIRECT:
+        raise ExchangeUnavailable(f"{host}: status {answer.status}", retry_after=retry_after)
+    try:
+        # MSAL logs an answer that is no JSON, tokens and all; it must not get to see one.
+        if not isinstance(json.loads(content), dict):
+            raise ExchangeUnavailable(f"{host}: the answer is no JSON object")
+    except (ValueError, RecursionError) as error:
+        raise ExchangeUnavailable(f"{host}: the answer is not JSON") from error
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    return Answer(answer.status, content.decode("utf-8", "replace"), headers)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After` in seconds (RFC 9110 section 10.2.3); Entra sends no dates."""
+    text = headers.get("retry-after", "").strip()
+    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else None
+
+
+def _cause(error: Exception) -> str:
+    """Name the fault without what it may quote: urllib3's messages can hold the whole URL."""
+    inner = getattr(error, "reason", None)
+    cause = inner if isinstance(inner, Exception) else error
+    return type(cause).__name__

@@ -1,0 +1,176 @@
+"""What Entra's refusals mean: AADSTS numbers to Reasons, in one table.
+
+Entra asks clients not to branch on numbers, and gives no other way to tell consent from a wrong secret.
+So the table only refines what the OAuth `error` says already; an unknown number falls back to that.
+Numbers and meanings: Entra page "reference-error-codes".
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from authz.core.errors import (
+    ConsentRequired,
+    EntraError,
+    ExchangeMisconfigured,
+    ExchangeRejected,
+    ExchangeThrottled,
+    ExchangeUnavailable,
+    InteractionRequired,
+)
+
+MEANINGS: Final[dict[int, type[EntraError]]] = {
+    # The user must do something, or somebody must consent.
+    65001: ConsentRequired,  # nobody consented
+    650051: ConsentRequired,  # partly consented
+    65004: ConsentRequired,  # the user declined
+    50105: ConsentRequired,  # the user is not assigned to the application
+    82007: ConsentRequired,  # the agent chain lacks consent
+    82014: ConsentRequired,  # an agent identity cannot be consented interactively
+    50072: InteractionRequired,  # MFA enrolment
+    50074: InteractionRequired,  # strong authentication
+    50076: InteractionRequired,  # MFA
+    50079: InteractionRequired,  # MFA enrolment
+    50097: InteractionRequired,  # device authentication
+    50158: InteractionRequired,  # an external challenge
+    50173: InteractionRequired,  # grant revoked: a fresh sign-in
+    53000: InteractionRequired,  # the device is not compliant
+    53003: InteractionRequired,  # blocked by Conditional Access
+    530032: InteractionRequired,  # blocked by a security policy
+    530035: InteractionRequired,  # blocked by security defaults
+    70043: InteractionRequired,  # sign-in frequency
+    # The user's token is no good as an assertion.
+    50013: ExchangeRejected,  # wrong audience, issuer or format
+    500131: ExchangeRejected,  # wrong audience
+    500133: ExchangeRejected,  # outside its time range
+    50027: ExchangeRejected,  # malformed
+    50034: ExchangeRejected,  # the user is not in the directory
+    51004: ExchangeRejected,  # the user is not in the directory
+    50057: ExchangeRejected,  # the user is disabled
+    240002: ExchangeRejected,  # an id token
+    # Our registration, credential, scope or permissions are wrong.
+    50000: ExchangeMisconfigured,  # a user principal name where an object id belongs
+    50001: ExchangeMisconfigured,  # resource disabled
+    50012: ExchangeMisconfigured,  # certificate chain or thumbprint
+    50048: ExchangeMisconfigured,  # assertion: subject is not issuer
+    500011: ExchangeMisconfigured,  # resource unknown in the tenant
+    650057: ExchangeMisconfigured,  # resource not among the requested permissions
+    70001: ExchangeMisconfigured,  # application disabled
+    70003: ExchangeMisconfigured,  # grant type
+    70011: ExchangeMisconfigured,  # scope
+    70021: ExchangeMisconfigured,  # no matching federated credential (yet)
+    700016: ExchangeMisconfigured,  # application unknown in the tenant
+    700022: ExchangeMisconfigured,  # several resources in one scope
+    700023: ExchangeMisconfigured,  # no resource in the scope
+    700024: ExchangeMisconfigured,  # client assertion outside its time range
+    700025: ExchangeMisconfigured,  # public client with a credential
+    700027: ExchangeMisconfigured,  # client assertion signature or key
+    700030: ExchangeMisconfigured,  # certificate subject
+    700211: ExchangeMisconfigured,  # no federated credential for the issuer
+    700213: ExchangeMisconfigured,  # no federated credential for the subject
+    700214: ExchangeMisconfigured,  # federated credential audience
+    700223: ExchangeMisconfigured,  # federation chain
+    700229: ExchangeMisconfigured,  # the assertion is not app-only
+    700231: ExchangeMisconfigured,  # federation chain
+    7000112: ExchangeMisconfigured,  # application disabled
+    7000114: ExchangeMisconfigured,  # on-behalf-of not allowed
+    7000214: ExchangeMisconfigured,  # certificate revoked
+    7000215: ExchangeMisconfigured,  # wrong secret (or not replicated yet)
+    7000218: ExchangeMisconfigured,  # no credential
+    7000222: ExchangeMisconfigured,  # secret expired
+    7000272: ExchangeMisconfigured,  # key of the federated token unknown
+    7000274: ExchangeMisconfigured,  # client assertion key
+    7000277: ExchangeMisconfigured,  # certificate revoked
+    7002137: ExchangeMisconfigured,  # no federated credential for the subject
+    82001: ExchangeMisconfigured,  # a blueprint may not have this app token
+    82002: ExchangeMisconfigured,  # a blueprint may not act on behalf of
+    900144: ExchangeMisconfigured,  # a parameter is missing
+    900382: ExchangeMisconfigured,  # across clouds
+    90002: ExchangeMisconfigured,  # tenant unknown
+    9001023: ExchangeMisconfigured,  # grant not supported on this endpoint
+    9002313: ExchangeMisconfigured,  # malformed request
+    90014: ExchangeMisconfigured,  # a field is missing
+    901002: ExchangeMisconfigured,  # v1 resource parameter
+    1000502: ExchangeMisconfigured,  # certificate outside its validity
+    1002012: ExchangeMisconfigured,  # scope must end in /.default
+    # Entra itself.
+    50196: ExchangeThrottled,  # the same request too often
+    90055: ExchangeThrottled,  # tenant throttled
+    90006: ExchangeUnavailable,
+    90012: ExchangeUnavailable,
+    90024: ExchangeUnavailable,
+    90033: ExchangeUnavailable,
+    50033: ExchangeUnavailable,
+}
+"""Every number that we tell apart; also the closed set of the metric label `code`."""
+
+_BY_OAUTH_ERROR: Final[dict[str, type[EntraError]]] = {
+    "interaction_required": InteractionRequired,
+    "login_required": InteractionRequired,
+    "consent_required": ConsentRequired,
+    "invalid_grant": ExchangeRejected,
+    "invalid_client": ExchangeMisconfigured,
+    "unauthorized_client": ExchangeMisconfigured,
+    "unsupported_grant_type": ExchangeMisconfigured,
+    "invalid_request": ExchangeMisconfigured,
+    "invalid_scope": ExchangeMisconfigured,
+    "invalid_resource": ExchangeMisconfigured,
+    "server_error": ExchangeUnavailable,
+    "temporarily_unavailable": ExchangeUnavailable,
+}
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+
+REPLICATING: Final = frozenset({70021, 700016, 7000215, 700213, 7002137})
+"""Numbers that a directory gives for a while after something was created: worth a second try."""
+
+BAD_CREDENTIAL: Final = frozenset(
+    {
+        50012, 50048, 70021, 700024, 700027, 700030, 700211, 700213, 700214, 700223, 700229,
+        700231, 7000214, 7000215, 7000222, 7000272, 7000274, 7000277, 7002137, 1000502,
+    }
+)  # fmt: skip
+"""Numbers that speak of the credential itself: the next configured one may do."""
+
+
+def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
+    """Return the error that an OAuth error answer (RFC 6749 section 5.2) stands for.
+
+    Args:
+        answer: The parsed answer. Its description is not repeated: it can quote what was sent.
+        user_is_asked: Whether a user's token was exchanged. If not, nobody can sign in again, and
+            what would be the user's fault is a matter of configuration.
+    """
+    code = first_code(answer)
+    oauth_error = answer.get("error")
+    kind = MEANINGS.get(code or 0)
+    if kind is None:
+        kind = _BY_OAUTH_ERROR.get(str(oauth_error), ExchangeUnavailable)
+        if answer.get("suberror") == "consent_required":
+            kind = ConsentRequired
+    if kind in (ExchangeRejected, InteractionRequired) and not user_is_asked:
+        kind = ExchangeMisconfigured
+    claims = answer.get("claims")
+    detail = f"AADSTS{code}" if code else "no AADSTS number"
+    return kind(
+        f"{_word(oauth_error)} {detail} correlation_id={_word(answer.get('correlation_id'))}",
+        code=code,
+        claims=claims if isinstance(claims, str) and claims else None,
+    )
+
+
+def first_code(answer: Mapping[str, Any]) -> int | None:
+    """Return the first AADSTS number of an error answer."""
+    codes = answer.get("error_codes")
+    if isinstance(codes, list) and codes and isinstance(codes[0], int):
+        return codes[0]
+    description = answer.get("error_description")
+    if isinstance(description, str) and description.startswith("AADSTS"):
+        digits = description[len("AADSTS") :].partition(":")[0]
+        return int(digits) if digits.isascii() and digits.isdigit() else None
+    return None
+
+
+def _word(value: object) -> str:
+    """Keep a short identifier; anything else could carry what it should not into a log."""
+    return value if isinstance(value, str) and _IDENTIFIER.fullmatch(value) else "?"

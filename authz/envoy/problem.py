@@ -1,0 +1,171 @@
+"""How each `Reason` looks on the wire: status codes, challenge, problem body. The only such table."""
+
+import base64
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+import orjson
+
+from authz.core.decision import Deny
+from authz.core.errors import Reason
+
+OK: Final = 0
+INVALID_ARGUMENT: Final = 3
+PERMISSION_DENIED: Final = 7
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
+"""gRPC status codes (google.rpc.Code); any but OK makes Envoy refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What a caller sees of a reason.
+
+    Attributes:
+        http_status: Status of the denial.
+        rpc_code: Code of the CheckResponse.
+        title: One sentence, the same for each occurrence (RFC 9457).
+        detail: What the caller can do about it.
+        challenge: `error` of the Bearer challenge (RFC 6750 section 3.1); empty text for a bare
+            challenge; None for no challenge at all.
+    """
+
+    http_status: int
+    rpc_code: int
+    title: str
+    detail: str
+    challenge: str | None = None
+
+
+FACES: Final[dict[Reason, Face]] = {
+    Reason.MALFORMED_REQUEST: Face(
+        400, INVALID_ARGUMENT, "Malformed request",
+        "Send exactly one Authorization header of the form 'Bearer <token>'.", "invalid_request",
+    ),
+    Reason.MISSING_TOKEN: Face(
+        401, UNAUTHENTICATED, "Missing token",
+        "Send a bearer token in the Authorization header.", "",
+    ),
+    Reason.INVALID_TOKEN: Face(
+        401, UNAUTHENTICATED, "Invalid token",
+        "The token is expired, malformed, or was not issued for this service. Get a new one.",
+        "invalid_token",
+    ),
+    Reason.INTERACTION_REQUIRED: Face(
+        401, UNAUTHENTICATED, "Interaction required",
+        "The user must sign in again with the claims of the challenge.", "insufficient_claims",
+    ),
+    Reason.CONSENT_REQUIRED: Face(
+        401, UNAUTHENTICATED, "Consent required",
+        "The user or an administrator must consent to what the agent asks for.",
+        "insufficient_claims",
+    ),
+    Reason.EXCHANGE_REJECTED: Face(
+        401, UNAUTHENTICATED, "Token not accepted for exchange",
+        "Entra did not accept the user's token. Sign in again.", "invalid_token",
+    ),
+    Reason.UNKNOWN_ROUTE: Face(
+        403, PERMISSION_DENIED, "Unknown route",
+        "No route is configured for this destination. An operator must add one.",
+    ),
+    Reason.INSUFFICIENT_SCOPE: Face(
+        403, PERMISSION_DENIED, "Insufficient scope",
+        "The token holds none of the accepted scopes or roles.", "insufficient_scope",
+    ),
+    Reason.ACTOR_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Actor not allowed",
+        "The calling application is not among those that may call.",
+    ),
+    Reason.SUBJECT_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Subject not allowed",
+        "This route does not serve this kind of identity (user or application).",
+    ),
+    Reason.WORKLOAD_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Workload not allowed",
+        "This workload may not act as the agent of this route.",
+    ),
+    Reason.KEYS_UNAVAILABLE: Face(
+        503, UNAVAILABLE, "Signing keys unavailable",
+        "The issuer's signing keys could not be fetched yet. Try again.",
+    ),
+    Reason.EXCHANGE_UNAVAILABLE: Face(
+        503, UNAVAILABLE, "Entra unavailable",
+        "The token service could not be reached or failed. Try again.",
+    ),
+    Reason.EXCHANGE_THROTTLED: Face(
+        503, UNAVAILABLE, "Entra asks to slow down",
+        "The token service throttles these requests. Try again after the stated time.",
+    ),
+    Reason.EXCHANGE_MISCONFIGURED: Face(
+        500, INTERNAL, "Exchange misconfigured",
+        "Entra refused the agent's own registration, credential or permissions. Tell the operator.",
+    ),
+    Reason.DEADLINE_EXCEEDED: Face(
+        503, UNAVAILABLE, "Deadline exceeded",
+        "The token did not arrive in time. Try again.",
+    ),
+    Reason.INTERNAL: Face(
+        500, INTERNAL, "Internal error",
+        "The authorization service failed. Tell the operator.",
+    ),
+}  # fmt: skip
+"""Every reason has a face; a test walks over `Reason` and fails on a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A denial ready for the wire: status codes, headers and body (RFC 9457)."""
+
+    http_status: int
+    rpc_code: int
+    headers: tuple[tuple[str, str], ...]
+    body: str
+
+
+def describe(denial: Deny, *, request_id: str = "") -> Problem:
+    """Render a denial. Entra's claims challenge is passed on in header and body."""
+    face = FACES[denial.reason]
+    headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
+    body: dict[str, object] = {
+        "type": f"urn:authz:reason:{denial.reason.value}",
+        "title": face.title,
+        "status": face.http_status,
+        "detail": face.detail,
+        "reason": denial.reason.value,
+    }
+    if face.challenge is not None:
+        headers.append(("www-authenticate", _challenge(denial, face)))
+    if denial.retry_after is not None:
+        seconds = max(1, ceil(denial.retry_after))
+        headers.append(("retry-after", str(seconds)))
+        body["retry_after"] = seconds
+    if denial.accepted:
+        body["accepted"] = list(denial.accepted)
+    if denial.claims is not None:
+        body["claims"] = denial.claims
+    if request_id:
+        body["request_id"] = request_id
+    return Problem(face.http_status, face.rpc_code, tuple(headers), orjson.dumps(body).decode())
+
+
+def _challenge(denial: Deny, face: Face) -> str:
+    """Render `WWW-Authenticate` (RFC 6750 section 3; `claims` as the Entra page "claims-challenge")."""
+    parts = ['realm="authz"']
+    error = face.challenge
+    if error == "insufficient_claims" and denial.claims is None:
+        # Without a challenge to answer, the standard code is the only one a client understands.
+        error = "invalid_token"
+    if error:
+        parts += [f'error="{error}"', f'error_description="{face.title}"']
+    if denial.reason is Reason.INSUFFICIENT_SCOPE:
+        parts.append(f'scope="{" ".join(map(_quotable, denial.accepted))}"')
+    if denial.claims is not None:
+        parts.append(f'claims="{base64.b64encode(denial.claims.encode()).decode()}"')
+    return "Bearer " + ", ".join(parts)
+
+
+def _quotable(text: str) -> str:
+    """Keep what RFC 6749 appendix A.4 allows in a scope: it comes from our own configuration."""
+    return "".join(letter for letter in text if "!" <= letter <= "~" and letter not in '"\\')

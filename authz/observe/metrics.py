@@ -1,0 +1,124 @@
+"""Every metric and every label is named here. Labels come from closed sets: never a user, token or host."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from authz import __version__
+from authz.core.decision import Deny
+from authz.core.errors import AuthzError, EntraError
+from authz.core.exchange import Flow
+from authz.ports import CacheName, CacheResult, CheckRecord
+
+NONE: Final = "none"
+"""Label value where there is nothing to say: a route that was not found, the reason of an allow."""
+OTHER: Final = "other"
+CHECK_BUCKETS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+EXCHANGE_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 20.0)
+
+
+class Metrics:
+    """An observer that counts.
+
+    Args:
+        registry: Where the metrics are registered.
+        known_codes: AADSTS numbers that get a label of their own; others are `other`.
+    """
+
+    def __init__(self, registry: CollectorRegistry, known_codes: frozenset[int]) -> None:
+        self._known_codes = known_codes
+        self._checks = Counter(
+            "authz_checks", "Checks decided.",
+            ["direction", "route", "decision", "reason"], registry=registry,
+        )  # fmt: skip
+        self._check_duration = Histogram(
+            "authz_check_duration_seconds", "Time from a Check's arrival to its decision.",
+            ["direction", "route", "decision"], buckets=CHECK_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._exchanges = Counter(
+            "authz_exchanges", "Exchanges and legs carried out with Entra, by outcome.",
+            ["flow", "outcome"], registry=registry,
+        )  # fmt: skip
+        self._exchange_duration = Histogram(
+            "authz_exchange_duration_seconds", "Time of exchanges carried out with Entra.",
+            ["flow"], buckets=EXCHANGE_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._entra_errors = Counter(
+            "authz_entra_errors", "Refusals by Entra, by AADSTS number.",
+            ["code"], registry=registry,
+        )  # fmt: skip
+        self._cache_lookups = Counter(
+            "authz_cache_lookups", "Cache look-ups, by result.",
+            ["cache", "result"], registry=registry,
+        )  # fmt: skip
+        self._cache_entries = Gauge(
+            "authz_cache_entries", "Entries held.",
+            ["cache"], registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._keys_age = Gauge(
+            "authz_signing_keys_age_seconds", "Time since the issuer's keys were last fetched.",
+            ["issuer"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._config_reloads = Counter(
+            "authz_config_reloads", "Configuration versions met, by outcome (applied, refused).",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        build = Gauge(
+            "authz_build_info", "Always 1; the version is the label.",
+            ["version"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        build.labels(__version__).set(1)
+        # Looking up a child takes a lock and a tuple of texts; the combinations are few.
+        self._check_children = lru_cache(maxsize=4096)(self._find_check_children)
+        self._lookup_child = lru_cache(maxsize=64)(self._find_lookup_child)
+
+    def decided(self, record: CheckRecord) -> None:
+        """Count one Check."""
+        denial = record.decision if isinstance(record.decision, Deny) else None
+        count, duration = self._check_children(
+            record.direction.value if record.direction else NONE,
+            record.route.name if record.route else NONE,
+            "deny" if denial else "allow",
+            denial.reason.value if denial else NONE,
+        )
+        count.inc()
+        duration.observe(record.finished - record.started)
+
+    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
+        """Count one cache look-up."""
+        self._lookup_child(cache, result).inc()
+
+    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+        """Count one exchange or leg that was carried out."""
+        outcome = "issued" if error is None else error.reason.value
+        self._exchanges.labels(flow.value, outcome).inc()
+        self._exchange_duration.labels(flow.value).observe(seconds)
+        if isinstance(error, EntraError) and error.code is not None:
+            code = str(error.code) if error.code in self._known_codes else OTHER
+            self._entra_errors.labels(code).inc()
+
+    def reloaded(self, *, applied: bool) -> None:
+        """Count one new configuration version."""
+        self._config_reloads.labels("applied" if applied else "refused").inc()
+
+    def gauge(self, entries: Mapping[CacheName, int], key_ages: Mapping[str, float]) -> None:
+        """State what is held at the moment."""
+        for cache, count in entries.items():
+            self._cache_entries.labels(cache.value).set(count)
+        for issuer, age in key_ages.items():
+            self._keys_age.labels(issuer).set(age)
+
+    def _find_check_children(
+        self, direction: str, route: str, decision: str, reason: str
+    ) -> tuple[Counter, Histogram]:
+        return (
+            self._checks.labels(direction, route, decision, reason),
+            self._check_duration.labels(direction, route, decision),
+        )
+
+    def _find_lookup_child(self, cache: CacheName, result: CacheResult) -> Counter:
+        return self._cache_lookups.labels(cache.value, result.value)

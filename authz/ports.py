@@ -1,0 +1,137 @@
+"""What the service needs from the outside world, as Protocols, and the record it makes of a Check.
+
+No implementation lives here. `authz.entra`, `authz.observe` and the tests' fakes provide them.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol, assert_never
+
+from authz.core.decision import Decision, Deny
+from authz.core.errors import AuthzError, Reason
+from authz.core.exchange import Flow, IssuedToken, TokenExchange
+from authz.core.keys import SigningKey
+from authz.core.policy import EgressRoute, InboundRoute, Route
+from authz.core.principal import Principal
+from authz.core.request import CheckRequest, Direction
+
+Clock = Callable[[], float]
+"""Epoch seconds, as `time.time`."""
+
+Timer = Callable[[], float]
+"""Monotonic seconds, as `asyncio`'s loop time: for deadlines and durations."""
+
+
+class Check(Protocol):
+    """A decision on one request: what the ext_authz door calls."""
+
+    def __call__(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
+        """Decide before `deadline` (monotonic seconds). Never raises."""
+
+
+class KeySource(Protocol):
+    """Signing keys of trusted issuers."""
+
+    def current(self, issuer: str, key_id: str) -> SigningKey | None:
+        """Return a key that is trusted now, without waiting."""
+
+    async def find(self, issuer: str, key_id: str, *, deadline: float) -> SigningKey:
+        """Return the key, fetching once if it is unknown and fetching is due.
+
+        Raises:
+            InvalidToken: The issuer has no such key.
+            KeysUnavailable: No keys of this issuer could be had yet.
+            DeadlineExceeded: The answer did not come before `deadline`.
+        """
+
+
+class Exchange(Protocol):
+    """One way to have a token issued."""
+
+    async def __call__(self, exchange: TokenExchange) -> IssuedToken:
+        """Ask Entra.
+
+        Raises:
+            AuthzError: Entra refused, or could not be reached.
+        """
+
+
+class CacheName(StrEnum):
+    """The caches, as metric labels."""
+
+    PRINCIPALS = "principals"
+    TOKENS = "tokens"
+    ASSERTIONS = "assertions"
+
+
+class CacheResult(StrEnum):
+    """How a look-up ended, as metric label."""
+
+    HIT = "hit"
+    MISS = "miss"
+    JOINED = "joined"
+    FAILURE = "failure"
+    STALE_KEY = "stale_key"
+
+
+_UNDECIDED: Final = Deny(Reason.INTERNAL)
+
+
+@dataclass(slots=True)
+class CheckRecord:
+    """What is known of one Check, filled in along the way and observed once at its end.
+
+    Attributes:
+        request: What Envoy asked.
+        started: Monotonic second at which the Check began.
+        route: The route, once found.
+        principal: The verified principal, once there is one.
+        decision: The answer; a denial until the path's end is reached.
+        error: The denial's cause, with detail for the log.
+        fault: An unexpected exception: a defect of ours.
+        finished: Monotonic second at which the decision stood.
+        verify_seconds: Spent on the token, including the wait for a key.
+        exchange_seconds: Spent on the exchange, including waits.
+        principal_cache: Result of the verified-token look-up.
+        token_cache: Result of the exchanged-token look-up.
+    """
+
+    request: CheckRequest
+    started: float
+    route: Route | None = None
+    principal: Principal | None = None
+    decision: Decision = _UNDECIDED
+    error: AuthzError | None = None
+    fault: Exception | None = None
+    finished: float = 0.0
+    verify_seconds: float = 0.0
+    exchange_seconds: float = 0.0
+    principal_cache: CacheResult | None = None
+    token_cache: CacheResult | None = None
+
+    @property
+    def direction(self) -> Direction | None:
+        """Which way, once the route is known."""
+        match self.route:
+            case InboundRoute():
+                return Direction.INBOUND
+            case EgressRoute():
+                return Direction.EGRESS
+            case None:
+                return None
+            case _ as unreachable:
+                assert_never(unreachable)
+
+
+class Observer(Protocol):
+    """Who hears of what happens. Must not raise and must not wait."""
+
+    def decided(self, record: CheckRecord) -> None:
+        """Hear of the end of a Check. Called exactly once for each."""
+
+    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
+        """Hear of a cache look-up."""
+
+    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+        """Hear of the end of an exchange or a leg that was really carried out."""

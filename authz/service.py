@@ -1,0 +1,211 @@
+"""The path of one Check, to be read from top to bottom.
+
+`CheckService` walks; `authz.core` decides; the doors in `authz.envoy` translate. Only the wait for a
+signing key and the wait for an exchange can take time, and both end with the Check's own deadline.
+"""
+
+from dataclasses import dataclass
+from typing import Final, assert_never
+from urllib.parse import quote
+
+from authz.caching import CachedExchange
+from authz.core.cache import PrincipalCache
+from authz.core.decision import Allow, Decision, Deny
+from authz.core.errors import AuthzError, Reason
+from authz.core.policy import (
+    EgressRoute,
+    Forward,
+    InboundRoute,
+    Policy,
+    authorize,
+    authorize_workload,
+    plan,
+)
+from authz.core.principal import Principal
+from authz.core.request import BearerToken, CheckRequest, parse_bearer
+from authz.core.token import Expectation, peek, verify
+from authz.ports import CacheName, CacheResult, CheckRecord, Clock, KeySource, Observer, Timer
+
+AUTHORIZATION: Final = "authorization"
+_VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of everything that a configuration change replaces, swapped as a whole.
+
+    Attributes:
+        policy: The routes.
+        keys: Signing keys of the issuers that the routes trust.
+        tokens: Exchanges with the credentials that the routes' agents use.
+    """
+
+    policy: Policy
+    keys: KeySource
+    tokens: CachedExchange
+
+
+class CheckService:
+    """Decides on requests.
+
+    Args:
+        snapshot: The configuration to start with.
+        principals: Cache of verified tokens.
+        observer: Hears of each decision, once.
+        clock: Epoch seconds, for tokens.
+        timer: Monotonic seconds, for durations.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        principals: PrincipalCache,
+        observer: Observer,
+        clock: Clock,
+        timer: Timer,
+    ) -> None:
+        self._snapshot = snapshot
+        self._principals = principals
+        self._observer = observer
+        self._clock = clock
+        self._timer = timer
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Use another configuration from the next Check on; those under way end with the old one."""
+        self._snapshot = snapshot
+
+    async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+        """Decide on one request before `deadline` (monotonic seconds). Never raises.
+
+        An unexpected exception is a defect of ours and a denial like any other (law 3).
+        """
+        record = CheckRecord(request=request, started=self._timer())
+        try:
+            record.decision = await self._decide(request, self._snapshot, deadline, record)
+        except AuthzError as error:
+            record.error = error
+            record.decision = Deny.because(error)
+        except Exception as fault:  # noqa: BLE001 - fail closed by type
+            record.fault = fault
+            record.decision = Deny(Reason.INTERNAL)
+        record.finished = self._timer()
+        self._observer.decided(record)
+        return record
+
+    async def _decide(
+        self, request: CheckRequest, snapshot: Snapshot, deadline: float, record: CheckRecord
+    ) -> Decision:
+        route = snapshot.policy.find(request)
+        record.route = route
+        match route:
+            case InboundRoute():
+                return await self._inbound(request, route, snapshot, deadline, record)
+            case EgressRoute():
+                return await self._egress(request, route, snapshot, deadline, record)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _inbound(
+        self,
+        request: CheckRequest,
+        route: InboundRoute,
+        snapshot: Snapshot,
+        deadline: float,
+        record: CheckRecord,
+    ) -> Decision:
+        bearer = parse_bearer(request.authorization, max_bytes=snapshot.policy.max_token_bytes)
+        principal = await self._verified(bearer, route.expectation, snapshot, deadline, record)
+        authorize(route.requirement, principal)
+        headers = identity_headers(principal)
+        named = {name for name, _ in headers}
+        remove = tuple(name for name in request.own_headers if name not in named)
+        match route.forward:
+            case Forward.BEARER:
+                return Allow(headers=headers, remove=remove)
+            case Forward.STRIP:
+                return Allow(headers=headers, remove=(*remove, AUTHORIZATION))
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _egress(
+        self,
+        request: CheckRequest,
+        route: EgressRoute,
+        snapshot: Snapshot,
+        deadline: float,
+        record: CheckRecord,
+    ) -> Decision:
+        authorize_workload(route, request)
+        bearer: BearerToken | None = None
+        principal: Principal | None = None
+        if route.flow.is_delegated:
+            bearer = parse_bearer(request.authorization, max_bytes=snapshot.policy.max_token_bytes)
+            assert route.expectation is not None
+            principal = await self._verified(bearer, route.expectation, snapshot, deadline, record)
+            authorize(route.requirement, principal)
+        exchange = plan(route, principal, bearer)
+        if exchange is None:
+            # Law 4: what the app sent, very likely the user's token, does not go out.
+            return Allow(remove=(*request.own_headers, AUTHORIZATION))
+        started = self._timer()
+        try:
+            token = await snapshot.tokens.obtain(
+                exchange,
+                deadline=deadline,
+                seen=lambda result: setattr(record, "token_cache", result),
+            )
+        finally:
+            record.exchange_seconds = self._timer() - started
+        return Allow(authorization=token.secret, remove=request.own_headers)
+
+    async def _verified(
+        self,
+        bearer: BearerToken,
+        expectation: Expectation,
+        snapshot: Snapshot,
+        deadline: float,
+        record: CheckRecord,
+    ) -> Principal:
+        started = self._timer()
+        now = self._clock()
+        digest = bearer.secret.digest()
+        principal = self._principals.get(expectation.key, digest, now)
+        result = CacheResult.MISS if principal is None else CacheResult.HIT
+        if (
+            principal is not None
+            and snapshot.keys.current(principal.issuer, principal.key_id) is None
+        ):
+            # The key was withdrawn: what it once proved is no longer proved.
+            self._principals.drop(expectation.key, digest)
+            result, principal = CacheResult.STALE_KEY, None
+        self._observer.looked_up(CacheName.PRINCIPALS, result)
+        record.principal_cache = result
+        if principal is None:
+            claim = peek(bearer, expectation)
+            key = snapshot.keys.current(claim.issuer, claim.key_id)
+            if key is None:
+                key = await snapshot.keys.find(claim.issuer, claim.key_id, deadline=deadline)
+            principal = verify(bearer, key, expectation, now=self._clock())
+            self._principals.put(expectation.key, digest, principal, now=now)
+        record.principal = principal
+        record.verify_seconds = self._timer() - started
+        return principal
+
+
+def identity_headers(principal: Principal) -> tuple[tuple[str, str], ...]:
+    """Return what the app may know of its caller. Every header is always set, so none can be forged."""
+    return (
+        ("x-authz-subject", principal.subject.object_id),
+        ("x-authz-subject-type", principal.subject.type.value),
+        ("x-authz-tenant", principal.subject.tenant_id),
+        ("x-authz-actor", principal.actor.client_id),
+        ("x-authz-actor-blueprint", principal.actor.blueprint or ""),
+        ("x-authz-scopes", _header_list(principal.scopes)),
+        ("x-authz-roles", _header_list(principal.roles)),
+    )
+
+
+def _header_list(names: frozenset[str]) -> str:
+    # A role's name is free text. A blank inside it would read as two roles, a line break as a header.
+    return " ".join(sorted(quote(name, safe=_VISIBLE) for name in names))
