@@ -17,7 +17,7 @@ from authz.core.errors import (
     Reason,
 )
 from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key, subject_of
-from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer
+from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
 """Seconds to wait where the next try will probably find the finished flight's result."""
@@ -59,6 +59,8 @@ class CachedExchange:
         name: Which cache this is, for metrics.
         observer: Hears of look-ups and flights.
         clock: Epoch seconds.
+        timer: Monotonic seconds, the clock of deadlines. The event loop's own time would do, but
+            uvloop rounds it to milliseconds.
         flight_timeout: Seconds after which a flight is given up, whoever waits for it.
         max_flights: Most flights at a time; one more is refused at once rather than queued for ever.
         lifetimes: How long failures stand.
@@ -73,6 +75,7 @@ class CachedExchange:
         name: CacheName,
         observer: Observer,
         clock: Clock,
+        timer: Timer,
         flight_timeout: float,
         max_flights: int,
         lifetimes: FailureLifetimes | None = None,
@@ -83,6 +86,7 @@ class CachedExchange:
         self._name = name
         self._observer = observer
         self._clock = clock
+        self._timer = timer
         self._flight_timeout = flight_timeout
         self._max_flights = max_flights
         self._lifetimes = lifetimes or FailureLifetimes()
@@ -145,7 +149,7 @@ class CachedExchange:
         self, flight: asyncio.Task[IssuedToken | AuthzError], deadline: float
     ) -> IssuedToken:
         # asyncio.wait leaves the flight alone when this caller is cancelled or late.
-        remaining = max(0.0, deadline - asyncio.get_running_loop().time())
+        remaining = max(0.0, deadline - self._timer())
         done, _ = await asyncio.wait({flight}, timeout=remaining)
         if not done:
             raise DeadlineExceeded("the exchange is still under way", retry_after=RETRY_SOON)
@@ -166,7 +170,7 @@ class CachedExchange:
         return flight
 
     async def _fly(self, key: CacheKey, exchange: TokenExchange) -> IssuedToken | AuthzError:
-        started = asyncio.get_running_loop().time()
+        started = self._timer()
         error: AuthzError | None = None
         try:
             async with asyncio.timeout(self._flight_timeout):
@@ -175,7 +179,7 @@ class CachedExchange:
             error = refusal
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
-        self._observer.exchanged(exchange.flow, error, asyncio.get_running_loop().time() - started)
+        self._observer.exchanged(exchange.flow, error, self._timer() - started)
         now = self._clock()
         if error is not None:
             self._failures.put(key, error, seconds=self._lifetimes.seconds(error), now=now)

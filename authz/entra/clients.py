@@ -89,14 +89,14 @@ class Applications:
     Args:
         authority: Entra's address without tenant.
         transport: What MSAL sends through.
-        credentials: By the application's name in the configuration, each in order.
+        credentials: Of each client, in the order to try.
     """
 
     def __init__(
         self,
         authority: str,
         transport: MsalTransport,
-        credentials: Mapping[str, Sequence[Credential]],
+        credentials: Mapping[Client, Sequence[Credential]],
     ) -> None:
         self._authority = authority
         self._transport = transport
@@ -110,7 +110,7 @@ class Applications:
             EntraError: Entra refused, could not be reached, or no credential is usable.
         """
         refused: EntraError | None = None
-        for position, credential in enumerate(self._credentials[client.name]):
+        for position, credential in enumerate(self._credentials[client]):
             try:
                 proof = credential.proof()
                 application = self._application(client, position, proof)
@@ -130,10 +130,10 @@ class Applications:
         raise refused or ExchangeMisconfigured(f"{client.name} has no credential")
 
     def faults(self) -> dict[str, str]:
-        """Return why an application has no usable credential, by its name. Reads each credential."""
+        """Return why a client has no usable credential, by its name. Reads each credential."""
         return {
-            name: "; ".join(causes)
-            for name, credentials in self._credentials.items()
+            client.name: "; ".join(causes)
+            for client, credentials in self._credentials.items()
             if (causes := _all_faults(credentials))
         }
 

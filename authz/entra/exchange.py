@@ -30,7 +30,7 @@ from authz.core.exchange import (
 from authz.core.secret import Secret
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.refusals import BAD_CREDENTIAL, REPLICATING
-from authz.ports import CacheResult, Clock, Exchange
+from authz.ports import CacheResult, Clock, Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""
@@ -54,6 +54,7 @@ class EntraExchange:
         cached: Puts a cache in front of an exchange; used for T1 and T2.
         executor: Threads for MSAL, as many as exchanges may be on the wire.
         clock: Epoch seconds.
+        timer: Monotonic seconds, the clock of deadlines.
         timeout: Seconds that one exchange may wait for its assertions.
     """
 
@@ -66,6 +67,7 @@ class EntraExchange:
         cached: Callable[[Exchange], CachedExchange],
         executor: Executor,
         clock: Clock,
+        timer: Timer,
         timeout: float,
     ) -> None:
         self._applications = applications
@@ -73,6 +75,7 @@ class EntraExchange:
         self._assertion_scope = assertion_scope
         self._executor = executor
         self._clock = clock
+        self._timer = timer
         self._timeout = timeout
         self._first_met: dict[Client | AgentIdentity, float] = {}
         self.assertions = cached(self)
@@ -175,7 +178,7 @@ class EntraExchange:
         assertion: BlueprintAssertion | AgentAssertion,
         seen: Callable[[CacheResult], None] = _unseen,
     ) -> IssuedToken:
-        deadline = asyncio.get_running_loop().time() + self._timeout
+        deadline = self._timer() + self._timeout
         return await self.assertions.obtain(assertion, deadline=deadline, seen=seen)
 
     def _assertion_target(self, target: Target) -> Target:

@@ -23,7 +23,7 @@ from authz.core.errors import (
 )
 from authz.core.keys import KeySet, MalformedKeySet, RefreshPolicy, SigningKey, parse_key_set
 from authz.entra.http import Answer, HttpClient
-from authz.ports import Clock
+from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
 LONGEST_SLEEP: Final = 30.0
@@ -69,6 +69,7 @@ class SigningKeys:
         executor: Threads for fetches.
         policy: When to fetch.
         clock: Epoch seconds.
+        timer: Monotonic seconds, the clock of deadlines.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class SigningKeys:
         executor: Executor,
         policy: RefreshPolicy,
         clock: Clock,
+        timer: Timer,
     ) -> None:
         self._http = http
         self._executor = executor
         self._policy = policy
         self._clock = clock
+        self._timer = timer
         self._known = {issuer.name: _Keys(issuer) for issuer in issuers}
 
     def adopt(self, other: "SigningKeys") -> None:
@@ -112,7 +115,7 @@ class SigningKeys:
             raise InvalidToken(TokenFault.ISSUER)
         fetch = known.fetch or self._fetch_if_due(known)
         if fetch is not None:
-            remaining = max(0.0, deadline - asyncio.get_running_loop().time())
+            remaining = max(0.0, deadline - self._timer())
             done, _ = await asyncio.wait({fetch}, timeout=remaining)
             if not done:
                 raise DeadlineExceeded("waiting for signing keys", retry_after=RETRY_SOON)

@@ -4,24 +4,16 @@ Never a token: the record is made of fields picked one by one, and `Secret` does
 """
 
 from collections.abc import Iterator
-from enum import StrEnum
 from typing import Any
 
 import structlog
 
+from authz.config.settings import Decisions
 from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
 from authz.ports import CacheName, CacheResult, CheckRecord
-
-
-class Decisions(StrEnum):
-    """Which decisions are logged."""
-
-    ALL = "all"
-    DENIED = "denied"
-    NONE = "none"
 
 
 class DecisionLog:
@@ -64,38 +56,52 @@ class DecisionLog:
 
 
 def _fields(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    request, route, principal = record.request, record.route, record.principal
+    """Pick what is told of a Check, leaving out what there is not."""
+    parts = (_outcome, _route, _principal, _request, _durations)
+    return (field for part in parts for field in part(record) if field[1] is not None)
+
+
+def _outcome(record: CheckRecord) -> Iterator[tuple[str, Any]]:
     yield "decision", "allow" if isinstance(record.decision, Allow) else "deny"
     if isinstance(record.decision, Deny):
         yield "reason", record.decision.reason.value
     if record.error is not None:
-        yield "detail", record.error.detail or str(record.error)
-        if isinstance(record.error, EntraError) and record.error.code is not None:
-            yield "entra_code", record.error.code
-    if record.direction is not None:
-        yield "direction", record.direction.value
+        yield "detail", record.error.detail or None
+        yield "entra_code", record.error.code if isinstance(record.error, EntraError) else None
+
+
+def _route(record: CheckRecord) -> Iterator[tuple[str, Any]]:
+    route = record.route
     if route is not None:
+        yield "direction", record.direction
         yield "route", route.name
     if isinstance(route, EgressRoute):
         yield "flow", route.flow.value
-        if route.agent is not None:
-            yield "agent", route.agent.client_id
+        yield "agent", route.agent.client_id if route.agent is not None else None
+
+
+def _principal(record: CheckRecord) -> Iterator[tuple[str, Any]]:
+    principal = record.principal
     if principal is not None:
         yield "subject", principal.subject.object_id
         yield "subject_type", principal.subject.type.value
         yield "tenant", principal.subject.tenant_id
         yield "actor", principal.actor.client_id
-        yield "uti", principal.token_id
-    if request.peer is not None:
-        yield "peer", request.peer
+        yield "uti", principal.token_id or None
+
+
+def _request(record: CheckRecord) -> Iterator[tuple[str, Any]]:
+    request = record.request
+    yield "peer", request.peer
     yield "method", request.method
     yield "host", request.host
     # Not the query: it is the place where applications put what should not be logged.
     yield "path", request.path.partition("?")[0]
-    if request.request_id:
-        yield "request_id", request.request_id
-    if request.trace_id:
-        yield "trace_id", request.trace_id
+    yield "request_id", request.request_id or None
+    yield "trace_id", request.trace_id or None
+
+
+def _durations(record: CheckRecord) -> Iterator[tuple[str, Any]]:
     yield "ms", _milliseconds(record.finished - record.started)
     if record.principal_cache is not None:
         yield "verify_ms", _milliseconds(record.verify_seconds)

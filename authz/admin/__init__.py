@@ -1,0 +1,1 @@
+"""What operators and the kubelet ask over HTTP: health, metrics, status."""

@@ -1,0 +1,300 @@
+"""The composition root: builds every object once, in start order, and stops them in reverse.
+
+`run` is one process. Several processes on one port are `authz.supervisor`'s business.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from authz import __version__
+from authz.admin.server import AdminServer
+from authz.config import Config, ConfigError, load
+from authz.engine import Engine
+from authz.entra.refusals import MEANINGS
+from authz.envoy.ext_authz import ExtAuthz
+from authz.envoy.server import GrpcServer, ListenError, ServerSettings, TlsFiles
+from authz.observe.decision_log import DecisionLog
+from authz.observe.logging import configure_logging
+from authz.observe.metrics import Metrics
+from authz.observe.observers import Observers
+
+HOUSEKEEPING: Final = 1.0
+"""Seconds between looks at readiness, and between updates of the gauges."""
+_log = structlog.get_logger("authz")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSeat:
+    """The place of this process among several that share a port.
+
+    Attributes:
+        address: Where to listen: the configured address with the port that the supervisor holds.
+        report_to: File descriptor to which readiness is reported, a line each time it changes.
+    """
+
+    address: str
+    report_to: int
+
+
+class App:
+    """One serving process.
+
+    Args:
+        config_file: The configuration file; None for the environment form.
+        environ: Environment variables.
+        seat: The place among several processes; None when this is the only one.
+    """
+
+    def __init__(
+        self,
+        config_file: Path | None,
+        environ: Mapping[str, str],
+        *,
+        seat: WorkerSeat | None = None,
+    ) -> None:
+        self._config_file = config_file
+        self._environ = environ
+        self._seat = seat
+        self._loaded = load(config_file, environ)
+        config = self._loaded.config
+        _configure_logging(config)
+        self._registry = CollectorRegistry()
+        self._metrics = Metrics(self._registry, frozenset(MEANINGS))
+        self._decisions = DecisionLog(config.log.decisions)
+        self._engine = Engine(
+            config, environ=environ, observer=Observers([self._metrics, self._decisions])
+        )
+        self._grpc = GrpcServer(
+            _server_settings(config, seat),
+            [
+                ExtAuthz(
+                    self._engine.service.check,
+                    timer=time.monotonic,
+                    default_timeout=config.limits.check_timeout,
+                    margin=config.limits.deadline_margin,
+                ).handler()
+            ],
+        )
+        self._admin = (
+            AdminServer(
+                config.listen.admin,
+                registry=lambda: self._registry,
+                readiness=self._missing,
+                status=self._status,
+            )
+            if config.listen.admin is not None and seat is None
+            else None
+        )
+        self._stopping = asyncio.Event()
+        self._reload_now = asyncio.Event()
+        self._refused: str | None = None
+        self._started = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP looks for a new configuration at once.
+
+        Raises:
+            ListenError: An address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_now.set)
+        for notice in self._loaded.warnings:
+            _log.warning("configuration", path=notice.path, notice=notice.message)
+        config = self._engine.config
+        self._engine.start()
+        if self._admin is not None:
+            await _listening(self._admin, config)
+        await self._grpc.start()
+        self._started = True
+        _log.info(
+            "serving",
+            version=__version__,
+            grpc=_with_port(config.listen.grpc, self._grpc.port),
+            admin=_with_port(config.listen.admin, self._admin.port) if self._admin else None,
+            pid=os.getpid(),
+        )
+        background = [
+            loop.create_task(self._watch_readiness()),
+            loop.create_task(self._watch_configuration()),
+        ]
+        stop = loop.create_task(self._stopping.wait())
+        # A background task that ends has failed; better to stop and be restarted than to go on blind.
+        await asyncio.wait([stop, *background], return_when=asyncio.FIRST_COMPLETED)
+        self._stopping.set()
+        await self._drain()
+        for task in (stop, *background):
+            task.cancel()
+        failures = [
+            result
+            for result in await asyncio.gather(*background, return_exceptions=True)
+            if isinstance(result, Exception)
+        ]
+        if failures:
+            raise failures[0]
+
+    async def _drain(self) -> None:
+        """Say so to health checkers, wait for them to notice, then let calls under way finish."""
+        listen = self._engine.config.listen
+        _log.info("draining", delay=listen.drain_delay, timeout=listen.drain_timeout)
+        await self._grpc.set_serving(serving=False)
+        await asyncio.sleep(listen.drain_delay)
+        await self._grpc.drain(listen.drain_timeout)
+        await self._engine.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        _log.info("stopped")
+
+    def _missing(self) -> dict[str, Any]:
+        if self._stopping.is_set():
+            return {"state": "stopping"}
+        missing = self._engine.missing()
+        if not self._started:
+            missing["state"] = "starting"
+        return missing
+
+    def _status(self) -> dict[str, Any]:
+        config = self._engine.config
+        return {
+            "version": __version__,
+            "configuration": {
+                "digest": self._loaded.digest,
+                "source": str(self._config_file or "environment"),
+                "refused": self._refused,
+                "inbound": sorted(config.inbound),
+                "egress": {name: route.flow.value for name, route in config.egress.items()},
+            },
+            "missing": self._missing(),
+            "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
+            "signing_keys_age_seconds": {
+                issuer: round(age, 1) for issuer, age in self._engine.key_ages().items()
+            },
+        }
+
+    async def _watch_readiness(self) -> None:
+        last: dict[str, Any] | None = None
+        while True:
+            missing = self._missing()
+            if missing != last:
+                last = missing
+                if not self._stopping.is_set():
+                    await self._grpc.set_serving(serving=not missing)
+                    _log.info("ready") if not missing else _log.warning("not ready", **missing)
+                if self._seat is not None:
+                    os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
+            self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+            await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
+
+    async def _watch_configuration(self) -> None:
+        while True:
+            interval = self._engine.config.reload_interval
+            try:
+                async with asyncio.timeout(interval or None):
+                    await self._reload_now.wait()
+            except TimeoutError:
+                pass
+            self._reload_now.clear()
+            await self._reload()
+
+    async def _reload(self) -> None:
+        """Apply a new version of the configuration; refuse a bad one, loudly, and keep the old one."""
+        try:
+            loaded = await asyncio.to_thread(load, self._config_file, self._environ)
+        except ConfigError as error:
+            if str(error) != self._refused:
+                self._refused = str(error)
+                self._metrics.reloaded(applied=False)
+                _log.error("configuration refused, the old one goes on", faults=self._refused)
+            return
+        self._refused = None
+        if loaded.digest == self._loaded.digest:
+            return
+        for key in _needing_restart(self._loaded.config, loaded.config):
+            _log.warning("takes effect at the next start", key=key)
+        await self._engine.apply(loaded.config)
+        self._loaded = loaded
+        _configure_logging(loaded.config)
+        self._decisions.which = loaded.config.log.decisions
+        self._metrics.reloaded(applied=True)
+        _log.info("configuration applied", digest=loaded.digest)
+
+
+def run(
+    config_file: Path | None, environ: Mapping[str, str], seat: WorkerSeat | None = None
+) -> int:
+    """Serve until told to stop; return the exit status.
+
+    Raises:
+        ConfigError: The configuration has faults.
+    """
+
+    async def serve() -> None:
+        await App(config_file, environ, seat=seat).run()
+
+    try:
+        uvloop.run(serve())
+    except ListenError as error:
+        print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - the log may not be there yet
+        return 1
+    return 0
+
+
+def _configure_logging(config: Config) -> None:
+    configure_logging(level=config.log.level.value, style=config.log.format.value)
+
+
+def _server_settings(config: Config, seat: WorkerSeat | None) -> ServerSettings:
+    listen = config.listen
+    tls = listen.tls
+    return ServerSettings(
+        address=seat.address if seat is not None else listen.grpc,
+        tls=TlsFiles(
+            Path(tls.certificate_file),
+            Path(tls.key_file),
+            Path(tls.client_ca_file) if tls.client_ca_file is not None else None,
+        )
+        if tls is not None
+        else None,
+        socket_mode=int(listen.socket_mode, 8),
+        socket_group=listen.socket_group,
+        max_connection_age=listen.max_connection_age,
+        max_connection_age_grace=listen.max_connection_age_grace,
+        reuse_port=seat is not None,
+    )
+
+
+async def _listening(admin: AdminServer, config: Config) -> None:
+    try:
+        await admin.start()
+    except OSError as error:
+        raise ListenError(f"cannot listen on {config.listen.admin}: {error.strerror}") from error
+
+
+def _with_port(address: str | None, port: int | None) -> str | None:
+    if address is None or address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def _needing_restart(old: Config, new: Config) -> list[str]:
+    """Return the keys that changed and are read at start only."""
+    pairs = [
+        ("listen", old.listen, new.listen),
+        ("cache", old.cache, new.cache),
+        ("limits.exchanges", old.limits.exchanges, new.limits.exchanges),
+        ("limits.check_timeout", old.limits.check_timeout, new.limits.check_timeout),
+        ("limits.deadline_margin", old.limits.deadline_margin, new.limits.deadline_margin),
+    ]
+    return [key for key, before, after in pairs if before != after]

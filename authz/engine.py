@@ -1,0 +1,189 @@
+"""`Engine`: everything that decides, built from one configuration and rebuilt when it changes.
+
+Part of the composition root (`authz.app`): it builds objects and hands them to one another; nothing is
+decided here.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from authz.caching import CachedExchange
+from authz.config import Config, compile_policy
+from authz.config.policy import credentials, exchange_resource, issuers
+from authz.core.cache import FailureCache, PrincipalCache, TokenCache
+from authz.core.keys import RefreshPolicy
+from authz.entra.clients import Agents, Applications, MsalTransport
+from authz.entra.configured import credential, http_client
+from authz.entra.exchange import EntraExchange
+from authz.entra.signing_keys import Issuer, SigningKeys
+from authz.ports import CacheName, Clock, Exchange, Observer, Timer
+from authz.service import CheckService, Snapshot
+
+KEY_FETCHES = 4
+"""Threads for signing keys, apart from those for exchanges: neither can starve the other."""
+
+
+class Engine:
+    """The service with its caches, keys and credentials.
+
+    Args:
+        config: The configuration to start with.
+        environ: Environment variables, for credentials that refer to some.
+        observer: Hears of everything.
+        clock: Epoch seconds.
+        timer: Monotonic seconds, the clock of deadlines.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        environ: Mapping[str, str],
+        observer: Observer,
+        clock: Clock = time.time,
+        timer: Timer = time.monotonic,
+    ) -> None:
+        self._environ = environ
+        self._observer = observer
+        self._clock = clock
+        self._timer = timer
+        self._exchange_threads = ThreadPoolExecutor(config.limits.exchanges, "exchange")
+        self._key_threads = ThreadPoolExecutor(KEY_FETCHES, "keys")
+        cache = config.cache
+        self._principals = PrincipalCache(
+            max_entries=cache.principals.max_entries, max_bytes=cache.principals.max_bytes
+        )
+        self._tokens = _token_cache(config)
+        self._assertions = _token_cache(config)
+        self._failures = FailureCache(max_entries=cache.failures.max_entries)
+        self._assertion_failures = FailureCache(max_entries=cache.failures.max_entries)
+        self.config = config
+        self._parts = self._build(config)
+        self._refreshing: asyncio.Task[None] | None = None
+        self.service = CheckService(
+            self._parts.snapshot,
+            principals=self._principals,
+            observer=observer,
+            clock=clock,
+            timer=timer,
+        )
+
+    def start(self) -> None:
+        """Begin to fetch signing keys."""
+        self._refreshing = asyncio.get_running_loop().create_task(self._parts.keys.keep_fresh())
+
+    async def apply(self, config: Config) -> None:
+        """Decide by another configuration from now on. Nothing is lost: caches and keys stay.
+
+        Cached tokens of a policy that changed are met no more, because the policy's version is part
+        of their key.
+        """
+        parts = self._build(config)
+        parts.keys.adopt(self._parts.keys)
+        await self._stop_refreshing()
+        self.config, self._parts = config, parts
+        self.start()
+        self.service.swap(parts.snapshot)
+
+    async def stop(self) -> None:
+        """Stop fetching; let exchanges under way end within their own timeouts."""
+        await self._stop_refreshing()
+        self._exchange_threads.shutdown(wait=False, cancel_futures=True)
+        self._key_threads.shutdown(wait=False, cancel_futures=True)
+
+    def missing(self) -> dict[str, Any]:
+        """Return what is missing before Checks can be answered; nothing when all is there."""
+        missing: dict[str, Any] = {}
+        if issuers_without_keys := self._parts.keys.missing():
+            missing["signing_keys"] = issuers_without_keys
+        if faults := self._parts.applications.faults():
+            missing["credentials"] = faults
+        return missing
+
+    def entries(self) -> dict[CacheName, int]:
+        """Return how much each cache holds."""
+        return {
+            CacheName.PRINCIPALS: len(self._principals),
+            CacheName.TOKENS: len(self._tokens),
+            CacheName.ASSERTIONS: len(self._assertions),
+        }
+
+    def key_ages(self) -> dict[str, float]:
+        """Return the seconds since each issuer's keys were fetched."""
+        return self._parts.keys.ages()
+
+    async def _stop_refreshing(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refreshing
+
+    def _build(self, config: Config) -> "_Parts":
+        http = http_client(config, pool_size=config.limits.exchanges)
+        transport = MsalTransport(http)
+        applications = Applications(
+            config.entra.authority,
+            transport,
+            {
+                client: [credential(entry, config, self._environ) for entry in entries]
+                for client, entries in credentials(config).items()
+            },
+        )
+        exchange = EntraExchange(
+            applications=applications,
+            agents=Agents(config.entra.authority, transport),
+            assertion_scope=f"{exchange_resource(config)}/.default",
+            cached=lambda inner: self._cached(inner, config, assertions=True),
+            executor=self._exchange_threads,
+            clock=self._clock,
+            timer=self._timer,
+            timeout=config.entra.exchange_timeout,
+        )
+        keys = SigningKeys(
+            [
+                Issuer(settings.issuer, settings.tenant_id, settings.metadata_url, settings.aliases)
+                for settings in issuers(config)
+            ],
+            http=http_client(config, pool_size=KEY_FETCHES),
+            executor=self._key_threads,
+            policy=RefreshPolicy(
+                interval=config.entra.keys.refresh_interval,
+                retry_interval=config.entra.keys.retry_interval,
+                unknown_key_interval=config.entra.keys.unknown_key_interval,
+            ),
+            clock=self._clock,
+            timer=self._timer,
+        )
+        tokens = self._cached(exchange, config, assertions=False)
+        return _Parts(applications, keys, Snapshot(compile_policy(config), keys, tokens))
+
+    def _cached(self, inner: Exchange, config: Config, *, assertions: bool) -> CachedExchange:
+        return CachedExchange(
+            inner,
+            tokens=self._assertions if assertions else self._tokens,
+            failures=self._assertion_failures if assertions else self._failures,
+            name=CacheName.ASSERTIONS if assertions else CacheName.TOKENS,
+            observer=self._observer,
+            clock=self._clock,
+            timer=self._timer,
+            flight_timeout=config.entra.exchange_timeout,
+            max_flights=config.limits.max_flights,
+        )
+
+
+class _Parts:
+    """What one configuration version is made of."""
+
+    def __init__(self, applications: Applications, keys: SigningKeys, snapshot: Snapshot) -> None:
+        self.applications = applications
+        self.keys = keys
+        self.snapshot = snapshot
+
+
+def _token_cache(config: Config) -> TokenCache:
+    size = config.cache.tokens
+    return TokenCache(max_entries=size.max_entries, max_bytes=size.max_bytes, margin=size.margin)

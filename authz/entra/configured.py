@@ -1,0 +1,105 @@
+"""From the configuration's credential entries and bounds to the objects of this package."""
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msal
+
+from authz.config import Config
+from authz.config import clients as configured
+from authz.config.policy import exchange_resource
+from authz.entra.clients import NoHttpCache
+from authz.entra.credentials import (
+    Certificate,
+    ClientSecret,
+    Credential,
+    CredentialFault,
+    FederatedToken,
+    ManagedIdentity,
+    read_bytes,
+    read_environment,
+    read_text,
+)
+from authz.entra.http import HttpClient
+
+
+def http_client(config: Config, *, pool_size: int, plain_http: bool = False) -> HttpClient:
+    """Return an HTTPS client with the bounds and authorities of the configuration."""
+    ca_file = config.entra.ca_file
+    return HttpClient(
+        ca_file=Path(ca_file) if ca_file is not None else None,
+        connect_timeout=config.entra.connect_timeout,
+        timeout=config.entra.timeout,
+        pool_size=pool_size,
+        plain_http=plain_http,
+    )
+
+
+def credential(
+    entry: configured.Credential, config: Config, environ: Mapping[str, str]
+) -> Credential:
+    """Return the credential that a configuration entry describes. Reads nothing yet."""
+    match entry:
+        case configured.ClientSecret():
+            read, where = _text_source(entry.file, entry.env, environ)
+            return ClientSecret(read, f"client_secret {where}")
+        case configured.Certificate():
+            content, where = _certificate_source(entry, environ)
+            password = None
+            if entry.password_file is not None or entry.password_env is not None:
+                password, _ = _text_source(entry.password_file, entry.password_env, environ)
+            return Certificate(
+                content, f"certificate {where}", password=password, send_x5c=entry.send_x5c
+            )
+        case configured.FederatedToken():
+            path = Path(entry.file)
+            return FederatedToken(read_text(path), f"federated_token {path}")
+        case configured.ManagedIdentity():
+            return _managed_identity(entry, config)
+
+
+def _text_source(
+    file: str | Path | None, variable: str | None, environ: Mapping[str, str]
+) -> tuple[Callable[[], str], str]:
+    if file is not None:
+        return read_text(Path(file)), str(file)
+    assert variable is not None
+    return read_environment(variable, environ), f"${variable}"
+
+
+def _certificate_source(
+    entry: configured.Certificate, environ: Mapping[str, str]
+) -> tuple[Callable[[], bytes], str]:
+    if entry.file is not None:
+        return read_bytes(Path(entry.file)), str(entry.file)
+    assert entry.env is not None
+    variable = entry.env
+    text = read_environment(variable, environ)
+
+    def read() -> bytes:
+        content = text()
+        if "-----BEGIN " in content:
+            return content.encode()
+        try:
+            return base64.b64decode(content, validate=True)
+        except binascii.Error as error:
+            raise CredentialFault(f"${variable} is neither PEM nor PKCS #12 in base64") from error
+
+    return read, f"${variable}"
+
+
+def _managed_identity(entry: configured.ManagedIdentity, config: Config) -> ManagedIdentity:
+    identity = (
+        msal.SystemAssignedManagedIdentity()
+        if entry.client_id is None
+        else msal.UserAssignedManagedIdentity(client_id=entry.client_id)
+    )
+    client = msal.ManagedIdentityClient(
+        identity,
+        http_client=http_client(config, pool_size=config.limits.exchanges, plain_http=True),
+        http_cache=NoHttpCache(),
+    )
+    which = entry.client_id or "system-assigned"
+    return ManagedIdentity(client, exchange_resource(config), f"managed_identity {which}")

@@ -1,0 +1,219 @@
+"""Several worker processes on one port: starts, watches, restarts and stops them, and answers for them.
+
+Each worker is `authz serve` itself with a `WorkerSeat`. The kernel spreads connections over them
+(SO_REUSEPORT). Metrics are gathered from files that the workers share with this process.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry, multiprocess
+
+from authz import __version__
+from authz.admin.server import AdminServer
+from authz.config import Config, load
+from authz.envoy.server import ListenError
+from authz.observe.logging import configure_logging
+
+SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
+"""`ADDRESS FD`: tells a process that it is a worker, where to listen and where to report."""
+METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+FIRST_RESTART_DELAY: Final = 0.5
+LONGEST_RESTART_DELAY: Final = 30.0
+KILL_GRACE: Final = 15.0
+"""Seconds beyond the drain that a worker gets before it is killed."""
+_log = structlog.get_logger("authz.supervisor")
+
+
+class Supervisor:
+    """Keeps `listen.workers` processes running.
+
+    Args:
+        config_file: The configuration file; None for the environment form.
+        environ: Environment variables; workers inherit them.
+        metrics_folder: An empty folder for the metrics that workers share.
+    """
+
+    def __init__(
+        self, config_file: Path | None, environ: Mapping[str, str], metrics_folder: Path
+    ) -> None:
+        self._config_file = config_file
+        self._environ = environ
+        self._metrics_folder = metrics_folder
+        self._config: Config = load(config_file, environ).config
+        configure_logging(level=self._config.log.level.value, style=self._config.log.format.value)
+        self._ready: dict[int, bool] = dict.fromkeys(range(self._config.listen.workers), False)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP is passed on to the workers.
+
+        Raises:
+            ListenError: An address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
+        listen = self._config.listen
+        admin = None
+        if listen.admin is not None:
+            admin = AdminServer(
+                listen.admin,
+                registry=self._registry,
+                readiness=self._missing,
+                status=self._status,
+            )
+            try:
+                await admin.start()
+            except OSError as error:
+                raise ListenError(f"cannot listen on {listen.admin}: {error.strerror}") from error
+        with _hold_port(listen.grpc) as address:
+            _log.info(
+                "supervising", version=__version__, grpc=address, workers=listen.workers,
+                admin=_admin_address(listen.admin, admin), pid=os.getpid(),
+            )  # fmt: skip
+            seats = [loop.create_task(self._keep_filled(seat, address)) for seat in self._ready]
+            await self._stopping.wait()
+            self._pass_on(signal.SIGTERM)
+            patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
+            _, late = await asyncio.wait(seats, timeout=patience)
+            if late:
+                self._pass_on(signal.SIGKILL)
+                await asyncio.wait(late)
+        if admin is not None:
+            await admin.stop()
+        _log.info("stopped")
+
+    async def _keep_filled(self, seat: int, address: str) -> None:
+        delay = FIRST_RESTART_DELAY
+        while not self._stopping.is_set():
+            started = asyncio.get_running_loop().time()
+            status = await self._fill(seat, address)
+            self._ready[seat] = False
+            if self._stopping.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - started
+            delay = FIRST_RESTART_DELAY if lived > LONGEST_RESTART_DELAY else delay * 2
+            delay = min(delay, LONGEST_RESTART_DELAY)
+            _log.error("worker ended", seat=seat, status=status, restart_in=delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+
+    async def _fill(self, seat: int, address: str) -> int:
+        reading, writing = os.pipe()
+        arguments = ["-m", "authz", "serve"]
+        if self._config_file is not None:
+            arguments += ["--config", str(self._config_file)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            pass_fds=[writing],
+            env={
+                **self._environ,
+                SEAT_VARIABLE: f"{address} {writing}",
+                METRICS_VARIABLE: str(self._metrics_folder),
+            },
+        )
+        os.close(writing)
+        self._processes[seat] = process
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            await self._listen_to(seat, reading)
+            return await process.wait()
+        finally:
+            del self._processes[seat]
+            multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
+                process.pid, str(self._metrics_folder)
+            )
+
+    async def _listen_to(self, seat: int, reading: int) -> None:
+        """Note a worker's readiness until it closes its end."""
+        stream = asyncio.StreamReader()
+        with os.fdopen(reading, "rb") as pipe:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(stream), pipe
+            )
+            async for line in stream:
+                self._ready[seat] = line == b"1\n"
+            transport.close()
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for process in list(self._processes.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def _registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
+            registry, str(self._metrics_folder)
+        )
+        return registry
+
+    def _missing(self) -> dict[str, Any]:
+        if self._stopping.is_set():
+            return {"state": "stopping"}
+        waiting = [seat for seat, ready in self._ready.items() if not ready]
+        return {"workers": waiting} if waiting else {}
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "workers": {
+                str(seat): {"ready": ready, "pid": process.pid if process else None}
+                for seat, ready in self._ready.items()
+                for process in [self._processes.get(seat)]
+            },
+        }
+
+
+def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
+    """Run several workers until told to stop; return the exit status.
+
+    Raises:
+        ConfigError: The configuration has faults.
+    """
+    with tempfile.TemporaryDirectory(prefix="authz-metrics-") as folder:
+
+        async def serve() -> None:
+            await Supervisor(config_file, environ, Path(folder)).run()
+
+        try:
+            uvloop.run(serve())
+        except ListenError as error:
+            print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - a message for the terminal
+            return 1
+    return 0
+
+
+@contextlib.contextmanager
+def _hold_port(address: str) -> Iterator[str]:
+    """Reserve a port for workers that come and go: bound here, listened on by them."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            holder.bind((host.strip("[]"), int(port)))
+        except OSError as error:
+            raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
+        yield f"{host}:{holder.getsockname()[1]}"
+
+
+def _admin_address(address: str | None, admin: AdminServer | None) -> str | None:
+    if admin is None or address is None or admin.port is None:
+        return address
+    return f"{address.rpartition(':')[0]}:{admin.port}"
