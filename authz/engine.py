@@ -132,10 +132,11 @@ class Engine:
                 client: [credential(entry, config, self._environ) for entry in entries]
                 for client, entries in credentials(config).items()
             },
+            self._clock,
         )
         exchange = EntraExchange(
             applications=applications,
-            agents=Agents(config.entra.authority, transport),
+            agents=Agents(config.entra.authority, transport, self._clock),
             assertion_scope=f"{exchange_resource(config)}/.default",
             cached=lambda inner: self._cached(inner, config, assertions=True),
             executor=self._exchange_threads,

@@ -19,6 +19,7 @@ from authz.core.secret import Secret
 from authz.entra.credentials import Credential, CredentialFault, Proof
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import BAD_CREDENTIAL, refusal
+from authz.ports import Clock
 
 REFRESH_AT: Final = 0.75
 """Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
@@ -90,6 +91,7 @@ class Applications:
         authority: Entra's address without tenant.
         transport: What MSAL sends through.
         credentials: Of each client, in the order to try.
+        clock: Epoch seconds.
     """
 
     def __init__(
@@ -97,7 +99,9 @@ class Applications:
         authority: str,
         transport: MsalTransport,
         credentials: Mapping[Client, Sequence[Credential]],
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._authority = authority
         self._transport = transport
         self._credentials = credentials
@@ -114,7 +118,7 @@ class Applications:
             try:
                 proof = credential.proof()
                 application = self._application(client, position, proof)
-                return issued(application, call, user_is_asked=user_is_asked)
+                return issued(application, call, self._clock, user_is_asked=user_is_asked)
             except CredentialFault as fault:
                 refused = refused or ExchangeMisconfigured(f"{client.name}: {fault}")
             except EntraError as error:
@@ -152,7 +156,8 @@ class Applications:
 class Agents:
     """MSAL clients of agent identities, whose credential is a T1 handed in with each call."""
 
-    def __init__(self, authority: str, transport: MsalTransport) -> None:
+    def __init__(self, authority: str, transport: MsalTransport, clock: Clock) -> None:
+        self._clock = clock
         self._authority = authority
         self._transport = transport
         self._built: dict[AgentIdentity, msal.ConfidentialClientApplication] = {}
@@ -175,7 +180,7 @@ class Agents:
             self._built[agent] = application
         self._assertion.secret = assertion
         try:
-            return issued(application, call, user_is_asked=user_is_asked)
+            return issued(application, call, self._clock, user_is_asked=user_is_asked)
         finally:
             del self._assertion.secret
 
@@ -209,14 +214,18 @@ def build(
 
 
 def issued(
-    application: msal.ConfidentialClientApplication, call: Acquire, *, user_is_asked: bool
+    application: msal.ConfidentialClientApplication,
+    call: Acquire,
+    clock: Clock,
+    *,
+    user_is_asked: bool,
 ) -> IssuedToken:
     """Run an MSAL call and translate its result dictionary.
 
     Raises:
         EntraError: The result is an error, or no result that can be used.
     """
-    started = time.time()
+    started = clock()
     answer = call(application)
     if not isinstance(answer, Mapping):
         raise ExchangeUnavailable("Entra's answer is no object")

@@ -1,0 +1,353 @@
+"""Where Envoy connects to: the service, the agent, and each destination over TLS."""
+
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from betterproto2 import Message
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterCustomClusterType,
+    ClusterDiscoveryType,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    DataSource,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    KeepaliveSettings,
+    Pipe,
+    SocketAddress,
+    TransportSocket,
+    UpstreamHttpProtocolOptions,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFamily
+from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
+from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
+from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    TlsCertificate,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions as ClusterHttpOptions,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptionsAutoHttpConfig,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config import Config
+from authz.envoy.destinations import Destination
+from authz.envoy.ext_authz import SERVICE
+from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, is_ip
+
+AUTHZ: Final = "authz"
+APP: Final = "app"
+
+BUFFER_BYTES: Final = 32 * 1024
+"""Per connection and direction: what a slow peer can make Envoy hold. Bodies stream through."""
+
+_CONNECT_LOCAL: Final = timedelta(seconds=1)
+_CONNECT_REMOTE: Final = timedelta(seconds=5)
+_UPSTREAM_IDLE: Final = timedelta(seconds=50)
+"""Shorter than what servers and load balancers commonly allow: there are no retries, so a request
+must not meet a connection that the other side is just closing."""
+
+_APP_LIMITS: Final = 1024
+_AUTHZ_LIMITS: Final = 4096
+"""Checks under way: those of both directions, and each may wait for Entra."""
+
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def address(text: str) -> Address:
+    """Return the address that `unix:PATH` or `host:port` names."""
+    if text.startswith("unix:"):
+        return Address(pipe=Pipe(path=text.removeprefix("unix:")))
+    name = SocketName.parse(text)
+    return Address(socket_address=SocketAddress(address=name.host, port_value=name.port))
+
+
+def app_cluster(settings: SidecarSettings) -> Cluster:
+    """Return the cluster of the agent itself: plain HTTP/1.1 inside the pod."""
+    return _cluster(
+        APP,
+        settings.app_address,
+        limit=_APP_LIMITS,
+        connect=_CONNECT_LOCAL,
+        http=ClusterHttpOptions(
+            common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
+            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+                http_protocol_options=Http1ProtocolOptions()
+            ),
+        ),
+    )
+
+
+def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
+    """Return the cluster of the service: gRPC, so HTTP/2.
+
+    Raises:
+        RenderError: The way to reach the service cannot be told from configuration and settings.
+    """
+    where = settings.authz_address or _reachable(config.listen.grpc)
+    local = where.startswith("unix:")
+    if not local and SocketName.parse(where).port == 0:
+        raise RenderError(f"authz_address: found {where}, expected the service's real port")
+    cluster = _cluster(
+        AUTHZ,
+        where,
+        limit=_AUTHZ_LIMITS,
+        connect=_CONNECT_LOCAL,
+        http=ClusterHttpOptions(
+            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+                http2_protocol_options=Http2ProtocolOptions(
+                    # A peer that vanished without closing is noticed, not waited for.
+                    connection_keepalive=KeepaliveSettings(
+                        interval=timedelta(seconds=30), timeout=timedelta(seconds=5)
+                    )
+                )
+            )
+        ),
+    )
+    if not local:
+        # With one replica a refused connection says as much; with several, the sick one is left out.
+        cluster.health_checks = [
+            HealthCheck(
+                timeout=timedelta(seconds=1),
+                interval=timedelta(seconds=5),
+                unhealthy_threshold=2,
+                healthy_threshold=1,
+                grpc_health_check=HealthCheckGrpcHealthCheck(service_name=SERVICE),
+            )
+        ]
+        # Envoy would otherwise send Checks to sick replicas when most are sick.
+        cluster.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent())
+    cluster.transport_socket = _authz_transport_socket(config, settings)
+    return cluster
+
+
+def destination_clusters(
+    targets: Sequence[Destination], settings: SidecarSettings
+) -> list[Cluster]:
+    """Return a cluster for each named destination, and one for all wildcards."""
+    clusters = [
+        _destination_cluster(target, settings) for target in targets if not target.is_wildcard
+    ]
+    if any(target.is_wildcard for target in targets):
+        clusters.append(_wildcard_cluster(settings))
+    return clusters
+
+
+def dns_cache() -> DnsCacheConfig:
+    """Return the cache that wildcard destinations are resolved in; filter and cluster share it."""
+    return DnsCacheConfig(name="egress", max_hosts=1024)
+
+
+def _destination_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
+    upstream = target.upstream
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    where = upstream.address if upstream is not None else f"{host}:{target.port}"
+    cluster = _cluster(
+        target.cluster, where, limit=_APP_LIMITS, connect=_CONNECT_REMOTE, http=_negotiated()
+    )
+    # A dot would end the cluster's name in Envoy's statistics.
+    cluster.alt_stat_name = re.sub("[^A-Za-z0-9_-]", "_", target.cluster)
+    if upstream is None or not upstream.plain_text:
+        ca_file = upstream.ca_file if upstream is not None else None
+        cluster.transport_socket = _tls(
+            CommonTlsContext(
+                tls_params=_tls_params(),
+                validation_context=_validation(
+                    ca_file or settings.upstream_ca_file, server_name=target.host
+                ),
+            ),
+            server_name=target.host,
+        )
+    return cluster
+
+
+def _wildcard_cluster(settings: SidecarSettings) -> Cluster:
+    http = _negotiated()
+    # The request's own host is resolved, asked for in SNI and demanded in the certificate.
+    http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
+        auto_sni=True, auto_san_validation=True
+    )
+    return Cluster(
+        name="egress",
+        cluster_type=ClusterCustomClusterType(
+            name="envoy.clusters.dynamic_forward_proxy",
+            typed_config=Any.pack(ClusterConfig(dns_cache_config=dns_cache())),
+        ),
+        lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
+        connect_timeout=_CONNECT_REMOTE,
+        per_connection_buffer_limit_bytes=BUFFER_BYTES,
+        circuit_breakers=_circuit_breakers(_APP_LIMITS),
+        typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
+        transport_socket=_tls(
+            CommonTlsContext(
+                tls_params=_tls_params(),
+                validation_context=_validation(settings.upstream_ca_file),
+            )
+        ),
+    )
+
+
+def _cluster(
+    name: str, where: str, *, limit: int, connect: timedelta, http: ClusterHttpOptions
+) -> Cluster:
+    cluster = Cluster(
+        name=name,
+        connect_timeout=connect,
+        per_connection_buffer_limit_bytes=BUFFER_BYTES,
+        circuit_breakers=_circuit_breakers(limit),
+        typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
+        load_assignment=ClusterLoadAssignment(
+            cluster_name=name,
+            endpoints=[
+                LocalityLbEndpoints(
+                    lb_endpoints=[LbEndpoint(endpoint=Endpoint(address=address(where)))]
+                )
+            ],
+        ),
+    )
+    if where.startswith("unix:") or SocketName.parse(where).is_ip:
+        cluster.type = ClusterDiscoveryType.STATIC
+    else:
+        cluster.cluster_type = ClusterCustomClusterType(
+            name="envoy.clusters.dns", typed_config=Any.pack(_resolution(every=name == AUTHZ))
+        )
+    return cluster
+
+
+def _resolution(*, every: bool) -> Message:
+    """Return how a name is resolved.
+
+    Args:
+        every: Whether each address is an endpoint of its own (our replicas) or a way to the same
+            one (a name of the Internet, whose answers differ from time to time).
+    """
+    return DnsCluster(
+        respect_dns_ttl=True,
+        # Both families; with addresses of one endpoint the faster one is used (RFC 8305).
+        dns_lookup_family=DnsLookupFamily.ALL,
+        all_addresses_in_single_endpoint=not every,
+    )
+
+
+def _negotiated() -> ClusterHttpOptions:
+    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1."""
+    return ClusterHttpOptions(
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
+        auto_config=HttpProtocolOptionsAutoHttpConfig(
+            http_protocol_options=Http1ProtocolOptions(),
+            http2_protocol_options=Http2ProtocolOptions(),
+        ),
+    )
+
+
+def _circuit_breakers(limit: int) -> CircuitBreakers:
+    return CircuitBreakers(
+        thresholds=[
+            CircuitBreakersThresholds(
+                max_connections=limit,
+                max_pending_requests=limit,
+                max_requests=limit,
+                # No request is sent twice, whatever else may be configured one day.
+                max_retries=0,
+            )
+        ]
+    )
+
+
+def _reachable(listen: str) -> str:
+    """Return where a client in the same pod finds what listens on every address."""
+    if listen.startswith("unix:"):
+        return listen
+    name = SocketName.parse(listen)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(name.host)  # noqa: S104 - read, not bound
+    return listen if loopback is None else f"{loopback}:{name.port}"
+
+
+def _authz_transport_socket(config: Config, settings: SidecarSettings) -> TransportSocket | None:
+    tls, ours = config.listen.tls, settings.authz_tls
+    if tls is None and ours is None:
+        return None
+    if tls is None:
+        raise RenderError("authz_tls: the service has no listen.tls")
+    if ours is None:
+        raise RenderError("authz_tls: is missing, and the service has listen.tls")
+    if tls.client_ca_file is not None and ours.certificate_file is None:
+        raise RenderError("authz_tls: certificate_file is missing, and the service asks for one")
+    return _tls(
+        CommonTlsContext(
+            tls_params=_tls_params(),
+            tls_certificates=_certificates(ours),
+            validation_context=_validation(ours.ca_file, server_name=ours.server_name),
+        ),
+        server_name=ours.server_name,
+    )
+
+
+def _certificates(tls: AuthzTls) -> list[TlsCertificate]:
+    if tls.certificate_file is None or tls.key_file is None:
+        return []
+    return [TlsCertificate(certificate_chain=_file(tls.certificate_file), private_key=_file(tls.key_file))]
+
+
+def _tls(context: CommonTlsContext, *, server_name: str = "") -> TransportSocket:
+    # RFC 6066 section 3: an IP address is no server name.
+    sni = "" if is_ip(server_name) else server_name
+    return TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=Any.pack(UpstreamTlsContext(common_tls_context=context, sni=sni)),
+    )
+
+
+def _tls_params() -> TlsParameters:
+    return TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2)
+
+
+def _validation(ca_file: Path, *, server_name: str = "") -> CertificateValidationContext:
+    """Return trust in an authority, for one name; without a name the cluster must demand one."""
+    san_type = SubjectAltNameMatcherSanType
+    return CertificateValidationContext(
+        trusted_ca=_file(ca_file),
+        match_typed_subject_alt_names=[
+            SubjectAltNameMatcher(
+                san_type=san_type.IP_ADDRESS if is_ip(server_name) else san_type.DNS,
+                matcher=StringMatcher(exact=server_name),
+            )
+        ]
+        if server_name
+        else [],
+    )
+
+
+def _file(path: Path) -> DataSource:
+    return DataSource(filename=str(path))

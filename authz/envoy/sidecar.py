@@ -1,0 +1,147 @@
+"""How the Envoy beside an agent is set up: `SidecarSettings`. What is made of them is in `bootstrap`.
+
+Nothing here needs `envoy-data-plane`, so settings can be read where nothing is rendered.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final
+
+HEALTH_PATHS: Final = ("/healthz", "/readyz", "/livez")
+
+_LARGEST_PORT: Final = 65535
+
+
+class RenderError(ValueError):
+    """No Envoy configuration can be made of these settings; says which of them and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketName:
+    """An IP address or host name with a port, as one `host:port` text names it.
+
+    Attributes:
+        host: Without the brackets of an IPv6 address.
+        port: 0 lets the operating system choose.
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "SocketName":
+        """Read `host:port`; an IPv6 address stands in brackets.
+
+        Raises:
+            RenderError: It is something else.
+        """
+        host, colon, port = text.rpartition(":")
+        bracketed = host.startswith("[") and host.endswith("]")
+        bare = host[1:-1] if bracketed else host
+        if not (
+            colon
+            and bare
+            and port.isascii()
+            and port.isdigit()
+            and int(port) <= _LARGEST_PORT
+            and bracketed == (":" in bare)
+        ):
+            raise RenderError(f"found {text!r}: expected host:port")
+        return cls(bare, int(port))
+
+    @property
+    def is_ip(self) -> bool:
+        """Whether `host` is an IP address and not a name."""
+        return is_ip(self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a destination really is, when not where its name says. For demonstrations and tests.
+
+    Attributes:
+        address: `host:port` to connect to. Name and certificate asked for stay the destination's.
+        ca_file: PEM file of the authorities to trust; None for those of every destination.
+        plain_text: Whether to connect without TLS. Loopback only: the token would be readable.
+    """
+
+    address: str
+    ca_file: Path | None = None
+    plain_text: bool = False
+
+    def __post_init__(self) -> None:
+        target = SocketName.parse(self.address)
+        if self.plain_text and not (target.is_ip and ip_address(target.host).is_loopback):
+            raise RenderError(f"upstream {self.address}: plain text is for loopback addresses only")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthzTls:
+    """How Envoy talks TLS to a service whose `listen.tls` is set.
+
+    Attributes:
+        ca_file: PEM file of the authorities that sign the service's certificate.
+        server_name: DNS name in that certificate.
+        certificate_file: Envoy's own certificate chain, where the service asks for one.
+        key_file: Its private key.
+    """
+
+    ca_file: Path
+    server_name: str
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise RenderError("authz TLS: certificate_file and key_file go together")
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarSettings:
+    """What Envoy's configuration needs beyond the service's own.
+
+    Attributes:
+        inbound_address: Where callers of the agent arrive.
+        app_address: Where the agent listens.
+        egress_address: Where the agent sends its calls (`HTTP_PROXY`).
+        admin_address: Envoy's administration; loopback, and only paths that change nothing.
+        inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
+        health_paths: Paths, matched exactly, whose GET needs no token.
+        authz_address: Where the service is reached, `host:port` or `unix:PATH`; None for what
+            `listen.grpc` says, with the wildcard address read as loopback.
+        authz_tls: TLS to the service; needed exactly when `listen.tls` is set.
+        authz_timeout: Seconds until Envoy stops waiting for a decision and refuses.
+        upstream_ca_file: PEM file of the authorities trusted for destinations.
+        upstreams: Exceptions by egress host, written as in the configuration.
+    """
+
+    inbound_address: str = "0.0.0.0:8080"
+    app_address: str = "127.0.0.1:8000"
+    egress_address: str = "127.0.0.1:15001"
+    admin_address: str = "127.0.0.1:15000"
+    inbound_route: str | None = None
+    health_paths: tuple[str, ...] = HEALTH_PATHS
+    authz_address: str | None = None
+    authz_tls: AuthzTls | None = None
+    authz_timeout: float = 5.0
+    upstream_ca_file: Path = Path("/etc/ssl/certs/ca-certificates.crt")
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.authz_timeout <= 0:
+            # Envoy reads 0 as "no limit", and a request would then wait for ever.
+            raise RenderError(f"authz_timeout: found {self.authz_timeout}, expected more than 0")
+        for path in self.health_paths:
+            if not path.startswith("/") or path == "/":
+                raise RenderError(f"health_paths: found {path!r}, expected a path such as /healthz")
+
+
+def is_ip(host: str) -> bool:
+    """Whether a host, without brackets, is an IP address."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,315 @@
+"""Credentials: each kind against the strict emulator, in order, and rotated without a restart."""
+
+import base64
+import datetime as dt
+import json
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import jwt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import NameOID
+from structlog.testing import capture_logs
+from support.stack import World, denied, issued, stack
+
+from authz.core.errors import Reason
+from authz.emulator.entities import FederatedCredential, Secret
+
+ISSUER = "https://cluster.example"
+SUBJECT = "system:serviceaccount:agents:desk"
+
+
+class Certified:
+    """A self-signed certificate with its key."""
+
+    def __init__(self, name: str = "desk") -> None:
+        self.key = rsa.generate_private_key(65537, 2048)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        now = dt.datetime.now(dt.UTC)
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=30))
+            .sign(self.key, hashes.SHA256())
+        )
+
+    def pem(self, password: str | None = None) -> bytes:
+        """Key and certificate as PEM."""
+        protection: serialization.KeySerializationEncryption = (
+            serialization.BestAvailableEncryption(password.encode())
+            if password
+            else serialization.NoEncryption()
+        )
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection
+        ) + self.certificate.public_bytes(serialization.Encoding.PEM)
+
+    def pfx(self, password: str) -> bytes:
+        """Key and certificate as PKCS #12."""
+        return pkcs12.serialize_key_and_certificates(
+            b"desk", self.key, self.certificate, None,
+            serialization.BestAvailableEncryption(password.encode()),
+        )  # fmt: skip
+
+
+def register(world: World, certified: Certified) -> None:
+    """Put the certificate on the blueprint."""
+    directory = world.emulator.directory
+    blueprint = directory.application(world.tenant_id, world.blueprint["client_id"])
+    assert blueprint is not None
+    directory.add_certificate(blueprint, certified.certificate)
+
+
+def with_credentials(world: World, *credentials: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with other credentials of the blueprint."""
+    document = world.config()
+    document["blueprints"]["support"]["credentials"] = list(credentials)
+    return document
+
+
+@pytest.mark.parametrize("x5c", [False, True])
+async def test_pem_certificate(world: World, tmp_path: Path, x5c: bool) -> None:
+    """A PEM file with key and certificate signs the assertion, with and without its chain."""
+    certified = Certified()
+    register(world, certified)
+    file = tmp_path / "cert.pem"
+    file.write_bytes(certified.pem())
+    document = with_credentials(world, {"certificate": {"file": str(file), "send_x5c": x5c}})
+    async with stack(world, document=document) as service:
+        assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
+
+
+async def test_pfx_certificate_with_password(world: World, tmp_path: Path) -> None:
+    """A PFX file with a password in a file of its own."""
+    certified = Certified()
+    register(world, certified)
+    (tmp_path / "cert.pfx").write_bytes(certified.pfx("pass word"))
+    (tmp_path / "password").write_text("pass word\n")
+    document = with_credentials(
+        world,
+        {
+            "certificate": {
+                "file": str(tmp_path / "cert.pfx"),
+                "password_file": str(tmp_path / "password"),
+            }
+        },
+    )
+    async with stack(world, document=document) as service:
+        assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
+
+
+async def test_certificate_from_the_environment(world: World) -> None:
+    """PFX in base64 in an environment variable, as the Entra SDK's Base64Encoded source has it."""
+    certified = Certified()
+    register(world, certified)
+    environ = {"CERT": base64.b64encode(certified.pfx("pw")).decode(), "PASSWORD": "pw"}
+    document = with_credentials(world, {"certificate": {"env": "CERT", "password_env": "PASSWORD"}})
+    async with stack(world, document=document, environ=environ) as service:
+        assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
+
+
+async def test_secret_from_the_environment(world: World) -> None:
+    """A secret that an environment variable holds."""
+    document = with_credentials(world, {"client_secret": {"env": "BLUEPRINT_SECRET"}})
+    environ = {"BLUEPRINT_SECRET": world.blueprint["client_secret"]}
+    async with stack(world, document=document, environ=environ) as service:
+        assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
+
+
+class Cluster:
+    """An issuer of service-account tokens that the blueprint trusts."""
+
+    def __init__(self, world: World) -> None:
+        self.key = rsa.generate_private_key(65537, 2048)
+        directory = world.emulator.directory
+        blueprint = directory.application(world.tenant_id, world.blueprint["client_id"])
+        assert blueprint is not None
+        directory.add_federated_credential(
+            blueprint, FederatedCredential(ISSUER, SUBJECT, keys={"k1": self.key.public_key()})
+        )
+
+    def token(self, *, lifetime: float = 600) -> str:
+        """A projected service-account token."""
+        now = int(time.time())
+        claims = {
+            "iss": ISSUER, "sub": SUBJECT, "aud": ["api://AzureADTokenExchange"],
+            "iat": now, "nbf": now, "exp": now + int(lifetime),
+        }  # fmt: skip
+        return jwt.encode(claims, self.key, "RS256", headers={"kid": "k1"})
+
+
+async def test_federated_token_is_read_at_each_assertion(world: World, tmp_path: Path) -> None:
+    """Law 9: the file's present content is what goes out, every time."""
+    cluster = Cluster(world)
+    file = tmp_path / "token"
+    file.write_text(cluster.token(lifetime=-3600))
+    document = with_credentials(world, {"federated_token": {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        expired = await service.egress("autonomous")
+        file.write_text(cluster.token())
+        service.clock.ahead += 30
+        renewed = await service.egress("autonomous")
+
+        assert Reason.EXCHANGE_MISCONFIGURED == denied(expired)
+        assert issued(renewed)["appid"] == world.agent["client_id"]
+
+
+async def test_azure_workload_identity_works_unconfigured(world: World, tmp_path: Path) -> None:
+    """With the webhook's variables a blueprint needs no credentials in the configuration."""
+    cluster = Cluster(world)
+    file = tmp_path / "token"
+    file.write_text(cluster.token())
+    document = world.config()
+    del document["blueprints"]["support"]["credentials"]
+    environ = {"AZURE_FEDERATED_TOKEN_FILE": str(file)}
+    async with stack(world, document=document, environ=environ) as service:
+        assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
+
+
+@pytest.fixture
+def metadata_service(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """An instance metadata service on loopback, whose identity the blueprint trusts."""
+    cluster = Cluster(world)
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            if self.headers.get("Metadata") != "true":
+                self.send_error(400)
+                return
+            body = json.dumps(
+                {
+                    "access_token": cluster.token(lifetime=3600),
+                    "expires_in": "3600",
+                    "token_type": "Bearer",
+                    "resource": "api://AzureADTokenExchange",
+                }
+            ).encode()
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Print nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(
+        "AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{server.server_port}"
+    )
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+async def test_managed_identity(world: World, metadata_service: list[str]) -> None:
+    """The host's identity vouches for the blueprint; its token is asked for once and kept."""
+    document = with_credentials(world, {"managed_identity": {}})
+    async with stack(world, document=document) as service:
+        desk = issued(await service.egress("autonomous"))
+        clerk = issued(await service.egress("autonomous-clerk"))
+
+        assert [world.agent["client_id"], world.sibling["client_id"]] == [
+            desk["appid"],
+            clerk["appid"],
+        ]
+        assert 1 == len(metadata_service)
+        assert "AzureADTokenExchange" in metadata_service[0]
+
+
+async def test_credentials_are_tried_in_order(world: World, tmp_path: Path) -> None:
+    """One that cannot be read and one that Entra refuses are passed over, loudly."""
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the secret")
+    document = with_credentials(
+        world,
+        {"certificate": {"file": str(tmp_path / "absent.pem")}},
+        {"client_secret": {"file": str(wrong)}},
+        {"client_secret": {"file": str(world.secret_file)}},
+    )
+    with capture_logs() as logs:
+        async with stack(world, document=document) as service:
+            record = await service.egress("autonomous")
+
+    assert issued(record)["appid"] == world.agent["client_id"]
+    assert {"credential not usable", "credential refused"} <= {entry["event"] for entry in logs}
+    assert "not the secret" not in str(logs)
+
+
+async def test_rotated_secret_is_picked_up_without_restart(world: World) -> None:
+    """The old secret ends at Entra, the file has the new one: the next T1 uses it."""
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        directory = world.emulator.directory
+        blueprint = directory.application(world.tenant_id, world.blueprint["client_id"])
+        assert blueprint is not None
+        directory.update_application(
+            world.tenant_id, blueprint.client_id, secrets=(Secret("the new secret"),)
+        )
+        world.secret_file.write_text("the new secret\n")
+
+        record = await service.egress("autonomous-clerk")
+
+        assert issued(record)["appid"] == world.sibling["client_id"]
+
+
+@pytest.mark.parametrize("bad", [b"", b"\xff\xfe"])
+async def test_a_bad_new_secret_leaves_the_old_one(world: World, bad: bytes) -> None:
+    """Law 9: a version that cannot be used keeps the old one, loudly."""
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        world.secret_file.write_bytes(bad)
+        with capture_logs() as logs:
+            record = await service.egress("autonomous-clerk")
+
+        assert issued(record)["appid"] == world.sibling["client_id"]
+        assert [True] == [
+            e["old_one_goes_on"] for e in logs if e["event"] == "credential not usable"
+        ]
+
+
+async def test_a_certificate_in_the_middle_of_its_rotation_leaves_the_old_one(
+    world: World, tmp_path: Path
+) -> None:
+    """A file whose key and certificate do not fit is not a credential."""
+    old, new = Certified(), Certified()
+    register(world, old)
+    register(world, new)
+    file = tmp_path / "cert.pem"
+    file.write_bytes(old.pem())
+    document = with_credentials(world, {"certificate": {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        mixed = new.pem().partition(b"-----BEGIN CERTIFICATE")[0]
+        file.write_bytes(mixed + old.certificate.public_bytes(serialization.Encoding.PEM))
+        meanwhile = await service.egress("autonomous-clerk")
+        file.write_bytes(new.pem())
+        blueprint = await service.egress("blueprint")
+
+        assert issued(meanwhile)["appid"] == world.sibling["client_id"]
+        assert issued(blueprint)["appid"] == world.blueprint["client_id"]
+
+
+async def test_no_usable_credential_is_not_ready_and_our_configuration(world: World) -> None:
+    """Readiness names the blueprint and why; a Check says exchange_misconfigured."""
+    world.secret_file.unlink()
+    async with stack(world) as service:
+        record = await service.egress("autonomous")
+
+        assert ["support"] == list(service.engine.missing()["credentials"])
+        assert Reason.EXCHANGE_MISCONFIGURED == denied(record)

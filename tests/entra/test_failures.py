@@ -1,0 +1,275 @@
+"""What happens when Entra is slow, down, throttling, or answers nonsense: the right Reason, in time."""
+
+import asyncio
+import time
+
+import pytest
+from support.stack import Clock, World, denied, issued, stack
+
+from authz.core.decision import Deny
+from authz.core.errors import Reason
+from authz.emulator import Fault, Match
+
+OBO = Match(leg="agent_obo")
+UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        pytest.param(
+            Fault("status", status=429, retry_after=7), Reason.EXCHANGE_THROTTLED, id="429"
+        ),
+        pytest.param(Fault("status", status=500), UNAVAILABLE, id="500"),
+        pytest.param(Fault("status", status=503, retry_after=7), UNAVAILABLE, id="503"),
+        pytest.param(Fault("malformed"), UNAVAILABLE, id="not JSON"),
+        pytest.param(Fault("huge", megabytes=8), UNAVAILABLE, id="huge"),
+        pytest.param(Fault("redirect"), UNAVAILABLE, id="redirect"),
+        pytest.param(Fault("down"), UNAVAILABLE, id="connection cut"),
+        pytest.param(Fault("truncated"), UNAVAILABLE, id="cut in the body"),
+        pytest.param(Fault("error", code=90033, match=OBO), UNAVAILABLE, id="AADSTS90033"),
+        pytest.param(
+            Fault("error", code=50196, match=OBO), Reason.EXCHANGE_THROTTLED, id="AADSTS50196"
+        ),
+        pytest.param(
+            Fault("error", code=82001, match=OBO), Reason.EXCHANGE_MISCONFIGURED, id="AADSTS82001"
+        ),
+        pytest.param(
+            Fault("error", code=50173, match=OBO), Reason.INTERACTION_REQUIRED, id="AADSTS50173"
+        ),
+        pytest.param(
+            Fault("error", code=50013, match=OBO), Reason.EXCHANGE_REJECTED, id="AADSTS50013"
+        ),
+        pytest.param(
+            Fault("error", code=53003, match=OBO), Reason.INTERACTION_REQUIRED, id="AADSTS53003"
+        ),
+    ],
+)
+async def test_each_fault_of_entra_has_its_reason(
+    world: World, fault: Fault, reason: Reason
+) -> None:
+    """A fault of Entra ends in the Reason that says who must act."""
+    async with stack(world) as service:
+        world.emulator.faults.add(fault)
+
+        record = await service.egress("graph", world.token())
+
+        assert reason == denied(record)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_retry_after_of_entra_reaches_the_caller(world: World, status: int) -> None:
+    """The seconds that Entra asks for are passed on."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("status", status=status, retry_after=17))
+
+        record = await service.egress("autonomous")
+
+        assert isinstance(record.decision, Deny)
+        assert record.decision.retry_after == 17
+
+
+async def test_a_hanging_entra_is_answered_before_the_deadline(world: World) -> None:
+    """A Check whose own deadline comes first is denied in time, with a hint to try again."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("hang"))
+        started = time.monotonic()
+
+        record = await service.egress("autonomous", seconds=0.3)
+
+        assert Reason.DEADLINE_EXCEEDED == denied(record)
+        assert isinstance(record.decision, Deny)
+        assert record.decision.retry_after is not None
+        assert time.monotonic() - started < 3
+        world.emulator.faults.clear()
+
+
+async def test_a_flight_outlives_the_check_that_started_it(world: World) -> None:
+    """What comes after one caller's deadline is there for the next caller, without a second call."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("latency", seconds=0.5, match=Match(leg="autonomous")))
+
+        late = await service.egress("autonomous", seconds=0.1)
+        found = await service.egress("autonomous")
+
+        assert Reason.DEADLINE_EXCEEDED == denied(late)
+        assert issued(found)["appid"] == world.agent["client_id"]
+        assert {"t1": 1, "autonomous": 1} == service.calls
+
+
+async def test_unresolvable_entra_is_unavailable(world: World) -> None:
+    """A DNS failure is Entra's unavailability, not our fault nor the caller's."""
+    document = world.config()
+    document["entra"]["authority"] = "https://entra.invalid"
+    async with stack(world, document=document, keys=False) as service:
+        records = [await service.egress("autonomous"), await service.inbound(world.token())]
+
+        assert [UNAVAILABLE, Reason.INVALID_TOKEN] == [denied(record) for record in records]
+        assert ["signing_keys"] == list(service.engine.missing())
+
+
+async def test_valid_token_is_served_while_entra_is_down_for_half_its_life(
+    world: World, clock: Clock
+) -> None:
+    """Past its refresh time a token goes on until its margin, whatever Entra does meanwhile."""
+    async with stack(world, clock=clock) as service:
+        token = world.token(lifetime=7200)
+        first = issued(await service.egress("graph", token))
+        world.emulator.faults.add(Fault("down"))
+        lifetime = first["exp"] - clock()
+
+        served = []
+        for part in (0.5, 0.76, 0.8, 0.9, 0.95):
+            clock.ahead = lifetime * part
+            served.append(issued(await service.egress("graph", token))["uti"])
+        clock.ahead = lifetime - 30
+        after = await service.egress("graph", token)
+
+        assert [first["uti"]] * 5 == served
+        assert Reason.EXCHANGE_UNAVAILABLE == denied(after)
+
+
+async def test_a_token_is_refreshed_ahead_of_its_end(world: World, clock: Clock) -> None:
+    """Past its refresh time the old token is served once more and a successor is fetched, once."""
+    async with stack(world, clock=clock) as service:
+        first = issued(await service.egress("autonomous"))
+        clock.ahead = (first["exp"] - clock()) * 0.8
+        world.emulator.calls.reset()
+
+        during = [
+            issued(r)["uti"]
+            for r in await asyncio.gather(*(service.egress("autonomous") for _ in range(50)))
+        ]
+        await service.engine.service._snapshot.tokens.drain()
+        after = issued(await service.egress("autonomous"))["uti"]
+
+        assert {first["uti"]} == set(during)
+        assert first["uti"] != after
+        assert 1 == service.calls["autonomous"]
+
+
+async def test_entra_comes_back_and_so_do_tokens(world: World, clock: Clock) -> None:
+    """A failure is repeated for a short while only."""
+    async with stack(world, clock=clock) as service:
+        world.emulator.faults.add(Fault("down"))
+        failed = await service.egress("autonomous")
+        world.emulator.faults.clear()
+        clock.ahead += 10
+
+        record = await service.egress("autonomous")
+
+        assert UNAVAILABLE == denied(failed)
+        assert issued(record)["appid"] == world.agent["client_id"]
+
+
+@pytest.mark.parametrize("code", [70021, 7000215, 700016])
+async def test_replication_delay_is_waited_out(world: World, code: int) -> None:
+    """What the directory does not know right after creation is asked again, a bounded time."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("error", code=code, count=1, match=Match(leg="t1")))
+
+        record = await service.egress("autonomous")
+
+        assert issued(record)["appid"] == world.agent["client_id"]
+        assert 2 == service.calls["t1"]
+
+
+async def test_a_permanently_unknown_client_is_our_configuration(world: World) -> None:
+    """After the bounded tries it is a misconfiguration, with the number for the log and metrics."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("error", code=700016, match=Match(leg="t1")))
+
+        record = await service.egress("autonomous")
+
+        assert Reason.EXCHANGE_MISCONFIGURED == denied(record)
+        assert record.error is not None
+        assert 700016 == getattr(record.error, "code", None)
+        assert 3 == service.calls["t1"]
+
+
+async def test_consent_and_conditional_access_are_told_apart_and_carry_the_challenge(
+    world: World,
+) -> None:
+    """Both reach the caller with Entra's claims; the reason tells consent from a sign-in demand."""
+    async with stack(world) as service:
+        consent = await service.egress("graph", world.token("bob"))
+        access = await service.egress("graph", world.token("carol"))
+
+        assert [Reason.CONSENT_REQUIRED, Reason.INTERACTION_REQUIRED] == [
+            denied(consent),
+            denied(access),
+        ]
+        for record in (consent, access):
+            assert isinstance(record.decision, Deny)
+            assert "capolids" in (record.decision.claims or "")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("status", status=429, retry_after=60), Fault("error", code=65001)]
+)
+async def test_one_users_failure_is_his_own(world: World, fault: Fault) -> None:
+    """Law 8: throttled or refused for one user, Entra is still asked for every other one."""
+    async with stack(world) as service:
+        alice = world.users["alice"]["username"]
+        world.emulator.faults.add(
+            Fault(
+                fault.kind,
+                status=fault.status,
+                retry_after=fault.retry_after,
+                code=fault.code,
+                match=Match(user=alice),
+            )
+        )
+
+        hers = await asyncio.gather(
+            *(service.egress("graph", world.token("alice")) for _ in range(5))
+        )
+        others = [await service.egress("graph", world.token(user)) for user in ("alice2", "alice3")]
+
+        assert {True} == {isinstance(record.decision, Deny) for record in hers}
+        assert ["alice2", "alice3"] == [issued(record)["upn"].split("@")[0] for record in others]
+
+
+async def test_one_agents_failure_is_its_own(world: World) -> None:
+    """Law 8: MSAL would key the failure of a T1 request without `fmi_path`."""
+    async with stack(world) as service:
+        world.emulator.faults.add(
+            Fault(
+                "status",
+                status=429,
+                retry_after=60,
+                match=Match(leg="autonomous", client_id=world.agent["client_id"]),
+            )
+        )
+
+        hers = await service.egress("autonomous")
+        other = await service.egress("autonomous-clerk")
+
+        assert Reason.EXCHANGE_THROTTLED == denied(hers)
+        assert issued(other)["appid"] == world.sibling["client_id"]
+
+
+async def test_a_failure_is_repeated_to_the_same_question_without_asking(world: World) -> None:
+    """A short negative cache spares Entra a storm of what it has just refused."""
+    async with stack(world) as service:
+        token = world.token("bob")
+        first = await service.egress("graph", token)
+        world.emulator.calls.reset()
+
+        again = [await service.egress("graph", token) for _ in range(20)]
+
+        assert {denied(first)} == {denied(record) for record in again}
+        assert {} == service.calls
+
+
+async def test_a_withdrawn_t1_is_replaced_once(world: World) -> None:
+    """A cached T1 that Entra no longer takes is forgotten, and a fresh one decides."""
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        world.emulator.roll_signing_key(withdraw_old=True)
+        world.emulator.calls.reset()
+
+        record = await service.egress("agent-user")
+
+        assert issued(record)["upn"] == world.agent["agent_user"]
+        assert 1 == service.calls["t1"]

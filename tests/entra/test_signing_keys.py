@@ -1,0 +1,122 @@
+"""Signing keys against the emulator: discovery, rollover, withdrawal, outages, and no amplification."""
+
+import asyncio
+
+import pytest
+from support.stack import Clock, World, denied, stack, until
+
+from authz.core.decision import Allow
+from authz.core.errors import Reason, TokenFault
+from authz.emulator import Fault
+from authz.ports import CheckRecord
+
+
+def fault_of(record: CheckRecord) -> TokenFault | None:
+    """What exactly was wrong with the token."""
+    return getattr(record.error, "fault", None)
+
+
+async def test_v1_and_v2_tokens_of_the_tenant_verify(world: World) -> None:
+    """Both issuers of a tenant have their keys."""
+    async with stack(world) as service:
+        for version in (1, 2):
+            token = world.token(version=version)
+            assert isinstance((await service.inbound(token)).decision, Allow), version
+
+
+async def test_new_key_is_met_by_one_refetch(world: World) -> None:
+    """A token signed by a key we have not seen fetches once, and is let in."""
+    async with stack(world) as service:
+        world.emulator.roll_signing_key()
+
+        records = await asyncio.gather(*(service.inbound(world.token()) for _ in range(100)))
+
+        assert {True} == {isinstance(record.decision, Allow) for record in records}
+
+
+async def test_withdrawn_key_ends_what_it_proved(world: World, clock: Clock) -> None:
+    """After the next refresh a cached verification by a withdrawn key is no longer served."""
+    async with stack(world, clock=clock) as service:
+        token = world.token()
+        before = await service.inbound(token)
+        world.emulator.roll_signing_key(withdraw_old=True)
+        fresh = await service.inbound(world.token())
+        after = await service.inbound(token)
+
+        assert isinstance(before.decision, Allow)
+        assert isinstance(fresh.decision, Allow)
+        assert Reason.INVALID_TOKEN == denied(after)
+        assert TokenFault.UNKNOWN_KEY == fault_of(after)
+
+
+async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: Clock) -> None:
+    """Law 10: a flood of forged key ids fetches once per interval, for everyone together."""
+    async with stack(world, clock=clock) as service:
+        keys = service.engine._parts.keys
+        fetched = dict(keys.ages())
+        tokens = [world.token(header={"kid": f"forged-{n}"}) for n in range(50)]
+        clock.ahead += 5
+        records = await asyncio.gather(*(service.inbound(token) for token in tokens))
+        once = {issuer: age for issuer, age in keys.ages().items() if age < 4}
+        clock.ahead += 5
+        again = [await service.inbound(token) for token in tokens]
+        still_once = {issuer: age for issuer, age in keys.ages().items() if age < 4}
+
+        assert {TokenFault.UNKNOWN_KEY} == {fault_of(record) for record in [*records, *again]}
+        assert (2, 1, 0) == (len(fetched), len(once), len(still_once))
+
+
+@pytest.mark.parametrize("target", ["jwks", "discovery"])
+@pytest.mark.parametrize("fault", ["down", "malformed", "status", "huge", "redirect"])
+async def test_the_last_good_keys_survive_an_outage(
+    world: World, clock: Clock, fault: str, target: str
+) -> None:
+    """Whatever discovery answers, tokens of known keys go on being verified."""
+    async with stack(world, clock=clock) as service:
+        world.emulator.faults.add(Fault(fault, target=target, megabytes=4))
+        unknown = await service.inbound(world.token(header={"kid": "unheard-of"}))
+        known = await service.inbound(world.token())
+
+        assert Reason.INVALID_TOKEN == denied(unknown)
+        assert isinstance(known.decision, Allow)
+
+
+async def test_without_any_keys_the_answer_is_unavailable_with_retry_after(world: World) -> None:
+    """Entra down at the start: 503 rather than a wrong 401; healed without a restart."""
+    world.emulator.faults.add(Fault("down", target="discovery"))
+    document = world.config()
+    document["entra"]["keys"] = {"retry_interval": "1s"}
+    async with stack(world, document=document, keys=False) as service:
+        record = await service.inbound(world.token())
+        world.emulator.faults.clear()
+
+        assert Reason.KEYS_UNAVAILABLE == denied(record)
+        assert record.decision.retry_after == 1
+        await until(lambda: not service.engine.missing())
+        assert isinstance((await service.inbound(world.token())).decision, Allow)
+
+
+async def test_a_hanging_key_server_is_answered_before_the_deadline(world: World) -> None:
+    """Waiting for a key ends with the Check's own deadline."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("hang", target="discovery"))
+
+        record = await service.inbound(world.token(header={"kid": "unheard-of"}), seconds=0.3)
+
+        assert Reason.DEADLINE_EXCEEDED == denied(record)
+        world.emulator.faults.clear()
+
+
+async def test_keys_of_another_tenant_do_not_verify(world: World) -> None:
+    """A token of a tenant that is not on the allow-list is refused before any key is chosen."""
+    async with stack(world) as service:
+        other = world.other_tenant
+        token = world.emulator.mint_user_token(
+            tenant_id=other["tenant_id"],
+            user=other["users"][0]["object_id"],
+            audience=other["blueprints"][0]["client_id"],
+        )
+        record = await service.inbound(token)
+
+        assert Reason.INVALID_TOKEN == denied(record)
+        assert TokenFault.ISSUER == fault_of(record)

@@ -1,0 +1,379 @@
+"""A whole service against an emulated Entra: `Engine` in this process, and `authz serve` as a program."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import httpx
+import jwt
+
+from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
+from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
+from authz.config.document import parse
+from authz.core.decision import Allow, Deny
+from authz.core.errors import AuthzError, Reason
+from authz.core.exchange import Flow
+from authz.core.request import CheckRequest
+from authz.core.secret import Secret
+from authz.emulator import Emulator
+from authz.engine import Engine
+from authz.ports import CacheName, CacheResult, CheckRecord
+
+GRAPH = "https://graph.microsoft.com/.default"
+
+
+class Clock:
+    """Epoch seconds that a test moves by hand; MSAL and the emulator's TLS see the real ones."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return time.time() + self.ahead
+
+
+@dataclass
+class Recorder:
+    """An observer that remembers."""
+
+    records: list[CheckRecord] = field(default_factory=list)
+    lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
+    exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
+
+    def decided(self, record: CheckRecord) -> None:
+        """Remember a Check."""
+        self.records.append(record)
+
+    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
+        """Remember a look-up."""
+        self.lookups.append((cache, result))
+
+    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+        """Remember an exchange."""
+        self.exchanges.append((flow, error))
+
+
+class World:
+    """Names of the emulator's first tenant, and a configuration for them.
+
+    Args:
+        emulator: The running emulator.
+        folder: Where files of the configuration go.
+    """
+
+    def __init__(self, emulator: Emulator, folder: Path) -> None:
+        self.emulator = emulator
+        self.folder = folder
+        tenant, self.other_tenant = emulator.describe()["tenants"][:2]
+        self.tenant = tenant
+        self.tenant_id: str = tenant["tenant_id"]
+        self.blueprint, self.other_blueprint = tenant["blueprints"]
+        self.agent, self.sibling = self.blueprint["agents"]
+        self.portal, self.reports = tenant["apps"]
+        self.users = {user["username"].split("@")[0]: user for user in tenant["users"]}
+        self.secret_file = folder / "secret"
+        self.secret_file.write_text(self.blueprint["client_secret"])
+        self.app_secret_file = folder / "app-secret"
+        self.app_secret_file.write_text(self.reports["client_secret"])
+
+    def token(self, user: str = "alice", **order: Any) -> str:
+        """What a client application got for a user, to call the blueprint."""
+        order.setdefault("audience", self.blueprint["client_id"])
+        return self.emulator.mint_user_token(user=self.users[user]["object_id"], **order)
+
+    def config(self, **changes: Any) -> dict[str, Any]:
+        """A configuration with a route for each flow; top-level sections may be replaced."""
+        graph = {"scopes": [GRAPH]}
+        return {
+            "listen": {"grpc": f"unix:{self.folder}/authz.sock", "admin": "127.0.0.1:0"},
+            "entra": {
+                "authority": self.emulator.authority,
+                "ca_file": str(self.emulator.ca_file),
+                "timeout": "5s",
+                "exchange_timeout": "8s",
+            },
+            "blueprints": {
+                "support": {
+                    "tenant_id": self.tenant_id,
+                    "client_id": self.blueprint["client_id"],
+                    "credentials": [{"client_secret": {"file": str(self.secret_file)}}],
+                }
+            },
+            "applications": {
+                "reports": {
+                    "tenant_id": self.tenant_id,
+                    "client_id": self.reports["client_id"],
+                    "credentials": [{"client_secret": {"file": str(self.app_secret_file)}}],
+                }
+            },
+            "agents": {
+                "desk": {
+                    "blueprint": "support",
+                    "agent_identity": self.agent["client_id"],
+                    "agent_user": self.agent["agent_user"],
+                },
+                "clerk": {"blueprint": "support", "agent_identity": self.sibling["client_id"]},
+            },
+            "inbound": {"agent": {"agent": "desk", "scopes": ["access_agent"]}},
+            "egress": {
+                "graph": {
+                    "hosts": ["graph.microsoft.com"],
+                    "flow": "on_behalf_of",
+                    "agent": "desk",
+                    **graph,
+                },
+                "graph-clerk": {"flow": "on_behalf_of", "agent": "clerk", **graph},
+                "autonomous": {"flow": "autonomous", "agent": "desk", **graph},
+                "autonomous-clerk": {"flow": "autonomous", "agent": "clerk", **graph},
+                "agent-user": {"flow": "agent_user", "agent": "desk", **graph},
+                "blueprint": {"flow": "blueprint", "blueprint": "support", **graph},
+                "app-obo": {"flow": "app_on_behalf_of", "application": "reports", **graph},
+                "app": {"flow": "app", "application": "reports", **graph},
+                "plain": {"hosts": ["plain.example"], "flow": "none"},
+            },
+            **changes,
+        }
+
+
+def claims(token: Secret | str) -> dict[str, Any]:
+    """The claims of a token, unverified."""
+    text = token.reveal() if isinstance(token, Secret) else token
+    return dict(jwt.decode(text, options={"verify_signature": False}))
+
+
+class Stack:
+    """An `Engine` in this process, with keys fetched."""
+
+    def __init__(self, world: World, engine: Engine, seen: Recorder, clock: Clock) -> None:
+        self.world = world
+        self.engine = engine
+        self.seen = seen
+        self.clock = clock
+
+    async def egress(
+        self, route: str, token: str | None = None, *, seconds: float = 10.0, **more: Any
+    ) -> CheckRecord:
+        """Check a call from the agent to an API."""
+        return await self._check("egress", route, token, seconds, more)
+
+    async def inbound(
+        self, token: str | None = None, *, route: str = "agent", seconds: float = 10.0, **more: Any
+    ) -> CheckRecord:
+        """Check a call from a user to the agent."""
+        return await self._check("inbound", route, token, seconds, more)
+
+    async def _check(
+        self, direction: str, route: str, token: str | None, seconds: float, more: dict[str, Any]
+    ) -> CheckRecord:
+        request = CheckRequest(
+            method="GET",
+            host="graph.microsoft.com",
+            path="/v1.0/me",
+            authorization=Secret(f"Bearer {token}") if token is not None else None,
+            direction=direction,
+            route=route,
+            **more,
+        )
+        return await self.engine.service.check(request, deadline=time.monotonic() + seconds)
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """Token calls so far, by leg, without those that did not happen."""
+        counts = self.world.emulator.calls.snapshot()
+        return {leg: count for leg, count in counts.items() if count and leg != "total"}
+
+
+def issued(record: CheckRecord) -> dict[str, Any]:
+    """The claims of the token that a Check gave."""
+    assert isinstance(record.decision, Allow), (record.decision, record.error, record.fault)
+    assert record.decision.authorization is not None
+    return claims(record.decision.authorization)
+
+
+def denied(record: CheckRecord) -> Reason:
+    """The reason of a denial."""
+    assert isinstance(record.decision, Deny), record.decision
+    return record.decision.reason
+
+
+@asynccontextmanager
+async def stack(
+    world: World,
+    *,
+    clock: Clock | None = None,
+    environ: Mapping[str, str] | None = None,
+    document: Mapping[str, Any] | None = None,
+    keys: bool = True,
+) -> AsyncIterator[Stack]:
+    """Run an engine until its keys are there (unless it must go without), and through the block."""
+    environ = environ or {}
+    config = parse(json.dumps(document or world.config()), environ)
+    seen, clock = Recorder(), clock or Clock()
+    engine = Engine(config, environ=environ, observer=seen, clock=clock)
+    engine.start()
+    try:
+        if keys:
+            await until(lambda: "signing_keys" not in engine.missing())
+        world.emulator.calls.reset()
+        yield Stack(world, engine, seen, clock)
+    finally:
+        await engine.stop()
+
+
+async def until(condition: Any, seconds: float = 10.0) -> None:
+    """Wait for a condition; its last value is the failure's message."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not come true"
+        await asyncio.sleep(0.01)
+
+
+class Process:
+    """`authz serve` as a program.
+
+    Args:
+        arguments: Arguments of the program.
+        environ: Environment variables on top of this process's.
+    """
+
+    def __init__(self, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at exit
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "authz", *arguments],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environ or {})},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._log.close()
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def log(self) -> str:
+        """Everything printed so far."""
+        self._log.flush()
+        return os.pread(self._log.fileno(), 10**8, 0).decode()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The log's records."""
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+
+    def event(self, name: str, seconds: float = 15.0) -> dict[str, Any]:
+        """Wait for a record and return it."""
+        end = time.monotonic() + seconds
+        while True:
+            for record in self.events():
+                if record["event"] == name:
+                    return record
+            assert self._process.poll() is None, f"ended early:\n{self.log()}"
+            assert time.monotonic() < end, f"no record {name!r} in:\n{self.log()}"
+            os.sched_yield()
+
+    def admin(self, path: str) -> httpx.Response:
+        """Ask the admin endpoint."""
+        serving = next(r for r in self.events() if r["event"] in ("serving", "supervising"))
+        return httpx.get(f"http://{serving['admin']}{path}", trust_env=False)
+
+    def wait_ready(self, seconds: float = 15.0) -> Self:
+        """Wait until the service says that it is ready."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                if self.admin("/readyz").status_code == 200:
+                    return self
+            except (httpx.HTTPError, StopIteration):
+                pass
+            assert self._process.poll() is None, f"ended early:\n{self.log()}"
+            assert time.monotonic() < end, f"not ready:\n{self.log()}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self, seconds: float = 40.0) -> int:
+        """Wait for the end and return the exit status."""
+        return self._process.wait(seconds)
+
+    def stop(self) -> int:
+        """End it, if it still runs."""
+        if self._process.poll() is None:
+            self._process.terminate()
+        try:
+            return self._process.wait(40)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+class Client:
+    """A client of the ext_authz door.
+
+    Args:
+        address: gRPC target.
+    """
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        options = [("grpc.ssl_target_name_override", "localhost")] if credentials else []
+        self._channel = (
+            grpc.aio.insecure_channel(address)
+            if credentials is None
+            else grpc.aio.secure_channel(address, credentials, options)
+        )
+        self._call = self._channel.unary_unary(
+            "/envoy.service.auth.v3.Authorization/Check",
+            request_serializer=WireRequest.SerializeToString,
+            response_deserializer=WireResponse.FromString,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.close()
+
+    async def check(
+        self, direction: str, route: str, token: str | None = None, *, seconds: float = 10.0
+    ) -> WireResponse:
+        """Ask for a decision."""
+        request = WireRequest()
+        http = request.attributes.request.http
+        http.method, http.host, http.path = "GET", "graph.microsoft.com", "/v1.0/me"
+        if token is not None:
+            http.headers["authorization"] = f"Bearer {token}"
+        request.attributes.context_extensions["authz.direction"] = direction
+        request.attributes.context_extensions["authz.route"] = route
+        return await self._call(request, timeout=seconds, wait_for_ready=True)
+
+
+def authorization(response: WireResponse) -> dict[str, Any]:
+    """The claims of the token that an answer sets."""
+    assert response.WhichOneof("http_response") == "ok_response", response
+    headers = {option.header.key: option.header.value for option in response.ok_response.headers}
+    return claims(headers["authorization"].removeprefix("Bearer "))
+
+
+def problem(response: WireResponse) -> dict[str, Any]:
+    """The problem body of a denial."""
+    kind = response.WhichOneof("http_response")
+    assert kind in ("denied_response", "error_response"), response
+    return dict(json.loads(getattr(response, kind).body))
