@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ from authz.observe.observers import Observers
 
 HOUSEKEEPING: Final = 1.0
 """Seconds between looks at readiness, and between updates of the gauges."""
+QUIET: Final = 0.5
+"""Seconds without a Check after which those who ask have taken notice of a stop."""
 _log = structlog.get_logger("authz")
 
 
@@ -75,21 +78,17 @@ class App:
         self._engine = Engine(
             config, environ=environ, observer=Observers([self._metrics, self._decisions])
         )
-        self._grpc = GrpcServer(
-            _server_settings(config, seat),
-            [
-                ExtAuthz(
-                    self._engine.service.check,
-                    timer=time.monotonic,
-                    default_timeout=config.limits.check_timeout,
-                    margin=config.limits.deadline_margin,
-                ).handler()
-            ],
+        self._ext_authz = ExtAuthz(
+            self._engine.service.check,
+            timer=time.monotonic,
+            default_timeout=config.limits.check_timeout,
+            margin=config.limits.deadline_margin,
         )
+        self._grpc = GrpcServer(_server_settings(config, seat), [self._ext_authz.handler()])
         self._admin = (
             AdminServer(
                 config.listen.admin,
-                registry=lambda: self._registry,
+                registry=self._measured,
                 readiness=self._missing,
                 status=self._status,
             )
@@ -97,19 +96,20 @@ class App:
             else None
         )
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._reload_now = asyncio.Event()
         self._refused: str | None = None
         self._started = False
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; SIGHUP looks for a new configuration at once.
+        """Serve until SIGTERM or SIGINT (the second one hurries); SIGHUP reloads at once.
 
         Raises:
             ListenError: An address cannot be had.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_now.set)
         for notice in self._loaded.warnings:
             _log.warning("configuration", path=notice.path, notice=notice.message)
@@ -146,16 +146,39 @@ class App:
             raise failures[0]
 
     async def _drain(self) -> None:
-        """Say so to health checkers, wait for them to notice, then let calls under way finish."""
+        """Say so to health checkers, and serve on until nobody asks any more.
+
+        A gRPC server that stops cancels the calls that are on their way to it. So it goes on until
+        those who ask have taken notice: Envoy has turned to another replica, or has ended itself.
+        """
         listen = self._engine.config.listen
         _log.info("draining", delay=listen.drain_delay, timeout=listen.drain_timeout)
         await self._grpc.set_serving(serving=False)
-        await asyncio.sleep(listen.drain_delay)
-        await self._grpc.drain(listen.drain_timeout)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(listen.drain_delay + listen.drain_timeout):
+                await self._wait_hurried(listen.drain_delay)
+                while not (self._hurry.is_set() or self._ext_authz.is_quiet(QUIET)):
+                    await self._wait_hurried(QUIET / 10)
+        await self._grpc.stop()
         await self._engine.stop()
         if self._admin is not None:
             await self._admin.stop()
         _log.info("stopped")
+
+    async def _wait_hurried(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+
+    def _told_to_stop(self) -> None:
+        """Stop with grace when told once, at once when told twice."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    def _measured(self) -> CollectorRegistry:
+        self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+        return self._registry
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from betterproto2 import Message
@@ -18,7 +17,6 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
-    DataSource,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
@@ -40,16 +38,6 @@ from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFa
 from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
 from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
 from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CertificateValidationContext,
-    CommonTlsContext,
-    SubjectAltNameMatcher,
-    SubjectAltNameMatcherSanType,
-    TlsCertificate,
-    TlsParameters,
-    TlsParametersTlsProtocol,
-    UpstreamTlsContext,
-)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions as ClusterHttpOptions,
 )
@@ -57,14 +45,14 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsAutoHttpConfig,
     HttpProtocolOptionsExplicitHttpConfig,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config
 from authz.envoy.destinations import Destination
 from authz.envoy.ext_authz import SERVICE
-from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, is_ip
+from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName, Upstream
+from authz.envoy.tls import upstream_tls
 
 AUTHZ: Final = "authz"
 APP: Final = "app"
@@ -170,24 +158,20 @@ def dns_cache() -> DnsCacheConfig:
 
 
 def _destination_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
-    upstream = target.upstream
+    special = target.upstream or Upstream()
     host = f"[{target.host}]" if ":" in target.host else target.host
-    where = upstream.address if upstream is not None else f"{host}:{target.port}"
     cluster = _cluster(
-        target.cluster, where, limit=_APP_LIMITS, connect=_CONNECT_REMOTE, http=_negotiated()
+        target.cluster,
+        special.address or f"{host}:{target.port}",
+        limit=_APP_LIMITS,
+        connect=_CONNECT_REMOTE,
+        http=_negotiated(),
     )
     # A dot would end the cluster's name in Envoy's statistics.
     cluster.alt_stat_name = re.sub("[^A-Za-z0-9_-]", "_", target.cluster)
-    if upstream is None or not upstream.plain_text:
-        ca_file = upstream.ca_file if upstream is not None else None
-        cluster.transport_socket = _tls(
-            CommonTlsContext(
-                tls_params=_tls_params(),
-                validation_context=_validation(
-                    ca_file or settings.upstream_ca_file, server_name=target.host
-                ),
-            ),
-            server_name=target.host,
+    if not special.plain_text:
+        cluster.transport_socket = upstream_tls(
+            special.ca_file or settings.upstream_ca_file, server_name=target.host
         )
     return cluster
 
@@ -209,12 +193,7 @@ def _wildcard_cluster(settings: SidecarSettings) -> Cluster:
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=_circuit_breakers(_APP_LIMITS),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
-        transport_socket=_tls(
-            CommonTlsContext(
-                tls_params=_tls_params(),
-                validation_context=_validation(settings.upstream_ca_file),
-            )
-        ),
+        transport_socket=upstream_tls(settings.upstream_ca_file),
     )
 
 
@@ -304,50 +283,9 @@ def _authz_transport_socket(config: Config, settings: SidecarSettings) -> Transp
         raise RenderError("authz_tls: is missing, and the service has listen.tls")
     if tls.client_ca_file is not None and ours.certificate_file is None:
         raise RenderError("authz_tls: certificate_file is missing, and the service asks for one")
-    return _tls(
-        CommonTlsContext(
-            tls_params=_tls_params(),
-            tls_certificates=_certificates(ours),
-            validation_context=_validation(ours.ca_file, server_name=ours.server_name),
-        ),
-        server_name=ours.server_name,
+    own = (
+        (ours.certificate_file, ours.key_file)
+        if ours.certificate_file is not None and ours.key_file is not None
+        else None
     )
-
-
-def _certificates(tls: AuthzTls) -> list[TlsCertificate]:
-    if tls.certificate_file is None or tls.key_file is None:
-        return []
-    return [TlsCertificate(certificate_chain=_file(tls.certificate_file), private_key=_file(tls.key_file))]
-
-
-def _tls(context: CommonTlsContext, *, server_name: str = "") -> TransportSocket:
-    # RFC 6066 section 3: an IP address is no server name.
-    sni = "" if is_ip(server_name) else server_name
-    return TransportSocket(
-        name="envoy.transport_sockets.tls",
-        typed_config=Any.pack(UpstreamTlsContext(common_tls_context=context, sni=sni)),
-    )
-
-
-def _tls_params() -> TlsParameters:
-    return TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2)
-
-
-def _validation(ca_file: Path, *, server_name: str = "") -> CertificateValidationContext:
-    """Return trust in an authority, for one name; without a name the cluster must demand one."""
-    san_type = SubjectAltNameMatcherSanType
-    return CertificateValidationContext(
-        trusted_ca=_file(ca_file),
-        match_typed_subject_alt_names=[
-            SubjectAltNameMatcher(
-                san_type=san_type.IP_ADDRESS if is_ip(server_name) else san_type.DNS,
-                matcher=StringMatcher(exact=server_name),
-            )
-        ]
-        if server_name
-        else [],
-    )
-
-
-def _file(path: Path) -> DataSource:
-    return DataSource(filename=str(path))
+    return upstream_tls(ours.ca_file, server_name=ours.server_name, certificate=own)

@@ -133,17 +133,28 @@ class ExtAuthz:
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
+        self._under_way = 0
+        self._last_arrival = timer()
 
     async def serve(
         self, wire: WireRequest, context: "grpc.aio.ServicerContext[Any, Any]"
     ) -> WireResponse:
         """Answer one Check."""
-        request = decode(wire, peer=spiffe_id(context))
-        # The stubs leave out that there is no remaining time without a deadline.
-        remaining = cast("float | None", context.time_remaining())
-        budget = self._default_timeout if remaining is None else remaining - self._margin
-        record = await self._check(request, deadline=self._timer() + min(budget, _LONGEST))
-        return encode(record)
+        self._under_way += 1
+        self._last_arrival = self._timer()
+        try:
+            request = decode(wire, peer=spiffe_id(context))
+            # The stubs leave out that there is no remaining time without a deadline.
+            remaining = cast("float | None", context.time_remaining())
+            budget = self._default_timeout if remaining is None else remaining - self._margin
+            record = await self._check(request, deadline=self._timer() + min(budget, _LONGEST))
+            return encode(record)
+        finally:
+            self._under_way -= 1
+
+    def is_quiet(self, seconds: float) -> bool:
+        """Whether no Check is under way and none has arrived for some seconds."""
+        return not self._under_way and self._timer() - self._last_arrival >= seconds
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register with a server."""

@@ -3,7 +3,6 @@
 What it serves is handed in. Health follows readiness by `set_serving`.
 """
 
-import asyncio
 import contextlib
 import os
 import stat
@@ -123,11 +122,9 @@ class GrpcServer:
         for service in ("", "envoy.service.auth.v3.Authorization"):
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
-    async def drain(self, grace: float) -> None:
-        """Refuse new calls, and let those under way finish within `grace` seconds."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
-        await self._server.wait_for_termination()
+    async def stop(self) -> None:
+        """Stop at once. Streams that never end by themselves, such as health watches, are cut."""
+        await self._server.stop(None)
 
     def _add_port(self, address: str) -> int:
         if self._settings.tls is None:
@@ -189,13 +186,3 @@ def _certificate_configuration(files: TlsFiles) -> grpc.ServerCertificateConfigu
 
 def _milliseconds(seconds: float) -> int:
     return int(seconds * 1000)
-
-
-async def wait_closed(
-    server: GrpcServer, stop: asyncio.Event, *, delay: float, grace: float
-) -> None:
-    """Serve until `stop`, then say so to health checkers, wait `delay`, and drain within `grace`."""
-    await stop.wait()
-    await server.set_serving(serving=False)
-    await asyncio.sleep(delay)
-    await server.drain(grace)

@@ -59,21 +59,24 @@ class SocketName:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a destination really is, when not where its name says. For demonstrations and tests.
+    """What is special about one destination.
 
     Attributes:
-        address: `host:port` to connect to. Name and certificate asked for stay the destination's.
+        address: `host:port` to connect to, when not where the destination's name leads. Name and
+            certificate asked for stay the destination's. For demonstrations and tests.
         ca_file: PEM file of the authorities to trust; None for those of every destination.
-        plain_text: Whether to connect without TLS. Loopback only: the token would be readable.
+        plain_text: Whether to connect without TLS, to an `address` on loopback: the token would be
+            readable anywhere else.
     """
 
-    address: str
+    address: str | None = None
     ca_file: Path | None = None
     plain_text: bool = False
 
     def __post_init__(self) -> None:
-        target = SocketName.parse(self.address)
-        if self.plain_text and not (target.is_ip and ip_address(target.host).is_loopback):
+        target = SocketName.parse(self.address) if self.address is not None else None
+        local = target is not None and target.is_ip and ip_address(target.host).is_loopback
+        if self.plain_text and not local:
             raise RenderError(f"upstream {self.address}: plain text is for loopback addresses only")
 
 

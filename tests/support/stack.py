@@ -333,9 +333,16 @@ class Client:
     """
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        options = [("grpc.ssl_target_name_override", "localhost")] if credentials else []
+        # As Envoy does: ask for health, and turn to another address when told NOT_SERVING.
+        service_config = {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "healthCheckConfig": {"serviceName": ""},
+        }
+        options = [("grpc.service_config", json.dumps(service_config))]
+        if credentials:
+            options.append(("grpc.ssl_target_name_override", "localhost"))
         self._channel = (
-            grpc.aio.insecure_channel(address)
+            grpc.aio.insecure_channel(address, options)
             if credentials is None
             else grpc.aio.secure_channel(address, credentials, options)
         )

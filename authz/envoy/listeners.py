@@ -1,0 +1,223 @@
+"""Envoy's two listeners, and the filters a request passes on its way to the agent and from it."""
+
+from datetime import timedelta
+from typing import Final
+
+from betterproto2 import Message
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiVersion,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    HttpProtocolOptionsHeadersWithUnderscoresAction,
+    SchemeHeaderTransformation,
+    TrafficDirection,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
+    HeaderMutation as HeaderMutationFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerInternalAddressConfig,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerServerHeaderTransformation,
+    HttpFilter,
+)
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
+from envoy_data_plane.google.protobuf import Any
+
+from authz.core.request import Direction
+from authz.envoy.access_log import access_log
+from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
+from authz.envoy.ext_authz import OWN_PREFIX
+from authz.envoy.sidecar import SidecarSettings
+from authz.envoy.virtual_hosts import EXT_AUTHZ
+
+_IDLE: Final = timedelta(minutes=5)
+"""Silence on a request or an idle connection. A model may think this long before it answers."""
+
+_HEADERS_IN: Final = timedelta(seconds=10)
+_MAX_HEADERS_KB: Final = 60
+_MAX_HEADERS: Final = 100
+_MAX_STREAMS: Final = 100
+
+_ASKED_ABOUT: Final = ("authorization", "traceparent", "x-request-id")
+"""Request headers that the service reads beside its own. It is not shown the others."""
+
+
+def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> Listener:
+    """Return the listener for the callers of the agent."""
+    manager = _connection_manager(Direction.INBOUND, routes, [_ext_authz(settings), _router()])
+    # Before anything else looks at the request, on every route: only we may say who is calling.
+    manager.early_header_mutation_extensions = [
+        TypedExtensionConfig(
+            name="envoy.http.early_header_mutation.header_mutation",
+            typed_config=Any.pack(EarlyHeaderMutation(mutations=[_remove_prefix(OWN_PREFIX)])),
+        )
+    ]
+    # Many frameworks read x_authz_subject and x-authz-subject as one name.
+    assert manager.common_http_protocol_options is not None
+    manager.common_http_protocol_options.headers_with_underscores_action = (
+        HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST
+    )
+    # Routes and app must read the same path.
+    manager.normalize_path = True
+    manager.merge_slashes = True
+    manager.path_with_escaped_slashes_action = (
+        HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+    )
+    return _listener(Direction.INBOUND, settings.inbound_address, manager)
+
+
+def egress_listener(
+    settings: SidecarSettings, routes: RouteConfiguration, *, wildcards: bool
+) -> Listener:
+    """Return the listener for the agent's own calls: a forward proxy that originates TLS.
+
+    Args:
+        settings: Where it listens.
+        routes: Where requests may go.
+        wildcards: Whether some destinations are known only when a request names them.
+    """
+    filters = [_ext_authz(settings), _egress_hygiene()]
+    if wildcards:
+        filters.append(
+            _http_filter(
+                "envoy.filters.http.dynamic_forward_proxy",
+                FilterConfig(dns_cache_config=dns_cache()),
+            )
+        )
+    manager = _connection_manager(Direction.EGRESS, routes, [*filters, _router()])
+    # Routes here are hosts, so the path is the destination's business and stays as it is.
+    manager.normalize_path = False
+    manager.path_with_escaped_slashes_action = (
+        HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
+    )
+    manager.strip_trailing_host_dot = True
+    # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
+    manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
+    return _listener(Direction.EGRESS, settings.egress_address, manager)
+
+
+def _listener(direction: Direction, where: str, manager: HttpConnectionManager) -> Listener:
+    traffic = {
+        Direction.INBOUND: TrafficDirection.INBOUND,
+        Direction.EGRESS: TrafficDirection.OUTBOUND,
+    }
+    return Listener(
+        name=direction.value,
+        address=address(where),
+        traffic_direction=traffic[direction],
+        per_connection_buffer_limit_bytes=BUFFER_BYTES,
+        filter_chains=[
+            FilterChain(
+                filters=[
+                    Filter(
+                        name="envoy.filters.network.http_connection_manager",
+                        typed_config=Any.pack(manager),
+                    )
+                ]
+            )
+        ],
+    )
+
+
+def _connection_manager(
+    direction: Direction, routes: RouteConfiguration, filters: list[HttpFilter]
+) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        stat_prefix=direction.value,
+        route_config=routes,
+        http_filters=filters,
+        access_log=[access_log(direction.value)],
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=_IDLE, max_headers_count=_MAX_HEADERS
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=_MAX_STREAMS,
+            initial_stream_window_size=64 * 1024,
+            initial_connection_window_size=1024 * 1024,
+        ),
+        max_request_headers_kb=_MAX_HEADERS_KB,
+        request_headers_timeout=_HEADERS_IN,
+        stream_idle_timeout=_IDLE,
+        # Bodies may stream for as long as they move.
+        request_timeout=timedelta(),
+        # A sidecar is no edge: what the gateway in front says of the client is passed on. No caller
+        # is "internal", so none can steer Envoy's retries and timeouts by x-envoy headers.
+        use_remote_address=False,
+        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        generate_request_id=True,
+        preserve_external_request_id=True,
+        server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+    )
+
+
+def _ext_authz(settings: SidecarSettings) -> HttpFilter:
+    return _http_filter(
+        EXT_AUTHZ,
+        ExtAuthz(
+            transport_api_version=ApiVersion.V3,
+            grpc_service=GrpcService(
+                envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ),
+                timeout=timedelta(seconds=settings.authz_timeout),
+            ),
+            # Not Envoy's 403: no decision was made, and a client may try again.
+            status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
+            allowed_headers=ListStringMatcher(
+                patterns=[
+                    *(StringMatcher(exact=name) for name in _ASKED_ABOUT),
+                    StringMatcher(prefix=OWN_PREFIX),
+                ]
+            ),
+            validate_mutations=True,
+        ),
+    )
+
+
+def _egress_hygiene() -> HttpFilter:
+    """Return the filter that keeps what is between app, Envoy and service from the destination."""
+    return _http_filter(
+        "envoy.filters.http.header_mutation",
+        HeaderMutationFilter(
+            mutations=Mutations(
+                request_mutations=[
+                    _remove_prefix(OWN_PREFIX),
+                    _remove_prefix("x-envoy-"),
+                    HeaderMutation(remove="proxy-authorization"),
+                    # Envoy would say "http", of the agent's hop to us.
+                    HeaderMutation(remove="x-forwarded-proto"),
+                ]
+            )
+        ),
+    )
+
+
+def _remove_prefix(prefix: str) -> HeaderMutation:
+    return HeaderMutation(
+        remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix))
+    )
+
+
+def _router() -> HttpFilter:
+    return _http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
+
+
+def _http_filter(name: str, config: Message) -> HttpFilter:
+    return HttpFilter(name=name, typed_config=Any.pack(config))

@@ -1,0 +1,140 @@
+"""Which request goes where: Envoy's routes, and what each tells the service about itself."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+)
+from envoy_data_plane.envoy.config.route.v3 import (
+    DirectResponseAction,
+    HeaderMatcher,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
+    CheckSettings,
+    ExtAuthzPerRoute,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from authz.core.request import Direction
+from authz.envoy.clusters import APP
+from authz.envoy.destinations import Destination
+
+EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
+
+_UNLIMITED: Final = timedelta()
+"""No limit to a whole request: answers stream. Silence is limited by the listener."""
+
+_HEALTH_TIMEOUT: Final = timedelta(seconds=5)
+
+_NOT_CONFIGURED: Final = (
+    '{"type":"urn:authz:reason:unknown_route","title":"Unknown route","status":403,'
+    '"detail":"No route is configured for this destination. An operator must add one.",'
+    '"reason":"unknown_route"}'
+)
+
+
+def inbound_routes(route: str, health_paths: Sequence[str]) -> RouteConfiguration:
+    """Return the routes to the agent: all need a decision, but health checks."""
+    return RouteConfiguration(
+        name="inbound",
+        virtual_hosts=[
+            VirtualHost(
+                name="app",
+                domains=["*"],
+                routes=[
+                    *(_health_route(path) for path in health_paths),
+                    Route(
+                        name=route,
+                        match=RouteMatch(prefix="/"),
+                        route=RouteAction(cluster=APP, timeout=_UNLIMITED),
+                        typed_per_filter_config=_told(Direction.INBOUND, route),
+                    ),
+                ],
+            )
+        ],
+    )
+
+
+def egress_routes(targets: Sequence[Destination]) -> RouteConfiguration:
+    """Return the routes to the destinations, and a dead end for everything else."""
+    hosts = [_destination_host(target) for target in targets]
+    if not any("*" in host.domains for host in hosts):
+        hosts.append(_dead_end())
+    return RouteConfiguration(name="egress", virtual_hosts=hosts)
+
+
+def _health_route(path: str) -> Route:
+    return Route(
+        name=f"health{path}",
+        # Nothing but this very path, and only to be read.
+        match=RouteMatch(
+            path=path,
+            headers=[HeaderMatcher(name=":method", string_match=StringMatcher(exact="GET"))],
+        ),
+        route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
+        # Nobody has looked at it here, so the app must not take it for verified.
+        request_headers_to_remove=["authorization"],
+        typed_per_filter_config={EXT_AUTHZ: Any.pack(ExtAuthzPerRoute(disabled=True))},
+    )
+
+
+def _destination_host(target: Destination) -> VirtualHost:
+    return VirtualHost(
+        name=target.authority,
+        domains=list(target.domains),
+        routes=[
+            Route(
+                name=target.route,
+                match=RouteMatch(prefix="/"),
+                route=RouteAction(cluster=target.cluster, timeout=_UNLIMITED),
+                typed_per_filter_config=_told(Direction.EGRESS, target.route),
+            )
+        ],
+    )
+
+
+def _dead_end() -> VirtualHost:
+    """Return the host of all that is not configured: the service denies it, and is on record.
+
+    Should it allow the request by mistake, there is still nowhere to go.
+    """
+    return VirtualHost(
+        name="not-configured",
+        domains=["*"],
+        routes=[
+            Route(
+                name="not-configured",
+                match=RouteMatch(prefix="/"),
+                direct_response=DirectResponseAction(
+                    status=403, body=DataSource(inline_string=_NOT_CONFIGURED)
+                ),
+                response_headers_to_add=[
+                    HeaderValueOption(
+                        header=HeaderValue(key="content-type", value="application/problem+json"),
+                        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+                    )
+                ],
+                typed_per_filter_config=_told(Direction.EGRESS),
+            )
+        ],
+    )
+
+
+def _told(direction: Direction, route: str | None = None) -> dict[str, Any]:
+    """Return what a route tells the service; it alone decides which rules apply."""
+    extensions = {"authz.direction": direction.value}
+    if route is not None:
+        extensions["authz.route"] = route
+    settings = CheckSettings(context_extensions=extensions)
+    return {EXT_AUTHZ: Any.pack(ExtAuthzPerRoute(check_settings=settings))}

@@ -1,0 +1,143 @@
+"""The running program: doors, permissions, health, metrics, logs, exit statuses."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.stack import Client, Process, World, authorization, problem
+
+Serve = Callable[..., Process]
+
+
+async def test_unix_socket_is_for_its_owner_only_and_answers(world: World, serve: Serve) -> None:
+    """The default door: a socket that nobody else may open, and a Check through it."""
+    serve()
+    socket = world.folder / "authz.sock"
+    async with Client(f"unix:{socket}") as client:
+        answer = await client.check("egress", "graph", world.token())
+
+    assert 0o600 == stat.S_IMODE(socket.stat().st_mode)
+    assert authorization(answer)["appid"] == world.agent["client_id"]
+
+
+async def test_a_socket_left_behind_is_replaced(world: World, serve: Serve) -> None:
+    """A killed process leaves its socket; the next one starts all the same."""
+    serve().signal(__import__("signal").SIGKILL)
+    serve()
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        assert problem(await client.check("inbound", "agent"))["reason"] == "missing_token"
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """What is no socket is not removed: the start fails with the reason."""
+    (world.folder / "authz.sock").write_text("precious")
+    with Process("serve", "--config", str(write())) as process:
+        assert 1 == process.wait()
+        assert "the path exists and is no socket" in process.log()
+    assert "precious" == (world.folder / "authz.sock").read_text()
+
+
+def test_port_in_use_is_said(world: World, serve: Serve, write: Callable[..., Path]) -> None:
+    """Two servers never share a port silently."""
+    first = serve(listen={"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"})
+    address = first.event("serving")["grpc"]
+    file = write(listen={"grpc": address, "admin": None})
+    with Process("serve", "--config", str(file)) as second:
+        assert 1 == second.wait()
+        assert f"cannot listen on {address}" in second.log()
+
+
+async def test_health_service_follows_readiness(world: World, serve: Serve) -> None:
+    """Envoy's gRPC health checks see what the kubelet sees."""
+    process = serve()
+    async with grpc.aio.insecure_channel(f"unix:{world.folder}/authz.sock") as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        process.event("ready")
+        answer = await health.Check(
+            health_pb2.HealthCheckRequest(service="envoy.service.auth.v3.Authorization")
+        )
+
+    assert health_pb2.HealthCheckResponse.SERVING == answer.status
+
+
+def test_not_ready_without_credential_and_why(world: World, write: Callable[..., Path]) -> None:
+    """`/readyz` names what is missing; `/livez` says that the process lives."""
+    world.secret_file.unlink()
+    with Process("serve", "--config", str(write())) as process:
+        process.event("not ready")
+        answer = process.admin("/readyz")
+
+        assert 503 == answer.status_code
+        assert "support" in answer.json()["missing"]["credentials"]
+        assert 200 == process.admin("/livez").status_code
+        world.secret_file.write_text(world.blueprint["client_secret"])
+        process.wait_ready()
+
+
+async def test_metrics_and_status_tell_what_happened_and_no_secret(
+    world: World, serve: Serve
+) -> None:
+    """The contract's metrics are there; neither they nor log nor status hold a token."""
+    process = serve()
+    token = world.token()
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        await client.check("egress", "graph", token)
+        await client.check("egress", "graph", token)
+        await client.check("egress", "graph", world.token("bob"))
+        await client.check("egress", "nowhere")
+    process.event("exchange failed")
+    metrics = process.admin("/metrics").text
+    status = process.admin("/status").text
+
+    for line in (
+        'authz_checks_total{decision="allow",direction="egress",reason="none",route="graph"} 2.0',
+        'authz_checks_total{decision="deny",direction="none",reason="unknown_route",route="none"} 1.0',
+        'authz_exchanges_total{flow="on_behalf_of",outcome="issued"} 1.0',
+        'authz_exchanges_total{flow="blueprint_assertion",outcome="issued"} 1.0',
+        'authz_entra_errors_total{code="65001"} 1.0',
+        'authz_cache_lookups_total{cache="tokens",result="hit"} 1.0',
+        'authz_build_info{version="',
+        "authz_check_duration_seconds_bucket{",
+        "authz_exchange_duration_seconds_bucket{",
+        "authz_signing_keys_age_seconds{",
+        'authz_cache_entries{cache="tokens"}',
+    ):
+        assert line in metrics, line
+    for text in (metrics, status, process.log()):
+        assert "eyJ" not in text
+        assert world.blueprint["client_secret"] not in text
+
+
+def test_faulty_configuration_ends_with_status_2_and_every_fault(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """All faults at once, each with its path, and nothing is served."""
+    document = world.config()
+    document["egress"]["graph"]["agent"] = "nobody"
+    document["inbound"]["agent"]["surprise"] = 1
+    with Process("serve", "--config", str(write(document))) as process:
+        assert 2 == process.wait()
+        assert "egress.graph.agent" in process.log()
+        assert "inbound.agent.surprise" in process.log()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["check-config", "--help"],
+        ["emulator", "--help"],
+        ["--version"],
+    ],
+)
+def test_every_verb_explains_itself(verb: list[str]) -> None:
+    """`--help` and `--version` work without any configuration."""
+    with Process(*verb, environ={"AUTHZ_CONFIG": ""}) as process:
+        assert 0 == process.wait()
+        assert process.log()

@@ -1,0 +1,209 @@
+"""Stops, rotations and reloads while requests go on: nothing lost, nobody wrongly denied or served."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from support.stack import Client, Process, World, authorization, problem, until
+
+from authz.emulator.entities import Secret
+
+Serve = Callable[..., Process]
+TCP = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+
+
+class Load:
+    """Users who keep calling, and what became of it."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.stop = False
+
+    async def call(
+        self, client: Client, world: World, user: str, route: str, *, fresh: bool
+    ) -> None:
+        """Call until told to stop; with `fresh` each call brings a new token of the user."""
+        token = world.token(user)
+        agent = {"graph": world.agent, "graph-clerk": world.sibling}[route]["client_id"]
+        while not self.stop:
+            if fresh:
+                token = world.token(user)
+            try:
+                answer = await client.check("egress", route, token)
+            except grpc.aio.AioRpcError as error:
+                self.outcomes["lost"] += 1
+                self.failures.append(f"{error.code()} {error.details()}")
+                return
+            if answer.WhichOneof("http_response") != "ok_response":
+                self.outcomes["denied"] += 1
+                self.failures.append(problem(answer)["reason"])
+                continue
+            found = authorization(answer)
+            right = (found["oid"], found["appid"]) == (world.users[user]["object_id"], agent)
+            self.outcomes["right" if right else "wrong"] += 1
+
+    async def reach(self, number: int) -> None:
+        """Wait until that many further calls were answered."""
+        target = self.outcomes.total() + number
+        await until(lambda: self.outcomes.total() >= target or self.failures, seconds=30)
+
+
+@asynccontextmanager
+async def load(address: str, world: World, *, fresh: bool = False) -> AsyncIterator[Load]:
+    """Keep six callers going through the block."""
+    async with Client(address) as client:
+        going = Load()
+        callers = [
+            asyncio.create_task(going.call(client, world, user, route, fresh=fresh))
+            for user in ("alice", "alice2", "alice3")
+            for route in ("graph", "graph-clerk")
+        ]
+        await going.reach(50)
+        yield going
+        going.stop = True
+        await asyncio.gather(*callers)
+
+
+async def test_key_rollover_under_load(world: World, serve: Serve) -> None:
+    """Entra signs with a new key from one moment to the next: nobody notices."""
+    serve()
+    async with load(f"unix:{world.folder}/authz.sock", world, fresh=True) as going:
+        world.emulator.roll_signing_key()
+        await going.reach(200)
+
+    assert [] == going.failures
+    assert 0 == going.outcomes["wrong"]
+
+
+async def test_secret_rotation_under_load(world: World, serve: Serve) -> None:
+    """The secret is replaced at Entra and in the file while tokens of new users are needed."""
+    serve()
+    async with load(f"unix:{world.folder}/authz.sock", world, fresh=True) as going:
+        directory = world.emulator.directory
+        blueprint = directory.application(world.tenant_id, world.blueprint["client_id"])
+        assert blueprint is not None
+        directory.add_secret(blueprint, Secret("rotated secret"))
+        world.secret_file.write_text("rotated secret")
+        await going.reach(100)
+        directory.update_application(
+            world.tenant_id, blueprint.client_id, secrets=(Secret("rotated secret"),)
+        )
+        # Signing keys that Entra withdrew end T1 as well, so the new secret is really needed.
+        world.emulator.roll_signing_key(withdraw_old=True)
+        world.emulator.calls.reset()
+        await going.reach(100)
+
+    assert world.emulator.calls.snapshot()["t1"] >= 1
+    assert 0 == going.outcomes["wrong"]
+    # A token that was minted just before the withdrawal is rightly refused; nothing else is.
+    assert set(going.failures) <= {"invalid_token"}
+
+
+async def test_sigterm_under_load_loses_no_request(world: World, serve: Serve) -> None:
+    """Two instances: the one that is told to stop answers all it was asked, and clients move on."""
+    first = serve(listen=TCP)
+    second = serve(listen=TCP)
+    addresses = [process.event("serving")["grpc"] for process in (first, second)]
+    target = "ipv4:" + ",".join(addresses)
+    async with load(target, world) as going:
+        first.signal(signal.SIGTERM)
+        await going.reach(500)
+
+    assert 0 == first.wait()
+    assert [] == going.failures
+    assert 0 == going.outcomes["wrong"]
+    assert "Traceback" not in first.log()
+
+
+async def test_sigterm_lets_a_slow_exchange_end(world: World, serve: Serve) -> None:
+    """A Check that waits for Entra when the stop comes still gets its token."""
+    from authz.emulator import Fault  # noqa: PLC0415
+
+    process = serve()
+    world.emulator.faults.add(Fault("latency", seconds=1.0))
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        waiting = asyncio.create_task(client.check("egress", "autonomous"))
+        await until(lambda: world.emulator.calls.snapshot()["t1"] == 1)
+        process.signal(signal.SIGTERM)
+        answer = await waiting
+
+    assert authorization(answer)["appid"] == world.agent["client_id"]
+    assert 0 == process.wait()
+
+
+async def test_configuration_reload_under_load(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """A new version is applied whole, a bad one refused loudly, and no request notices."""
+    process = serve(reload_interval="100ms")
+    async with load(f"unix:{world.folder}/authz.sock", world) as going:
+        document = world.config(reload_interval="100ms")
+        document["egress"]["added"] = document["egress"]["autonomous"]
+        write(document)
+        await asyncio.to_thread(process.event, "configuration applied")
+        async with Client(f"unix:{world.folder}/authz.sock") as client:
+            added = await client.check("egress", "added")
+            broken = world.config()
+            broken["egress"]["graph"]["agent"] = "nobody"
+            write(broken)
+            await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+            still = await client.check("egress", "added")
+        await going.reach(100)
+
+    assert (
+        authorization(added)["appid"] == authorization(still)["appid"] == world.agent["client_id"]
+    )
+    assert [] == going.failures
+    assert 'authz_config_reloads_total{outcome="refused"} 1.0' in process.admin("/metrics").text
+    assert "egress.graph.agent" in process.admin("/status").json()["configuration"]["refused"]
+
+
+async def test_removed_route_is_denied_after_reload(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """What is no longer configured is no longer granted, warm cache or not."""
+    process = serve(reload_interval="0s")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        before = await client.check("egress", "autonomous")
+        document = world.config(reload_interval="0s")
+        del document["egress"]["autonomous"]
+        write(document)
+        process.signal(signal.SIGHUP)
+        await asyncio.to_thread(process.event, "configuration applied")
+        after = await client.check("egress", "autonomous")
+
+    assert authorization(before)["appid"] == world.agent["client_id"]
+    assert problem(after)["reason"] == "unknown_route"
+
+
+@pytest.mark.parametrize("kill", [False, True])
+async def test_workers_share_a_port_and_are_replaced(
+    world: World, serve: Serve, kill: bool
+) -> None:
+    """Two workers on one port: metrics add up, a killed one is replaced, SIGTERM ends all."""
+    process = serve(listen={**TCP, "workers": 2})
+    address = process.event("supervising")["grpc"]
+    for _ in range(8):
+        async with Client(address) as client:
+            assert authorization(await client.check("egress", "autonomous"))
+    workers = process.admin("/status").json()["workers"]
+    counted = 'authz_checks_total{decision="allow",direction="egress",reason="none",route="autonomous"} 8.0'
+    assert counted in process.admin("/metrics").text
+    assert 2 == len({worker["pid"] for worker in workers.values()})
+    if kill:
+        import os  # noqa: PLC0415
+
+        os.kill(workers["0"]["pid"], signal.SIGKILL)
+        await asyncio.to_thread(process.event, "worker ended")
+        await asyncio.to_thread(process.wait_ready)
+        async with Client(address) as client:
+            assert authorization(await client.check("egress", "autonomous"))
+    process.signal(signal.SIGTERM)
+
+    assert 0 == process.wait()
