@@ -28,7 +28,10 @@ demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the 
 
 test: $(STAMP) ## run every test that needs nothing but this checkout
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m "not system" --numprocesses auto
+
+test-system: $(STAMP) ## run the tests that need packages of the operating system
+	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
 
 check: lint types layers protos-check test ## everything CI checks: lint, types, layering, generated files, tests
 

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry
 
 from authz import __version__
 from authz.admin.server import AdminServer
@@ -29,6 +28,7 @@ from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
+from authz.observe.registry import Registry, own_registry
 
 HOUSEKEEPING: Final = 1.0
 """Seconds between looks at readiness, and between updates of the gauges."""
@@ -72,7 +72,7 @@ class App:
         self._loaded = load(config_file, environ)
         config = self._loaded.config
         _configure_logging(config)
-        self._registry = CollectorRegistry()
+        self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
         self._decisions = DecisionLog(config.log.decisions)
         self._engine = Engine(
@@ -176,7 +176,7 @@ class App:
             self._hurry.set()
         self._stopping.set()
 
-    def _measured(self) -> CollectorRegistry:
+    def _measured(self) -> Registry:
         self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
         return self._registry
 

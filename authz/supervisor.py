@@ -17,17 +17,16 @@ from typing import Any, Final
 
 import structlog
 import uvloop
-from prometheus_client import CollectorRegistry, multiprocess
 
 from authz import __version__
 from authz.admin.server import AdminServer
 from authz.config import Config, load
 from authz.envoy.server import ListenError
 from authz.observe.logging import configure_logging
+from authz.observe.registry import FOLDER_VARIABLE, forget_worker, gathered_registry
 
 SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
 """`ADDRESS FD`: tells a process that it is a worker, where to listen and where to report."""
-METRICS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 FIRST_RESTART_DELAY: Final = 0.5
 LONGEST_RESTART_DELAY: Final = 30.0
 KILL_GRACE: Final = 15.0
@@ -71,7 +70,7 @@ class Supervisor:
         if listen.admin is not None:
             admin = AdminServer(
                 listen.admin,
-                registry=self._registry,
+                registry=lambda: gathered_registry(self._metrics_folder),
                 readiness=self._missing,
                 status=self._status,
             )
@@ -124,7 +123,7 @@ class Supervisor:
             env={
                 **self._environ,
                 SEAT_VARIABLE: f"{address} {writing}",
-                METRICS_VARIABLE: str(self._metrics_folder),
+                FOLDER_VARIABLE: str(self._metrics_folder),
             },
         )
         os.close(writing)
@@ -136,9 +135,7 @@ class Supervisor:
             return await process.wait()
         finally:
             del self._processes[seat]
-            multiprocess.mark_process_dead(  # type: ignore[no-untyped-call]
-                process.pid, str(self._metrics_folder)
-            )
+            forget_worker(process.pid, self._metrics_folder)
 
     async def _listen_to(self, seat: int, reading: int) -> None:
         """Note a worker's readiness until it closes its end."""
@@ -155,13 +152,6 @@ class Supervisor:
         for process in list(self._processes.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
-
-    def _registry(self) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(  # type: ignore[no-untyped-call]
-            registry, str(self._metrics_folder)
-        )
-        return registry
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():

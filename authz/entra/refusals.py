@@ -5,8 +5,10 @@ So the table only refines what the OAuth `error` says already; an unknown number
 Numbers and meanings: Entra page "reference-error-codes".
 """
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.core.errors import (
@@ -19,88 +21,102 @@ from authz.core.errors import (
     InteractionRequired,
 )
 
-MEANINGS: Final[dict[int, type[EntraError]]] = {
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an AADSTS number says.
+
+    Attributes:
+        kind: The error that it becomes.
+        words: The cause, for the log and for docs/errors.md.
+    """
+
+    kind: type[EntraError]
+    words: str
+
+
+MEANINGS: Final[dict[int, Meaning]] = {
     # The user must do something, or somebody must consent.
-    65001: ConsentRequired,  # nobody consented
-    650051: ConsentRequired,  # partly consented
-    65004: ConsentRequired,  # the user declined
-    50105: ConsentRequired,  # the user is not assigned to the application
-    82007: ConsentRequired,  # the agent chain lacks consent
-    82014: ConsentRequired,  # an agent identity cannot be consented interactively
-    50072: InteractionRequired,  # MFA enrolment
-    50074: InteractionRequired,  # strong authentication
-    50076: InteractionRequired,  # MFA
-    50079: InteractionRequired,  # MFA enrolment
-    50097: InteractionRequired,  # device authentication
-    50158: InteractionRequired,  # an external challenge
-    50173: InteractionRequired,  # grant revoked: a fresh sign-in
-    53000: InteractionRequired,  # the device is not compliant
-    53003: InteractionRequired,  # blocked by Conditional Access
-    530032: InteractionRequired,  # blocked by a security policy
-    530035: InteractionRequired,  # blocked by security defaults
-    70043: InteractionRequired,  # sign-in frequency
+    65001: Meaning(ConsentRequired, "nobody consented"),
+    650051: Meaning(ConsentRequired, "partly consented"),
+    65004: Meaning(ConsentRequired, "the user declined"),
+    50105: Meaning(ConsentRequired, "the user is not assigned to the application"),
+    82007: Meaning(ConsentRequired, "the agent chain lacks consent"),
+    82014: Meaning(ConsentRequired, "an agent identity cannot be consented interactively"),
+    50072: Meaning(InteractionRequired, "MFA enrolment"),
+    50074: Meaning(InteractionRequired, "strong authentication"),
+    50076: Meaning(InteractionRequired, "MFA"),
+    50079: Meaning(InteractionRequired, "MFA enrolment"),
+    50097: Meaning(InteractionRequired, "device authentication"),
+    50158: Meaning(InteractionRequired, "an external challenge"),
+    50173: Meaning(InteractionRequired, "grant revoked: a fresh sign-in"),
+    53000: Meaning(InteractionRequired, "the device is not compliant"),
+    53003: Meaning(InteractionRequired, "blocked by Conditional Access"),
+    530032: Meaning(InteractionRequired, "blocked by a security policy"),
+    530035: Meaning(InteractionRequired, "blocked by security defaults"),
+    70043: Meaning(InteractionRequired, "sign-in frequency"),
     # The user's token is no good as an assertion.
-    50013: ExchangeRejected,  # wrong audience, issuer or format
-    500131: ExchangeRejected,  # wrong audience
-    500133: ExchangeRejected,  # outside its time range
-    50027: ExchangeRejected,  # malformed
-    50034: ExchangeRejected,  # the user is not in the directory
-    51004: ExchangeRejected,  # the user is not in the directory
-    50057: ExchangeRejected,  # the user is disabled
-    240002: ExchangeRejected,  # an id token
+    50013: Meaning(ExchangeRejected, "wrong audience, issuer or format"),
+    500131: Meaning(ExchangeRejected, "wrong audience"),
+    500133: Meaning(ExchangeRejected, "outside its time range"),
+    50027: Meaning(ExchangeRejected, "malformed"),
+    50034: Meaning(ExchangeRejected, "the user is not in the directory"),
+    51004: Meaning(ExchangeRejected, "the user is not in the directory"),
+    50057: Meaning(ExchangeRejected, "the user is disabled"),
+    240002: Meaning(ExchangeRejected, "an id token"),
     # Our registration, credential, scope or permissions are wrong.
-    50000: ExchangeMisconfigured,  # a user principal name where an object id belongs
-    50001: ExchangeMisconfigured,  # resource disabled
-    50012: ExchangeMisconfigured,  # certificate chain or thumbprint
-    50048: ExchangeMisconfigured,  # assertion: subject is not issuer
-    500011: ExchangeMisconfigured,  # resource unknown in the tenant
-    650057: ExchangeMisconfigured,  # resource not among the requested permissions
-    70001: ExchangeMisconfigured,  # application disabled
-    70003: ExchangeMisconfigured,  # grant type
-    70011: ExchangeMisconfigured,  # scope
-    70021: ExchangeMisconfigured,  # no matching federated credential (yet)
-    700016: ExchangeMisconfigured,  # application unknown in the tenant
-    700022: ExchangeMisconfigured,  # several resources in one scope
-    700023: ExchangeMisconfigured,  # no resource in the scope
-    700024: ExchangeMisconfigured,  # client assertion outside its time range
-    700025: ExchangeMisconfigured,  # public client with a credential
-    700027: ExchangeMisconfigured,  # client assertion signature or key
-    700030: ExchangeMisconfigured,  # certificate subject
-    700211: ExchangeMisconfigured,  # no federated credential for the issuer
-    700213: ExchangeMisconfigured,  # no federated credential for the subject
-    700214: ExchangeMisconfigured,  # federated credential audience
-    700223: ExchangeMisconfigured,  # federation chain
-    700229: ExchangeMisconfigured,  # the assertion is not app-only
-    700231: ExchangeMisconfigured,  # federation chain
-    7000112: ExchangeMisconfigured,  # application disabled
-    7000114: ExchangeMisconfigured,  # on-behalf-of not allowed
-    7000214: ExchangeMisconfigured,  # certificate revoked
-    7000215: ExchangeMisconfigured,  # wrong secret (or not replicated yet)
-    7000218: ExchangeMisconfigured,  # no credential
-    7000222: ExchangeMisconfigured,  # secret expired
-    7000272: ExchangeMisconfigured,  # key of the federated token unknown
-    7000274: ExchangeMisconfigured,  # client assertion key
-    7000277: ExchangeMisconfigured,  # certificate revoked
-    7002137: ExchangeMisconfigured,  # no federated credential for the subject
-    82001: ExchangeMisconfigured,  # a blueprint may not have this app token
-    82002: ExchangeMisconfigured,  # a blueprint may not act on behalf of
-    900144: ExchangeMisconfigured,  # a parameter is missing
-    900382: ExchangeMisconfigured,  # across clouds
-    90002: ExchangeMisconfigured,  # tenant unknown
-    9001023: ExchangeMisconfigured,  # grant not supported on this endpoint
-    9002313: ExchangeMisconfigured,  # malformed request
-    90014: ExchangeMisconfigured,  # a field is missing
-    901002: ExchangeMisconfigured,  # v1 resource parameter
-    1000502: ExchangeMisconfigured,  # certificate outside its validity
-    1002012: ExchangeMisconfigured,  # scope must end in /.default
+    50000: Meaning(ExchangeMisconfigured, "a user principal name where an object id belongs"),
+    50001: Meaning(ExchangeMisconfigured, "resource disabled"),
+    50012: Meaning(ExchangeMisconfigured, "certificate chain or thumbprint"),
+    50048: Meaning(ExchangeMisconfigured, "assertion: subject is not issuer"),
+    500011: Meaning(ExchangeMisconfigured, "resource unknown in the tenant"),
+    650057: Meaning(ExchangeMisconfigured, "resource not among the requested permissions"),
+    70001: Meaning(ExchangeMisconfigured, "application disabled"),
+    70003: Meaning(ExchangeMisconfigured, "grant type"),
+    70011: Meaning(ExchangeMisconfigured, "scope"),
+    70021: Meaning(ExchangeMisconfigured, "no matching federated credential (yet)"),
+    700016: Meaning(ExchangeMisconfigured, "application unknown in the tenant"),
+    700022: Meaning(ExchangeMisconfigured, "several resources in one scope"),
+    700023: Meaning(ExchangeMisconfigured, "no resource in the scope"),
+    700024: Meaning(ExchangeMisconfigured, "client assertion outside its time range"),
+    700025: Meaning(ExchangeMisconfigured, "public client with a credential"),
+    700027: Meaning(ExchangeMisconfigured, "client assertion signature or key"),
+    700030: Meaning(ExchangeMisconfigured, "certificate subject"),
+    700211: Meaning(ExchangeMisconfigured, "no federated credential for the issuer"),
+    700213: Meaning(ExchangeMisconfigured, "no federated credential for the subject"),
+    700214: Meaning(ExchangeMisconfigured, "federated credential audience"),
+    700223: Meaning(ExchangeMisconfigured, "federation chain"),
+    700229: Meaning(ExchangeMisconfigured, "the assertion is not app-only"),
+    700231: Meaning(ExchangeMisconfigured, "federation chain"),
+    7000112: Meaning(ExchangeMisconfigured, "application disabled"),
+    7000114: Meaning(ExchangeMisconfigured, "on-behalf-of not allowed"),
+    7000214: Meaning(ExchangeMisconfigured, "certificate revoked"),
+    7000215: Meaning(ExchangeMisconfigured, "wrong secret (or not replicated yet)"),
+    7000218: Meaning(ExchangeMisconfigured, "no credential"),
+    7000222: Meaning(ExchangeMisconfigured, "secret expired"),
+    7000272: Meaning(ExchangeMisconfigured, "key of the federated token unknown"),
+    7000274: Meaning(ExchangeMisconfigured, "client assertion key"),
+    7000277: Meaning(ExchangeMisconfigured, "certificate revoked"),
+    7002137: Meaning(ExchangeMisconfigured, "no federated credential for the subject"),
+    82001: Meaning(ExchangeMisconfigured, "a blueprint may not have this app token"),
+    82002: Meaning(ExchangeMisconfigured, "a blueprint may not act on behalf of"),
+    900144: Meaning(ExchangeMisconfigured, "a parameter is missing"),
+    900382: Meaning(ExchangeMisconfigured, "across clouds"),
+    90002: Meaning(ExchangeMisconfigured, "tenant unknown"),
+    9001023: Meaning(ExchangeMisconfigured, "grant not supported on this endpoint"),
+    9002313: Meaning(ExchangeMisconfigured, "malformed request"),
+    90014: Meaning(ExchangeMisconfigured, "a field is missing"),
+    901002: Meaning(ExchangeMisconfigured, "v1 resource parameter"),
+    1000502: Meaning(ExchangeMisconfigured, "certificate outside its validity"),
+    1002012: Meaning(ExchangeMisconfigured, "scope must end in /.default"),
     # Entra itself.
-    50196: ExchangeThrottled,  # the same request too often
-    90055: ExchangeThrottled,  # tenant throttled
-    90006: ExchangeUnavailable,
-    90012: ExchangeUnavailable,
-    90024: ExchangeUnavailable,
-    90033: ExchangeUnavailable,
-    50033: ExchangeUnavailable,
+    50196: Meaning(ExchangeThrottled, "the same request too often"),
+    90055: Meaning(ExchangeThrottled, "tenant throttled"),
+    90006: Meaning(ExchangeUnavailable, "transient fault at Entra"),
+    90012: Meaning(ExchangeUnavailable, "transient fault at Entra"),
+    90024: Meaning(ExchangeUnavailable, "transient fault at Entra"),
+    90033: Meaning(ExchangeUnavailable, "transient fault at Entra"),
+    50033: Meaning(ExchangeUnavailable, "transient fault at Entra"),
 }
 """Every number that we tell apart; also the closed set of the metric label `code`."""
 
@@ -143,19 +159,21 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
     """
     code = first_code(answer)
     oauth_error = answer.get("error")
-    kind = MEANINGS.get(code or 0)
-    if kind is None:
+    meaning = MEANINGS.get(code or 0)
+    if meaning is not None:
+        kind = meaning.kind
+    elif answer.get("suberror") == "consent_required":
+        kind = ConsentRequired
+    else:
         kind = _BY_OAUTH_ERROR.get(str(oauth_error), ExchangeUnavailable)
-        if answer.get("suberror") == "consent_required":
-            kind = ConsentRequired
     if kind in (ExchangeRejected, InteractionRequired) and not user_is_asked:
         kind = ExchangeMisconfigured
-    claims = answer.get("claims")
-    detail = f"AADSTS{code}" if code else "no AADSTS number"
+    number = f"AADSTS{code}" if code else "no AADSTS number"
+    words = f" ({meaning.words})" if meaning is not None else ""
     return kind(
-        f"{_word(oauth_error)} {detail} correlation_id={_word(answer.get('correlation_id'))}",
+        f"{_word(oauth_error)} {number}{words} correlation_id={_word(answer.get('correlation_id'))}",
         code=code,
-        claims=claims if isinstance(claims, str) and claims else None,
+        claims=_challenge(answer.get("claims")),
     )
 
 
@@ -169,6 +187,15 @@ def first_code(answer: Mapping[str, Any]) -> int | None:
         digits = description[len("AADSTS") :].partition(":")[0]
         return int(digits) if digits.isascii() and digits.isdigit() else None
     return None
+
+
+def _challenge(value: object) -> str | None:
+    """Keep a claims challenge that is a JSON object, in ASCII: it goes into a header."""
+    try:
+        challenge = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return json.dumps(challenge, separators=(",", ":")) if isinstance(challenge, dict) else None
 
 
 def _word(value: object) -> str:

@@ -5,6 +5,8 @@ What it serves is handed in. Health follows readiness by `set_serving`.
 
 import contextlib
 import os
+import shutil
+import ssl
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import Final
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+_log = structlog.get_logger(__name__)
 MAX_CHECK_BYTES: Final = 1024 * 1024
 """Largest CheckRequest accepted. Headers only: Envoy limits them to 60 KiB by default."""
 
@@ -136,8 +140,6 @@ class GrpcServer:
 
     def _give_away(self, path: Path) -> None:
         if self._settings.socket_group is not None:
-            import shutil  # noqa: PLC0415 - only here, and only with a group
-
             try:
                 shutil.chown(path, group=self._settings.socket_group)
             except (LookupError, OSError) as error:
@@ -158,29 +160,65 @@ def _make_room(path: Path) -> None:
         raise ListenError(f"cannot listen on unix:{path}: {error}") from error
 
 
+class _Certificate:
+    """The server's certificate, read again for each new connection."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._contents = self._read()
+        self._refused: tuple[bytes, ...] | None = None
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        """Return what the files hold now, or the last version that could be used."""
+        try:
+            contents = self._read()
+            if contents not in (self._contents, self._refused):
+                _check(self._files)
+                self._contents, self._refused = contents, None
+                _log.info("certificate renewed", file=str(self._files.certificate_file))
+        except OSError as error:  # ssl.SSLError is one
+            self._refuse(error)
+        certificate, key, authorities = self._contents
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], root_certificates=authorities or None
+        )
+
+    def _refuse(self, error: OSError) -> None:
+        with contextlib.suppress(OSError):
+            self._refused = self._read()
+        _log.error(
+            "certificate not usable, the old one goes on",
+            file=str(self._files.certificate_file),
+            cause=str(error),
+        )
+
+    def _read(self) -> tuple[bytes, bytes, bytes]:
+        files = self._files
+        return (
+            files.certificate_file.read_bytes(),
+            files.key_file.read_bytes(),
+            files.client_ca_file.read_bytes() if files.client_ca_file is not None else b"",
+        )
+
+
+def _check(files: TlsFiles) -> None:
+    """Raise ssl.SSLError where certificate, key or authorities do not parse or do not fit."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate_file, files.key_file)
+    if files.client_ca_file is not None:
+        context.load_verify_locations(files.client_ca_file)
+
+
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     try:
-        first = _certificate_configuration(files)
+        _check(files)
+        certificate = _Certificate(files)
     except OSError as error:
-        raise ListenError(f"cannot read the certificate: {error}") from error
-    last = [first]
-
-    def fetch() -> grpc.ServerCertificateConfiguration:
-        # Called for each handshake: a renewed certificate serves from the next connection on. While
-        # it is being replaced, key and certificate may not fit; the old pair goes on.
-        with contextlib.suppress(OSError):
-            last[0] = _certificate_configuration(files)
-        return last[0]
-
+        raise ListenError(f"cannot use the certificate of listen.tls: {error}") from error
     return grpc.dynamic_ssl_server_credentials(
-        first, fetch, require_client_authentication=files.client_ca_file is not None
-    )
-
-
-def _certificate_configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    return grpc.ssl_server_certificate_configuration(
-        [(files.key_file.read_bytes(), files.certificate_file.read_bytes())],
-        root_certificates=files.client_ca_file.read_bytes() if files.client_ca_file else None,
+        certificate.configuration(),
+        certificate.configuration,
+        require_client_authentication=files.client_ca_file is not None,
     )
 
 

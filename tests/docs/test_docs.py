@@ -1,0 +1,80 @@
+"""The documentation says what the code does: maps, tables and links are compared with it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from authz.core.errors import Reason
+from authz.entra.refusals import MEANINGS
+from authz.envoy.problem import FACES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_reason_has_a_heading_and_its_status() -> None:
+    """docs/errors.md names each Reason, in the order of the code, with its HTTP status."""
+    page = (ROOT / "docs/errors.md").read_text()
+    headings = re.findall(r"^## (\w+)$\n\nHTTP (\d+)", page, re.MULTILINE)
+
+    assert [(reason.value, str(FACES[reason].http_status)) for reason in Reason] == headings
+
+
+def test_every_aadsts_number_is_in_the_table() -> None:
+    """The table of numbers in docs/errors.md is the table in the code."""
+    page = (ROOT / "docs/errors.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", page, re.MULTILINE)
+
+    assert [
+        (str(number), meaning.kind.reason.value, meaning.words)
+        for number, meaning in sorted(MEANINGS.items())
+    ] == rows
+
+
+def test_the_map_of_modules_is_complete() -> None:
+    """docs/architecture.md names exactly the modules and packages that exist."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"^\| `(authz/\w+(?:\.py|/))` \|", page, re.MULTILINE))
+    package = ROOT / "authz"
+    there = {
+        f"authz/{path.name}" + ("/" if path.is_dir() else "")
+        for path in package.iterdir()
+        if path.name not in ("__init__.py", "__main__.py", "__pycache__")
+    }
+
+    assert there == named
+
+
+def test_every_metric_is_documented() -> None:
+    """docs/operations.md names each metric that the code registers, and no other."""
+    code = (ROOT / "authz/observe/metrics.py").read_text()
+    page = (ROOT / "docs/operations.md").read_text()
+    counters = re.findall(r'Counter\(\s*"(authz_\w+)"', code)
+    others = re.findall(r'(?:Gauge|Histogram)\(\s*"(authz_\w+)"', code)
+    documented = re.findall(r"^\| `(authz_\w+)` \|", page, re.MULTILINE)
+
+    assert {*(f"{name}_total" for name in counters), *others} == set(documented)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative links, and paths of tests and modules named in tables, exist."""
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text) if "://" not in link]
+    paths = re.findall(r"`((?:tests|docs|envoy|kubernetes|authz|protos)/[\w./-]+)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [path for path in paths if not (ROOT / path).exists()]
+
+    assert [] == missing
+
+
+def test_the_laws_name_a_test_each() -> None:
+    """docs/security.md has the ten laws, each with tests that exist."""
+    page = (ROOT / "docs/security.md").read_text()
+    laws = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", page, re.MULTILINE)
+
+    assert [str(number) for number in range(1, 11)] == [number for number, _ in laws]
+    for _, tests in laws:
+        for path in re.findall(r"`([^`]+)`", tests):
+            assert (ROOT / path).exists(), path

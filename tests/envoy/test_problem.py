@@ -1,0 +1,72 @@
+"""How a denial looks: statuses, challenges, bodies; and that none of it can be injected into."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.decision import Deny
+from authz.core.errors import Reason
+from authz.envoy.problem import FACES, OK, describe
+
+
+def test_every_reason_has_a_face() -> None:
+    """The table has no gap, and no face says OK."""
+    assert set(Reason) == set(FACES)
+    assert all(face.rpc_code != OK and face.http_status >= 400 for face in FACES.values())
+
+
+def header(denial: Deny, name: str) -> str | None:
+    """A header of the rendered denial."""
+    return dict(describe(denial).headers).get(name)
+
+
+def test_missing_token_is_a_bare_challenge() -> None:
+    """RFC 6750 section 3.1: no error code when there was no authentication."""
+    assert 'Bearer realm="authz"' == header(Deny(Reason.MISSING_TOKEN), "www-authenticate")
+
+
+def test_insufficient_scope_names_the_scopes() -> None:
+    """RFC 6750 section 3: `scope` of the challenge, and `accepted` of the body."""
+    denial = Deny(Reason.INSUFFICIENT_SCOPE, accepted=("a.read", "b.write"))
+
+    challenge = header(denial, "www-authenticate") or ""
+
+    assert 'error="insufficient_scope"' in challenge
+    assert 'scope="a.read b.write"' in challenge
+    assert ["a.read", "b.write"] == json.loads(describe(denial).body)["accepted"]
+
+
+def test_claims_challenge_is_passed_on() -> None:
+    """The Entra page "claims-challenge": `insufficient_claims` with the JSON in base64."""
+    claims = '{"access_token":{"capolids":{"essential":true,"values":["x"]}}}'
+    denial = Deny(Reason.INTERACTION_REQUIRED, claims=claims)
+
+    challenge = header(denial, "www-authenticate") or ""
+
+    assert 'error="insufficient_claims"' in challenge
+    assert claims == base64.b64decode(challenge.partition('claims="')[2].strip('"')).decode()
+    assert claims == json.loads(describe(denial).body)["claims"]
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.1, "1"), (1, "1"), (1.2, "2"), (17, "17")])
+def test_retry_after_is_whole_seconds(seconds: float, said: str) -> None:
+    """RFC 9110 section 10.2.3 knows no fractions; rounding down would be too soon."""
+    assert said == header(Deny(Reason.EXCHANGE_UNAVAILABLE, retry_after=seconds), "retry-after")
+
+
+@given(
+    st.sampled_from(list(Reason)), st.text(), st.lists(st.text(), max_size=3), st.none() | st.text()
+)
+def test_no_header_can_be_injected(
+    reason: Reason, request_id: str, accepted: list[str], claims: str | None
+) -> None:
+    """Whatever is passed on, header values stay visible ASCII and the body stays JSON."""
+    problem = describe(Deny(reason, 1.0, tuple(accepted), claims), request_id=request_id)
+
+    for _, value in problem.headers:
+        assert value.isascii()
+        assert value.isprintable()
+    assert reason.value == json.loads(problem.body)["reason"]
