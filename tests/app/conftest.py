@@ -35,7 +35,7 @@ def serve(write: Callable[..., Path]) -> Iterator[Callable[..., Process]]:
 
     yield start
     for process in running:
-        process.stop()
+        process.close()
 
 
 class _NoAliases(yaml.SafeDumper):

@@ -261,6 +261,10 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End it, and forget its log."""
         self.stop()
         self._log.close()
 
