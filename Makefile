@@ -55,6 +55,9 @@ protos: $(STAMP) ## regenerate authz/_pb from protos/
 protos-check: $(STAMP) ## fail when authz/_pb differs from what protos/ generates
 	@$(BIN)/python protos/generate.py --check
 
+docs: $(STAMP) ## regenerate docs/configuration.md and docs/authz.schema.json from the model
+	@$(BIN)/python -m authz.config.schema docs/
+
 lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --output-file requirements/dev.txt
 	@$(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --constraint requirements/dev.txt --output-file requirements/runtime.txt

@@ -19,7 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.admin.server import AdminServer
-from authz.config import Config, ConfigError, load
+from authz.config import Config, ConfigError, ConfigSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
 from authz.envoy.ext_authz import ExtAuthz
@@ -66,10 +66,10 @@ class App:
         *,
         seat: WorkerSeat | None = None,
     ) -> None:
-        self._config_file = config_file
-        self._environ = environ
         self._seat = seat
-        self._loaded = load(config_file, environ)
+        self._source = ConfigSource.find(config_file, environ)
+        self._loaded = self._source.load()
+        self._met = self._loaded.digest
         config = self._loaded.config
         _configure_logging(config)
         self._registry = own_registry()
@@ -194,7 +194,7 @@ class App:
             "version": __version__,
             "configuration": {
                 "digest": self._loaded.digest,
-                "source": str(self._config_file or "environment"),
+                "source": str(self._source.path or "environment"),
                 "refused": self._refused,
                 "inbound": sorted(config.inbound),
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
@@ -234,14 +234,17 @@ class App:
     async def _reload(self) -> None:
         """Apply a new version of the configuration; refuse a bad one, loudly, and keep the old one."""
         try:
-            loaded = await asyncio.to_thread(load, self._config_file, self._environ)
+            digest = await asyncio.to_thread(self._source.digest)
+            if digest == self._met:
+                return
+            loaded = await asyncio.to_thread(self._source.load)
         except ConfigError as error:
             if str(error) != self._refused:
                 self._refused = str(error)
                 self._metrics.reloaded(applied=False)
                 _log.error("configuration refused, the old one goes on", faults=self._refused)
             return
-        self._refused = None
+        self._refused, self._met = None, loaded.digest
         if loaded.digest == self._loaded.digest:
             return
         for key in _needing_restart(self._loaded.config, loaded.config):

@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,6 +18,7 @@ FAULTY = 2
 """Exit status for a configuration with faults."""
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False, exists=False)
 _config_option = click.option(
     "--config",
     "config_file",
@@ -72,6 +74,86 @@ def check_config(file: Path | None, config_file: Path | None) -> None:
         f"the configuration is valid: {len(config.inbound)} inbound and {len(config.egress)} "
         f"egress routes, {len(config.agents)} agents, {len(config.blueprints)} blueprints"
     )
+
+
+@main.command()
+@_config_option
+@click.option("--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080]")
+@click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
+@click.option("--egress", help="Where the agent sends its calls. [default: 127.0.0.1:15001]")
+@click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
+@click.option("--inbound-route", help="Inbound route, where the configuration has several.")
+@click.option(
+    "--health-path", "health_paths", multiple=True, help="Path that needs no token; repeatable."
+)
+@click.option("--authz-address", help="host:port or unix:PATH. [default: what listen.grpc says]")
+@click.option("--authz-timeout", type=float, help="Seconds to wait for a decision. [default: 5]")
+@click.option("--authz-ca", type=_FILE, help="Authorities of the service's certificate, PEM.")
+@click.option("--authz-name", help="DNS name in the service's certificate.")
+@click.option("--authz-certificate", type=_FILE, help="Envoy's certificate towards the service.")
+@click.option("--authz-key", type=_FILE, help="Its private key.")
+@click.option(
+    "--upstream-ca",
+    type=_FILE,
+    help="Authorities trusted for destinations. [default: the system's]",
+)
+def envoy(config_file: Path | None, **options: Any) -> None:
+    """Print an Envoy configuration for this service's configuration."""
+    try:
+        from authz.envoy.bootstrap import render  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is missing: install authz[render] to render Envoy's configuration"
+        ) from error
+    from authz.envoy.sidecar import RenderError  # noqa: PLC0415
+
+    try:
+        config = load(config_file, dict(os.environ)).config
+        click.echo(render(config, _sidecar_settings(options)), nl=False)
+    except ConfigError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
+    except RenderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _sidecar_settings(options: dict[str, Any]) -> Any:
+    from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings  # noqa: PLC0415
+
+    ca_file, name = options["authz_ca"], options["authz_name"]
+    if (ca_file is None) != (name is None):
+        raise RenderError("--authz-ca and --authz-name go together")
+    tls = None
+    if ca_file is not None:
+        tls = AuthzTls(ca_file, name, options["authz_certificate"], options["authz_key"])
+    given = {
+        "inbound_address": options["inbound"],
+        "app_address": options["app"],
+        "egress_address": options["egress"],
+        "admin_address": options["admin"],
+        "inbound_route": options["inbound_route"],
+        "health_paths": options["health_paths"] or None,
+        "authz_address": options["authz_address"],
+        "authz_timeout": options["authz_timeout"],
+        "authz_tls": tls,
+        "upstream_ca_file": options["upstream_ca"],
+    }
+    return SidecarSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome for machines.")
+@click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
+def demo(*, as_json: bool, keep: bool) -> None:
+    """Take the two-minute tour: real Envoy, an unmodified agent, the local Entra."""
+    try:
+        from authz.demo.command import run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is missing: install authz[demo], or run `make demo` in a checkout"
+        ) from error
+
+    sys.exit(run(as_json=as_json, keep=keep))
 
 
 @main.command()

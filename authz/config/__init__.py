@@ -1,0 +1,32 @@
+"""Configuration: YAML or environment in, frozen and checked `Config` out, policy from that.
+
+Nothing here opens a connection or reads a secret; secrets are references until `authz.entra` needs them.
+"""
+
+from authz.config.faults import ConfigError, Fault, Notice
+from authz.config.model import Config
+from authz.config.policy import (
+    IssuerSettings,
+    agent_identities,
+    compile_policy,
+    credentials,
+    exchange_resource,
+    issuers,
+)
+from authz.config.source import ConfigSource, Loaded, load
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConfigSource",
+    "Fault",
+    "IssuerSettings",
+    "Loaded",
+    "Notice",
+    "agent_identities",
+    "compile_policy",
+    "credentials",
+    "exchange_resource",
+    "issuers",
+    "load",
+]

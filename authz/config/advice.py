@@ -1,0 +1,70 @@
+"""Notices about a configuration that is valid but may not be what its operator wants."""
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Final
+
+from authz.config.faults import Notice
+from authz.config.model import Config
+from authz.core.exchange import Flow
+
+_GRAPH: Final = (
+    "https://graph.microsoft.com/",
+    "https://graph.microsoft.us/",
+    "https://dod-graph.microsoft.us/",
+    "https://microsoftgraph.chinacloudapi.cn/",
+    "00000003-0000-0000-c000-000000000000/",
+)
+
+
+def advice(config: Config) -> Iterator[Notice]:
+    """Return what the operator should know."""
+    yield from _about_reach(config)
+    yield from _about_workloads(config)
+    for name, route in config.egress.items():
+        if route.blueprint is None:
+            continue
+        if route.flow is Flow.APP_ON_BEHALF_OF:
+            yield Notice(
+                f"egress.{name}.blueprint",
+                "Entra refuses on-behalf-of by a blueprint itself (AADSTS82002): "
+                "the agent flow is on_behalf_of",
+            )
+        elif not route.scopes[0].lower().startswith(_GRAPH):
+            yield Notice(
+                f"egress.{name}.scopes",
+                "Entra gives a blueprint app tokens for Microsoft Graph only (AADSTS82001)",
+            )
+
+
+def _about_reach(config: Config) -> Iterator[Notice]:
+    listen = config.listen
+    authenticated = listen.tls is not None and listen.tls.client_ca_file is not None
+    if listen.socket_path is None and not authenticated and not _is_loopback(listen.grpc):
+        yield Notice(
+            "listen.grpc",
+            f"whoever reaches {listen.grpc} can ask for tokens: set listen.tls.client_ca_file, or "
+            "let nobody but Envoy reach it",
+        )
+
+
+def _about_workloads(config: Config) -> Iterator[Notice]:
+    bound = {name for name, agent in config.agents.items() if agent.workloads}
+    tls = config.listen.tls
+    shared = tls is not None and tls.client_ca_file is not None
+    if not (shared or bound or any(route.workloads for route in config.egress.values())):
+        return
+    for name, route in config.egress.items():
+        if route.flow is not Flow.NONE and route.agent not in bound and not route.workloads:
+            yield Notice(
+                f"egress.{name}",
+                "every workload that may connect may use this route: it is not restricted by workloads",
+            )
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]").lower()
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

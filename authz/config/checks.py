@@ -1,0 +1,151 @@
+"""Rules that concern several keys, except those of routes, which are in `route_checks`.
+
+Each rule names the key that should change, so that all faults can be reported at once and in place.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from authz.config.clients import Application
+from authz.config.faults import Fault, did_you_mean
+from authz.config.route_checks import check_egress, check_inbound
+from authz.config.values import span
+from authz.core.policy import PeerSource
+
+if TYPE_CHECKING:
+    from authz.config.model import Config
+
+Names = Mapping[str, Collection[str]]
+"""Names of entries by section."""
+
+
+def check(config: "Config", left_out: Names) -> list[Fault]:
+    """Return every fault that concerns more than one key.
+
+    Args:
+        config: Sections that are fine each by itself.
+        left_out: Entries that exist beside those in `config` and have faults of their own. A section
+            that is there without names was left out as a whole.
+    """
+    names = {
+        section: {*getattr(config, section), *left_out.get(section, ())}
+        for section in ("blueprints", "applications", "agents", "inbound", "egress")
+    }
+    return [
+        *_check_presence(names, left_out),
+        *(() if "listen" in left_out else _check_listen(config)),
+        *(() if "listen" in left_out else _check_proof(config)),
+        *(() if {"entra", "limits"} & left_out.keys() else _check_times(config)),
+        *_check_clients(config),
+        *_check_agents(config),
+        *_check_references(config, names, left_out),
+        *check_inbound(config.inbound),
+        *check_egress(config.egress, config.agents),
+    ]
+
+
+def _check_presence(names: Names, left_out: Names) -> Iterator[Fault]:
+    if not any(names[section] or section in left_out for section in ("inbound", "egress")):
+        yield Fault("", "no route is configured: expected inbound or egress routes")
+
+
+def _check_listen(config: "Config") -> Iterator[Fault]:
+    listen = config.listen
+    if listen.socket_path is not None:
+        if listen.tls is not None:
+            yield Fault(
+                "listen.tls", "a Unix socket has no TLS: leave it out, or listen on host:port"
+            )
+        if listen.workers > 1:
+            yield Fault(
+                "listen.workers",
+                f"found {listen.workers} with a Unix socket, which only one process can serve: "
+                "expected 1, or grpc on host:port",
+            )
+        if listen.socket_mode == "0660" and listen.socket_group is None:
+            yield Fault("listen.socket_group", "is missing: socket_mode 0660 admits a group")
+        if listen.socket_mode == "0600" and listen.socket_group is not None:
+            yield Fault("listen.socket_group", "has no effect: set socket_mode to 0660 as well")
+    else:
+        for key in ("socket_mode", "socket_group"):
+            if key in listen.model_fields_set and getattr(listen, key) is not None:
+                yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
+
+
+def _check_times(config: "Config") -> Iterator[Fault]:
+    entra, limits = config.entra, config.limits
+    # Not for the default, which a shorter `timeout` simply cuts off.
+    if "connect_timeout" in entra.model_fields_set and entra.connect_timeout > entra.timeout:
+        yield _too_long("entra.connect_timeout", entra.connect_timeout, "timeout", entra.timeout)
+    if entra.timeout > entra.exchange_timeout:
+        yield _too_long("entra.timeout", entra.timeout, "exchange_timeout", entra.exchange_timeout)
+    if limits.deadline_margin >= limits.check_timeout:
+        yield _too_long(
+            "limits.deadline_margin", limits.deadline_margin, "check_timeout", limits.check_timeout
+        )
+
+
+def _too_long(path: str, found: float, other: str, bound: float) -> Fault:
+    return Fault(path, f"found {span(found)}, more than {other} ({span(bound)}) leaves room for")
+
+
+def _check_clients(config: "Config") -> Iterator[Fault]:
+    seen: dict[tuple[str, str], tuple[str, Application]] = {}
+    sections: tuple[tuple[str, Mapping[str, Application]], ...] = (
+        ("blueprints", config.blueprints),
+        ("applications", config.applications),
+    )
+    for section, clients in sections:
+        for name, client in clients.items():
+            path = f"{section}.{name}"
+            first, other = seen.setdefault((client.tenant_id, client.client_id), (path, client))
+            if other.credentials != client.credentials:
+                yield Fault(
+                    f"{path}.credentials",
+                    f"differ from those of {first}, which is the same client: "
+                    "expected the same list in both",
+                )
+
+
+def _check_agents(config: "Config") -> Iterator[Fault]:
+    seen: dict[str, tuple[str, str]] = {}
+    for name, agent in config.agents.items():
+        first, blueprint = seen.setdefault(agent.agent_identity, (name, agent.blueprint))
+        if blueprint != agent.blueprint:
+            yield Fault(
+                f"agents.{name}.blueprint",
+                f"found {agent.blueprint!r}, but agents.{first} is the same agent identity and has "
+                f"{blueprint!r}: an agent identity belongs to one blueprint",
+            )
+
+
+def _check_proof(config: "Config") -> Iterator[Fault]:
+    tls = config.listen.tls
+    if config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL:
+        return
+    if tls is not None and tls.client_ca_file is not None:
+        return
+    for section in ("agents", "egress"):
+        for name, entry in getattr(config, section).items():
+            if entry.workloads:
+                yield Fault(
+                    f"{section}.{name}.workloads",
+                    "no workload could prove itself: expected listen.tls.client_ca_file, "
+                    "or listen.workload_identity: source_principal",
+                )
+
+
+def _check_references(config: "Config", names: Names, left_out: Names) -> Iterator[Fault]:
+    def unknown(path: str, section: str, name: str | None) -> Iterator[Fault]:
+        if name is None or name in names[section] or left_out.get(section) == set():
+            return
+        hint = did_you_mean(name, names[section])
+        yield Fault(path, f"found {name!r}, which is not among {section}{hint}")
+
+    for name, agent in config.agents.items():
+        yield from unknown(f"agents.{name}.blueprint", "blueprints", agent.blueprint)
+    for section in ("inbound", "egress"):
+        for name, route in getattr(config, section).items():
+            for kind in ("agent", "blueprint", "application"):
+                yield from unknown(f"{section}.{name}.{kind}", f"{kind}s", getattr(route, kind))
+    yield from unknown("listen.inbound_route", "inbound", config.listen.inbound_route)

@@ -1,0 +1,266 @@
+"""The Entra SDK sidecar's environment keys to `Config`: one client, one route per DownstreamApi.
+
+The keys themselves are in `environment_keys`. An agent is named by keys of our own; the sidecar takes it
+from each request, which would let a request choose the identity.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from authz.config.environment_credentials import read_credentials
+from authz.config.environment_keys import split
+from authz.config.environment_values import Variable, Variables
+from authz.config.faults import ConfigError, Fault, Notice
+from authz.config.model import Config
+from authz.config.overrides import override
+from authz.config.validation import Origin, validate
+from authz.core.exchange import Flow
+
+NAME: Final = "default"
+"""Name of the client, of the inbound route, and of the agent that `AzureAd__AgentIdentity` names."""
+
+LOG_LEVELS: Final = {
+    "trace": "debug",
+    "debug": "debug",
+    "information": "info",
+    "warning": "warning",
+    "error": "error",
+    "critical": "error",
+    "none": "error",
+}
+
+
+def is_environment_form(environ: Mapping[str, str]) -> bool:
+    """Whether the environment holds keys of the sidecar that configure a client or an API."""
+    return any(
+        len(path) > 1 and path[0] in {"azuread", "downstreamapis"} for path in map(split, environ)
+    )
+
+
+def read_environment(environ: Mapping[str, str]) -> tuple[Config, tuple[Notice, ...]]:
+    """Return the configuration that the sidecar's keys describe, and what has no effect.
+
+    Raises:
+        ConfigError: With every fault; paths are names of variables.
+    """
+    variables = Variables.of(environ)
+    form = _Form(variables)
+    form.read()
+    data, keys = override(form.data, environ)
+    origin = Origin(keys={**form.keys, **keys})
+    faults = variables.faults
+    try:
+        config = validate(data, environ=environ, origin=origin)
+    except ConfigError as error:
+        told = {fault.path for fault in faults}
+        faults = [*faults, *(fault for fault in error.faults if fault.path not in told)]
+    else:
+        if not faults:
+            return config, tuple(variables.notices)
+    raise ConfigError(faults)
+
+
+@dataclass(slots=True)
+class _Form:
+    """Builds the data of a configuration, and the variable behind each path of it."""
+
+    variables: Variables
+    data: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    _agents: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _credentials_key: str = "AzureAd__ClientCredentials__0__SourceType"
+
+    def read(self) -> None:
+        """Read everything."""
+        routes = {api: self._route(api) for api in self.variables.below("DownstreamApis")}
+        self._select_by_host(routes)
+        default_agent = self._agent("AzureAd", NAME)
+        has_agents = bool(self._agents)
+        without_agent = any("agent" not in route for route in routes.values())
+        client = self._client()
+        if has_agents:
+            self._put_client("blueprints", client)
+        if without_agent or not has_agents:
+            self._put_client("applications", client)
+        self.data["agents"] = self._agents
+        self.data["egress"] = routes
+        self.data["inbound"] = {NAME: self._inbound(default_agent, has_agents=has_agents)}
+        self._entra()
+        self._log()
+
+    def _put_client(self, section: str, client: dict[str, Any]) -> None:
+        self.data[section] = {NAME: client}
+        path = f"{section}.{NAME}"
+        name = self.variables.name
+        self.keys |= {
+            f"{path}.tenant_id": name("AzureAd__TenantId"),
+            f"{path}.client_id": name("AzureAd__ClientId"),
+            f"{path}.credentials": self._credentials_key,
+        }
+
+    def _client(self) -> dict[str, Any]:
+        value = self.variables.value
+        told = len(self.variables.faults)
+        credentials = read_credentials(self.variables)
+        if not credentials and len(self.variables.faults) > told:
+            # What could not be read is not missing as well: both faults get one name.
+            self._credentials_key = self.variables.faults[told].path
+        audiences = [
+            *self.variables.listed("AzureAd__Audience", ""),
+            *self.variables.listed("AzureAd__Audiences", ","),
+        ]
+        client = {
+            "tenant_id": value("AzureAd__TenantId"),
+            "client_id": value("AzureAd__ClientId"),
+            "audiences": [audience.value for audience in audiences] or None,
+            "credentials": credentials or None,
+        }
+        return {key: found for key, found in client.items() if found is not None}
+
+    def _inbound(self, agent: str | None, *, has_agents: bool) -> dict[str, Any]:
+        path = f"inbound.{NAME}.scopes"
+        kind = "agent" if agent else "blueprint" if has_agents else "application"
+        return {
+            kind: agent or NAME,
+            "scopes": self._list(path, self.variables.listed("AzureAd__Scopes", ",")),
+        }
+
+    def _route(self, api: str) -> dict[str, Any]:
+        key, path = f"DownstreamApis__{api}", f"egress.{api}"
+        variables = self.variables
+        self._check_limits_of(key)
+        own = any(
+            variables.get(f"{key}__Agent{rest}") for rest in ("Identity", "Username", "UserId")
+        )
+        agent = self._agent(key, api) if own else self._agent("AzureAd", NAME)
+        app_token = self._is_true(f"{key}__RequestAppToken")
+        route: dict[str, Any] = {
+            "scopes": self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", "")),
+            "hosts": self._hosts(api),
+        }
+        self.keys.setdefault(f"{path}.scopes", variables.name(f"{key}__Scopes__0"))
+        claims = variables.get(f"{key}__AcquireTokenOptions__Claims")
+        if claims is not None:
+            route["claims"] = claims.value
+            self.keys[f"{path}.claims"] = claims.name
+        if agent is None:
+            flow = Flow.APP if app_token else Flow.APP_ON_BEHALF_OF
+            text = "no AgentIdentity is configured: tokens are those of AzureAd__ClientId itself"
+            variables.notices.append(Notice(f"DownstreamApis__{api}", text))
+            return {**route, "application": NAME, "flow": flow.value}
+        if self._agents[agent].get("agent_user"):
+            flow = Flow.AGENT_USER
+            if app_token:
+                name = variables.name(f"{key}__RequestAppToken")
+                text = "found true: an agent's user account has no app tokens"
+                variables.faults.append(Fault(name, text))
+        else:
+            flow = Flow.AUTONOMOUS if app_token else Flow.ON_BEHALF_OF
+        return {**route, "agent": agent, "flow": flow.value}
+
+    def _agent(self, key: str, name: str) -> str | None:
+        """Return the name of the agent that the keys below a key name, and put it among the agents."""
+        variables = self.variables
+        place = key if variables.get(f"{key}__AgentIdentity") else "AzureAd"
+        identity = variables.get(f"{place}__AgentIdentity")
+        user, form = self._agent_user(key)
+        if user is None and place != key:
+            user, form = self._agent_user(place)
+        if identity is None:
+            if user is not None:
+                text = "names the user account of an agent, and no AgentIdentity names the agent"
+                variables.faults.append(Fault(user.name, text))
+            return None
+        agent: dict[str, Any] = {"blueprint": NAME, "agent_identity": identity.value}
+        if user is not None:
+            agent["agent_user"] = {form: user.value}
+        while self._agents.get(name, agent) != agent:
+            name = f"{name}-agent"
+        self._agents[name] = agent
+        self.keys[f"agents.{name}.agent_identity"] = identity.name
+        if user is not None:
+            self.keys[f"agents.{name}.agent_user"] = user.name
+        return name
+
+    def _agent_user(self, key: str) -> tuple[Variable | None, str]:
+        username = self.variables.get(f"{key}__AgentUsername")
+        object_id = self.variables.get(f"{key}__AgentUserId")
+        if username is not None and object_id is not None:
+            text = f"{username.name} is given as well: expected one of the two"
+            self.variables.faults.append(Fault(object_id.name, text))
+        return (username, "username") if username is not None else (object_id, "object_id")
+
+    def _check_limits_of(self, key: str) -> None:
+        tenant = self.variables.get(f"{key}__AcquireTokenOptions__Tenant")
+        own = self.variables.value("AzureAd__TenantId") or ""
+        if tenant is not None and tenant.value.lower() != own.lower():
+            text = (
+                "is not AzureAd__TenantId: for a client in another tenant use a configuration file"
+            )
+            self.variables.faults.append(Fault(tenant.name, text))
+        scheme = self.variables.get(f"{key}__ProtocolScheme")
+        if scheme is not None and scheme.value.lower() != "bearer":
+            text = f"found {scheme.value!r}: expected Bearer"
+            self.variables.faults.append(Fault(scheme.name, text))
+
+    def _hosts(self, api: str) -> list[str]:
+        base = self.variables.get(f"DownstreamApis__{api}__BaseUrl")
+        if base is None:
+            return []
+        self.keys[f"egress.{api}.hosts.0"] = base.name
+        try:
+            parts = urlsplit(base.value)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            text = "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0"
+            self.variables.faults.append(Fault(base.name, text))
+            return []
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        usual = {"http": 80, "https": 443}[parts.scheme]
+        return [host if port in {None, usual} else f"{host}:{port}"]
+
+    def _select_by_host(self, routes: Mapping[str, dict[str, Any]]) -> None:
+        """Leave out hosts that several routes share: which of them was meant, Envoy must say."""
+        shared = Counter(host for route in routes.values() for host in route["hosts"])
+        for api, route in routes.items():
+            for host in route["hosts"]:
+                if shared[host] > 1:
+                    name = self.variables.name(f"DownstreamApis__{api}__BaseUrl")
+                    text = (
+                        f"{host} is the host of {shared[host]} APIs and selects none of them: "
+                        f"let Envoy send authz.route={api}"
+                    )
+                    self.variables.notices.append(Notice(name, text))
+            route["hosts"] = [host for host in route["hosts"] if shared[host] == 1]
+
+    def _entra(self) -> None:
+        instance = self.variables.get("AzureAd__Instance")
+        if instance is not None:
+            self.data["entra"] = {"authority": instance.value}
+            self.keys["entra.authority"] = instance.name
+
+    def _log(self) -> None:
+        level = self.variables.get("Logging__LogLevel__Default")
+        if level is not None:
+            # An unknown level goes on as it is, to become a fault like any other.
+            self.data["log"] = {"level": LOG_LEVELS.get(level.value.lower(), level.value)}
+            self.keys["log.level"] = level.name
+
+    def _list(self, path: str, entries: Any) -> list[str]:
+        found = list(entries)
+        for index, entry in enumerate(found):
+            self.keys[f"{path}.{index}"] = entry.name
+        return [entry.value for entry in found]
+
+    def _is_true(self, key: str) -> bool:
+        found = self.variables.get(key)
+        value = found.value.lower() if found else "false"
+        if found is not None and value not in {"true", "false"}:
+            text = f"found {found.value!r}: expected true or false"
+            self.variables.faults.append(Fault(found.name, text))
+        return value == "true"

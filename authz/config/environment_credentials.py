@@ -1,0 +1,105 @@
+"""`AzureAd__ClientCredentials__N__…` to the credentials of the configuration.
+
+Secrets stay where they are: what comes out names the environment variables that hold them.
+"""
+
+from typing import Any, Final
+
+from authz.config.clouds import cloud_of
+from authz.config.environment_values import Variables
+from authz.config.faults import Fault, Notice
+
+_KEY: Final = "AzureAd__ClientCredentials"
+_PATH: Final = "mount the certificate as a file and use SourceType=Path"
+_ALTERNATIVES: Final = {
+    "keyvault": f"{_PATH}, for example with the Secrets Store CSI driver",
+    "storewiththumbprint": _PATH,
+    "storewithdistinguishedname": _PATH,
+    "certificate": _PATH,
+    "signedassertionfromvault": "use SourceType=SignedAssertionFilePath",
+    "customsignedassertion": "use SourceType=SignedAssertionFilePath",
+}
+_SUPPORTED: Final = (
+    "ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, SignedAssertionFromManagedIdentity"
+)
+
+
+def read_credentials(variables: Variables) -> list[dict[str, Any]]:
+    """Return the credentials in order, as the configuration file writes them.
+
+    A type that cannot be used is skipped, with a notice, when another credential is there; on its own
+    it is a fault.
+    """
+    credentials = []
+    unusable = []
+    for part in variables.below(_KEY):
+        key = f"{_KEY}__{part}__"
+        source = variables.value(f"{key}SourceType")
+        name = variables.name(f"{key}SourceType")
+        if source is None:
+            variables.faults.append(Fault(name, f"is missing: expected one of {_SUPPORTED}"))
+        elif source.lower() in _ALTERNATIVES:
+            unusable.append((name, f"{source} is not supported: {_ALTERNATIVES[source.lower()]}"))
+        else:
+            credentials += _read(variables, key, source.lower())
+    for name, text in unusable:
+        if credentials:
+            variables.notices.append(Notice(name, f"is skipped: {text}"))
+        else:
+            variables.faults.append(Fault(name, text))
+    return credentials
+
+
+def _read(variables: Variables, key: str, source: str) -> list[dict[str, Any]]:
+    match source:
+        case "clientsecret":
+            name = _required(variables, f"{key}ClientSecret")
+            return [{"client_secret": {"env": name}}] if name else []
+        case "path":
+            name = _required(variables, f"{key}CertificateDiskPath")
+            file = {"file": variables.value(f"{key}CertificateDiskPath")}
+            return [_certificate(variables, key, file)] if name else []
+        case "base64encoded":
+            name = _required(variables, f"{key}Base64EncodedValue")
+            return [_certificate(variables, key, {"env": name})] if name else []
+        case "signedassertionfilepath":
+            path = variables.value(f"{key}SignedAssertionFileDiskPath")
+            return [{"federated_token": {"file": path} if path else {}}]
+        case "signedassertionfrommanagedidentity":
+            _check_exchange_resource(variables, key)
+            identity = variables.value(f"{key}ManagedIdentityClientId")
+            return [{"managed_identity": {"client_id": identity} if identity else {}}]
+        case _:
+            # The value is not shown: it may be a secret that slipped by one line.
+            name = variables.name(f"{key}SourceType")
+            variables.faults.append(Fault(name, f"is not known: expected one of {_SUPPORTED}"))
+            return []
+
+
+def _required(variables: Variables, key: str) -> str | None:
+    found = variables.get(key)
+    if found is None:
+        variables.faults.append(Fault(key, "is missing: its SourceType needs it"))
+        return None
+    return found.name
+
+
+def _certificate(variables: Variables, key: str, source: dict[str, Any]) -> dict[str, Any]:
+    password = variables.get(f"{key}CertificatePassword")
+    if password is not None:
+        source["password_env"] = password.name
+    send_x5c = variables.value("AzureAd__SendX5C")
+    if send_x5c is not None:
+        source["send_x5c"] = send_x5c
+    return {"certificate": source}
+
+
+def _check_exchange_resource(variables: Variables, key: str) -> None:
+    found = variables.value(f"{key}TokenExchangeUrl")
+    try:
+        expected = cloud_of(variables.value("AzureAd__Instance") or "").exchange_resource
+    except ValueError:
+        return
+    if found is not None and found.lower().removesuffix("/.default") != expected.lower():
+        name = variables.name(f"{key}TokenExchangeUrl")
+        variables.faults.append(Fault(name, f"found {found!r}: expected {expected}, or nothing"))

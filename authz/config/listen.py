@@ -1,0 +1,94 @@
+"""Section `listen`: where the service is reached, by whom, and how it stops."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from authz.config.section import Section
+from authz.config.values import Address, Expected, File, GroupName, Name, count, duration
+from authz.core.policy import PeerSource
+from authz.core.request import Direction
+
+
+class Tls(Section):
+    """TLS of the gRPC listener. Files are read again when they change."""
+
+    certificate_file: File = Field(description="Certificate chain, PEM.")
+    key_file: File = Field(description="Private key, PEM.")
+    client_ca_file: File | None = Field(
+        default=None,
+        description="Authorities of client certificates, PEM. With it a client certificate is "
+        "required, and its SPIFFE id is the verified peer.",
+    )
+
+
+class Listen(Section):
+    """Where the service listens."""
+
+    grpc: Address = Field(
+        default="unix:/run/authz/authz.sock",
+        description="ext_authz server for Envoy: `unix:PATH` or `host:port`.",
+    )
+    socket_mode: Literal["0600", "0660"] = Field(
+        default="0600",
+        description="Permissions of the Unix socket. `0660` needs `socket_group`.",
+    )
+    socket_group: GroupName | None = Field(
+        default=None,
+        description="Group that owns the Unix socket, for an Envoy that runs as another user.",
+    )
+    admin: Address | None = Field(
+        default="127.0.0.1:9902",
+        description="Health, metrics and status over HTTP. `null` turns it off.",
+    )
+    api: None = Field(
+        default=None,
+        description="Reserved for the HTTP API of the Entra SDK sidecar. "
+        "Not available in this version: leave it out.",
+    )
+    tls: Tls | None = Field(default=None, description="TLS of `grpc`. Not for a Unix socket.")
+    workers: Annotated[int, count(least=1, most=64)] = Field(
+        default=1,
+        description="Processes that share the port. A Unix socket is served by one.",
+    )
+    max_connection_age: Annotated[float, duration(least=1)] = Field(
+        default=1800.0,
+        description="Age at which a gRPC connection is closed gracefully, so that Envoy spreads "
+        "its connections anew.",
+    )
+    max_connection_age_grace: Annotated[float, duration()] = Field(
+        default=30.0, description="Time that checks under way have after that."
+    )
+    drain_delay: Annotated[float, duration(most=3600)] = Field(
+        default=0.0,
+        description="Time between turning not ready and refusing connections, when stopping.",
+    )
+    drain_timeout: Annotated[float, duration(most=3600)] = Field(
+        default=20.0, description="Time that checks under way have when stopping."
+    )
+    direction: Direction | None = Field(
+        default=None,
+        description="Direction of requests for which Envoy sends no `authz.direction`. "
+        "Without either, they are denied.",
+    )
+    inbound_route: Name | None = Field(
+        default=None,
+        description="Inbound route of requests for which Envoy sends no `authz.route`. "
+        "Default: the only inbound route, if there is just one.",
+    )
+    workload_identity: PeerSource = Field(
+        default=PeerSource.CONNECTION,
+        description="Whose word says which workload is asking: the client certificate of the "
+        "`connection`, or Envoy's `source_principal` (only for an Envoy that alone can reach us).",
+    )
+
+    @field_validator("api", mode="before")
+    @classmethod
+    def _refuse_api(cls, value: Any) -> None:
+        if value is not None:
+            raise Expected("not available in this version: leave it out")
+
+    @property
+    def socket_path(self) -> str | None:
+        """Path of the Unix socket, or None when `grpc` is a TCP address."""
+        return self.grpc.removeprefix("unix:") if self.grpc.startswith("unix:") else None

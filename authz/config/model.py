@@ -1,0 +1,67 @@
+"""`Config`, the whole configuration: its sections, in the order of the file.
+
+A `Config` that exists has passed every check, those that concern several keys included.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from authz.config.checks import check
+from authz.config.clients import Agent, Application, Blueprint
+from authz.config.faults import ConfigError
+from authz.config.listen import Listen
+from authz.config.routes import Egress, Inbound
+from authz.config.section import Section
+from authz.config.settings import Cache, Entra, Limits, Log
+from authz.config.values import Name, duration
+
+
+class Config(Section):
+    """One version of the configuration.
+
+    Raises:
+        pydantic.ValidationError: A value is not what it should be.
+        ConfigError: Values contradict one another, or a name leads nowhere.
+    """
+
+    listen: Listen = Field(default_factory=Listen, description="Where the service listens.")
+    entra: Entra = Field(default_factory=Entra, description="How Microsoft Entra is reached.")
+    blueprints: Mapping[Name, Blueprint] = Field(
+        default_factory=dict, description="Agent identity blueprints, by a name of your own."
+    )
+    applications: Mapping[Name, Application] = Field(
+        default_factory=dict, description="Ordinary app registrations, by a name of your own."
+    )
+    agents: Mapping[Name, Agent] = Field(
+        default_factory=dict, description="Agent identities, by a name of your own."
+    )
+    inbound: Mapping[Name, Inbound] = Field(
+        default_factory=dict, description="Routes from users to agents, by route name."
+    )
+    egress: Mapping[Name, Egress] = Field(
+        default_factory=dict, description="Routes from agents to APIs, by route name."
+    )
+    cache: Cache = Field(default_factory=Cache, description="What is kept in memory.")
+    limits: Limits = Field(default_factory=Limits, description="Bounds on what requests may take.")
+    log: Log = Field(default_factory=Log, description="What is logged.")
+    reload_interval: Annotated[float, duration(most=3600)] = Field(
+        default=5.0, description="Time between looks at the file for changes. `0` turns them off."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_entra_in_any_case(cls, data: Any) -> Any:
+        # Without a section nobody would ask the environment for the authority.
+        if isinstance(data, dict) and data.get("entra") is None:
+            return {**data, "entra": {}}
+        return data
+
+    @model_validator(mode="after")
+    def _check_as_a_whole(self, info: ValidationInfo) -> "Config":
+        context = info.context if isinstance(info.context, dict) else {}
+        faults = check(self, context.get("left_out", {}))
+        if faults:
+            raise ConfigError(faults)
+        return self

@@ -1,0 +1,181 @@
+"""From `Config` to the values of `authz.core`: policy, clients, agents and issuers.
+
+A `Config` has been checked, so nothing here can fail and nothing is left to decide.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+
+from authz.config.clients import Agent, Application, Credential
+from authz.config.clouds import cloud_of
+from authz.config.model import Config
+from authz.config.routes import Egress, Inbound, Requires, SubjectKind
+from authz.core.exchange import AgentIdentity, Client, Flow, Target
+from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
+from authz.core.token import Expectation
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerSettings:
+    """One issuer whose signing keys are needed.
+
+    Attributes:
+        issuer: `iss` of its tokens.
+        tenant_id: The tenant it speaks for.
+        version: Version of its tokens, 1 or 2.
+        metadata_url: Its OpenID Connect discovery document.
+        aliases: The tenant's issuers of the other version, which its keys may name instead.
+    """
+
+    issuer: str
+    tenant_id: str
+    version: int
+    metadata_url: str
+    aliases: tuple[str, ...]
+
+
+def compile_policy(config: Config) -> Policy:
+    """Return the policy of a configuration."""
+    version = policy_version(config)
+    default_inbound = config.listen.inbound_route
+    if default_inbound is None and len(config.inbound) == 1:
+        default_inbound = next(iter(config.inbound))
+    return Policy(
+        version=version,
+        inbound={name: _inbound(config, name, route) for name, route in config.inbound.items()},
+        egress={
+            name: _egress(config, name, route, version) for name, route in config.egress.items()
+        },
+        default_direction=config.listen.direction,
+        default_inbound=default_inbound,
+        max_token_bytes=config.limits.max_token_bytes,
+    )
+
+
+def policy_version(config: Config) -> str:
+    """Return the digest of what decides: all but where we listen, what we log, when we look again."""
+    parts = config.model_dump(mode="json", exclude={"listen", "log", "reload_interval"})
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def issuers(config: Config) -> list[IssuerSettings]:
+    """Return the issuers of every tenant that a route trusts, both token versions of each."""
+    tenants: dict[str, None] = {}
+    for inbound in config.inbound.values():
+        tenants.update(dict.fromkeys(_tenants(config, inbound)))
+    for egress in config.egress.values():
+        if egress.flow.is_delegated:
+            tenants[_asker(config, egress).tenant_id] = None
+    authority = config.entra.authority
+    settings = []
+    for tenant_id in tenants:
+        v1, v2 = _issuers_of(authority, tenant_id)
+        for issuer, version, path in ((v1, 1, ""), (v2, 2, "/v2.0")):
+            url = f"{authority}/{tenant_id}{path}/.well-known/openid-configuration"
+            aliases = tuple({v1, v2} - {issuer})
+            settings.append(IssuerSettings(issuer, tenant_id, version, url, aliases))
+    return settings
+
+
+def exchange_resource(config: Config) -> str:
+    """Return the resource of token-exchange tokens in the configured cloud, without `/.default`."""
+    return cloud_of(config.entra.authority).exchange_resource
+
+
+def credentials(config: Config) -> dict[Client, tuple[Credential, ...]]:
+    """Return how each client proves itself, in the order to try."""
+    known = {_client(name, app): app.credentials for name, app in config.applications.items()}
+    return known | {_client(name, app): app.credentials for name, app in config.blueprints.items()}
+
+
+def agent_identities(config: Config) -> dict[str, AgentIdentity]:
+    """Return the agent identities by name."""
+    return {name: _agent(config, name, agent) for name, agent in config.agents.items()}
+
+
+def _client(name: str, application: Application) -> Client:
+    return Client(name, application.tenant_id, application.client_id)
+
+
+def _agent(config: Config, name: str, agent: Agent) -> AgentIdentity:
+    blueprint = _client(agent.blueprint, config.blueprints[agent.blueprint])
+    return AgentIdentity(name, agent.agent_identity, blueprint, agent.agent_user)
+
+
+def _asker(config: Config, route: Egress | Inbound) -> Application:
+    """Return the application that a route speaks of: of an agent, its blueprint."""
+    if route.agent is not None:
+        return config.blueprints[config.agents[route.agent].blueprint]
+    if route.blueprint is not None:
+        return config.blueprints[route.blueprint]
+    assert route.application is not None
+    return config.applications[route.application]
+
+
+def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
+    audiences = route.audiences or _asker(config, route).accepted_audiences
+    return InboundRoute(
+        name=name,
+        expectation=_expectation(config, audiences, _tenants(config, route), route.leeway),
+        requirement=Requirement(
+            users=SubjectKind.USER in route.served,
+            applications=SubjectKind.APPLICATION in route.served,
+            scopes=route.scopes,
+            roles=route.roles,
+            actors=frozenset(route.actors),
+        ),
+        forward=route.forward,
+    )
+
+
+def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRoute:
+    if route.flow is Flow.NONE:
+        return EgressRoute(name, route.hosts, route.flow)
+    asker = _asker(config, route)
+    requires = route.requires or Requires()
+    agent = client = None
+    workloads = route.workloads
+    if route.agent is not None:
+        agent = _agent(config, route.agent, config.agents[route.agent])
+        workloads = config.agents[route.agent].workloads
+    elif route.blueprint is not None:
+        client = _client(route.blueprint, asker)
+    elif route.application is not None:
+        client = _client(route.application, asker)
+    return EgressRoute(
+        name=name,
+        hosts=route.hosts,
+        flow=route.flow,
+        target=Target(route.scopes, route.claims, version),
+        agent=agent,
+        client=client,
+        expectation=_expectation(config, asker.accepted_audiences, (asker.tenant_id,), route.leeway)
+        if route.flow.is_delegated
+        else None,
+        requirement=Requirement(scopes=requires.scopes, actors=frozenset(requires.actors)),
+        workloads=frozenset(workloads),
+        peer_source=config.listen.workload_identity,
+    )
+
+
+def _tenants(config: Config, route: Inbound) -> tuple[str, ...]:
+    return route.tenants or (_asker(config, route).tenant_id,)
+
+
+def _expectation(
+    config: Config, audiences: Iterable[str], tenants: Iterable[str], leeway: float
+) -> Expectation:
+    trusted: Mapping[str, str] = {
+        issuer: tenant_id
+        for tenant_id in tenants
+        for issuer in _issuers_of(config.entra.authority, tenant_id)
+    }
+    return Expectation(frozenset(audiences), trusted, leeway)
+
+
+def _issuers_of(authority: str, tenant_id: str) -> tuple[str, str]:
+    # Entra page "access-tokens": the slash after a v1 tenant is part of the issuer.
+    cloud = cloud_of(authority)
+    return f"{cloud.v1_base}/{tenant_id}/", f"{cloud.base}/{tenant_id}/v2.0"

@@ -1,0 +1,156 @@
+"""Rules of routes that concern several keys: which flow goes with which client and which scopes."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from authz.config.clients import Agent
+from authz.config.faults import Fault
+from authz.config.routes import Egress, Inbound, SubjectKind
+from authz.core.exchange import Flow
+
+CLIENT_KEYS: Final = ("agent", "blueprint", "application")
+
+CLIENT_OF_FLOW: Final[Mapping[Flow, tuple[str, ...]]] = {
+    Flow.ON_BEHALF_OF: ("agent",),
+    Flow.AUTONOMOUS: ("agent",),
+    Flow.AGENT_USER: ("agent",),
+    Flow.BLUEPRINT: ("blueprint",),
+    Flow.APP: ("application", "blueprint"),
+    Flow.APP_ON_BEHALF_OF: ("application", "blueprint"),
+    Flow.NONE: (),
+}
+"""The keys of which an egress route has exactly one."""
+
+_RESERVED_SCOPES: Final = frozenset({"openid", "profile", "offline_access"})
+_GRAPH: Final = "https://graph.microsoft.com"
+_APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.BLUEPRINT, Flow.APP)
+
+
+def check_inbound(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
+    """Return the faults of inbound routes."""
+    for name, route in routes.items():
+        path = f"inbound.{name}"
+        given = [key for key in CLIENT_KEYS if getattr(route, key) is not None]
+        for key in given[1:]:
+            yield Fault(f"{path}.{key}", f"{given[0]} is given as well: expected one of the two")
+        if not given:
+            for key in ("audiences", "tenants"):
+                if getattr(route, key) is None:
+                    yield Fault(
+                        f"{path}.{key}",
+                        "is missing: expected it, or one of agent, blueprint and application, "
+                        "from which it follows",
+                    )
+        yield from _check_subjects(path, route)
+
+
+def _check_subjects(path: str, route: Inbound) -> Iterator[Fault]:
+    applications = SubjectKind.APPLICATION in route.served
+    if applications and not route.roles and not route.actors:
+        yield Fault(
+            f"{path}.subjects",
+            "applications are served without roles or actors: any application can get a token "
+            "without roles, so expected one of the two",
+        )
+    if route.roles and not applications:
+        yield Fault(f"{path}.roles", "have no effect: subjects does not name application")
+    if route.scopes and SubjectKind.USER not in route.served:
+        yield Fault(f"{path}.scopes", "have no effect: subjects does not name user")
+
+
+def check_egress(routes: Mapping[str, Egress], agents: Mapping[str, Agent]) -> Iterator[Fault]:
+    """Return the faults of egress routes."""
+    yield from _check_hosts(routes)
+    for name, route in routes.items():
+        path = f"egress.{name}"
+        yield from _check_client(path, route, agents)
+        yield from _check_scopes(path, route)
+        yield from _check_user_keys(path, route)
+
+
+def _check_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:
+    owner: dict[str, str] = {}
+    for name, route in routes.items():
+        for index, host in enumerate(route.hosts):
+            if host in owner:
+                yield Fault(
+                    f"egress.{name}.hosts.{index}",
+                    f"found {host!r}, which egress.{owner[host]} has already: "
+                    "expected each host once",
+                )
+            owner.setdefault(host, name)
+
+
+def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iterator[Fault]:
+    fitting = CLIENT_OF_FLOW[route.flow]
+    given = [key for key in CLIENT_KEYS if getattr(route, key) is not None]
+    for key in given:
+        if key not in fitting:
+            yield Fault(
+                f"{path}.{key}",
+                f"does not go with flow {route.flow}: expected "
+                + (" or ".join(fitting) or "no client at all"),
+            )
+    usable = [key for key in given if key in fitting]
+    if fitting and not given:
+        yield Fault(f"{path}.{fitting[0]}", f"is missing: flow {route.flow} needs it")
+    if len(usable) > 1:
+        yield Fault(f"{path}.{usable[1]}", f"{usable[0]} is given as well: expected one of the two")
+    if route.flow is Flow.AGENT_USER and route.agent in agents:
+        assert route.agent is not None
+        if agents[route.agent].agent_user is None:
+            yield Fault(
+                f"{path}.agent",
+                f"found {route.agent!r}, which has no agent_user: flow agent_user needs one",
+            )
+    if route.workloads and fitting in {("agent",), ()}:
+        yield Fault(
+            f"{path}.workloads",
+            f"does not go with flow {route.flow}: expected it at the agent"
+            if fitting
+            else "does not go with flow none, which gives no token",
+        )
+
+
+def _check_scopes(path: str, route: Egress) -> Iterator[Fault]:
+    path = f"{path}.scopes"
+    scopes = route.scopes
+    if route.flow is Flow.NONE:
+        if scopes:
+            yield Fault(path, "does not go with flow none, which gives no token")
+        return
+    if not scopes:
+        yield Fault(path, f"is missing: flow {route.flow} needs at least one scope")
+        return
+    for index, scope in enumerate(scopes):
+        if scope.lower() in _RESERVED_SCOPES:
+            yield Fault(f"{path}.{index}", f"found {scope!r}, which is added where it is needed")
+    resources = sorted({_resource(scope) for scope in scopes})
+    if len(resources) > 1:
+        yield Fault(path, f"found scopes of {' and '.join(resources)}: expected one resource")
+    defaults = [scope for scope in scopes if scope.endswith("/.default")]
+    if route.flow in _APP_ONLY and (len(scopes) > 1 or not defaults):
+        yield Fault(
+            path,
+            f"found {len(scopes)} ({', '.join(scopes)}): flow {route.flow} takes exactly one "
+            "scope, which ends in /.default",
+        )
+    elif defaults and len(scopes) > 1:
+        yield Fault(path, f"found {defaults[0]!r} beside others: expected it alone, or the others")
+
+
+def _resource(scope: str) -> str:
+    # A scope without resource belongs to Microsoft Graph (Entra page "scopes-oidc").
+    return scope.rpartition("/")[0].rstrip("/").lower() or _GRAPH
+
+
+def _check_user_keys(path: str, route: Egress) -> Iterator[Fault]:
+    if not route.flow.is_delegated:
+        for key in ("subject", "requires", "leeway"):
+            if key in route.model_fields_set and getattr(route, key) is not None:
+                yield Fault(
+                    f"{path}.{key}",
+                    f"does not go with flow {route.flow}, which looks at no user's token",
+                )
+    if route.flow is Flow.NONE and route.claims is not None:
+        yield Fault(f"{path}.claims", "does not go with flow none, which gives no token")

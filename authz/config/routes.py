@@ -1,0 +1,212 @@
+"""Sections `inbound` and `egress`: what a route demands of the caller and which token follows."""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field, field_validator
+
+from authz.config.section import Section
+from authz.config.values import (
+    Audience,
+    Expected,
+    Guid,
+    Host,
+    Name,
+    Scalar,
+    Scope,
+    SpiffeId,
+    duration,
+    text,
+)
+from authz.core.exchange import Flow
+from authz.core.policy import Forward
+
+LATER: Final = ("placeholder", "handle")
+"""Ways for a user's identity to cross the app that this version does not have."""
+
+FLOWS: Final = tuple(
+    flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
+)
+
+Role = Annotated[str, text(r"\S+", kind="role", expected="the value of an app role, no blanks")]
+
+
+class SubjectKind(StrEnum):
+    """Whose tokens a route serves."""
+
+    USER = "user"
+    APPLICATION = "application"
+
+
+class SubjectSource(StrEnum):
+    """Where an egress route finds the user's token."""
+
+    BEARER = "bearer"
+
+
+class Inbound(Section):
+    """User to agent: verify the token, authorize the caller, tell the app who it is."""
+
+    agent: Name | None = Field(
+        default=None,
+        description="Agent that is called: audiences and tenant default to its blueprint's.",
+    )
+    blueprint: Name | None = Field(
+        default=None, description="Blueprint that is called, instead of `agent`."
+    )
+    application: Name | None = Field(
+        default=None, description="Ordinary application that is called, instead of `agent`."
+    )
+    audiences: tuple[Audience, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Accepted `aud` values.",
+        json_schema_extra={"x-default": "those of the client called"},
+    )
+    tenants: tuple[Guid, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Tenants whose tokens are accepted. There is no wildcard.",
+        json_schema_extra={"x-default": "that of the client called"},
+    )
+    scopes: tuple[Scope, ...] = Field(
+        default=(),
+        description="A user's token needs one of these delegated permissions. Empty: no demand.",
+    )
+    roles: tuple[Role, ...] = Field(
+        default=(), description="An application's token needs one of these app roles."
+    )
+    actors: tuple[Guid, ...] = Field(
+        default=(), description="Client ids of applications that may call. Empty: every one."
+    )
+    subjects: tuple[SubjectKind, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Whose tokens are served. Applications need `roles` or `actors`, because a "
+        "token without roles can be had by any application.",
+        json_schema_extra={
+            "x-default": "`[user]`; with roles `[user, application]`; "
+            "with roles and no scopes `[application]`"
+        },
+    )
+    forward: Forward = Field(
+        default=Forward.BEARER,
+        description="What the app receives: the user's token (`bearer`) or none (`strip`).",
+    )
+    leeway: Annotated[float, duration(most=300)] = Field(
+        default=60.0, description="Clock difference forgiven on `exp` and `nbf`."
+    )
+
+    @field_validator("forward", mode="before")
+    @classmethod
+    def _refuse_later_forward(cls, value: Any) -> Any:
+        if value in LATER:
+            raise Expected("not available in this version: expected bearer or strip")
+        return value
+
+    @property
+    def served(self) -> frozenset[SubjectKind]:
+        """Whose tokens are served, after defaults."""
+        if self.subjects is not None:
+            return frozenset(self.subjects)
+        if not self.roles:
+            return frozenset({SubjectKind.USER})
+        return frozenset(SubjectKind) if self.scopes else frozenset({SubjectKind.APPLICATION})
+
+
+class Requires(Section):
+    """What the user must bring before a token is exchanged for the agent."""
+
+    scopes: tuple[Scope, ...] = Field(
+        default=(), description="The user's token needs one of these delegated permissions."
+    )
+    actors: tuple[Guid, ...] = Field(
+        default=(),
+        description="Client ids the user's token may have been issued to. Empty: every one.",
+    )
+
+
+def _flow(value: Any) -> Flow:
+    if isinstance(value, str) and value in FLOWS:
+        return Flow(value)
+    raise Expected(f"expected one of {', '.join(FLOWS)}")
+
+
+_FLOW: Final = Scalar(_flow, {"type": "string", "enum": list(FLOWS), "x-kind": "flow"})
+
+
+def _claims(value: Any) -> str:
+    expected = "expected a JSON object, as text or as a mapping"
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(found, dict):
+            raise Expected(expected)
+        # One spelling for each meaning: the text is part of the cache key.
+        return json.dumps(found, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        raise Expected(expected) from None
+
+
+_CLAIMS: Final = Scalar(
+    _claims,
+    {"anyOf": [{"type": "string"}, {"type": "object"}], "x-kind": "JSON object"},
+)
+
+
+class Egress(Section):
+    """Agent to API: the request's `Authorization` is replaced by the token named here."""
+
+    hosts: tuple[Host, ...] = Field(
+        default=(),
+        description="Hosts that select the route when Envoy sends no `authz.route`: `host`, "
+        "`host:port`, `*.suffix`, `*`. The most specific wins.",
+    )
+    flow: Annotated[Flow, _FLOW] = Field(
+        description="Which token: `on_behalf_of` (agent for the calling user), `autonomous` (agent "
+        "itself), `agent_user` (agent's user account), `blueprint` (blueprint itself, Microsoft "
+        "Graph only), `app_on_behalf_of` and `app` (without Agent ID), `none` (no token).",
+    )
+    scopes: tuple[Scope, ...] = Field(
+        default=(),
+        description="Scopes of one resource. `autonomous`, `blueprint` and `app` take exactly one, "
+        "which ends in `/.default`.",
+    )
+    agent: Name | None = Field(
+        default=None, description="Agent of the flows on_behalf_of, autonomous and agent_user."
+    )
+    blueprint: Name | None = Field(
+        default=None, description="Blueprint of flow blueprint; possible for the app flows."
+    )
+    application: Name | None = Field(
+        default=None, description="Application of the flows app and app_on_behalf_of."
+    )
+    claims: Annotated[str, _CLAIMS] | None = Field(
+        default=None,
+        description="OpenID Connect `claims` parameter of the token request: JSON text or mapping.",
+    )
+    subject: tuple[SubjectSource, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the user's token is found, for delegated flows.",
+        json_schema_extra={"x-default": "`[bearer]`"},
+    )
+    requires: Requires | None = Field(
+        default=None, description="Further demands on the user, for delegated flows."
+    )
+    workloads: tuple[SpiffeId, ...] = Field(
+        default=(),
+        description="Workloads that may use a route without agent. "
+        "For a route with an agent its own `workloads` count.",
+    )
+    leeway: Annotated[float, duration(most=300)] = Field(
+        default=60.0,
+        description="Clock difference forgiven on the user's token, for delegated flows.",
+    )
+
+    @field_validator("subject", mode="before")
+    @classmethod
+    def _refuse_later_subjects(cls, value: Any) -> Any:
+        if isinstance(value, list) and any(item in LATER for item in value):
+            raise Expected("placeholder and handle are not available in this version: [bearer]")
+        return value

@@ -1,0 +1,158 @@
+"""Sections `entra`, `cache`, `limits` and `log`: the numbers, each with its unit and bounds."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from authz.config.section import Section, environ_of
+from authz.config.values import Authority, File, count, duration, size
+
+AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
+
+
+class Keys(Section):
+    """When signing keys are fetched (Entra page "signing-key-rollover")."""
+
+    refresh_interval: Annotated[float, duration(least=60)] = Field(
+        default=3600.0, description="Time between background refreshes."
+    )
+    retry_interval: Annotated[float, duration(least=1, most=3600)] = Field(
+        default=10.0, description="Time between attempts after a failed one."
+    )
+    unknown_key_interval: Annotated[float, duration(least=1, most=3600)] = Field(
+        default=60.0,
+        description="Least time between two fetches that tokens with an unknown key cause, for "
+        "all of them together.",
+    )
+
+
+class Entra(Section):
+    """How Microsoft Entra is reached."""
+
+    authority: Authority = Field(
+        default="https://login.microsoftonline.com",
+        description="Login endpoint of the cloud, without tenant. "
+        f"The environment variable `{AUTHORITY_HOST}` changes the default.",
+    )
+    ca_file: File | None = Field(
+        default=None,
+        description="Certificate authorities for calls to Entra, PEM. Default: the system's.",
+    )
+    connect_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
+        default=3.0, description="Time to connect, per attempt."
+    )
+    timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
+        default=10.0, description="Time of one HTTP call."
+    )
+    exchange_timeout: Annotated[float, duration(least=0.1, most=600)] = Field(
+        default=15.0, description="Time of a whole token exchange, with its legs and retries."
+    )
+    keys: Keys = Field(default_factory=Keys, description="When signing keys are fetched.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_authority_from_environment(cls, data: Any, info: ValidationInfo) -> Any:
+        host = environ_of(info).get(AUTHORITY_HOST)
+        if host and isinstance(data, dict) and data.get("authority") is None:
+            return {**data, "authority": host}
+        return data
+
+
+class TokenCacheSize(Section):
+    """Exchanged tokens."""
+
+    max_entries: Annotated[int, count()] = Field(default=10_000, description="Most tokens held.")
+    max_bytes: Annotated[int, size(least=65536)] = Field(
+        default=64 * 1024**2, description="Most memory they take, estimated."
+    )
+    margin: Annotated[float, duration(most=1800)] = Field(
+        default=60.0,
+        description="Time before a token's own expiry at which it is no longer handed out.",
+    )
+
+
+class PrincipalCacheSize(Section):
+    """Verified tokens of callers."""
+
+    max_entries: Annotated[int, count()] = Field(
+        default=10_000, description="Most verifications remembered."
+    )
+    max_bytes: Annotated[int, size(least=65536)] = Field(
+        default=32 * 1024**2, description="Most memory they take, estimated."
+    )
+
+
+class FailureCacheSize(Section):
+    """Recent failures of exchanges."""
+
+    max_entries: Annotated[int, count()] = Field(
+        default=10_000, description="Most failures remembered."
+    )
+
+
+class Cache(Section):
+    """What is kept in memory. Defaults suit a sidecar; a shared deployment wants more."""
+
+    tokens: TokenCacheSize = Field(default_factory=TokenCacheSize, description="Exchanged tokens.")
+    principals: PrincipalCacheSize = Field(
+        default_factory=PrincipalCacheSize, description="Verified tokens of callers."
+    )
+    failures: FailureCacheSize = Field(
+        default_factory=FailureCacheSize, description="Recent failures of exchanges."
+    )
+
+
+class Limits(Section):
+    """Bounds on what one request, and all of them together, may take."""
+
+    max_token_bytes: Annotated[int, size(least=1024, most=1024**2)] = Field(
+        default=16 * 1024, description="Longest bearer token accepted, checked before parsing."
+    )
+    exchanges: Annotated[int, count(most=1024)] = Field(
+        default=16, description="Threads that talk to Entra."
+    )
+    max_flights: Annotated[int, count(most=10**6)] = Field(
+        default=1000, description="Most exchanges under way or waiting; more are answered 503."
+    )
+    check_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
+        default=10.0, description="Deadline of a check for which Envoy gives none."
+    )
+    deadline_margin: Annotated[float, duration(most=10)] = Field(
+        default=0.05,
+        description="Time before the deadline at which the answer is 503 with `Retry-After`.",
+    )
+
+
+class LogLevel(StrEnum):
+    """From the most talkative on."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Decisions(StrEnum):
+    """Which decisions are logged."""
+
+    ALL = "all"
+    DENIED = "denied"
+    NONE = "none"
+
+
+class LogFormat(StrEnum):
+    """For machines, or for people."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Log(Section):
+    """What is logged. Never a token, never a secret."""
+
+    level: LogLevel = Field(default=LogLevel.INFO, description="Least level logged.")
+    decisions: Decisions = Field(default=Decisions.ALL, description="Which decisions get a record.")
+    format: LogFormat = Field(
+        default=LogFormat.JSON, description="`json`: a line per record. `console`: for people."
+    )

@@ -1,0 +1,122 @@
+"""Where the configuration comes from: a file, or the environment of the Entra SDK sidecar."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from authz.config.advice import advice
+from authz.config.document import parse
+from authz.config.environment import is_environment_form, read_environment
+from authz.config.faults import ConfigError, Fault, Notice
+from authz.config.model import Config
+from authz.config.overrides import CONFIG_VARIABLE, unknown_variables
+
+_LARGEST: Final = 16 * 1024**2
+"""Bytes; a ConfigMap holds one MiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration with what came along.
+
+    Attributes:
+        config: The configuration.
+        warnings: What the operator should know.
+        digest: Digest of the source it was read from; see `ConfigSource.digest`.
+    """
+
+    config: Config
+    warnings: tuple[Notice, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigSource:
+    """A place to load the configuration from, as often as it changes.
+
+    Attributes:
+        path: The file, or None for the environment form.
+        environ: The environment.
+    """
+
+    path: Path | None
+    environ: Mapping[str, str]
+
+    @classmethod
+    def find(cls, path: Path | None, environ: Mapping[str, str]) -> "ConfigSource":
+        """Return the source: the file given, else the file `AUTHZ_CONFIG` names, else the environment."""
+        named = environ.get(CONFIG_VARIABLE)
+        return cls(path or (Path(named) if named else None), environ)
+
+    def load(self) -> Loaded:
+        """Read, check and return the configuration.
+
+        Raises:
+            ConfigError: With every fault.
+        """
+        notices = tuple(unknown_variables(self.environ))
+        if self.path is not None:
+            content = self._content(self.path)
+            config = parse(_decoded(content), self.environ)
+        else:
+            content = b""
+            if not is_environment_form(self.environ):
+                raise ConfigError([Fault("", _NOTHING_FOUND)])
+            config, unsupported = read_environment(self.environ)
+            notices += unsupported
+        return Loaded(config, notices + tuple(advice(config)), _digest(content))
+
+    def digest(self) -> str:
+        """Return the digest of the source as it is now; it differs when loading again is worthwhile.
+
+        The environment of a process does not change, so neither does its digest.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        return _digest(self._content(self.path) if self.path is not None else b"")
+
+    @staticmethod
+    def _content(path: Path) -> bytes:
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST + 1)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "its name cannot be used"
+            raise ConfigError([Fault(str(path), f"cannot be read: {reason}")]) from None
+        if len(content) > _LARGEST:
+            raise ConfigError([Fault(str(path), f"is larger than {_LARGEST} bytes")])
+        return content
+
+
+_NOTHING_FOUND: Final = (
+    f"there is none: expected a YAML file (--config FILE or {CONFIG_VARIABLE}=FILE), or the "
+    "environment keys of the Entra SDK sidecar (AzureAd__TenantId, AzureAd__ClientId, …)"
+)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Load the configuration once; `ConfigSource` is for loading it again.
+
+    Args:
+        path: The file; None for the one `AUTHZ_CONFIG` names, or else the environment form.
+        environ: The environment.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    return ConfigSource.find(path, environ).load()
+
+
+def _digest(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        fault = Fault("", f"not valid YAML: byte {error.start} is not UTF-8")
+    raise ConfigError([fault])

@@ -1,0 +1,608 @@
+"""The environment keys of the Entra SDK sidecar: what they configure, what they warn of, what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config.samples import AGENT, CLIENT, TENANT, faults_of
+
+from authz.config.clients import Certificate, ClientSecret, FederatedToken, ManagedIdentity
+from authz.config.environment import read_environment
+from authz.config.environment_keys import KEYS, Use, split
+from authz.config.faults import ConfigError, Notice
+from authz.config.model import Config
+from authz.config.policy import compile_policy
+from authz.config.source import load
+from authz.core.exchange import AgentUser, Flow
+
+OTHER = "99999999-0000-4000-8000-000000000009"
+GRAPH = "https://graph.microsoft.com/.default"
+CREDENTIAL = "AzureAd__ClientCredentials__0__"
+
+SEED = {
+    "AzureAd__Instance": "https://login.microsoftonline.com/",
+    "AzureAd__TenantId": TENANT,
+    "AzureAd__ClientId": CLIENT,
+    f"{CREDENTIAL}SourceType": "ClientSecret",
+    f"{CREDENTIAL}ClientSecret": "hunter2",
+    "DownstreamApis__graph__BaseUrl": "https://graph.microsoft.com/v1.0",
+    "DownstreamApis__graph__Scopes__0": GRAPH,
+    "DownstreamApis__graph__RequestAppToken": "true",
+    "ASPNETCORE_ENVIRONMENT": "Development",
+    "ASPNETCORE_URLS": "http://+:5000",
+    "PATH": "/usr/bin",
+}
+"""What the ConfigMap and the Secret of the public walk-through set."""
+
+
+def environ(**changes: str | None) -> dict[str, str]:
+    """Return the seed with variables set, or left out where they are None."""
+    merged = {**SEED, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def read(**changes: str | None) -> Config:
+    """Return the configuration of the seed with these changes."""
+    return read_environment(environ(**changes))[0]
+
+
+def faults(**changes: str | None) -> list[tuple[str, str]]:
+    """Return path and message of each fault of the seed with these changes."""
+    found = faults_of(lambda: read_environment(environ(**changes)))
+    return [(fault.path, fault.message) for fault in found]
+
+
+def notices(**changes: str | None) -> list[Notice]:
+    """Return the notices of the seed with these changes."""
+    return list(read_environment(environ(**changes))[1])
+
+
+def test_the_walk_through_starts_as_it_is() -> None:
+    """Its keys give an app route for Graph and one inbound route."""
+    config = read()
+    client = config.applications["default"]
+    assert (TENANT, CLIENT) == (client.tenant_id, client.client_id)
+    assert (ClientSecret(env=f"{CREDENTIAL}ClientSecret"),) == client.credentials
+    graph = config.egress["graph"]
+    assert (("graph.microsoft.com",), Flow.APP, (GRAPH,), "default") == (
+        graph.hosts,
+        graph.flow,
+        graph.scopes,
+        graph.application,
+    )
+    assert {"default"} == set(config.inbound)
+    assert {} == dict(config.blueprints)
+
+
+def test_the_walk_through_learns_what_has_no_effect() -> None:
+    """Among it that nothing names an agent, so the token is the client's own."""
+    assert ["ASPNETCORE_ENVIRONMENT", "ASPNETCORE_URLS", "DownstreamApis__graph"] == [
+        notice.path for notice in notices()
+    ]
+
+
+def test_keys_are_read_in_any_case_and_with_colons() -> None:
+    """As .NET does."""
+    keys = {
+        "azuread:tenantid": TENANT,
+        "AZUREAD__CLIENTID": CLIENT,
+        "AzureAd:ClientCredentials:0:SourceType": "clientsecret",
+        "AzureAd:ClientCredentials:0:ClientSecret": "hunter2",
+        "downstreamapis__Graph__SCOPES": GRAPH,
+        "DownstreamApis__graph__requestapptoken": "True",
+    }
+    config, _ = read_environment(keys)
+    assert [("Graph", Flow.APP)] == [(name, route.flow) for name, route in config.egress.items()]
+    expected = (ClientSecret(env="AzureAd:ClientCredentials:0:ClientSecret"),)
+    assert expected == config.applications["default"].credentials
+
+
+@pytest.mark.parametrize(
+    ("keys", "flow"),
+    [
+        ({}, Flow.APP_ON_BEHALF_OF),
+        ({"RequestAppToken": "true"}, Flow.APP),
+        ({"AgentIdentity": AGENT}, Flow.ON_BEHALF_OF),
+        ({"AgentIdentity": AGENT, "RequestAppToken": "False"}, Flow.ON_BEHALF_OF),
+        ({"AgentIdentity": AGENT, "RequestAppToken": "true"}, Flow.AUTONOMOUS),
+        ({"AgentIdentity": AGENT, "AgentUsername": "a@b"}, Flow.AGENT_USER),
+        ({"AgentIdentity": AGENT, "AgentUserId": OTHER}, Flow.AGENT_USER),
+    ],
+)
+def test_agent_and_app_token_give_the_flow(keys: dict[str, str], flow: Flow) -> None:
+    """The table of flows in the reference."""
+    changes = {f"DownstreamApis__graph__{key}": value for key, value in keys.items()}
+    config = read(**{"DownstreamApis__graph__RequestAppToken": None, **changes})
+    route = compile_policy(config).egress["graph"]
+    assert flow is route.flow
+    client = route.agent.blueprint if route.agent else route.client
+    assert client is not None
+    assert CLIENT == client.client_id
+
+
+def test_an_agent_for_all_is_the_default_and_an_api_can_have_its_own() -> None:
+    """A user account goes with the agent identity it was given for, never with another."""
+    config = read(
+        AzureAd__AgentIdentity=AGENT,
+        AzureAd__AgentUsername="a@b",
+        DownstreamApis__graph__RequestAppToken=None,
+        DownstreamApis__own__AgentIdentity=OTHER,
+        DownstreamApis__own__Scopes="api://own/.default",
+        DownstreamApis__user__AgentUserId=OTHER,
+        DownstreamApis__user__Scopes="api://user/.default",
+    )
+    agents = {name: config.agents[str(route.agent)] for name, route in config.egress.items()}
+    assert {
+        "graph": (AGENT, AgentUser(username="a@b")),
+        "own": (OTHER, None),
+        "user": (AGENT, AgentUser(object_id=OTHER)),
+    } == {name: (agent.agent_identity, agent.agent_user) for name, agent in agents.items()}
+    assert ("default", {"default"}) == (config.inbound["default"].agent, set(config.blueprints))
+
+
+def test_an_api_called_like_the_agent_for_all_keeps_its_own_agent() -> None:
+    """`default` is a common API name; two agents never share one name."""
+    config = read(
+        AzureAd__AgentIdentity=AGENT,
+        DownstreamApis__default__AgentIdentity=OTHER,
+        DownstreamApis__default__Scopes="api://own/.default",
+    )
+    identities = {
+        name: config.agents[str(route.agent)].agent_identity
+        for name, route in config.egress.items()
+    }
+    assert {"graph": AGENT, "default": OTHER} == identities
+    assert AGENT == config.agents[str(config.inbound["default"].agent)].agent_identity
+
+
+def test_with_and_without_agent_the_client_is_blueprint_and_application() -> None:
+    """One client id, one list of credentials."""
+    config = read(
+        DownstreamApis__own__AgentIdentity=AGENT, DownstreamApis__own__Scopes="api://own/.default"
+    )
+    assert config.blueprints["default"].credentials == config.applications["default"].credentials
+    assert [Flow.APP, Flow.ON_BEHALF_OF] == [route.flow for route in config.egress.values()]
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"AzureAd__Audience": "api://one", "AzureAd__Scopes": "a b,c"},
+        {"AzureAd__Audiences": "api://one", "AzureAd__Scopes": " a, b ,c "},
+        {
+            "AzureAd__Audiences__0": "api://one",
+            "AzureAd__Scopes__10": "c",
+            "AzureAd__Scopes__0": "a",
+            "AzureAd__Scopes__2": "b",
+        },
+    ],
+)
+def test_audiences_and_scopes_are_the_inbound_routes(keys: dict[str, str]) -> None:
+    """As text or as a list, the list in order of its numbers."""
+    route = compile_policy(read(**keys)).inbound["default"]
+    assert frozenset({"api://one"}) == route.expectation.audiences
+    assert ("a", "b", "c") == route.requirement.scopes
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {
+                "SourceType": "Path",
+                "CertificateDiskPath": "/c.pfx",
+                "CertificatePassword": "hunter2",
+            },
+            Certificate(file=Path("/c.pfx"), password_env=f"{CREDENTIAL}CertificatePassword"),
+        ),
+        (
+            {"SourceType": "Base64Encoded", "Base64EncodedValue": "aHVudGVyMg=="},
+            Certificate(env=f"{CREDENTIAL}Base64EncodedValue"),
+        ),
+        (
+            {"SourceType": "SignedAssertionFilePath", "SignedAssertionFileDiskPath": "/token"},
+            FederatedToken(file=Path("/token")),
+        ),
+        ({"SourceType": "SignedAssertionFilePath"}, FederatedToken(file=Path("/federated"))),
+        (
+            {"SourceType": "SignedAssertionFromManagedIdentity", "ManagedIdentityClientId": OTHER},
+            ManagedIdentity(client_id=OTHER),
+        ),
+        (
+            {
+                "SourceType": "SignedAssertionFromManagedIdentity",
+                "ManagedIdentityClientId": "",
+                "TokenExchangeUrl": "api://AzureAdTokenExchange/.default",
+            },
+            ManagedIdentity(),
+        ),
+    ],
+)
+def test_credential_types_are_those_of_the_sidecar(keys: dict[str, str], expected: Any) -> None:
+    """What holds a secret stays in its variable."""
+    changes: dict[str, str | None] = {f"{CREDENTIAL}ClientSecret": None}
+    changes |= {f"{CREDENTIAL}{key}": value for key, value in keys.items()}
+    config = read(**changes, AZURE_FEDERATED_TOKEN_FILE="/federated")
+    assert (expected,) == config.applications["default"].credentials
+
+
+def test_credentials_are_tried_in_the_order_of_their_numbers() -> None:
+    """10 comes after 2."""
+    changes = {
+        "AzureAd__ClientCredentials__10__SourceType": "SignedAssertionFromManagedIdentity",
+        "AzureAd__ClientCredentials__2__SourceType": "Path",
+        "AzureAd__ClientCredentials__2__CertificateDiskPath": "/c.pem",
+        "AzureAd__SendX5C": "true",
+    }
+    credentials = read(**changes).applications["default"].credentials
+    expected = (
+        ClientSecret(env=f"{CREDENTIAL}ClientSecret"),
+        Certificate(file=Path("/c.pem"), send_x5c=True),
+        ManagedIdentity(),
+    )
+    assert expected == credentials
+
+
+def test_without_credentials_the_federated_token_of_the_environment_is_used() -> None:
+    """The azure-workload-identity webhook sets it."""
+    config = read(
+        AZURE_FEDERATED_TOKEN_FILE="/federated",
+        **{f"{CREDENTIAL}SourceType": None, f"{CREDENTIAL}ClientSecret": None},
+    )
+    expected = (FederatedToken(file=Path("/federated")),)
+    assert expected == config.applications["default"].credentials
+
+
+def test_a_credential_that_cannot_be_used_is_skipped_beside_another() -> None:
+    """As the sidecar does when one of the list fails."""
+    changes = {
+        "AzureAd__ClientCredentials__1__SourceType": "KeyVault",
+        "AzureAd__ClientCredentials__1__KeyVaultUrl": "https://v.vault.azure.net",
+    }
+    assert 1 == len(read(**changes).applications["default"].credentials)
+    found = {notice.path: notice.message for notice in notices(**changes)}
+    assert found["AzureAd__ClientCredentials__1__SourceType"].startswith(
+        "is skipped: KeyVault is not"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("https://graph.microsoft.com/v1.0", ("graph.microsoft.com",)),
+        ("https://Api.Internal:443/", ("api.internal",)),
+        ("http://api:80", ("api",)),
+        ("http://api:8080", ("api:8080",)),
+        ("https://[::1]:8443/x", ("[::1]:8443",)),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_the_host_of_the_base_url_selects_the_route(
+    url: str | None, hosts: tuple[str, ...]
+) -> None:
+    """With its port where the scheme does not imply it; without a URL the route has its name only."""
+    assert hosts == read(DownstreamApis__graph__BaseUrl=url).egress["graph"].hosts
+
+
+def test_a_host_that_two_apis_share_selects_neither() -> None:
+    """Guessing would give one API's token for the other."""
+    changes = {
+        "DownstreamApis__user__BaseUrl": "https://graph.microsoft.com/beta",
+        "DownstreamApis__user__Scopes": "User.Read",
+    }
+    config = read(**changes)
+    assert [(), ()] == [route.hosts for route in config.egress.values()]
+    paths = [notice.path for notice in notices(**changes)]
+    assert {"DownstreamApis__graph__BaseUrl", "DownstreamApis__user__BaseUrl"} <= set(paths)
+
+
+def test_other_settings_find_their_place() -> None:
+    """Claims, log level, authority, own variables."""
+    config = read(
+        AzureAd__Instance="https://login.microsoftonline.us",
+        Logging__LogLevel__Default="Information",
+        DownstreamApis__graph__AcquireTokenOptions__Claims='{"a": 1}',
+        DownstreamApis__graph__AcquireTokenOptions__Tenant=TENANT.upper(),
+        DownstreamApis__graph__ProtocolScheme="bearer",
+        AUTHZ_LISTEN_GRPC="unix:/x",
+    )
+    assert "https://login.microsoftonline.us" == config.entra.authority
+    assert ("info", "unix:/x") == (config.log.level.value, config.listen.grpc)
+    assert '{"a":1}' == config.egress["graph"].claims
+
+
+API = "DownstreamApis__graph__"
+REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
+    "no tenant": ({"AzureAd__TenantId": None}, "AzureAd__TenantId", "is missing"),
+    "no client": ({"AzureAd__ClientId": ""}, "AzureAd__ClientId", "is missing"),
+    "tenant by name": (
+        {"AzureAd__TenantId": "organizations"},
+        "AzureAd__TenantId",
+        "found 'organizations': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "instance with tenant": (
+        {"AzureAd__Instance": "https://login.microsoftonline.com/x"},
+        "AzureAd__Instance",
+        (
+            "found 'https://login.microsoftonline.com/x': expected an https URL without tenant or "
+            "path, such as https://login.microsoftonline.com"
+        ),
+    ),
+    "no credentials": (
+        {f"{CREDENTIAL}SourceType": None, f"{CREDENTIAL}ClientSecret": None},
+        f"{CREDENTIAL}SourceType",
+        "is missing",
+    ),
+    "credential without type": (
+        {f"{CREDENTIAL}SourceType": None},
+        f"{CREDENTIAL}SourceType",
+        (
+            "is missing: expected one of ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, "
+            "SignedAssertionFromManagedIdentity"
+        ),
+    ),
+    "unknown credential type": (
+        {f"{CREDENTIAL}SourceType": "hunter2"},
+        f"{CREDENTIAL}SourceType",
+        (
+            "is not known: expected one of ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, "
+            "SignedAssertionFromManagedIdentity"
+        ),
+    ),
+    "credential without its field": (
+        {f"{CREDENTIAL}ClientSecret": None},
+        f"{CREDENTIAL}ClientSecret",
+        "is missing: its SourceType needs it",
+    ),
+    "key vault alone": (
+        {f"{CREDENTIAL}SourceType": "KeyVault", f"{CREDENTIAL}ClientSecret": None},
+        f"{CREDENTIAL}SourceType",
+        (
+            "KeyVault is not supported: mount the certificate as a file and use SourceType=Path, for "
+            "example with the Secrets Store CSI driver"
+        ),
+    ),
+    "certificate store alone": (
+        {f"{CREDENTIAL}SourceType": "StoreWithThumbprint"},
+        f"{CREDENTIAL}SourceType",
+        (
+            "StoreWithThumbprint is not supported: mount the certificate as a file and use "
+            "SourceType=Path"
+        ),
+    ),
+    "instance that is no URL": (
+        {
+            "AzureAd__Instance": "https://x:y",
+            f"{CREDENTIAL}SourceType": "SignedAssertionFromManagedIdentity",
+            f"{CREDENTIAL}TokenExchangeUrl": "api://AzureADTokenExchange",
+        },
+        "AzureAd__Instance",
+        (
+            "found 'https://x:y': expected an https URL without tenant or path, such as "
+            "https://login.microsoftonline.com"
+        ),
+    ),
+    "agent user for all without agent": (
+        {"AzureAd__AgentUsername": "a@b"},
+        "AzureAd__AgentUsername",
+        "names the user account of an agent, and no AgentIdentity names the agent",
+    ),
+    "another exchange resource": (
+        {
+            f"{CREDENTIAL}SourceType": "SignedAssertionFromManagedIdentity",
+            f"{CREDENTIAL}TokenExchangeUrl": "api://AzureADTokenExchangeChina",
+        },
+        f"{CREDENTIAL}TokenExchangeUrl",
+        "found 'api://AzureADTokenExchangeChina': expected api://AzureADTokenExchange, or nothing",
+    ),
+    "field that only the README knows": (
+        {
+            f"{CREDENTIAL}SourceType": "SignedAssertionFilePath",
+            f"{CREDENTIAL}SignedAssertionFilePath": "/token",
+            "AZURE_FEDERATED_TOKEN_FILE": "/federated",
+        },
+        f"{CREDENTIAL}SignedAssertionFilePath",
+        "is not known; did you mean AzureAd__ClientCredentials__N__SignedAssertionFileDiskPath?",
+    ),
+    "misspelt key": (
+        {"AzureAd__Scops": "a"},
+        "AzureAd__Scops",
+        "is not known; did you mean AzureAd__Scopes?",
+    ),
+    "misspelt part in the middle": (
+        {"AzureAd__ClientCredential__0__ClientSecret": "a"},
+        "AzureAd__ClientCredential__0__ClientSecret",
+        "is not known; did you mean AzureAd__ClientCredentials__N__ClientSecret?",
+    ),
+    "misspelt section": (
+        {"DownstreamApi__graph__Scopes": "a"},
+        "DownstreamApi__graph__Scopes",
+        "is not known; did you mean DownstreamApis__…?",
+    ),
+    "one key twice": (
+        {"AZUREAD__TENANTID": OTHER},
+        "AZUREAD__TENANTID",
+        "is the same key as AzureAd__TenantId",
+    ),
+    "empty agent": (
+        {"AzureAd__AgentIdentity": ""},
+        "AzureAd__AgentIdentity",
+        "is empty: expected a value, or no such variable",
+    ),
+    "empty scopes": (
+        {"AzureAd__Scopes": ""},
+        "AzureAd__Scopes",
+        "is empty: expected a value, or no such variable",
+    ),
+    "agent that is no GUID": (
+        {f"{API}AgentIdentity": "x"},
+        f"{API}AgentIdentity",
+        "found 'x': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "agent user that is no GUID": (
+        {f"{API}AgentIdentity": AGENT, f"{API}AgentUserId": "a@b", f"{API}RequestAppToken": None},
+        f"{API}AgentUserId",
+        "found a mapping: expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "agent user without agent": (
+        {f"{API}AgentUsername": "a@b"},
+        f"{API}AgentUsername",
+        "names the user account of an agent, and no AgentIdentity names the agent",
+    ),
+    "agent user by two names": (
+        {
+            f"{API}AgentIdentity": AGENT,
+            f"{API}AgentUsername": "a@b",
+            f"{API}AgentUserId": OTHER,
+            f"{API}RequestAppToken": None,
+        },
+        f"{API}AgentUserId",
+        f"{API}AgentUsername is given as well: expected one of the two",
+    ),
+    "app token of an agent user": (
+        {f"{API}AgentIdentity": AGENT, f"{API}AgentUsername": "a@b"},
+        f"{API}RequestAppToken",
+        "found true: an agent's user account has no app tokens",
+    ),
+    "app token that is neither": (
+        {f"{API}RequestAppToken": "1"},
+        f"{API}RequestAppToken",
+        "found '1': expected true or false",
+    ),
+    "no scopes": (
+        {f"{API}Scopes__0": None},
+        f"{API}Scopes__0",
+        "is missing: flow app needs at least one scope",
+    ),
+    "base URL without scheme": (
+        {f"{API}BaseUrl": "graph.microsoft.com"},
+        f"{API}BaseUrl",
+        "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0",
+    ),
+    "base URL with a bad port": (
+        {f"{API}BaseUrl": "https://graph.microsoft.com:x"},
+        f"{API}BaseUrl",
+        "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0",
+    ),
+    "another tenant": (
+        {f"{API}AcquireTokenOptions__Tenant": OTHER},
+        f"{API}AcquireTokenOptions__Tenant",
+        "is not AzureAd__TenantId: for a client in another tenant use a configuration file",
+    ),
+    "another scheme": (
+        {f"{API}ProtocolScheme": "MTLS_POP"},
+        f"{API}ProtocolScheme",
+        "found 'MTLS_POP': expected Bearer",
+    ),
+    "claims that are no object": (
+        {f"{API}AcquireTokenOptions__Claims": "x"},
+        f"{API}AcquireTokenOptions__Claims",
+        "found 'x': expected a JSON object, as text or as a mapping",
+    ),
+    "log level": (
+        {"Logging__LogLevel__Default": "Loud"},
+        "Logging__LogLevel__Default",
+        "found 'Loud': expected 'debug', 'info', 'warning' or 'error'",
+    ),
+    "own variable": (
+        {"AUTHZ_LISTEN_GRPC": "x"},
+        "AUTHZ_LISTEN_GRPC",
+        "found 'x': expected an address: host:port or unix:PATH",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "path", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_fault_names_the_variable_that_should_change(
+    changes: dict[str, str | None], path: str, message: str
+) -> None:
+    """Never the path inside of a file that is not there."""
+    assert [(path, message)] == faults(**changes)
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key.use is Use.REFUSED], ids=lambda key: key.name
+)
+def test_keys_that_would_change_the_answer_are_refused(key: Any) -> None:
+    """Whatever they say, as long as they say something."""
+    name = key.name.replace("NAME", "graph").replace("*", "0__X")
+    assert [(name, key.meaning)] == faults(**{name: "x"})
+    assert read() == read(**{name: ""})
+
+
+@pytest.mark.parametrize(
+    "key", [key for key in KEYS if key.use is Use.IGNORED], ids=lambda key: key.name
+)
+def test_keys_without_effect_are_reported_and_change_nothing(key: Any) -> None:
+    """The configuration is the same as without them."""
+    name = key.name.replace("NAME", "graph").replace("__N__", "__0__").replace("*", "X__Y")
+    assert Notice(name, f"has no effect: {key.meaning}") in notices(**{name: "x"})
+    assert read() == read(**{name: "x"})
+
+
+def test_a_key_that_nobody_knows_is_reported() -> None:
+    """It is like nothing we read, so it is no misspelling."""
+    notice = Notice("AzureAd__CallbackPath", "is not known and has no effect")
+    assert notice in notices(AzureAd__CallbackPath="/x")
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """Only sections of the sidecar count, and what Kubernetes adds for a Service called authz does not."""
+    others = {
+        "Serilog__MinimumLevel": "x",
+        "AUTHZ_PORT": "tcp://10.0.0.1:9901",
+        "AUTHZ_SERVICE_HOST": "10.0.0.1",
+        "Azure__Something": "y",
+    }
+    assert load(None, SEED).warnings == load(None, {**SEED, **others}).warnings
+
+
+def test_a_misspelt_variable_of_our_own_is_reported() -> None:
+    """It would be lost silently otherwise."""
+    expected = Notice(
+        "AUTHZ_LISTEN_GPRC", "is not known and has no effect; did you mean 'AUTHZ_LISTEN_GRPC'?"
+    )
+    assert expected in load(None, {**SEED, "AUTHZ_LISTEN_GPRC": "x"}).warnings
+
+
+def test_all_faults_are_reported_at_once() -> None:
+    """Those of keys, of values and of rules between keys."""
+    found = faults(
+        AzureAd__TenantId="x",
+        AzureAd__Authority="y",
+        DownstreamApis__graph__RequestAppToken="z",
+        DownstreamApis__other__BaseUrl="https://other",
+    )
+    assert {
+        "AzureAd__TenantId",
+        "AzureAd__Authority",
+        "DownstreamApis__graph__RequestAppToken",
+        "DownstreamApis__other__Scopes__0",
+    } == {path for path, _ in found}
+
+
+def test_keys_of_the_table_are_told_apart() -> None:
+    """No key of the table hides a later one that means something else."""
+    for key in KEYS:
+        path = split(key.name.replace("*", "x"))
+        first = next(known for known in KEYS if known.matches(path))
+        assert key.use is first.use
+
+
+def test_secrets_stay_in_the_environment() -> None:
+    """Neither the configuration nor its faults, notices or policy hold one."""
+    secrets = {
+        f"{CREDENTIAL}ClientSecret": "hunter2",
+        "AzureAd__ClientCredentials__1__SourceType": "Path",
+        "AzureAd__ClientCredentials__1__CertificateDiskPath": "/c",
+        "AzureAd__ClientCredentials__1__CertificatePassword": "hunter2",
+        "AzureAd__ClientCredentials__2__SourceType": "Base64Encoded",
+        "AzureAd__ClientCredentials__2__Base64EncodedValue": "hunter2",
+    }
+    loaded = load(None, environ(**secrets))
+    assert "hunter2" not in repr(loaded) + str(loaded.config) + loaded.config.model_dump_json()
+    assert "hunter2" not in repr(compile_policy(loaded.config))
+    with pytest.raises(ConfigError) as raised:
+        load(None, environ(**secrets, AzureAd__ClientSecret="hunter2", AzureAd__TenantId="x"))
+    assert "hunter2" not in str(raised.value) + repr(raised.value)

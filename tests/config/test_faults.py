@@ -1,0 +1,691 @@
+"""Every kind of fault: where it is reported, what it says was found, what it says was expected."""
+
+from typing import Any
+
+import pytest
+from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
+
+from authz.config.document import parse
+from authz.config.faults import ConfigError, Fault
+
+OTHER = "99999999-0000-4000-8000-000000000009"
+TLS = {"certificate_file": "/tls.crt", "key_file": "/tls.key"}
+GRAPH = "https://graph.microsoft.com/.default"
+
+CASES: dict[str, tuple[dict[str, Any], str, str]] = {
+    # Values.
+    "unknown key with a close one": (
+        {"listen.grcp": "x"},
+        "listen.grcp",
+        "unknown key; did you mean 'grpc'?",
+    ),
+    "unknown key with no close one": (
+        {"inbound.chat.zzz": 1},
+        "inbound.chat.zzz",
+        (
+            "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
+            "roles, actors, subjects, forward, leeway"
+        ),
+    ),
+    "unknown section": ({"egres": {}}, "egres", "unknown key; did you mean 'egress'?"),
+    "missing key": (
+        {"agents.assistant.blueprint": DELETED},
+        "agents.assistant.blueprint",
+        "is missing",
+    ),
+    "section is no mapping": ({"limits": 5}, "limits", "found 5: expected a mapping"),
+    "entry is no mapping": ({"agents.x": ["a"]}, "agents.x", "found a list: expected a mapping"),
+    "entry is nothing": ({"agents.x": None}, "agents.x", "found nothing: expected a mapping"),
+    "text for a list": (
+        {"inbound.chat.scopes": "a b"},
+        "inbound.chat.scopes",
+        "found 'a b': expected a list",
+    ),
+    "nothing for a list": (
+        {"inbound.chat.scopes": None},
+        "inbound.chat.scopes",
+        "found nothing: expected a list",
+    ),
+    "empty list": (
+        {"blueprints.support.audiences": []},
+        "blueprints.support.audiences",
+        "found an empty list: expected at least one entry",
+    ),
+    "no GUID": (
+        {"blueprints.support.tenant_id": "common"},
+        "blueprints.support.tenant_id",
+        "found 'common': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "wildcard tenant": (
+        {"inbound.chat.tenants": ["*"]},
+        "inbound.chat.tenants.0",
+        "found '*': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "wildcard audience": (
+        {"inbound.chat.audiences": ["*"]},
+        "inbound.chat.audiences.0",
+        "found '*': expected an audience: a client id or URI, without wildcard",
+    ),
+    "bad name": (
+        {"agents.my agent": BASE["agents"]["assistant"]},
+        "agents.my agent",
+        "found 'my agent': expected a name of at most 64 letters, digits, '.', '_' and '-'",
+    ),
+    "bad duration": (
+        {"entra.timeout": "1d"},
+        "entra.timeout",
+        (
+            "found '1d': expected a duration such as 30s, 5m, 1h or 250ms, or a number of seconds, "
+            "from 100ms to 5m"
+        ),
+    ),
+    "duration out of bounds": (
+        {"inbound.chat.leeway": 301},
+        "inbound.chat.leeway",
+        (
+            "found 301: expected a duration such as 30s, 5m, 1h or 250ms, or a number of seconds, "
+            "from 0s to 5m"
+        ),
+    ),
+    "switch for a duration": (
+        {"reload_interval": True},
+        "reload_interval",
+        (
+            "found true: expected a duration such as 30s, 5m, 1h or 250ms, or a number of seconds, "
+            "from 0s to 1h"
+        ),
+    ),
+    "bad size": (
+        {"limits.max_token_bytes": "16kb"},
+        "limits.max_token_bytes",
+        (
+            "found '16kb': expected a size such as 16KiB, 64MiB or 1GiB, or a number of bytes, "
+            "from 1024 to 1048576"
+        ),
+    ),
+    "bad number": (
+        {"limits.exchanges": 0},
+        "limits.exchanges",
+        "found 0: expected a whole number from 1 to 1024",
+    ),
+    "bad choice": (
+        {"log.level": "loud"},
+        "log.level",
+        "found 'loud': expected 'debug', 'info', 'warning' or 'error'",
+    ),
+    "bad socket mode": (
+        {"listen.socket_mode": "0777"},
+        "listen.socket_mode",
+        "found '0777': expected '0600' or '0660'",
+    ),
+    "bad address": (
+        {"listen.grpc": "9901"},
+        "listen.grpc",
+        "found '9901': expected an address: host:port or unix:PATH",
+    ),
+    "bad port": (
+        {"listen.admin": "127.0.0.1:65536"},
+        "listen.admin",
+        "found '127.0.0.1:65536': expected a port from 0 to 65535",
+    ),
+    "long socket path": (
+        {"listen.grpc": "unix:/" + "a" * 107},
+        "listen.grpc",
+        f"found 'unix:/{'a' * 53}…: expected a socket path of at most 107 bytes",
+    ),
+    "api is for later": (
+        {"listen.api": "127.0.0.1:5000"},
+        "listen.api",
+        "found '127.0.0.1:5000': not available in this version: leave it out",
+    ),
+    "authority with tenant": (
+        {"entra.authority": f"https://login.microsoftonline.com/{TENANT}"},
+        "entra.authority",
+        (
+            f"found 'https://login.microsoftonline.com/{TENANT[:25]}…: expected an https URL without "
+            "tenant or path, such as https://login.microsoftonline.com"
+        ),
+    ),
+    "authority without TLS": (
+        {"entra.authority": "http://localhost"},
+        "entra.authority",
+        (
+            "found 'http://localhost': expected an https URL without tenant or path, such as "
+            "https://login.microsoftonline.com"
+        ),
+    ),
+    "bad agent user": (
+        {"agents.assistant.agent_user": "mailbot"},
+        "agents.assistant.agent_user",
+        "found 'mailbot': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "agent user named twice": (
+        {"agents.assistant.agent_user": {"username": "a@b", "object_id": AGENT}},
+        "agents.assistant.agent_user",
+        (
+            "found a mapping: expected a user principal name, an object id, or one of username and "
+            "object_id"
+        ),
+    ),
+    "bad SPIFFE id": (
+        {"agents.assistant.workloads": ["spiffe://cluster.local"]},
+        "agents.assistant.workloads.0",
+        (
+            "found 'spiffe://cluster.local': expected a SPIFFE id such as "
+            "spiffe://cluster.local/ns/default/sa/agent"
+        ),
+    ),
+    "forward for later": (
+        {"inbound.chat.forward": "placeholder"},
+        "inbound.chat.forward",
+        "found 'placeholder': not available in this version: expected bearer or strip",
+    ),
+    "bad forward": (
+        {"inbound.chat.forward": "drop"},
+        "inbound.chat.forward",
+        "found 'drop': expected 'bearer' or 'strip'",
+    ),
+    "bad subject kind": (
+        {"inbound.chat.subjects": ["users"]},
+        "inbound.chat.subjects.0",
+        "found 'users': expected 'user' or 'application'",
+    ),
+    "host with scheme": (
+        {"egress.graph.hosts": ["https://graph.microsoft.com"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'https://graph.microsoft.com': expected a host without scheme and path: host, "
+            "host:port, *.suffix or *"
+        ),
+    ),
+    "wildcard host with port": (
+        {"egress.graph.hosts": ["*.internal:8443"]},
+        "egress.graph.hosts.0",
+        (
+            "found '*.internal:8443': expected a host without scheme and path: host, host:port, "
+            "*.suffix or *"
+        ),
+    ),
+    "bad host port": (
+        {"egress.graph.hosts": ["api:70000"]},
+        "egress.graph.hosts.0",
+        "found 'api:70000': expected a port from 1 to 65535",
+    ),
+    "scope with blanks": (
+        {"egress.graph.scopes": ["a b"]},
+        "egress.graph.scopes.0",
+        "found 'a b': expected one scope without blanks (RFC 6749 section 3.3)",
+    ),
+    "bad flow": (
+        {"egress.graph.flow": "agent_assertion"},
+        "egress.graph.flow",
+        (
+            "found 'agent_assertion': expected one of on_behalf_of, autonomous, agent_user, blueprint, "
+            "app_on_behalf_of, app, none"
+        ),
+    ),
+    "claims that are no object": (
+        {"egress.graph.claims": "[1]"},
+        "egress.graph.claims",
+        "found '[1]': expected a JSON object, as text or as a mapping",
+    ),
+    "subject for later": (
+        {"egress.graph.subject": ["bearer", "handle"]},
+        "egress.graph.subject",
+        "found a list: placeholder and handle are not available in this version: [bearer]",
+    ),
+    # Credentials.
+    "no credentials": (
+        {"blueprints.support.credentials": DELETED},
+        "blueprints.support.credentials",
+        "is missing",
+    ),
+    "secret in place": (
+        {"blueprints.support.credentials.0": {"client_secret": "hunter2"}},
+        "blueprints.support.credentials.0.client_secret",
+        "a secret is never written here: expected {file: PATH} or {env: NAME}",
+    ),
+    "two sources of a secret": (
+        {"blueprints.support.credentials.0": {"client_secret": {"file": "/a", "env": "B"}}},
+        "blueprints.support.credentials.0.client_secret",
+        "expected one of file and env; the secret itself is never written here",
+    ),
+    "no source of a certificate": (
+        {"blueprints.support.credentials.0": {"certificate": {"send_x5c": True}}},
+        "blueprints.support.credentials.0.certificate",
+        "expected one of file and env",
+    ),
+    "two passwords": (
+        {
+            "blueprints.support.credentials.0": {
+                "certificate": {"file": "/a", "password_file": "/b", "password_env": "C"}
+            }
+        },
+        "blueprints.support.credentials.0.certificate",
+        "expected at most one of password_file and password_env",
+    ),
+    "bad switch": (
+        {"blueprints.support.credentials.0": {"certificate": {"file": "/a", "send_x5c": "si"}}},
+        "blueprints.support.credentials.0.certificate.send_x5c",
+        "expected true or false",
+    ),
+    "federated token without file": (
+        {"blueprints.support.credentials.0": {"federated_token": None}},
+        "blueprints.support.credentials.0.federated_token.file",
+        "is missing",
+    ),
+    "unknown credential": (
+        {"blueprints.support.credentials.0": {"key_vault": {}}},
+        "blueprints.support.credentials.0",
+        (
+            "expected a mapping with one key, one of client_secret, certificate, federated_token, "
+            "managed_identity"
+        ),
+    ),
+    "unknown credential key": (
+        {"blueprints.support.credentials.0": {"client_secret": {"fil": "/a"}}},
+        "blueprints.support.credentials.0.client_secret",
+        "unknown key; did you mean 'file'?",
+    ),
+    # Rules that concern several keys.
+    "no routes": (
+        {"inbound": DELETED, "egress": DELETED},
+        "",
+        "no route is configured: expected inbound or egress routes",
+    ),
+    "TLS on a Unix socket": (
+        {"listen.tls": TLS},
+        "listen.tls",
+        "a Unix socket has no TLS: leave it out, or listen on host:port",
+    ),
+    "workers on a Unix socket": (
+        {"listen.workers": 2},
+        "listen.workers",
+        (
+            "found 2 with a Unix socket, which only one process can serve: expected 1, or grpc on "
+            "host:port"
+        ),
+    ),
+    "group mode without group": (
+        {"listen.socket_mode": "0660"},
+        "listen.socket_group",
+        "is missing: socket_mode 0660 admits a group",
+    ),
+    "group without group mode": (
+        {"listen.socket_group": "envoy"},
+        "listen.socket_group",
+        "has no effect: set socket_mode to 0660 as well",
+    ),
+    "socket mode of a port": (
+        {"listen.grpc": "127.0.0.1:9901", "listen.socket_mode": "0600"},
+        "listen.socket_mode",
+        "is for a Unix socket, and grpc is host:port",
+    ),
+    "connect timeout": (
+        {"entra.connect_timeout": "20s"},
+        "entra.connect_timeout",
+        "found 20s, more than timeout (10s) leaves room for",
+    ),
+    "timeout": (
+        {"entra.timeout": "20s"},
+        "entra.timeout",
+        "found 20s, more than exchange_timeout (15s) leaves room for",
+    ),
+    "deadline margin": (
+        {"limits.deadline_margin": "1s", "limits.check_timeout": 1},
+        "limits.deadline_margin",
+        "found 1s, more than check_timeout (1s) leaves room for",
+    ),
+    "unknown inbound route": (
+        {"listen.inbound_route": "chad"},
+        "listen.inbound_route",
+        "found 'chad', which is not among inbound; did you mean 'chat'?",
+    ),
+    "unknown blueprint": (
+        {"agents.assistant.blueprint": "suport"},
+        "agents.assistant.blueprint",
+        "found 'suport', which is not among blueprints; did you mean 'support'?",
+    ),
+    "unknown agent": (
+        {"egress.graph.agent": "x"},
+        "egress.graph.agent",
+        "found 'x', which is not among agents",
+    ),
+    "same client, other credentials": (
+        {"applications.portal.client_id": CLIENT},
+        "applications.portal.credentials",
+        (
+            "differ from those of blueprints.support, which is the same client: expected the same "
+            "list in both"
+        ),
+    ),
+    "same agent, other blueprint": (
+        {
+            "blueprints.sales": {**BASE["blueprints"]["support"], "client_id": OTHER},
+            "agents.again": {"blueprint": "sales", "agent_identity": AGENT},
+        },
+        "agents.again.blueprint",
+        (
+            "found 'sales', but agents.assistant is the same agent identity and has 'support': "
+            "an agent identity belongs to one blueprint"
+        ),
+    ),
+    "workloads nobody can prove": (
+        {"agents.assistant.workloads": ["spiffe://a/b"]},
+        "agents.assistant.workloads",
+        (
+            "no workload could prove itself: expected listen.tls.client_ca_file, or "
+            "listen.workload_identity: source_principal"
+        ),
+    ),
+    "two clients called": (
+        {"inbound.chat.blueprint": "support"},
+        "inbound.chat.blueprint",
+        "agent is given as well: expected one of the two",
+    ),
+    "no audiences": (
+        {"inbound.chat": {"tenants": [TENANT]}},
+        "inbound.chat.audiences",
+        (
+            "is missing: expected it, or one of agent, blueprint and application, from which it "
+            "follows"
+        ),
+    ),
+    "no tenants": (
+        {"inbound.chat": {"audiences": [CLIENT]}},
+        "inbound.chat.tenants",
+        (
+            "is missing: expected it, or one of agent, blueprint and application, from which it "
+            "follows"
+        ),
+    ),
+    "applications without roles": (
+        {"inbound.chat.subjects": ["user", "application"]},
+        "inbound.chat.subjects",
+        (
+            "applications are served without roles or actors: any application can get a token without "
+            "roles, so expected one of the two"
+        ),
+    ),
+    "roles without applications": (
+        {"inbound.chat.roles": ["R"], "inbound.chat.subjects": ["user"]},
+        "inbound.chat.roles",
+        "have no effect: subjects does not name application",
+    ),
+    "scopes without users": (
+        {"inbound.chat.roles": ["R"], "inbound.chat.subjects": ["application"]},
+        "inbound.chat.scopes",
+        "have no effect: subjects does not name user",
+    ),
+    "host twice": (
+        {"egress.again": {"flow": "none", "hosts": ["Graph.Microsoft.com"]}},
+        "egress.again.hosts.0",
+        "found 'graph.microsoft.com', which egress.graph has already: expected each host once",
+    ),
+    "client of another flow": (
+        {"egress.graph.flow": "app"},
+        "egress.graph.agent",
+        "does not go with flow app: expected application or blueprint",
+    ),
+    "client of no flow": (
+        {"egress.graph.flow": "none", "egress.graph.scopes": DELETED},
+        "egress.graph.agent",
+        "does not go with flow none: expected no client at all",
+    ),
+    "flow without client": (
+        {"egress.graph.agent": DELETED},
+        "egress.graph.agent",
+        "is missing: flow on_behalf_of needs it",
+    ),
+    "two clients of a flow": (
+        {
+            "egress.graph": {
+                "flow": "app",
+                "application": "portal",
+                "blueprint": "support",
+                "scopes": [GRAPH],
+            }
+        },
+        "egress.graph.application",
+        "blueprint is given as well: expected one of the two",
+    ),
+    "agent without user": (
+        {"egress.graph.flow": "agent_user"},
+        "egress.graph.agent",
+        "found 'assistant', which has no agent_user: flow agent_user needs one",
+    ),
+    "workloads of an agent route": (
+        {
+            "egress.graph.workloads": ["spiffe://a/b"],
+            "listen.workload_identity": "source_principal",
+        },
+        "egress.graph.workloads",
+        "does not go with flow on_behalf_of: expected it at the agent",
+    ),
+    "workloads of no flow": (
+        {
+            "egress.graph": {"flow": "none", "workloads": ["spiffe://a/b"]},
+            "listen.workload_identity": "source_principal",
+        },
+        "egress.graph.workloads",
+        "does not go with flow none, which gives no token",
+    ),
+    "scopes of no flow": (
+        {"egress.graph": {"flow": "none", "scopes": ["a"]}},
+        "egress.graph.scopes",
+        "does not go with flow none, which gives no token",
+    ),
+    "claims of no flow": (
+        {"egress.graph": {"flow": "none", "claims": {}}},
+        "egress.graph.claims",
+        "does not go with flow none, which gives no token",
+    ),
+    "flow without scopes": (
+        {"egress.graph.scopes": DELETED},
+        "egress.graph.scopes",
+        "is missing: flow on_behalf_of needs at least one scope",
+    ),
+    "reserved scope": (
+        {"egress.graph.scopes": ["User.Read", "offline_access"]},
+        "egress.graph.scopes.1",
+        "found 'offline_access', which is added where it is needed",
+    ),
+    "two resources": (
+        {"egress.graph.scopes": ["User.Read", "api://x/Read"]},
+        "egress.graph.scopes",
+        "found scopes of api://x and https://graph.microsoft.com: expected one resource",
+    ),
+    "default scope beside others": (
+        {"egress.graph.scopes": ["User.Read", GRAPH]},
+        "egress.graph.scopes",
+        f"found '{GRAPH}' beside others: expected it alone, or the others",
+    ),
+    "app-only flow with a delegated scope": (
+        {"egress.graph.flow": "autonomous", "egress.graph.scopes": ["api://x/Read"]},
+        "egress.graph.scopes",
+        "found 1 (api://x/Read): flow autonomous takes exactly one scope, which ends in /.default",
+    ),
+    "app-only flow with two scopes": (
+        {"egress.graph.flow": "autonomous", "egress.graph.scopes": [GRAPH, "User.Read"]},
+        "egress.graph.scopes",
+        (
+            f"found 2 ({GRAPH}, User.Read): flow autonomous takes exactly one scope, which ends in "
+            "/.default"
+        ),
+    ),
+    "demands on nobody": (
+        {"egress.graph.flow": "autonomous", "egress.graph.requires": {"scopes": ["a"]}},
+        "egress.graph.requires",
+        "does not go with flow autonomous, which looks at no user's token",
+    ),
+    "leeway for nobody": (
+        {"egress.graph.flow": "autonomous", "egress.graph.leeway": "5s"},
+        "egress.graph.leeway",
+        "does not go with flow autonomous, which looks at no user's token",
+    ),
+    "subject of nobody": (
+        {"egress.graph.flow": "autonomous", "egress.graph.subject": ["bearer"]},
+        "egress.graph.subject",
+        "does not go with flow autonomous, which looks at no user's token",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "path", "message"), CASES.values(), ids=CASES.keys())
+def test_a_fault_names_its_place_and_what_was_expected(
+    changes: dict[str, Any], path: str, message: str
+) -> None:
+    """One wrong thing gives one fault, at the key that should change."""
+    faults = faults_of(lambda: load_data(changed(changes)))
+    assert [(path, message)] == [(fault.path, fault.message) for fault in faults]
+
+
+YAML_CASES: dict[str, tuple[str, Fault]] = {
+    "syntax": (
+        "listen: {\n  grpc: ]",
+        Fault("", "not valid YAML: did not find expected node content", 2),
+    ),
+    "tab": (
+        "listen:\n\tgrpc: x",
+        Fault("", "not valid YAML: found character that cannot start any token", 2),
+    ),
+    "control character": (
+        "a: \x01",
+        Fault("", "not valid YAML: control characters are not allowed"),
+    ),
+    "no mapping": ("- a", Fault("", "found a list: expected a mapping", 1)),
+    "text": ("hello", Fault("", "found 'hello': expected a mapping", 1)),
+    "empty": ("", Fault("", "found nothing: expected a mapping")),
+    "several documents": ("a: 1\n---\nb: 2", Fault("", "found several documents: expected one", 2)),
+    "key that is a list": (
+        "inbound:\n  [a]: 1",
+        Fault("inbound", "found a key that is no text", 2),
+    ),
+    "too deep": ("a: " + "[" * 40, Fault("a" + ".0" * 30, "is nested too deeply", 1)),
+    "duplicate key": (
+        "log: {level: info}\nlog: {level: debug}",
+        Fault("log", "is a duplicate key: line 1 has it already", 2),
+    ),
+    "alias": (
+        "log: {level: *x}",
+        Fault("log.level", "found an alias: expected the value itself", 1),
+    ),
+    "anchor": (
+        "log:\n  level: &x info",
+        Fault("log.level", "found an anchor (&): expected the value written out each time", 2),
+    ),
+    "tag": (
+        "log: {level: !!python/name:os.system }",
+        Fault("log.level", "found a tag (!): expected a plain value", 1),
+    ),
+    "binary": (
+        "log: {level: !!binary aW5mbw==}",
+        Fault("log.level", "found a tag (!): expected a plain value", 1),
+    ),
+    "reference not set": (
+        "log:\n  level: ${LEVEL}",
+        Fault("log.level", "environment variable LEVEL is not set", 2),
+    ),
+    "reference empty": (
+        "log: {level: '${EMPTY}'}",
+        Fault("log.level", "environment variable EMPTY is empty", 1),
+    ),
+    "reference inside": (
+        "log: {level: 'x${LEVEL}'}",
+        Fault("log.level", "found a reference inside of a value: expected ${NAME} alone", 1),
+    ),
+    "reference to a bad value": (
+        "log:\n  level: ${PATH}",
+        Fault(
+            "log.level",
+            "found the value of ${PATH}: expected 'debug', 'info', 'warning' or 'error'",
+            2,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "fault"), YAML_CASES.values(), ids=YAML_CASES.keys())
+def test_what_yaml_may_not_hold_is_a_fault_with_its_line(text: str, fault: Fault) -> None:
+    """Syntax errors, and the parts of YAML that are not read, are faults of one kind with the rest."""
+    environ = {"EMPTY": "", "PATH": "/bin"}
+    assert fault in faults_of(lambda: parse(text, environ))
+
+
+def test_all_faults_are_reported_at_once_in_the_order_of_lines() -> None:
+    """A typing error in one entry hides neither other values nor rules that concern other keys."""
+    text = f"""\
+listen: {{grpc: 5, inbound_route: chad}}
+blueprints:
+  support: {{tenant_id: x, client_id: {CLIENT}, credentials: [managed_identity: ]}}
+  support: {{}}
+agents:
+  assistant: {{blueprint: support, agent_identity: "${{UNSET}}"}}
+  other: {{blueprint: suport, agent_identity: {AGENT}}}
+inbound:
+  chat: {{agent: assistant, unknown: 1}}
+egress:
+  a: {{flow: none, hosts: [x]}}
+  b: {{flow: none, hosts: [x]}}
+  c: {{flow: app, application: portal}}
+"""
+    assert [
+        ("listen.grpc", 1),
+        ("listen.inbound_route", 1),
+        ("blueprints.support.tenant_id", 3),
+        ("blueprints.support", 4),
+        ("agents.assistant.agent_identity", 6),
+        ("agents.other.blueprint", 7),
+        ("inbound.chat.unknown", 9),
+        ("egress.b.hosts.0", 12),
+        ("egress.c.application", 13),
+        ("egress.c.scopes", 13),
+    ] == [(fault.path, fault.line) for fault in faults_of(lambda: parse(text, {}))]
+
+
+def test_an_entry_with_a_fault_still_counts_as_declared() -> None:
+    """What leads to a faulty entry is not reported as leading nowhere."""
+    faults = faults_of(lambda: load_data(changed({"blueprints.support.tenant_id": "x"})))
+    assert ["blueprints.support.tenant_id"] == [fault.path for fault in faults]
+
+
+def test_a_section_that_is_no_mapping_does_not_make_its_names_unknown() -> None:
+    """Nothing is known about the names of such a section, so nothing is said of them."""
+    faults = faults_of(lambda: load_data(changed({"blueprints": "x"})))
+    assert ["blueprints"] == [fault.path for fault in faults]
+
+
+def test_a_faulty_listener_does_not_make_workloads_unprovable() -> None:
+    """The client authorities are in the section that was left out."""
+    changes = {
+        "listen": {"grpc": "0.0.0.0:1", "tls": {**TLS, "client_ca_file": "/ca"}, "workers": 0},
+        "agents.assistant.workloads": ["spiffe://a/b"],
+    }
+    faults = faults_of(lambda: load_data(changed(changes)))
+    assert ["listen.workers"] == [fault.path for fault in faults]
+
+
+def test_an_error_shows_every_fault_with_path_and_line() -> None:
+    """What `authz check-config` prints."""
+    error = ConfigError([Fault("a.b", "is missing", 3), Fault("", "is odd"), Fault("", "is odd")])
+    expected = "the configuration has 2 faults:\n  a.b (line 3): is missing\n  document: is odd"
+    assert expected == str(error)
+
+
+def test_thousands_of_unknown_names_are_reported_without_guessing() -> None:
+    """Suggestions stop where comparing everything with everything would take minutes."""
+    routes = {f"r{n}": {"agent": f"b{n}"} for n in range(300)}
+    agents = {
+        f"a{n}": {"blueprint": "support", "agent_identity": f"{AGENT[:-4]}{n:04}"}
+        for n in range(300)
+    }
+    faults = faults_of(
+        lambda: load_data(changed({"inbound": routes, "agents": agents, "egress": {}}))
+    )
+    assert "found 'b0', which is not among agents" == faults[0].message
+    assert 300 == len(faults)
+
+
+def test_the_base_of_these_tests_is_valid() -> None:
+    """Each case above changes one thing only."""
+    assert APP == load_data(BASE).applications["portal"].client_id

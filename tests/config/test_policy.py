@@ -1,0 +1,338 @@
+"""What a configuration compiles to: routes, clients, agents, issuers, version."""
+
+from typing import Any
+
+import pytest
+from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, load_data
+
+from authz.config.clients import ClientSecret, ManagedIdentity
+from authz.config.policy import (
+    agent_identities,
+    compile_policy,
+    credentials,
+    exchange_resource,
+    issuers,
+)
+from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
+from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
+from authz.core.request import CheckRequest, Direction
+from authz.core.token import Expectation
+
+OTHER = "99999999-0000-4000-8000-000000000009"
+BLUEPRINT = Client("support", TENANT, CLIENT)
+PORTAL = Client("portal", TENANT, APP)
+ASSISTANT = AgentIdentity("assistant", AGENT, BLUEPRINT)
+V1 = f"https://sts.windows.net/{TENANT}/"
+V2 = f"https://login.microsoftonline.com/{TENANT}/v2.0"
+TRUSTED = {V1: TENANT, V2: TENANT}
+OWN = frozenset({CLIENT, f"api://{CLIENT}"})
+GRAPH = "https://graph.microsoft.com/.default"
+
+
+def egress(**route: Any) -> tuple[EgressRoute, str]:
+    """Return the compiled route `graph` with these keys, and the policy's version."""
+    policy = compile_policy(load_data(changed({"egress.graph": route})))
+    return policy.egress["graph"], policy.version
+
+
+def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint() -> None:
+    """v1 and v2 tokens of that tenant, for the client id or its URI."""
+    expected = InboundRoute(
+        name="chat",
+        expectation=Expectation(OWN, TRUSTED, 60.0),
+        requirement=Requirement(users=True, applications=False, scopes=("access_agent",)),
+        forward=Forward.BEARER,
+    )
+    assert expected == compile_policy(load_data(BASE)).inbound["chat"]
+
+
+def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
+    """Own audiences, several tenants, roles, actors, another forwarding."""
+    route = {
+        "application": "portal",
+        "audiences": ["api://portal"],
+        "tenants": [TENANT, OTHER],
+        "scopes": ["read"],
+        "roles": ["Run"],
+        "actors": [APP],
+        "forward": "strip",
+        "leeway": "5s",
+    }
+    trusted = {
+        **TRUSTED,
+        f"https://sts.windows.net/{OTHER}/": OTHER,
+        f"https://login.microsoftonline.com/{OTHER}/v2.0": OTHER,
+    }
+    expected = InboundRoute(
+        name="chat",
+        expectation=Expectation(frozenset({"api://portal"}), trusted, 5.0),
+        requirement=Requirement(
+            users=True,
+            applications=True,
+            scopes=("read",),
+            roles=("Run",),
+            actors=frozenset({APP}),
+        ),
+        forward=Forward.STRIP,
+    )
+    assert expected == compile_policy(load_data(changed({"inbound.chat": route}))).inbound["chat"]
+
+
+@pytest.mark.parametrize(
+    ("route", "users", "applications"),
+    [
+        ({}, True, False),
+        ({"scopes": ["s"]}, True, False),
+        ({"actors": [APP]}, True, False),
+        ({"roles": ["R"]}, False, True),
+        ({"roles": ["R"], "scopes": ["s"]}, True, True),
+        ({"actors": [APP], "subjects": ["application"]}, False, True),
+        ({"roles": ["R"], "subjects": ["user", "application"]}, True, True),
+    ],
+)
+def test_subjects_follow_from_scopes_and_roles(
+    route: dict[str, Any], users: bool, applications: bool
+) -> None:
+    """Applications are served only where roles or actors say which."""
+    config = load_data(changed({"inbound.chat": {"agent": "assistant", **route}}))
+    requirement = compile_policy(config).inbound["chat"].requirement
+    assert (users, applications) == (requirement.users, requirement.applications)
+
+
+def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
+    """The user's token is the assertion, and Entra takes it only if it is meant for the blueprint."""
+    route, version = egress(
+        hosts=["graph.microsoft.com"],
+        flow="on_behalf_of",
+        agent="assistant",
+        scopes=[GRAPH],
+        claims={"a": 1},
+        requires={"scopes": ["access_agent"], "actors": [APP]},
+        leeway=1,
+    )
+    expected = EgressRoute(
+        name="graph",
+        hosts=("graph.microsoft.com",),
+        flow=Flow.ON_BEHALF_OF,
+        target=Target((GRAPH,), '{"a":1}', version),
+        agent=ASSISTANT,
+        expectation=Expectation(OWN, TRUSTED, 1.0),
+        requirement=Requirement(scopes=("access_agent",), actors=frozenset({APP})),
+    )
+    assert expected == route
+
+
+def test_own_audiences_of_a_client_replace_the_default_ones() -> None:
+    """On inbound routes and on delegated egress routes alike."""
+    policy = compile_policy(load_data(changed({"blueprints.support.audiences": ["api://support"]})))
+    expected = [frozenset({"api://support"})] * 2
+    graph = policy.egress["graph"].expectation
+    assert graph is not None
+    assert expected == [policy.inbound["chat"].expectation.audiences, graph.audiences]
+
+
+@pytest.mark.parametrize(
+    ("flow", "client", "expected"),
+    [
+        ("autonomous", {"agent": "assistant"}, {"agent": ASSISTANT}),
+        ("blueprint", {"blueprint": "support"}, {"client": BLUEPRINT}),
+        ("app", {"application": "portal"}, {"client": PORTAL}),
+        ("app", {"blueprint": "support"}, {"client": BLUEPRINT}),
+    ],
+)
+def test_app_only_flows_look_at_no_users_token(
+    flow: str, client: dict[str, str], expected: dict[str, Any]
+) -> None:
+    """They have no expectation, so there is nothing to downgrade from."""
+    route, version = egress(flow=flow, scopes=[GRAPH], **client)
+    wanted = EgressRoute("graph", (), Flow(flow), Target((GRAPH,), None, version), **expected)
+    assert wanted == route
+
+
+def test_app_on_behalf_of_demands_a_token_for_the_application() -> None:
+    """The same as for agents, with the application in the blueprint's place."""
+    route, _ = egress(flow="app_on_behalf_of", application="portal", scopes=["api://x/Read"])
+    audiences = frozenset({APP, f"api://{APP}"})
+    assert (PORTAL, Expectation(audiences, TRUSTED)) == (route.client, route.expectation)
+
+
+def test_an_agent_user_goes_along_with_its_agent() -> None:
+    """By the name it was given."""
+    changes = {"agents.assistant.agent_user": "a@b", "egress.graph.flow": "agent_user"}
+    route = compile_policy(load_data(changed(changes))).egress["graph"]
+    expected = AgentIdentity("assistant", AGENT, BLUEPRINT, AgentUser(username="a@b"))
+    assert (expected, None) == (route.agent, route.expectation)
+
+
+def test_flow_none_has_nothing_but_its_hosts() -> None:
+    """No client, no target, no expectation."""
+    route, _ = egress(flow="none", hosts=["*"])
+    assert EgressRoute("graph", ("*",), Flow.NONE) == route
+
+
+def test_workloads_bind_the_routes_of_their_agent_and_routes_without_agent() -> None:
+    """Whose word counts is the listener's to say."""
+    workload, other = "spiffe://a/b", "spiffe://a/c"
+    changes = {
+        "listen.workload_identity": "source_principal",
+        "agents.assistant.workloads": [workload],
+        "egress.app": {
+            "flow": "app",
+            "application": "portal",
+            "scopes": [GRAPH],
+            "workloads": [other],
+        },
+    }
+    routes = compile_policy(load_data(changed(changes))).egress
+    expected = [
+        (frozenset({workload}), PeerSource.SOURCE_PRINCIPAL),
+        (frozenset({other}), PeerSource.SOURCE_PRINCIPAL),
+    ]
+    assert expected == [(routes[n].workloads, routes[n].peer_source) for n in ("graph", "app")]
+
+
+def test_the_only_inbound_route_is_the_default_one() -> None:
+    """With several, one of them must be named."""
+    second = {"inbound.second": BASE["inbound"]["chat"]}
+    named = {**second, "listen.inbound_route": "second", "listen.direction": "inbound"}
+    policies = [compile_policy(load_data(changed(changes))) for changes in ({}, second, named)]
+    assert ["chat", None, "second"] == [policy.default_inbound for policy in policies]
+    assert [None, None, Direction.INBOUND] == [policy.default_direction for policy in policies]
+
+
+def test_a_compiled_policy_finds_routes_by_host() -> None:
+    """The most specific host wins."""
+    hosts = {
+        "egress.wild": {"flow": "none", "hosts": ["*.microsoft.com"]},
+        "egress.rest": {"flow": "none", "hosts": ["*"]},
+    }
+    policy = compile_policy(load_data(changed(hosts)))
+    found = [
+        policy.find(CheckRequest(host=host, direction=Direction.EGRESS)).name
+        for host in ("Graph.microsoft.com:443", "x.microsoft.com", "example.com")
+    ]
+    assert ["graph", "wild", "rest"] == found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"egress.graph.scopes": ["User.Read"]},
+        {"egress.graph.claims": {}},
+        {"inbound.chat.leeway": 1},
+        {"blueprints.support.tenant_id": OTHER},
+        {"blueprints.support.credentials": [{"federated_token": {"file": "/etc/authz/secret"}}]},
+        {"entra.authority": "https://login.microsoftonline.us"},
+    ],
+)
+def test_the_version_changes_with_what_decides(changes: dict[str, Any]) -> None:
+    """So that no token of the old configuration is used under the new one."""
+    versions = {compile_policy(load_data(changed(c))).version for c in ({}, changes)}
+    assert 2 == len(versions)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"log.level": "debug"}, {"listen.grpc": "unix:/x"}, {"reload_interval": 0}],
+)
+def test_the_version_stays_when_nothing_is_decided_differently(changes: dict[str, Any]) -> None:
+    """A louder log does not throw the cached tokens away."""
+    versions = {compile_policy(load_data(changed(c))).version for c in ({}, changes)}
+    assert 1 == len(versions)
+    assert 64 == len(versions.pop())
+
+
+def test_the_version_does_not_depend_on_the_order_or_spelling_of_the_file() -> None:
+    """It is the digest of what was read, not of the text."""
+    reordered = dict(reversed(changed({"inbound.chat.leeway": "1m"}).items()))
+    assert compile_policy(load_data(BASE)).version == compile_policy(load_data(reordered)).version
+
+
+def test_issuers_are_both_versions_of_every_trusted_tenant_once() -> None:
+    """Of inbound routes and of delegated egress routes; app-only routes trust nobody."""
+    tenants = [f"{n}0000000-0000-4000-8000-000000000000" for n in (1, 2, 3)]
+    app = {"client_id": OTHER, "credentials": [{"managed_identity": {}}]}
+    route = {"application": "two", "scopes": ["api://x/.default"]}
+    changes = {
+        "inbound.chat.tenants": [tenants[0], TENANT],
+        "applications.two": {**app, "tenant_id": tenants[1]},
+        "applications.three": {**app, "tenant_id": tenants[2]},
+        "egress.two": {**route, "flow": "app_on_behalf_of"},
+        "egress.three": {**route, "flow": "app", "application": "three"},
+    }
+    found = issuers(load_data(changed(changes)))
+    expected = [
+        (tenant, version) for tenant in (tenants[0], TENANT, tenants[1]) for version in (1, 2)
+    ]
+    assert expected == [(issuer.tenant_id, issuer.version) for issuer in found]
+
+
+def test_each_issuer_knows_its_metadata_and_its_other_name() -> None:
+    """v1 and v2 have their own discovery documents (Entra page "v2-protocols-oidc")."""
+    base = f"https://login.microsoftonline.com/{TENANT}"
+    expected = [
+        (V1, f"{base}/.well-known/openid-configuration", (V2,)),
+        (V2, f"{base}/v2.0/.well-known/openid-configuration", (V1,)),
+    ]
+    found = issuers(load_data(BASE))
+    assert expected == [(issuer.issuer, issuer.metadata_url, issuer.aliases) for issuer in found]
+
+
+@pytest.mark.parametrize(
+    ("authority", "v1", "v2", "resource"),
+    [
+        (
+            "https://login.windows.net",
+            "https://sts.windows.net",
+            "https://login.microsoftonline.com",
+            "api://AzureADTokenExchange",
+        ),
+        (
+            "https://sts.windows.net:443",
+            "https://sts.windows.net",
+            "https://login.microsoftonline.com",
+            "api://AzureADTokenExchange",
+        ),
+        (
+            "https://login.microsoftonline.us",
+            "https://sts.windows.net",
+            "https://login.microsoftonline.us",
+            "api://AzureADTokenExchangeUSGov",
+        ),
+        (
+            "https://login.chinacloudapi.cn",
+            "https://sts.chinacloudapi.cn",
+            "https://login.partner.microsoftonline.cn",
+            "api://AzureADTokenExchangeChina",
+        ),
+        (
+            "https://login.sovcloud-identity.fr",
+            "https://sts.windows.net",
+            "https://login.sovcloud-identity.fr",
+            "api://AzureADTokenExchangeFrance",
+        ),
+        (
+            "https://127.0.0.1:8443",
+            "https://sts.windows.net",
+            "https://127.0.0.1:8443",
+            "api://AzureADTokenExchange",
+        ),
+    ],
+)
+def test_each_cloud_has_its_issuers_and_exchange_resource(
+    authority: str, v1: str, v2: str, resource: str
+) -> None:
+    """Aliases speak for their cloud; an unknown host speaks for itself; metadata is where we were told."""
+    config = load_data(changed({"entra.authority": authority}))
+    found = issuers(config)
+    assert [f"{v1}/{TENANT}/", f"{v2}/{TENANT}/v2.0"] == [issuer.issuer for issuer in found]
+    assert all(issuer.metadata_url.startswith(f"{authority}/{TENANT}/") for issuer in found)
+    assert resource == exchange_resource(config)
+
+
+def test_clients_come_with_their_credentials_and_agents_by_name() -> None:
+    """What the exchange needs beside the policy."""
+    config = load_data(BASE)
+    secret = ClientSecret.model_validate({"file": "/etc/authz/secret"})
+    assert {BLUEPRINT: (secret,), PORTAL: (ManagedIdentity(),)} == credentials(config)
+    assert {"assistant": ASSISTANT} == agent_identities(config)

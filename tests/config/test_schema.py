@@ -1,0 +1,114 @@
+"""The generated documents: up to date, true to the model, and the examples they show."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from config.samples import BASE, changed
+from config.test_faults import CASES
+from jsonschema import Draft202012Validator
+
+from authz.config import compile_policy, load
+from authz.config.environment_keys import KEYS
+from authz.config.model import Config
+from authz.config.schema import documents, json_schema, write
+
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = sorted((DOCS / "examples").glob("*.yaml"))
+GUID = "11111111-0000-4000-8000-000000000001"
+ENVIRON = dict.fromkeys(("TENANT_ID", "BLUEPRINT_CLIENT_ID", "AGENT_CLIENT_ID"), GUID)
+
+
+def test_the_generated_documents_are_up_to_date(tmp_path: Path) -> None:
+    """Otherwise: python -m authz.config.schema docs/."""
+    (tmp_path / "examples").mkdir()
+    example = DOCS / "examples" / "sidecar.yaml"
+    (tmp_path / "examples" / "sidecar.yaml").write_bytes(example.read_bytes())
+    write(tmp_path)
+    for name in documents(""):
+        assert (tmp_path / name).read_text("utf-8") == (DOCS / name).read_text("utf-8"), name
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_loads_without_a_warning(path: Path) -> None:
+    """And compiles to a policy with routes."""
+    loaded = load(path, ENVIRON)
+    assert () == loaded.warnings
+    assert compile_policy(loaded.config).egress
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_fits_the_json_schema(path: Path) -> None:
+    """With its environment references in place."""
+    Draft202012Validator(json_schema()).validate(yaml.safe_load(path.read_text("utf-8")))
+
+
+def test_the_json_schema_is_one() -> None:
+    """By its own meta-schema."""
+    Draft202012Validator.check_schema(json_schema())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"listen": {"admin": None, "workers": "${WORKERS}", "direction": "${DIRECTION}"}},
+        {"agents.assistant.agent_user": {"username": "a@b"}},
+        {"agents.assistant.agent_user": GUID},
+        {"egress.graph.claims": {"a": 1}},
+        {"limits.max_token_bytes": 16384, "reload_interval": 0.5},
+        {"blueprints.support": {"tenant_id": GUID, "client_id": GUID}},
+        {"blueprints.support.credentials.0": {"federated_token": {}}},
+    ],
+)
+def test_the_json_schema_admits_what_loads(changes: dict[str, Any]) -> None:
+    """References, nulls, short forms, and what the environment supplies."""
+    Draft202012Validator(json_schema()).validate(changed(changes))
+
+
+BEYOND = (
+    # Rules between keys, and bounds that JSON Schema cannot state for text with units.
+    "bad port", "long socket path", "wildcard host with port", "bad host port", "no routes",
+    "TLS on a Unix socket", "workers on a Unix socket", "group mode without group",
+    "group without group mode", "socket mode of a port", "connect timeout", "timeout",
+    "deadline margin", "unknown inbound route", "unknown blueprint", "unknown agent",
+    "same client, other credentials", "same agent, other blueprint", "workloads nobody can prove",
+    "two clients called", "no audiences", "no tenants", "applications without roles",
+    "roles without applications", "scopes without users", "host twice", "client of another flow",
+    "client of no flow", "flow without client", "two clients of a flow", "agent without user",
+    "workloads of an agent route", "workloads of no flow", "scopes of no flow", "claims of no flow",
+    "flow without scopes", "reserved scope", "two resources", "default scope beside others",
+    "app-only flow with a delegated scope", "app-only flow with two scopes", "demands on nobody",
+    "leeway for nobody", "subject of nobody", "two sources of a secret",
+    "no source of a certificate", "two passwords", "claims that are no object",
+    "no credentials", "federated token without file",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in BEYOND])
+def test_the_json_schema_refuses_what_is_a_fault_by_itself(name: str) -> None:
+    """Editors mark what the service would refuse."""
+    assert not Draft202012Validator(json_schema()).is_valid(changed(CASES[name][0]))
+
+
+def test_the_json_schema_admits_the_base_of_these_tests() -> None:
+    """So each refusal above is due to its one change."""
+    assert Draft202012Validator(json_schema()).is_valid(BASE)
+
+
+def test_the_reference_has_every_key_with_a_meaning() -> None:
+    """Each field of each section, and each environment key."""
+    text = documents("")["configuration.md"]
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert [] == [row[0] for row in rows if row[-1].strip(" |") == ""]
+    names = {row[0].strip("| `") for row in rows}
+    definitions = Config.model_json_schema()["$defs"].values()
+    fields = {field for definition in definitions for field in definition.get("properties", {})}
+    assert set() == fields - {part for name in names for part in name.split(".")}
+    assert {key.name for key in KEYS} <= names
+
+
+def test_the_schema_file_is_json() -> None:
+    """For editors that fetch it."""
+    assert json_schema() == json.loads((DOCS / "authz.schema.json").read_text("utf-8"))
