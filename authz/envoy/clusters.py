@@ -288,4 +288,7 @@ def _authz_transport_socket(config: Config, settings: SidecarSettings) -> Transp
         if ours.certificate_file is not None and ours.key_file is not None
         else None
     )
-    return upstream_tls(ours.ca_file, server_name=ours.server_name, certificate=own)
+    # A gRPC server hangs up on a client that does not name HTTP/2 (gRPC "Protocol over HTTP2").
+    return upstream_tls(
+        ours.ca_file, server_name=ours.server_name, certificate=own, protocols=["h2"]
+    )

@@ -46,7 +46,7 @@ from authz.core.request import Direction
 from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
 from authz.envoy.ext_authz import OWN_PREFIX
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
 from authz.envoy.virtual_hosts import EXT_AUTHZ
 
 _IDLE: Final = timedelta(minutes=5)
@@ -120,6 +120,8 @@ def _listener(direction: Direction, where: str, manager: HttpConnectionManager) 
         Direction.INBOUND: TrafficDirection.INBOUND,
         Direction.EGRESS: TrafficDirection.OUTBOUND,
     }
+    if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
+        raise RenderError(f"{direction.value}_address: found {where}, expected an IP address")
     return Listener(
         name=direction.value,
         address=address(where),

@@ -18,6 +18,10 @@ UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 """gRPC status codes (google.rpc.Code); any but OK makes Envoy refuse."""
 
+SERVICE_UNAVAILABLE: Final = 503
+DEFAULT_RETRY_AFTER: Final = 1.0
+"""Seconds, where neither Entra nor we know better: every 503 says when to try again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Face:
@@ -137,8 +141,11 @@ def describe(denial: Deny, *, request_id: str = "") -> Problem:
     }
     if face.challenge is not None:
         headers.append(("www-authenticate", _challenge(denial, face)))
-    if denial.retry_after is not None:
-        seconds = max(1, ceil(denial.retry_after))
+    retry_after = denial.retry_after
+    if retry_after is None and face.http_status == SERVICE_UNAVAILABLE:
+        retry_after = DEFAULT_RETRY_AFTER
+    if retry_after is not None:
+        seconds = max(1, ceil(retry_after))
         headers.append(("retry-after", str(seconds)))
         body["retry_after"] = seconds
     if denial.accepted:

@@ -1,5 +1,6 @@
 """TLS from Envoy to others: whom it trusts, under which name, and with which certificate of its own."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from envoy_data_plane.envoy.config.core.v3 import DataSource, TransportSocket
@@ -20,7 +21,11 @@ from authz.envoy.sidecar import is_ip
 
 
 def upstream_tls(
-    ca_file: Path, *, server_name: str = "", certificate: tuple[Path, Path] | None = None
+    ca_file: Path,
+    *,
+    server_name: str = "",
+    certificate: tuple[Path, Path] | None = None,
+    protocols: Sequence[str] = (),
 ) -> TransportSocket:
     """Return the transport socket of a cluster.
 
@@ -29,13 +34,19 @@ def upstream_tls(
         server_name: Name or IP address that the certificate must hold. Without one, the cluster
             itself must demand a name for each request (`auto_san_validation`).
         certificate: PEM files of Envoy's own certificate chain and private key.
+        protocols: Offered in ALPN (RFC 7301). A cluster that negotiates HTTP fills them in itself.
     """
     context = CommonTlsContext(
-        tls_params=TlsParameters(tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2),
+        # Envoy's own maximum for connections it opens is 1.2.
+        tls_params=TlsParameters(
+            tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2,
+            tls_maximum_protocol_version=TlsParametersTlsProtocol.TLSv1_3,
+        ),
         validation_context=CertificateValidationContext(
             trusted_ca=_file(ca_file),
             match_typed_subject_alt_names=[_name(server_name)] if server_name else [],
         ),
+        alpn_protocols=list(protocols),
     )
     if certificate is not None:
         chain, key = certificate

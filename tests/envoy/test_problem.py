@@ -57,6 +57,14 @@ def test_retry_after_is_whole_seconds(seconds: float, said: str) -> None:
     assert said == header(Deny(Reason.EXCHANGE_UNAVAILABLE, retry_after=seconds), "retry-after")
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_503_says_when_to_try_again(reason: Reason) -> None:
+    """A caller is never left to guess, and is never told to repeat what cannot get better."""
+    unavailable = FACES[reason].http_status == 503
+
+    assert unavailable == (header(Deny(reason), "retry-after") is not None)
+
+
 @given(
     st.sampled_from(list(Reason)), st.text(), st.lists(st.text(), max_size=3), st.none() | st.text()
 )

@@ -1,0 +1,110 @@
+"""`render`: the whole configuration of the Envoy beside an agent, as YAML.
+
+Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
+"""
+
+from typing import Final
+
+import yaml
+from betterproto2 import Casing
+from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    DownstreamConnectionsConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config import Config
+from authz.envoy.clusters import address, app_cluster, authz_cluster, destination_clusters
+from authz.envoy.destinations import destinations
+from authz.envoy.listeners import egress_listener, inbound_listener
+from authz.envoy.sidecar import RenderError, SidecarSettings
+from authz.envoy.virtual_hosts import egress_routes, inbound_routes
+
+_MAX_CONNECTIONS: Final = 10_000
+"""Downstream connections of the whole process; those beyond are closed at once."""
+
+_READABLE: Final = r"/(ready|clusters|listeners|stats|stats/prometheus)(\?.*)?"
+"""Paths of the administration interface that only tell, with any query. The agent shares the loopback
+interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy."""
+
+# Words that one YAML parser or another takes for something else than text, when they are not quoted.
+_NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def render(config: Config, settings: SidecarSettings) -> str:
+    """Return Envoy's bootstrap configuration (YAML) for a configuration of the service.
+
+    There is a listener for inbound requests if there is an inbound route, and one for egress if
+    there is an egress route with hosts.
+
+    Raises:
+        RenderError: Configuration and settings do not go together.
+    """
+    listeners, clusters = [], [authz_cluster(config, settings)]
+    inbound = _inbound_route(config, settings)
+    if inbound is not None:
+        listeners.append(inbound_listener(settings, inbound_routes(inbound, settings.health_paths)))
+        clusters.append(app_cluster(settings))
+    targets = destinations(config, settings)
+    if targets:
+        wildcards = any(target.is_wildcard for target in targets)
+        listeners.append(egress_listener(settings, egress_routes(targets), wildcards=wildcards))
+        clusters += destination_clusters(targets, settings)
+    if not listeners:
+        raise RenderError("there is nothing to listen for: no inbound route, no egress host")
+    bootstrap = Bootstrap(
+        admin=Admin(
+            address=address(settings.admin_address),
+            allow_paths=[StringMatcher(safe_regex=RegexMatcher(regex=_READABLE))],
+        ),
+        overload_manager=OverloadManager(
+            resource_monitors=[
+                ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=Any.pack(
+                        DownstreamConnectionsConfig(
+                            max_active_downstream_connections=_MAX_CONNECTIONS
+                        )
+                    ),
+                )
+            ]
+        ),
+        static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
+    )
+    return yaml.dump(
+        bootstrap.to_dict(casing=Casing.SNAKE), Dumper=_Dumper, sort_keys=False, width=1000
+    )
+
+
+def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
+    name = settings.inbound_route or config.listen.inbound_route
+    if name is not None:
+        if name not in config.inbound:
+            raise RenderError(f"inbound_route: {name!r} is no inbound route")
+        return name
+    if len(config.inbound) > 1:
+        names = ", ".join(config.inbound)
+        raise RenderError(f"inbound_route: is missing, and there are several: {names}")
+    return next(iter(config.inbound), None)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that every YAML parser reads text."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_Dumper.add_representer(str, _represent_text)

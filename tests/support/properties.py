@@ -1,0 +1,27 @@
+"""How hard properties are tried, and the strategies that several of them share."""
+
+from typing import Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+thorough: Final = settings(max_examples=150, deadline=None)
+"""For plain calls."""
+
+brief: Final = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+"""For what signs a token or runs an event loop in each example."""
+
+JSON: Final = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=True, allow_infinity=True)
+    | st.text(max_size=12),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+"""Any JSON value, and the NaN and Infinity that Python reads as JSON too."""

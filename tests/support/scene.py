@@ -1,0 +1,114 @@
+"""`Scene`, a real `CheckService` whose outside world is fake: what a test of the Check path starts from.
+
+It has one inbound route, and one egress route for each flow a route can name, called as the flow is.
+"""
+
+import time
+from dataclasses import replace
+from typing import Any, Final
+
+from support.clock import Clock
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes import FakeExchange, FakeKeys, FakeObserver
+from support.tenant import FakeTenant
+
+from authz.caching import CachedExchange
+from authz.core.cache import FailureCache, PrincipalCache, TokenCache
+from authz.core.exchange import Flow
+from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
+from authz.core.request import CheckRequest
+from authz.core.secret import Secret
+from authz.ports import CacheName, CheckRecord, Timer
+from authz.service import CheckService, Snapshot
+
+INBOUND: Final = "agent"
+EGRESS_FLOWS: Final = tuple(
+    flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
+)
+DELEGATED_FLOWS: Final = tuple(flow for flow in EGRESS_FLOWS if flow.is_delegated)
+
+
+class Scene:
+    """A service and everything around it, which a test may look into and disturb."""
+
+    def __init__(self, *, timer: Timer = time.monotonic, max_flights: int = 100) -> None:
+        self.clock = Clock()
+        self.timer = timer
+        self.tenant = FakeTenant(clock=self.clock)
+        self.keys = FakeKeys(
+            [self.tenant.signing_key(), self.tenant.signing_key(self.tenant.issuer_v1)]
+        )
+        self.entra = FakeExchange(self.clock)
+        self.observer = FakeObserver()
+        self.failures = FailureCache(max_entries=100)
+        self.tokens = CachedExchange(
+            self.entra,
+            tokens=TokenCache(max_entries=100, max_bytes=10**6, margin=60.0),
+            failures=self.failures,
+            name=CacheName.TOKENS,
+            observer=self.observer,
+            clock=self.clock,
+            timer=timer,
+            flight_timeout=5.0,
+            max_flights=max_flights,
+        )
+        self.principals = PrincipalCache(max_entries=100, max_bytes=10**6)
+        self.service = CheckService(
+            Snapshot(Policy(version="empty"), self.keys, self.tokens),
+            principals=self.principals,
+            observer=self.observer,
+            clock=self.clock,
+            timer=timer,
+        )
+        self.inbound_route = InboundRoute(INBOUND, self.tenant.expectation())
+        self.egress_routes = {flow.value: self._egress_route(flow) for flow in EGRESS_FLOWS}
+        self.configure()
+
+    def configure(self, *routes: InboundRoute | EgressRoute, **changes: Any) -> None:
+        """Put a policy into force: the scene's routes, these in place of or beside them."""
+        inbound = {INBOUND: self.inbound_route}
+        egress = dict(self.egress_routes)
+        for route in routes:
+            if isinstance(route, InboundRoute):
+                inbound[route.name] = route
+            else:
+                egress[route.name] = route
+        policy = Policy(version="v1", inbound=inbound, egress=egress)
+        self.service.swap(Snapshot(replace(policy, **changes), self.keys, self.tokens))
+
+    async def check(self, request: CheckRequest, *, within: float = 5.0) -> CheckRecord:
+        """Ask for a decision."""
+        return await self.service.check(request, deadline=self.timer() + within)
+
+    async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
+        """Send a request with a bearer token to the agent."""
+        return await self.check(self.request("inbound", INBOUND, token, **changes))
+
+    async def egress(
+        self, route: str, token: str | None = None, /, *, within: float = 5.0, **changes: Any
+    ) -> CheckRecord:
+        """Send a request of the agent through an egress route."""
+        return await self.check(self.request("egress", route, token, **changes), within=within)
+
+    def request(
+        self, direction: str, route: str, token: str | None, /, **changes: Any
+    ) -> CheckRequest:
+        """Build a request; keywords replace fields."""
+        authorization = None if token is None else Secret(f"Bearer {token}")
+        request = CheckRequest(
+            "GET", "api.example", "/", authorization, direction=direction, route=route
+        )
+        return replace(request, **changes)
+
+    def _egress_route(self, flow: Flow) -> EgressRoute:
+        client = flow in (Flow.BLUEPRINT, Flow.APP_ON_BEHALF_OF, Flow.APP)
+        return EgressRoute(
+            name=flow.value,
+            hosts=(f"{flow.value}.example".replace("_", "-"),),
+            flow=flow,
+            target=None if flow is Flow.NONE else GRAPH,
+            agent=None if client or flow is Flow.NONE else AGENT_IDENTITY,
+            client=BLUEPRINT_CLIENT if client else None,
+            expectation=self.tenant.expectation() if flow.is_delegated else None,
+            requirement=Requirement(scopes=("access_as_user",)),
+        )

@@ -1,0 +1,112 @@
+"""A tiny HTTP server for tests: answers each request with what it saw of it, as JSON."""
+
+import json
+import ssl
+import threading
+from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request, as it arrived.
+
+    Attributes:
+        method: HTTP method.
+        path: Request target.
+        headers: Name in lower case and value of each header line, in order.
+        body: The body, as text.
+    """
+
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...]
+    body: str = ""
+
+    def values(self, name: str) -> list[str]:
+        """Return the values of every header line of that name."""
+        return [value for key, value in self.headers if key == name]
+
+
+class EchoUpstream:
+    """A threaded HTTP/1.1 server on a free loopback port, as a context manager.
+
+    Args:
+        tls: With it, the server speaks TLS and nothing else.
+
+    Attributes:
+        received: The requests that arrived, in order.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self.received: list[Seen] = []
+        received = self.received
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes
+
+            def answer(self) -> None:
+                length = int(self.headers.get("content-length", 0))
+                seen = Seen(
+                    method=self.command,
+                    path=self.path,
+                    headers=tuple((name.lower(), value) for name, value in self.headers.items()),
+                    body=self.rfile.read(length).decode(errors="replace"),
+                )
+                received.append(seen)
+                body = json.dumps(asdict(seen)).encode()
+                self.send_response(200)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing: requests hold tokens."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Say nothing: a client that ends a handshake is what some tests are about."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        if tls is not None:
+            # The handshake belongs to the connection's own thread: a client that fails it, or says
+            # nothing, must not hold up the others.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        port: int = self._server.server_address[1]
+        return port
+
+    @property
+    def address(self) -> str:
+        """`host:port` it listens on."""
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
