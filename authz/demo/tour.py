@@ -1,0 +1,281 @@
+"""The scenarios of the demo, in the order they are played.
+
+The order matters: what is cached in one scenario is used in a later one, and the last ones break things.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from authz.demo.scenario import Json, Scenario
+from authz.demo.visitor import Visitor, outcome
+from authz.emulator import Fault, Match
+
+DESK: Final = "support-desk"
+_USERS_TOKEN: Final = "user's token"
+_NOTHING: Final = "nothing"
+_NOT_CALLED: Final = "not called"
+_TIMER: Final = "nothing, timer"
+_RETRY_AFTER: Final = 7
+_SEARCHED: Final = ["orders API", "agent app", "authz", "Envoy", "metrics"]
+
+
+def tour() -> Iterator[Scenario]:
+    """Return every scenario, in order."""
+    yield from _users()
+    yield from _nobody()
+    yield from _applications()
+    yield from _bad_callers()
+    yield from _entra_refuses()
+    yield from _things_break()
+
+
+def _users() -> Iterator[Scenario]:
+    yield Scenario(
+        "on-behalf-of-user", "alice's token", _USERS_TOKEN,
+        _asks("/my-orders", "alice"),
+        _served(_caller(DESK, "alice", "user"), entra_calls=2),
+    )  # fmt: skip
+    yield Scenario(
+        "on-behalf-of-user-warm", "alice's token", _USERS_TOKEN,
+        _asks("/my-orders", "alice"),
+        _served(_caller(DESK, "alice", "user"), entra_calls=0),
+    )  # fmt: skip
+    yield Scenario(
+        "on-behalf-of-second-user", "alice2's token", _USERS_TOKEN,
+        _asks("/my-orders", "alice2"),
+        _served(_caller(DESK, "alice2", "user"), entra_calls=1),
+    )  # fmt: skip
+    yield Scenario(
+        "on-behalf-of-user-graph", "alice's token", _USERS_TOKEN,
+        _asks("/my-profile", "alice"),
+        _served(_caller(DESK, "alice", "user", claim="appid"), entra_calls=1),
+    )  # fmt: skip
+
+
+def _nobody() -> Iterator[Scenario]:
+    yield Scenario(
+        "autonomous", _TIMER, _NOTHING,
+        _ticks("/jobs/nightly"),
+        _served(_caller(DESK, DESK, "app"), entra_calls=1),
+    )  # fmt: skip
+    yield Scenario(
+        "agent-user", _TIMER, _NOTHING,
+        _ticks("/jobs/desk"),
+        _served(_caller(DESK, "support-desk@contoso.example", "user"), entra_calls=2),
+    )  # fmt: skip
+    yield Scenario(
+        "blueprint", _TIMER, _NOTHING,
+        _looks_up_agent,
+        _served(
+            _caller("support blueprint", "support blueprint", "app", claim="appid"),
+            entra_calls=1,
+        ),
+    )  # fmt: skip
+
+
+def _applications() -> Iterator[Scenario]:
+    yield Scenario(
+        "app-on-behalf-of", "reports token", _USERS_TOKEN,
+        _reports,
+        _served(_caller("reports", "alice", "user"), entra_calls=1),
+    )  # fmt: skip
+    yield Scenario(
+        "app", _TIMER, _NOTHING,
+        _ticks("/jobs/billing"),
+        _served(_caller("reports", "reports", "app"), entra_calls=1),
+    )  # fmt: skip
+
+
+def _bad_callers() -> Iterator[Scenario]:
+    invalid = _refused(401, "invalid_token")
+    yield Scenario("no-token", _NOTHING, _NOT_CALLED, _asks_without, _refused(401, "missing_token"))
+    yield Scenario(
+        "wrong-audience", "orders token", _NOT_CALLED,
+        lambda visitor: _asks_with(
+            audience=visitor.stage.landscape.orders.client_id, scopes=["Orders.Read"]
+        )(visitor),
+        invalid,
+    )  # fmt: skip
+    yield Scenario("expired", "expired token", _NOT_CALLED, _asks_with(lifetime=-3600), invalid)
+    yield Scenario(
+        "missing-scope", "other scope", _NOT_CALLED,
+        _asks_with(scopes=["profile.read"]), _refused(403, "insufficient_scope"),
+    )  # fmt: skip
+    yield Scenario("forged-signature", "forged token", _NOT_CALLED, _asks_with_forgery, invalid)
+    yield Scenario(
+        "forged-identity-header", "own x-authz-*", _USERS_TOKEN,
+        _claims_to_be_admin,
+        _served(None, subject_header="alice", admin_header=None, entra_calls=0),
+    )  # fmt: skip
+    yield Scenario(
+        "unknown-host", "stranger's URL", _USERS_TOKEN,
+        _is_sent_to_stranger,
+        _refused(403, "unknown_route", app=True, reached_stranger=0),
+    )  # fmt: skip
+
+
+def _entra_refuses() -> Iterator[Scenario]:
+    yield Scenario(
+        "consent-required", "bob's token", _USERS_TOKEN,
+        _asks("/my-orders", "bob"),
+        _refused(401, "consent_required", app=True, entra_calls=1, claims=["capolids"]),
+    )  # fmt: skip
+    yield Scenario(
+        "conditional-access-challenge", "carol's token", _USERS_TOKEN,
+        _asks("/my-orders", "carol"),
+        _refused(401, "interaction_required", app=True, entra_calls=1, claims=["capolids"]),
+    )  # fmt: skip
+    yield Scenario(
+        "entra-throttled", "alice3's token", _USERS_TOKEN,
+        _asks_while_throttled,
+        _refused(503, "exchange_throttled", app=True, entra_calls=1, retry_after=_RETRY_AFTER),
+    )  # fmt: skip
+    yield Scenario(
+        "entra-down-warm-cache", "alice's token", _USERS_TOKEN,
+        _while_entra_is_down(_asks("/my-orders", "alice")),
+        _served(_caller(DESK, "alice", "user"), entra_calls=0),
+    )  # fmt: skip
+    yield Scenario(
+        "entra-down-cold", "alice2's token", _USERS_TOKEN,
+        _while_entra_is_down(_asks("/my-profile", "alice2")),
+        _refused(503, "exchange_unavailable", app=True, retry_after=1),
+    )  # fmt: skip
+
+
+def _things_break() -> Iterator[Scenario]:
+    yield Scenario(
+        "key-rollover", "token, new key", _USERS_TOKEN,
+        _asks_after_rollover,
+        # The agent's own T1 was signed by the withdrawn key: refused, renewed, tried again.
+        _served(_caller(DESK, "alice3", "user"), entra_calls=3),
+    )  # fmt: skip
+    yield Scenario(
+        "key-withdrawn", "token, old key", _NOT_CALLED,
+        _asks("/my-orders", "alice"), _refused(401, "invalid_token"),
+    )  # fmt: skip
+    yield Scenario(
+        "user-token-never-leaves", "all the above", "", _looks_for_users_tokens,
+        _found(users_tokens_at_apis=0, apis_called=True),
+    )  # fmt: skip
+    yield Scenario(
+        "no-token-in-logs", "all the above", "", _looks_for_tokens_in_logs,
+        _found(token_like_texts=0, searched=_SEARCHED),
+    )  # fmt: skip
+    yield Scenario(
+        "authz-down-egress", _TIMER, _NOTHING, _ticks_without_authz, _refused(503, None, app=True)
+    )
+    yield Scenario("authz-down", "valid token", _NOT_CALLED, _asks_with(), _refused(503, None))
+
+
+def _caller(actor: str, subject: str, idtyp: str, *, claim: str = "azp") -> Json:
+    """Return who calls, by the claims of a token: v2 tokens say `azp`, v1 tokens `appid`."""
+    return {claim: actor, "oid": subject, "idtyp": idtyp, "agent": actor == DESK}
+
+
+def _served(api_saw: Json | None, *, entra_calls: int, **more: Any) -> Json:
+    seen = {"api_saw": api_saw, "app_called": True, "entra_calls": entra_calls}
+    return {"status": 200, **more, **seen}
+
+
+def _refused(
+    status: int, reason: str | None, *, app: bool = False, entra_calls: int = 0, **more: Any
+) -> Json:
+    seen = {"api_saw": None, "app_called": app, "entra_calls": entra_calls}
+    return {"status": status, "reason": reason, **more, **seen}
+
+
+def _found(**findings: Any) -> Json:
+    return {**findings, "api_saw": None, "app_called": False, "entra_calls": 0}
+
+
+Play = Callable[[Visitor], Mapping[str, Any]]
+
+
+def _asks(path: str, user: str) -> Play:
+    return lambda visitor: outcome(visitor.ask(path, visitor.token(user)))
+
+
+def _asks_with(**order: Any) -> Play:
+    return lambda visitor: outcome(visitor.ask("/my-orders", visitor.mint(**order)))
+
+
+def _ticks(path: str) -> Play:
+    return lambda visitor: outcome(visitor.tick(path))
+
+
+def _asks_without(visitor: Visitor) -> Json:
+    return outcome(visitor.ask("/my-orders"))
+
+
+def _asks_with_forgery(visitor: Visitor) -> Json:
+    genuine = visitor.key_id(visitor.token("alice"))
+    return dict(_asks_with(key="foreign", header={"kid": genuine})(visitor))
+
+
+def _looks_up_agent(visitor: Visitor) -> Json:
+    agent = visitor.stage.landscape.agent.client_id
+    return outcome(visitor.tick(f"/jobs/directory?app_id={agent}"))
+
+
+def _reports(visitor: Visitor) -> Json:
+    reports = visitor.stage.landscape.reports.client_id
+    return outcome(visitor.ask("/my-report", visitor.mint(audience=reports)))
+
+
+def _claims_to_be_admin(visitor: Visitor) -> Json:
+    forged = {"x-authz-subject": "admin", "x-authz-admin": "true"}
+    answer = visitor.ask("/whoami", visitor.token("alice"), **forged)
+    seen = answer.json()
+    return {
+        **outcome(answer),
+        "subject_header": visitor.name(seen.get("x-authz-subject", "")),
+        "admin_header": seen.get("x-authz-admin"),
+    }
+
+
+def _is_sent_to_stranger(visitor: Visitor) -> Json:
+    url = quote(visitor.stranger_url(), safe="")
+    answer = visitor.ask(f"/fetch?url={url}", visitor.token("alice"))
+    return {**outcome(answer), "reached_stranger": visitor.strangers_visits()}
+
+
+def _asks_while_throttled(visitor: Visitor) -> Json:
+    throttle = Fault(
+        kind="status", status=429, retry_after=_RETRY_AFTER, match=Match(leg="agent_obo"), count=1
+    )
+    visitor.stage.emulator.faults.add(throttle)
+    return dict(_asks("/my-orders", "alice3")(visitor))
+
+
+def _while_entra_is_down(asks: Play) -> Play:
+    def play(visitor: Visitor) -> Mapping[str, Any]:
+        visitor.stage.emulator.stop()
+        try:
+            return asks(visitor)
+        finally:
+            visitor.stage.emulator.start()
+
+    return play
+
+
+def _asks_after_rollover(visitor: Visitor) -> Json:
+    visitor.stage.emulator.roll_signing_key(withdraw_old=True)
+    return outcome(visitor.ask("/my-orders", visitor.mint("alice3")))
+
+
+def _looks_for_users_tokens(visitor: Visitor) -> Json:
+    return {
+        "users_tokens_at_apis": visitor.users_tokens_at_apis(),
+        "apis_called": visitor.arrivals() > 0,
+    }
+
+
+def _looks_for_tokens_in_logs(visitor: Visitor) -> Json:
+    found = visitor.token_like_texts()
+    return {"token_like_texts": sum(found.values()), "searched": list(found)}
+
+
+def _ticks_without_authz(visitor: Visitor) -> Json:
+    visitor.stage.authz.stop()
+    return outcome(visitor.tick("/jobs/nightly"))
