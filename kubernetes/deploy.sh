@@ -1,0 +1,195 @@
+#!/bin/sh
+# Deploys an overlay of this folder and waits until it runs. Run again, it changes what has changed.
+# It stands for two ordinary steps, `kubectl create secret` and `kubectl apply -k`, which
+# docs/kubernetes.md shows without it.
+set -eu
+
+usage() {
+  cat <<'USAGE'
+usage: deploy.sh client-secret|workload-identity [--dry-run]
+
+Its inputs are environment variables, also read from OVERLAY/.env if that file exists.
+OVERLAY/env.example lists them.
+
+  --dry-run   print the manifests and stop; needs no cluster
+USAGE
+}
+
+fail() {
+  printf 'deploy.sh: %s\n' "$1" >&2
+  exit 2
+}
+
+here=$(cd "$(dirname "$0")" && pwd -P)
+overlay=
+dry_run=no
+for argument; do
+  case $argument in
+    client-secret | workload-identity) overlay=$argument ;;
+    --dry-run) dry_run=yes ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && fail "unknown argument: $argument" ;;
+  esac
+done
+[ -n "$overlay" ] || { usage >&2 && fail "name an overlay"; }
+command -v kubectl >/dev/null || fail "kubectl is not installed"
+
+if [ -f "$here/$overlay/.env" ]; then
+  # shellcheck source=/dev/null
+  . "$here/$overlay/.env"
+fi
+NAMESPACE=${NAMESPACE:-agent}
+# No child process inherits the secret. One of them gets it, through a pipe.
+secret=${CLIENT_SECRET:-}
+unset CLIENT_SECRET
+
+# ---- Inputs. All faults are reported, before anything happens. ----
+
+faults=
+fault() {
+  faults="$faults
+  $1"
+}
+
+is_plain() {
+  case $1 in "" | *[!A-Za-z0-9@._:/+~-]*) return 1 ;; esac
+}
+
+is_guid() {
+  is_plain "$1" && printf '%s\n' "$1" | grep -Eqx '[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'
+}
+
+# The configuration itself says which variables it needs.
+config=$overlay/authz.yaml
+[ -f "$here/$config" ] || config=base/authz.yaml
+variables=$(sed -n 's/#.*//; s/.*\${\([A-Za-z_][A-Za-z0-9_]*\)}.*/\1/p' "$here/$config" | sort -u)
+literals=
+for name in $variables; do
+  value=
+  eval "value=\${$name:-}"
+  case $name in
+    TENANT_ID | CLIENT_ID | AGENT_IDENTITY) is_guid "$value" || problem="is not a GUID" ;;
+    *) is_plain "$value" || problem="holds a blank, a quote or the like" ;;
+  esac
+  [ -n "$value" ] || problem="is not set (kubernetes/$config refers to it)"
+  if [ -n "${problem:-}" ]; then
+    fault "$name $problem"
+    unset problem
+  fi
+  literals="$literals
+      - '$name=$value'"
+done
+if [ -n "${AGENT_USER:-}" ] && ! printf '%s\n' "$variables" | grep -qx AGENT_USER; then
+  fault "AGENT_USER is set, but kubernetes/$config does not refer to it: its comments say where"
+fi
+
+if [ "$overlay" = client-secret ]; then
+  if [ -z "$secret" ]; then
+    fault "CLIENT_SECRET is not set"
+  elif is_guid "$secret"; then
+    fault "CLIENT_SECRET is a GUID: that is the secret's id, not its value"
+  fi
+fi
+
+images=
+# use_image NAME VARIABLE: let the image of that name be the one that the variable names.
+use_image() {
+  reference=
+  eval "reference=\${$2:-}"
+  case ${reference##*/} in
+    *@sha256:*) version="digest: ${reference#*@}" ;;
+    *:latest) fault "$2 has the tag latest, which is another image tomorrow" ;;
+    *:?*) version="newTag: '${reference##*:}'" ;;
+    *) fault "$2 has neither a tag nor a digest" ;;
+  esac
+  is_plain "$reference" || fault "$2 is not the name of an image"
+  name=${reference%@*}
+  case ${name##*/} in *:*) name=${name%:*} ;; esac
+  images="$images
+  - name: $1
+    newName: $name
+    ${version:-}"
+}
+
+if [ -n "${AGENT_IMAGE:-}" ]; then
+  use_image agent AGENT_IMAGE
+else
+  fault "AGENT_IMAGE is not set"
+fi
+[ -z "${AUTHZ_IMAGE:-}" ] || use_image authz AUTHZ_IMAGE
+
+if ! is_plain "$NAMESPACE" ||
+  ! printf '%s\n' "$NAMESPACE" | grep -Eqx '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'; then
+  fault "NAMESPACE is not a name that a namespace can have"
+fi
+
+[ -z "$faults" ] || fail "cannot deploy $overlay:$faults"
+
+# ---- Manifests: the overlay under a kustomization that carries the inputs. ----
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+ln -s "$here" "$work/kubernetes"
+cat >"$work/kustomization.yaml" <<KUSTOMIZATION
+resources:
+  - kubernetes/$overlay
+namespace: $NAMESPACE
+images:$images
+configMapGenerator:
+  - name: agent-identity
+    behavior: merge
+    literals:$literals
+KUSTOMIZATION
+kubectl kustomize "$work" >"$work/manifests.yaml"
+
+if [ "$dry_run" = yes ]; then
+  cat "$work/manifests.yaml"
+  exit 0
+fi
+
+# ---- Cluster. Server-side apply keeps no copy of what was applied, which would be the secret's. ----
+
+apply() {
+  kubectl apply --server-side --field-manager=authz-deploy --namespace "$NAMESPACE" --filename "$1"
+}
+
+if ! kubectl get namespace "$NAMESPACE" >/dev/null 2>&1; then
+  kubectl create --filename - <<NAMESPACE_OBJECT
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: $NAMESPACE
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+NAMESPACE_OBJECT
+fi
+
+if [ "$overlay" = client-secret ]; then
+  printf '%s' "$secret" |
+    kubectl create secret generic agent-credential --namespace "$NAMESPACE" \
+      --from-file=client-secret=/dev/stdin --dry-run=client --output yaml |
+    apply -
+fi
+
+apply "$work/manifests.yaml"
+
+if [ "$overlay" = workload-identity ]; then
+  issuer=$(kubectl get --raw /.well-known/openid-configuration 2>/dev/null |
+    sed -n 's/.*"issuer":"\([^"]*\)".*/\1/p') || issuer=
+  [ -n "$issuer" ] || issuer="(that of the cluster, which this account may not read)"
+  cat <<FEDERATION
+The blueprint needs a federated credential with
+  issuer    $issuer
+  subject   system:serviceaccount:$NAMESPACE:agent
+  audience  api://AzureADTokenExchange
+FEDERATION
+fi
+
+kubectl rollout status deployment/agent --namespace "$NAMESPACE" --timeout=180s || {
+  printf 'deploy.sh: the pods are not ready; what they say:\n' >&2
+  for container in check-config authz envoy agent; do
+    printf '  kubectl logs --namespace %s deployment/agent --container %s\n' "$NAMESPACE" "$container" >&2
+  done
+  exit 1
+}

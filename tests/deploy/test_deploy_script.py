@@ -1,0 +1,277 @@
+"""`kubernetes/deploy.sh`: it checks its inputs, renders without a cluster, and keeps the secret to itself.
+
+The cluster is a stand-in on PATH; rendering is the real kubectl's.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from support.cluster import Cluster
+from support.manifests import KUBERNETES, OVERLAYS
+
+SECRET = "q8~Not.A-Real$Secret"
+
+
+@pytest.fixture
+def inputs(identity: dict[str, str]) -> dict[str, str]:
+    """Return complete inputs."""
+    return {**identity, "CLIENT_SECRET": SECRET, "AGENT_IMAGE": "registry.example/agent:1.0.0"}
+
+
+@pytest.fixture
+def script(tmp_path: Path, kubectl: str) -> Path:
+    """Return the script in a copy of its folder, so that no `.env` of a user takes part."""
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(KUBERNETES, folder, ignore=shutil.ignore_patterns(".env"))
+    return folder / "deploy.sh"
+
+
+def _run(
+    script: Path, *arguments: str, environ: Mapping[str, str], path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    search = os.pathsep.join([*([str(path)] if path else []), os.environ["PATH"]])
+    # HOME, because some kubectl keep notes there.
+    base = {"PATH": search, "HOME": str(script.parent)}
+    return subprocess.run(
+        [script, *arguments], env={**base, **environ}, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_dry_run_prints_the_manifests_with_the_inputs(
+    script: Path, inputs: dict[str, str], identity: dict[str, str], overlay: str
+) -> None:
+    """Identity, image and namespace arrive; the secret does not."""
+    environ = {**inputs, "NAMESPACE": "team-a"}
+
+    result = _run(script, overlay, "--dry-run", environ=environ)
+    objects = list(yaml.safe_load_all(result.stdout))
+    data = [item["data"] for item in objects if item["kind"] == "ConfigMap"]
+    (pod,) = [item["spec"]["template"]["spec"] for item in objects if item["kind"] == "Deployment"]
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert identity in data
+    assert {item["metadata"]["namespace"] for item in objects} == {"team-a"}
+    assert inputs["AGENT_IMAGE"] in [container["image"] for container in pod["containers"]]
+    assert SECRET not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "name"),
+    [
+        *((overlay, name) for overlay in OVERLAYS for name in ("TENANT_ID", "CLIENT_ID")),
+        *((overlay, name) for overlay in OVERLAYS for name in ("AGENT_IDENTITY", "AGENT_IMAGE")),
+        ("client-secret", "CLIENT_SECRET"),
+    ],
+)
+def test_a_missing_input_is_named(
+    script: Path, inputs: dict[str, str], overlay: str, name: str
+) -> None:
+    """One input less, one fault, and nothing is printed as if it were a manifest."""
+    del inputs[name]
+
+    result = _run(script, overlay, "--dry-run", environ=inputs)
+    faults = result.stderr.splitlines()[1:]
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert [fault.strip().startswith(f"{name} is not set") for fault in faults] == [True]
+
+
+def test_all_faults_are_reported_at_once(script: Path) -> None:
+    """Whoever fills in five inputs does not want five attempts."""
+    result = _run(script, "client-secret", environ={})
+
+    assert [line.split()[0] for line in result.stderr.splitlines()[1:]] == [
+        "AGENT_IDENTITY",
+        "CLIENT_ID",
+        "TENANT_ID",
+        "CLIENT_SECRET",
+        "AGENT_IMAGE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("TENANT_ID", "contoso.example", "TENANT_ID is not a GUID"),
+        ("CLIENT_ID", "22222222-2222-4222-8222-222222222222\nx", "CLIENT_ID is not a GUID"),
+        ("CLIENT_SECRET", "44444444-4444-4444-8444-444444444444", "that is the secret's id"),
+        ("AGENT_IMAGE", "registry.example/agent", "AGENT_IMAGE has neither a tag nor a digest"),
+        ("AGENT_IMAGE", "registry.example:5000/agent", "neither a tag nor a digest"),
+        ("AGENT_IMAGE", "registry.example/agent:latest", "AGENT_IMAGE has the tag latest"),
+        ("AGENT_IMAGE", "agent:1'}", "AGENT_IMAGE is not the name of an image"),
+        ("AUTHZ_IMAGE", "authz", "AUTHZ_IMAGE has neither"),
+        ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
+        ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
+    ],
+)
+def test_a_wrong_input_is_refused(
+    script: Path, inputs: dict[str, str], name: str, value: str, complaint: str
+) -> None:
+    """What cannot be right is said before anything happens, and the value itself is not repeated."""
+    result = _run(script, "client-secret", "--dry-run", environ={**inputs, name: value})
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert complaint in result.stderr
+    assert value not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("registry.example:5000/team/authz:0.1.0-rc1", None),
+        (f"registry.example/authz@sha256:{'a' * 64}", None),
+        (
+            f"registry.example:5000/authz:0.1.0@sha256:{'a' * 64}",
+            f"registry.example:5000/authz@sha256:{'a' * 64}",
+        ),
+    ],
+)
+def test_images_may_have_ports_tags_and_digests(
+    script: Path, inputs: dict[str, str], image: str, expected: str | None
+) -> None:
+    """Every usual form of an image's name reaches the containers that use it."""
+    result = _run(script, "client-secret", "--dry-run", environ={**inputs, "AUTHZ_IMAGE": image})
+    (pod,) = [
+        item["spec"]["template"]["spec"]
+        for item in yaml.safe_load_all(result.stdout)
+        if item["kind"] == "Deployment"
+    ]
+    images = {
+        container["name"]: container["image"]
+        for container in [*pod["initContainers"], *pod["containers"]]
+    }
+
+    assert images["authz"] == images["check-config"] == (expected or image)
+
+
+def test_a_variable_that_the_configuration_names_becomes_an_input(
+    script: Path, inputs: dict[str, str]
+) -> None:
+    """Once authz.yaml refers to AGENT_USER it is required, and handed over."""
+    config = script.parent / "client-secret/authz.yaml"
+    config.write_text(config.read_text().replace("# agent_user:", "agent_user:"))
+    user = "agent-user@contoso.example"
+
+    missing = _run(script, "client-secret", "--dry-run", environ=inputs)
+    given = _run(script, "client-secret", "--dry-run", environ={**inputs, "AGENT_USER": user})
+
+    assert missing.returncode == 2
+    assert "AGENT_USER is not set" in missing.stderr
+    assert given.returncode == 0
+    assert f"AGENT_USER: {user}" in given.stdout
+
+
+def test_inputs_may_stand_in_a_file(script: Path, inputs: dict[str, str]) -> None:
+    """A filled-in copy of env.example is enough."""
+    file = script.parent / "client-secret/.env"
+    file.write_text("".join(f"{name}='{value}'\n" for name, value in inputs.items()))
+
+    result = _run(script, "client-secret", "--dry-run", environ={})
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("kustomize",), ("client-secret", "--force")])
+def test_a_wrong_call_explains_itself(script: Path, arguments: tuple[str, ...]) -> None:
+    """Usage on standard error, and the status of a wrong call."""
+    result = _run(script, *arguments, environ={})
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("usage: deploy.sh client-secret|workload-identity")
+
+
+def test_the_secret_goes_through_a_pipe_alone(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """No command line and no environment holds it, where other users or processes could read it."""
+    cluster = Cluster(tmp_path, kubectl)
+
+    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+    calls = cluster.calls
+
+    assert result.returncode == 0, result.stderr
+    assert cluster.call("create", "secret").input == SECRET
+    assert [call for call in calls if SECRET in " ".join(call.arguments)] == []
+    assert [call for call in calls if SECRET in call.environ.values()] == []
+    assert SECRET not in result.stdout + result.stderr
+
+
+def test_the_secret_is_there_before_the_pods(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """Namespace, secret, manifests, and then it waits; all applied so that a second run is the same."""
+    cluster = Cluster(tmp_path, kubectl)
+
+    _run(script, "client-secret", environ=inputs, path=cluster.path)
+    calls = cluster.calls
+    namespace = yaml.safe_load(cluster.call("create", "--filename").input)
+    applied = [call for call in calls if call.arguments[0] == "apply"]
+
+    assert namespace["metadata"]["labels"] == {"pod-security.kubernetes.io/enforce": "restricted"}
+    assert [call.arguments[-1] == "-" for call in applied] == [True, False]
+    assert applied[0].input == "kind: Secret\n"
+    # Client-side apply would keep a copy of the secret in an annotation.
+    assert all("--server-side" in call.arguments for call in applied)
+    assert calls[-1].arguments[:3] == ["rollout", "status", "deployment/agent"]
+
+
+def test_an_existing_namespace_is_left_as_it_is(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """Its labels are its owner's business."""
+    cluster = Cluster(tmp_path, kubectl, namespace_exists=True)
+
+    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+
+    assert result.returncode == 0, result.stderr
+    assert [call for call in cluster.calls if call.arguments[:2] == ["create", "--filename"]] == []
+
+
+def test_workload_identity_makes_no_secret_and_says_what_to_federate(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """The three values of the federated credential, as this cluster and namespace have them."""
+    cluster = Cluster(tmp_path, kubectl)
+    del inputs["CLIENT_SECRET"]
+
+    result = _run(
+        script, "workload-identity", environ={**inputs, "NAMESPACE": "team-a"}, path=cluster.path
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert [call for call in cluster.calls if "secret" in call.arguments] == []
+    assert "issuer    https://issuer.example/cluster\n" in result.stdout
+    assert "subject   system:serviceaccount:team-a:agent\n" in result.stdout
+    assert "audience  api://AzureADTokenExchange\n" in result.stdout
+
+
+def test_pods_that_do_not_get_ready_are_a_failure(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """The exit status says so, and the message says where to look."""
+    cluster = Cluster(tmp_path, kubectl, ready=False)
+
+    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+
+    assert result.returncode == 1
+    assert (
+        "kubectl logs --namespace agent deployment/agent --container check-config" in result.stderr
+    )
+
+
+def test_nothing_is_left_behind(script: Path, inputs: dict[str, str], tmp_path: Path) -> None:
+    """The folder for rendering goes, and the checkout stays as it was."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    before = sorted(script.parent.rglob("*"))
+
+    _run(script, "client-secret", "--dry-run", environ={**inputs, "TMPDIR": str(scratch)})
+
+    assert list(scratch.iterdir()) == []
+    assert sorted(script.parent.rglob("*")) == before

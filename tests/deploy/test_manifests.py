@@ -1,0 +1,152 @@
+"""The rendered objects are valid, and what one of them names exists in another."""
+
+import kubernetes_validate
+import pytest
+import yaml
+from support.manifests import KUBERNETES, Manifests
+
+import authz
+
+OLDEST = "1.30"
+"""The first version that runs these manifests: `preStop.sleep` is on from here."""
+
+
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+def test_every_object_is_valid(manifests: Manifests, version: str) -> None:
+    """Each object fits its kind's schema, of the oldest and of the newest version, without extra keys."""
+    for item in manifests.objects:
+        # An unknown kind raises SchemaNotFoundError and fails the test, as it should.
+        kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_an_unknown_key_would_be_found(manifests: Manifests) -> None:
+    """The validation that these tests rely on refuses a key that Kubernetes does not know."""
+    deployment = manifests.find("Deployment")
+    faulty = {**deployment, "spec": {**deployment["spec"], "replicaCount": 2}}
+
+    with pytest.raises(kubernetes_validate.ValidationError, match="replicaCount"):
+        kubernetes_validate.validate(faulty, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_an_overlay_has_exactly_these_objects(manifests: Manifests) -> None:
+    """None is missing, the network policy least of all, and there is no Secret among them."""
+    kinds = sorted(item["kind"] for item in manifests.objects)
+
+    assert kinds == [
+        "ConfigMap",
+        "ConfigMap",
+        "ConfigMap",
+        "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "Service",
+        "ServiceAccount",
+    ]
+
+
+def test_selectors_match_the_pods(manifests: Manifests) -> None:
+    """Deployment, Service, disruption budget and network policy all speak of the same pods."""
+    deployment = manifests.find("Deployment")["spec"]
+    labels = deployment["template"]["metadata"]["labels"]
+    selectors = [
+        deployment["selector"]["matchLabels"],
+        manifests.find("Service")["spec"]["selector"],
+        manifests.find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        manifests.find("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    ]
+
+    assert [selector.items() <= labels.items() for selector in selectors] == [True] * 4
+    assert all(selectors)
+
+
+def test_named_ports_exist(manifests: Manifests) -> None:
+    """Service and network policy name the ports that containers declare, probes their own container's."""
+    containers = manifests.containers.values()
+    declared = {name for container in containers for name in container.ports}
+    named = {port["targetPort"] for port in manifests.find("Service")["spec"]["ports"]}
+    for rule in manifests.find("NetworkPolicy")["spec"]["ingress"]:
+        named |= {port["port"] for port in rule["ports"]}
+
+    assert named == declared == {"http", "admin"}
+    for container in containers:
+        for probe in container.probes.values():
+            assert (probe.get("httpGet") or probe["tcpSocket"])["port"] in container.ports
+
+
+def test_mounts_and_volumes_pair_up(manifests: Manifests) -> None:
+    """Every mount has its volume, and every volume is mounted somewhere."""
+    volumes = {volume["name"] for volume in manifests.pod["volumes"]}
+    mounted = {name for container in manifests.containers.values() for name in container.mounts}
+
+    assert mounted == volumes
+
+
+def test_referenced_config_maps_exist(manifests: Manifests, identity: dict[str, str]) -> None:
+    """The files and variables of the containers come from ConfigMaps that the overlay generates."""
+    assert set(manifests.files) == {"authz.yaml", "envoy.yaml"}
+    for name in ("check-config", "authz"):
+        (source,) = manifests.containers[name].spec["envFrom"]
+        data = manifests.find("ConfigMap", source["configMapRef"]["name"])["data"]
+        assert set(data) == set(identity)
+
+
+def test_a_changed_file_rolls_the_pods(manifests: Manifests) -> None:
+    """The names of generated ConfigMaps end in a hash of their content."""
+    names = [item["metadata"]["name"] for item in manifests.objects if item["kind"] == "ConfigMap"]
+
+    assert sorted(name.rpartition("-")[0] for name in names) == ["agent-identity", "authz", "envoy"]
+
+
+def test_the_service_account_exists(manifests: Manifests) -> None:
+    """The pods run as the service account that is rendered with them."""
+    account = manifests.find("ServiceAccount")["metadata"]["name"]
+
+    assert manifests.pod["serviceAccountName"] == account
+
+
+def test_configuration_files_are_where_programs_look(manifests: Manifests) -> None:
+    """The paths that Envoy and authz are given lie in the mounts of their ConfigMaps."""
+    envoy = manifests.containers["envoy"]
+    args = envoy.spec["args"]
+    folder = envoy.mounts["envoy-config"]["mountPath"]
+
+    assert args[args.index("--config-path") + 1] == f"{folder}/envoy.yaml"
+    for name in ("check-config", "authz"):
+        container = manifests.containers[name]
+        folder = container.mounts["authz-config"]["mountPath"]
+        assert container.variables["AUTHZ_CONFIG"] == f"{folder}/authz.yaml"
+
+
+def test_images_are_pinned(manifests: Manifests) -> None:
+    """No image has the tag `latest` or none, and authz's tag is this version."""
+    images = {name: item.spec["image"] for name, item in manifests.containers.items()}
+
+    assert images == {
+        "check-config": f"authz:{authz.__version__}",
+        "authz": f"authz:{authz.__version__}",
+        "envoy": "docker.io/envoyproxy/envoy:distroless-v1.40.0",
+        "agent": "agent:replace-me",
+    }
+
+
+def test_containers_stop_in_order(manifests: Manifests) -> None:
+    """Agent first, then Envoy, then authz, and all of it within the grace period."""
+    listen = yaml.safe_load(manifests.files["authz.yaml"])["listen"]
+    delay = int(listen["drain_delay"].removesuffix("s"))
+    timeout = int(listen["drain_timeout"].removesuffix("s"))
+    agent, envoy = (manifests.containers[name].stop_delay for name in ("agent", "envoy"))
+
+    assert 0 < agent < envoy <= delay
+    assert delay + timeout < manifests.pod["terminationGracePeriodSeconds"]
+
+
+def test_the_overlays_configurations_differ_in_the_credential_alone() -> None:
+    """The client secret overlay adds its credential to the base, and changes nothing else."""
+    base, secret = (
+        yaml.safe_load((KUBERNETES / name / "authz.yaml").read_text())
+        for name in ("base", "client-secret")
+    )
+    credentials = secret["blueprints"]["agent"].pop("credentials")
+
+    assert secret == base
+    assert credentials == [{"client_secret": {"file": "/run/secrets/authz/client-secret"}}]
