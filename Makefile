@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
+.PHONY: coverage help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,7 +38,13 @@ setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl
 test-system: $(STAMP) ## run the tests that need packages of the operating system
 	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
 
-check: lint types layers protos-check test ## everything CI checks: lint, types, layering, generated files, tests
+coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest --quiet tests/core tests/attacks tests/test_service.py tests/test_caching.py
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --include 'authz/core/*,authz/service.py,authz/caching.py' --show-missing --fail-under 100
+
+check: lint types layers protos-check coverage test ## everything CI checks: lint, types, layering, generated files, tests
 
 lint: $(STAMP) ## ruff: lint and format
 	@$(BIN)/ruff check .

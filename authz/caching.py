@@ -176,7 +176,7 @@ class CachedExchange:
             async with asyncio.timeout(self._flight_timeout):
                 token = await self._exchange(exchange)
         except AuthzError as refusal:
-            error = refusal
+            error = refusal.bare()
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
         self._observer.exchanged(exchange.flow, error, self._timer() - started)

@@ -84,7 +84,8 @@ class CheckService:
         try:
             record.decision = await self._decide(request, self._snapshot, deadline, record)
         except AuthzError as error:
-            record.error = error
+            # Others may be raising the same error at this moment, from the failure cache.
+            record.error = error.bare()
             record.decision = Deny.because(error)
         except Exception as fault:  # noqa: BLE001 - fail closed by type
             record.fault = fault

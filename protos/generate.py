@@ -15,7 +15,9 @@ INIT = '"""Generated from protos/ by `make protos`. Never edited."""\n'
 
 def generate(out: Path) -> None:
     """Run protoc over every file of `protos/` into `out`."""
-    sources = sorted(str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/**/*.proto"))
+    sources = sorted(
+        str(path.relative_to(ROOT / "protos")) for path in ROOT.glob("protos/**/*.proto")
+    )
     well_known = files("grpc_tools") / "_proto"
     arguments = ["protoc", f"-I{ROOT / 'protos'}", f"-I{well_known}", f"--python_out={out}"]
     status = protoc.main([*arguments, f"--pyi_out={out}", *sources])
@@ -27,7 +29,9 @@ def generate(out: Path) -> None:
 def main() -> int:
     """Generate, or compare what is there with what would be generated."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 on a difference")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 on a difference"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         generate(Path(scratch))

@@ -16,6 +16,8 @@ Value = TypeVar("Value")
 
 ENTRY_OVERHEAD: Final = 700
 """Bytes a cached entry takes beside its token, measured with tracemalloc and rounded up."""
+NAME_OVERHEAD: Final = 80
+"""Bytes a scope or role takes beside its text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,11 @@ class FailureCache:
         return len(self._cache)
 
 
+def _size_of(principal: Principal) -> int:
+    names = (*principal.scopes, *principal.roles)
+    return ENTRY_OVERHEAD + NAME_OVERHEAD * len(names) + sum(map(len, names))
+
+
 class PrincipalCache:
     """Verified tokens: the digest of a token and of the expectation it met, to its principal.
 
@@ -170,9 +177,7 @@ class PrincipalCache:
         self._cache: BoundedCache[Principal] = BoundedCache(
             max_entries=max_entries,
             max_bytes=max_bytes,
-            size_of=lambda principal: (
-                ENTRY_OVERHEAD + 80 * (len(principal.scopes) + len(principal.roles))
-            ),
+            size_of=_size_of,
         )
 
     def get(self, expectation: bytes, token: bytes, now: float) -> Principal | None:

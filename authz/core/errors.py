@@ -6,7 +6,7 @@ never leaves the process. HTTP and gRPC status codes are wire language and live 
 """
 
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class Reason(StrEnum):
@@ -61,6 +61,14 @@ class AuthzError(Exception):
         super().__init__(detail or self.reason.value)
         self.detail = detail
         self.retry_after = retry_after
+
+    def bare(self) -> Self:
+        """Forget where and why this was raised, and return it.
+
+        Frames and causes hold requests, tokens and secrets; an error that is kept must not.
+        """
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
 
 
 class BadRequest(AuthzError):

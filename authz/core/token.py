@@ -6,6 +6,7 @@ package has none.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,6 +24,8 @@ ALGORITHM: Final = "RS256"
 AGENT_IDENTITY_FACET: Final = "11"
 AGENT_USER_FACET: Final = "13"
 LATEST_TIME: Final = 1e12
+_VISIBLE: Final = re.compile(r"[!-~]*")
+_HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,9 @@ def peek(bearer: BearerToken, expectation: Expectation) -> Unverified:
         InvalidToken: Not a JWS, not RS256, or not from a trusted issuer.
     """
     text = bearer.secret.reveal()
+    # RFC 7515 section 2: base64url without padding. PyJWT would take some.
+    if "=" in text:
+        raise InvalidToken(TokenFault.MALFORMED, "padding")
     try:
         header = jwt.get_unverified_header(text)
         claims = jwt.decode(text, options={"verify_signature": False})
@@ -144,7 +150,8 @@ def verify(
 
 
 def _subject(claims: Mapping[str, Any], tenant_id: str) -> Subject:
-    object_id = _text(claims, "oid")
+    _text(claims, "oid")
+    object_id = _identifier(claims, "oid")
     facets = _optional_text(claims, "xms_sub_fct").split()
     # `idtyp` is an optional claim on custom APIs. Without it: delegated permissions (`scp`) are in
     # user tokens only (Entra page "access-token-claims-reference"), and an application's `sub` is
@@ -166,13 +173,13 @@ def _subject(claims: Mapping[str, Any], tenant_id: str) -> Subject:
 def _actor(claims: Mapping[str, Any]) -> Actor:
     # v2 tokens name the client `azp`, v1 tokens `appid`. A token with both that differ is no token
     # of Entra's.
-    azp, appid = _optional_text(claims, "azp"), _optional_text(claims, "appid")
+    azp, appid = _identifier(claims, "azp"), _identifier(claims, "appid")
     if not (azp or appid) or (azp and appid and azp != appid):
         raise InvalidToken(TokenFault.MISSING_CLAIM, "azp or appid")
     return Actor(
         client_id=azp or appid,
         is_agent=AGENT_IDENTITY_FACET in _optional_text(claims, "xms_act_fct").split(),
-        blueprint=_optional_text(claims, "xms_par_app_azp") or None,
+        blueprint=_identifier(claims, "xms_par_app_azp") or None,
     )
 
 
@@ -183,16 +190,28 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _optional_text(claims: Mapping[str, Any], name: str) -> str:
-    value = claims.get(name, "")
-    if not isinstance(value, str):
+def _identifier(claims: Mapping[str, Any], name: str) -> str:
+    """Read an id. Entra's are GUIDs; whatever else comes must at least be safe in a header."""
+    value = _optional_text(claims, name)
+    if not _VISIBLE.fullmatch(value):
         raise InvalidToken(TokenFault.MALFORMED, name)
     return value
 
 
+def _optional_text(claims: Mapping[str, Any], name: str) -> str:
+    return _unicode(claims.get(name, ""), name)
+
+
 def _texts(claims: Mapping[str, Any], name: str) -> list[str]:
     value = claims.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list):
+        raise InvalidToken(TokenFault.MALFORMED, name)
+    return [_unicode(item, name) for item in value]
+
+
+def _unicode(value: object, name: str) -> str:
+    # JSON can escape half a surrogate pair, which no encoder takes later on.
+    if not isinstance(value, str) or _HALF_PAIR.search(value):
         raise InvalidToken(TokenFault.MALFORMED, name)
     return value
 

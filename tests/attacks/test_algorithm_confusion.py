@@ -1,0 +1,64 @@
+"""The public key is not a shared secret: a token signed with it by HMAC is refused."""
+
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from support.attack import fault_of
+from support.clock import START, Clock
+from support.jws import hs256, public_pem
+from support.scene import Scene
+from support.tenant import FakeTenant
+
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.request import BearerToken
+from authz.core.secret import Secret
+from authz.core.token import verify
+
+ENTRA: Final = FakeTenant(clock=Clock())
+SHARED: Final[dict[str, bytes]] = {
+    "the PEM": public_pem(ENTRA.key),
+    "the PEM without its last line break": public_pem(ENTRA.key).rstrip(),
+    "the DER": ENTRA.key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    ),
+    "the modulus of the JWK": ENTRA.jwk()["n"].encode(),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("secret", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+async def test_an_hmac_with_the_public_key_is_refused_for_its_algorithm(
+    secret: bytes, algorithm: str
+) -> None:
+    """The token chooses a key, never an algorithm."""
+    token = ENTRA.mint(ENTRA.user_claims(), headers={"alg": algorithm}, sign=hs256(secret))
+
+    assert TokenFault.ALGORITHM is await fault_of(token)
+
+
+@pytest.mark.parametrize("secret", SHARED.values(), ids=SHARED)
+async def test_an_hmac_that_claims_to_be_rs256_is_refused_for_its_signature(secret: bytes) -> None:
+    """Saying RS256 does not make it one."""
+    token = ENTRA.mint(ENTRA.user_claims(), sign=hs256(secret))
+
+    assert TokenFault.SIGNATURE is await fault_of(token)
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "none", "RS512", "PS256", "ES256", "EdDSA"])
+def test_verification_itself_admits_one_algorithm(algorithm: str) -> None:
+    """It does not rely on an earlier look at the header."""
+    scene = Scene()
+    token = scene.tenant.mint(
+        scene.tenant.user_claims(), headers={"alg": algorithm}, sign=hs256(SHARED["the PEM"])
+    )
+
+    with pytest.raises(InvalidToken) as raised:
+        verify(
+            BearerToken(Secret(token)),
+            scene.tenant.signing_key(),
+            scene.tenant.expectation(),
+            now=START,
+        )
+    assert TokenFault.ALGORITHM is raised.value.fault

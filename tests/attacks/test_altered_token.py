@@ -1,0 +1,90 @@
+"""Nothing can be added to, taken from or moved between signed tokens."""
+
+import json
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.attack import accepted, fault_of
+from support.clock import START, Clock
+from support.jws import b64url
+from support.properties import thorough
+from support.tenant import FakeTenant
+
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.request import BearerToken
+from authz.core.secret import Secret
+from authz.core.token import peek, verify
+
+ENTRA: Final = FakeTenant(clock=Clock())
+TOKEN: Final = ENTRA.user_token()
+HEADER, PAYLOAD, SIGNATURE = TOKEN.split(".")
+ROOT: Final = b64url(json.dumps(ENTRA.user_claims() | {"oid": "root"}).encode())
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(f"{TOKEN}.", id="a trailing dot"),
+        pytest.param(f"{TOKEN}.{SIGNATURE}", id="a fourth part"),
+        pytest.param(f"{TOKEN}.{ROOT}", id="further claims behind the signature"),
+        pytest.param(f"{HEADER}.{ROOT}.{PAYLOAD}.{SIGNATURE}", id="further claims before the others"),
+        pytest.param(f".{TOKEN}", id="a leading dot"),
+        pytest.param(f"{HEADER}.{PAYLOAD}", id="two parts"),
+        pytest.param(HEADER, id="one part"),
+        pytest.param("..", id="nothing but dots"),
+        pytest.param(f"{HEADER}..{SIGNATURE}", id="no payload"),
+        pytest.param(f".{PAYLOAD}.{SIGNATURE}", id="no header"),
+        pytest.param(f"{HEADER}.{PAYLOAD}.{SIGNATURE}.{SIGNATURE}.{SIGNATURE}", id="a JWE's five parts"),
+        pytest.param(f"{TOKEN}=", id="padding that does not fit"),
+        pytest.param(f"{TOKEN}==", id="padding that fits"),
+        pytest.param(f"{HEADER}.{PAYLOAD}+/.{SIGNATURE}", id="the other base64 alphabet"),
+        pytest.param(f"{HEADER}~.{PAYLOAD}.{SIGNATURE}", id="a character of no alphabet"),
+    ],
+)  # fmt: skip
+async def test_a_token_has_three_parts_and_nothing_else(token: str) -> None:
+    """RFC 7515: three parts, base64url without padding; what is not signed is not there."""
+    assert TokenFault.MALFORMED is await fault_of(token)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(f"{HEADER}.{ROOT}.{SIGNATURE}", id="other claims"),
+        pytest.param(
+            ".".join([*ENTRA.user_token(oid="root").split(".")[:2], SIGNATURE]),
+            id="another token's signature",
+        ),
+        pytest.param(f"{HEADER}.{PAYLOAD}.{b64url(bytes(256))}", id="a signature of zeros"),
+        pytest.param(f"{HEADER}.{PAYLOAD}.{b64url(bytes(255) + b'1')}", id="a signature of one"),
+        pytest.param(f"{HEADER}.{PAYLOAD}.", id="no signature"),
+        pytest.param(f"{TOKEN}A", id="one character more"),
+        pytest.param(f"{HEADER}.{PAYLOAD}.{b64url(b'x' * 512)}", id="a longer signature"),
+        pytest.param(f"{HEADER}.{PAYLOAD}.{HEADER}", id="the header as signature"),
+    ],
+)
+async def test_a_signature_belongs_to_its_token(token: str) -> None:
+    """Nothing but the key's own signature over these very parts will do."""
+    assert TokenFault.SIGNATURE is await fault_of(token)
+
+
+@thorough
+@given(position=st.integers(0, len(TOKEN) - 1), character=st.sampled_from("ABab01-_.=+/~ \n\x00é"))
+def test_a_token_with_any_character_changed_is_refused(position: int, character: str) -> None:
+    """There is no bit in a token that does not count."""
+    altered = TOKEN[:position] + character + TOKEN[position + 1 :]
+    if altered == TOKEN:
+        return
+    bearer = BearerToken(Secret(altered))
+
+    with pytest.raises(InvalidToken):
+        verify(
+            bearer, ENTRA.signing_key(peek(bearer, ENTRA.expectation()).issuer), ENTRA.expectation(),
+            now=START,
+        )  # fmt: skip
+
+
+async def test_the_unaltered_token_is_accepted() -> None:
+    """The attacks above fail for what they change and for nothing else."""
+    assert await accepted(TOKEN)

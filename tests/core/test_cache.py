@@ -1,0 +1,292 @@
+"""Caches: bounded, least recently used, and never a second longer than allowed."""
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+from support.clock import START
+from support.principals import principal
+
+from authz.core.cache import (
+    ENTRY_OVERHEAD,
+    BoundedCache,
+    FailureCache,
+    PrincipalCache,
+    TokenCache,
+)
+from authz.core.errors import ConsentRequired
+from authz.core.exchange import IssuedToken
+from authz.core.secret import Secret
+
+MARGIN: Final = 60.0
+LATER: Final = START + 100.0
+
+
+def _texts(*, max_entries: int = 10, max_bytes: int = 100) -> BoundedCache[str]:
+    return BoundedCache(max_entries=max_entries, max_bytes=max_bytes, size_of=len)
+
+
+def test_an_entry_is_found_until_the_second_it_expires() -> None:
+    """At `expires_at` itself the entry is gone, and its memory too."""
+    cache = _texts()
+    cache.put(b"key", "value", expires_at=LATER, now=START)
+
+    assert "value" == cache.get(b"key", LATER - 0.001)
+    assert cache.get(b"key", LATER) is None
+    assert (0, 0) == (len(cache), cache.bytes)
+
+
+def test_an_expired_value_is_not_held() -> None:
+    """What ends now is of no use to anyone."""
+    cache = _texts()
+    cache.put(b"key", "value", expires_at=START, now=START)
+
+    assert 0 == len(cache)
+
+
+def test_an_expired_successor_drops_its_predecessor() -> None:
+    """The older answer was replaced, not confirmed."""
+    cache = _texts()
+    cache.put(b"key", "old", expires_at=LATER, now=START)
+    cache.put(b"key", "new", expires_at=START, now=START)
+
+    assert cache.get(b"key", START) is None
+
+
+def test_the_least_recently_used_entry_makes_room() -> None:
+    """Looking at an entry keeps it."""
+    cache = _texts(max_entries=2)
+    cache.put(b"a", "a", expires_at=LATER, now=START)
+    cache.put(b"b", "b", expires_at=LATER, now=START)
+    cache.get(b"a", START)
+    cache.put(b"c", "c", expires_at=LATER, now=START)
+
+    assert ["a", None, "c"] == [cache.get(key, START) for key in (b"a", b"b", b"c")]
+    assert 1 == cache.evictions
+
+
+def test_as_many_entries_make_room_as_a_large_one_needs() -> None:
+    """The bound in bytes holds after each put."""
+    cache = _texts(max_bytes=10)
+    for key in (b"a", b"b", b"c"):
+        cache.put(key, "123", expires_at=LATER, now=START)
+    cache.put(b"d", "1234567", expires_at=LATER, now=START)
+
+    assert [None, None, "123", "1234567"] == [cache.get(k, START) for k in (b"a", b"b", b"c", b"d")]
+    assert (10, 2) == (cache.bytes, cache.evictions)
+
+
+def test_a_value_larger_than_the_cache_evicts_nobody() -> None:
+    """It is not held, and costs the others nothing."""
+    cache = _texts(max_bytes=10)
+    cache.put(b"a", "1", expires_at=LATER, now=START)
+    cache.put(b"b", "12345678901", expires_at=LATER, now=START)
+
+    assert ("1", None, 0) == (cache.get(b"a", START), cache.get(b"b", START), cache.evictions)
+
+
+def test_a_cache_without_room_holds_nothing() -> None:
+    """Zero entries switches a cache off."""
+    cache = _texts(max_entries=0)
+    cache.put(b"a", "1", expires_at=LATER, now=START)
+
+    assert (0, 0) == (len(cache), cache.evictions)
+
+
+def test_replacing_an_entry_counts_it_once() -> None:
+    """Its old bytes are given back."""
+    cache = _texts()
+    cache.put(b"a", "12345", expires_at=LATER, now=START)
+    cache.put(b"a", "1", expires_at=LATER, now=START)
+
+    assert (1, 1, "1") == (len(cache), cache.bytes, cache.get(b"a", START))
+
+
+def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
+    """Dropping is about the outcome; an unknown key has it already."""
+    cache = _texts()
+    cache.put(b"a", "1", expires_at=LATER, now=START)
+    cache.drop(b"a")
+    cache.drop(b"a")
+
+    assert (None, 0, 0) == (cache.get(b"a", START), len(cache), cache.bytes)
+
+
+def test_clearing_forgets_everything() -> None:
+    """Entries and their bytes are gone, and room is there again."""
+    cache = _texts()
+    cache.put(b"a", "1", expires_at=LATER, now=START)
+    cache.clear()
+
+    assert (None, 0, 0) == (cache.get(b"a", START), len(cache), cache.bytes)
+
+
+def _tokens(*, max_entries: int = 10, max_bytes: int = 10**6) -> TokenCache:
+    return TokenCache(max_entries=max_entries, max_bytes=max_bytes, margin=MARGIN)
+
+
+TOKEN: Final = IssuedToken(Secret("issued"), START + 3600.0, START + 1800.0)
+
+
+def test_a_token_is_handed_out_until_its_margin() -> None:
+    """It must still live when the API looks at it."""
+    cache = _tokens()
+    cache.put(b"key", TOKEN, subject_expires_at=None, now=START)
+    end = TOKEN.expires_at - MARGIN
+
+    assert TOKEN == cache.get(b"key", end - 0.001)
+    assert cache.get(b"key", end) is None
+
+
+def test_a_token_is_not_handed_out_once_the_subject_token_expired() -> None:
+    """What was issued for the user's token ends with it."""
+    cache = _tokens()
+    cache.put(b"key", TOKEN, subject_expires_at=LATER, now=START)
+
+    assert TOKEN == cache.get(b"key", LATER - 0.001)
+    assert cache.get(b"key", LATER) is None
+
+
+def test_a_longer_lived_subject_token_does_not_prolong_a_token() -> None:
+    """The earlier of the two ends counts."""
+    cache = _tokens()
+    cache.put(b"key", TOKEN, subject_expires_at=TOKEN.expires_at * 2, now=START)
+
+    assert cache.get(b"key", TOKEN.expires_at - MARGIN) is None
+
+
+def test_a_token_that_lives_no_longer_than_its_margin_is_not_held() -> None:
+    """It is for this one request."""
+    cache = _tokens()
+    cache.put(b"key", replace(TOKEN, expires_at=START + MARGIN), subject_expires_at=None, now=START)
+
+    assert 0 == len(cache)
+
+
+def test_tokens_are_bounded_in_bytes_and_entries() -> None:
+    """A token costs its length and an overhead."""
+    by_bytes = _tokens(max_bytes=2 * (ENTRY_OVERHEAD + len(TOKEN.secret)))
+    by_entries = _tokens(max_entries=2)
+    for key in (b"a", b"b", b"c"):
+        by_bytes.put(key, TOKEN, subject_expires_at=None, now=START)
+        by_entries.put(key, TOKEN, subject_expires_at=None, now=START)
+
+    assert (2, 1) == (len(by_bytes), by_bytes.evictions)
+    assert (2, 1) == (len(by_entries), by_entries.evictions)
+
+
+def test_a_dropped_token_is_gone() -> None:
+    """Entra no longer takes it."""
+    cache = _tokens()
+    cache.put(b"key", TOKEN, subject_expires_at=None, now=START)
+    cache.drop(b"key")
+
+    assert cache.get(b"key", START) is None
+
+
+def test_a_failure_stands_for_its_seconds_under_its_own_key() -> None:
+    """Nobody else meets it, and it does not outstay its time."""
+    cache = FailureCache(max_entries=10)
+    failure = ConsentRequired()
+    cache.put(b"key", failure, seconds=5.0, now=START)
+
+    assert cache.get(b"key", START + 4.999) is failure
+    assert cache.get(b"other", START) is None
+    assert cache.get(b"key", START + 5.0) is None
+
+
+def test_a_failure_of_no_duration_does_not_stand() -> None:
+    """Zero seconds means: ask again."""
+    cache = FailureCache(max_entries=10)
+    cache.put(b"key", ConsentRequired(), seconds=0.0, now=START)
+
+    assert 0 == len(cache)
+
+
+def test_failures_are_bounded() -> None:
+    """The newest are kept."""
+    cache = FailureCache(max_entries=2)
+    for key in (b"a", b"b", b"c"):
+        cache.put(key, ConsentRequired(), seconds=5.0, now=START)
+
+    assert 2 == len(cache)
+    assert cache.get(b"a", START) is None
+
+
+def test_a_dropped_failure_is_gone() -> None:
+    """A success makes it untrue."""
+    cache = FailureCache(max_entries=2)
+    cache.put(b"key", ConsentRequired(), seconds=5.0, now=START)
+    cache.drop(b"key")
+
+    assert cache.get(b"key", START) is None
+
+
+PRINCIPAL: Final = replace(principal(), expires_at=LATER)
+ROUTE: Final = b"e" * 32
+TOKEN_DIGEST: Final = b"t" * 32
+
+
+def _principals(*, max_entries: int = 10, max_bytes: int = 10**6) -> PrincipalCache:
+    return PrincipalCache(max_entries=max_entries, max_bytes=max_bytes)
+
+
+def test_a_verification_is_remembered_until_the_token_expires() -> None:
+    """`exp` itself is the end: the leeway is for tokens that arrive, not for what we keep."""
+    cache = _principals()
+    cache.put(ROUTE, TOKEN_DIGEST, PRINCIPAL, now=START)
+
+    assert cache.get(ROUTE, TOKEN_DIGEST, LATER - 0.001) is PRINCIPAL
+    assert cache.get(ROUTE, TOKEN_DIGEST, LATER) is None
+
+
+@pytest.mark.parametrize(
+    ("expectation", "token"), [(b"x" * 32, TOKEN_DIGEST), (ROUTE, b"x" * 32)],
+    ids=["another expectation", "another token"],
+)  # fmt: skip
+def test_a_verification_counts_for_its_token_and_expectation_only(
+    expectation: bytes, token: bytes
+) -> None:
+    """Neither another token nor another route's demand was met by it."""
+    cache = _principals()
+    cache.put(ROUTE, TOKEN_DIGEST, PRINCIPAL, now=START)
+
+    assert cache.get(expectation, token, START) is None
+
+
+def test_a_dropped_verification_is_gone() -> None:
+    """Its key was withdrawn."""
+    cache = _principals()
+    cache.put(ROUTE, TOKEN_DIGEST, PRINCIPAL, now=START)
+    cache.drop(ROUTE, TOKEN_DIGEST)
+
+    assert (None, 0) == (cache.get(ROUTE, TOKEN_DIGEST, START), len(cache))
+
+
+def test_verifications_are_bounded_in_entries() -> None:
+    """As many callers as fit, and no more."""
+    cache = _principals(max_entries=1)
+    cache.put(ROUTE, TOKEN_DIGEST, PRINCIPAL, now=START)
+    cache.put(ROUTE, b"x" * 32, PRINCIPAL, now=START)
+
+    assert 1 == len(cache)
+
+
+def test_a_principal_costs_more_with_each_permission() -> None:
+    """Many roles fill the memory that the bound is about."""
+    many = replace(PRINCIPAL, roles=frozenset(f"role-{number}" for number in range(100)))
+    cache = _principals(max_bytes=ENTRY_OVERHEAD + 200)
+    cache.put(ROUTE, TOKEN_DIGEST, PRINCIPAL, now=START)
+    cache.put(ROUTE, b"x" * 32, many, now=START)
+
+    assert cache.get(ROUTE, TOKEN_DIGEST, START) is PRINCIPAL
+    assert cache.get(ROUTE, b"x" * 32, START) is None
+
+
+def test_a_principal_costs_more_with_longer_names() -> None:
+    """A few very long role names fill memory as surely as many short ones."""
+    long = replace(PRINCIPAL, roles=frozenset({"r" * 10_000}))
+    cache = _principals(max_bytes=5_000)
+    cache.put(ROUTE, TOKEN_DIGEST, long, now=START)
+
+    assert cache.get(ROUTE, TOKEN_DIGEST, START) is None

@@ -1,0 +1,65 @@
+"""The closed list of reasons, and the errors that carry them."""
+
+import pytest
+
+from authz.core import errors
+from authz.core.errors import (
+    AuthzError,
+    BadRequest,
+    EntraError,
+    Forbidden,
+    InvalidToken,
+    MissingToken,
+    Reason,
+    TokenFault,
+    Unauthenticated,
+    Unfulfilled,
+)
+
+GROUPS = {BadRequest, Unauthenticated, Forbidden, Unfulfilled}
+CONCRETE = [
+    found
+    for found in vars(errors).values()
+    if isinstance(found, type) and issubclass(found, AuthzError) and hasattr(found, "reason")
+]
+
+
+def test_every_reason_but_our_own_defects_has_one_error() -> None:
+    """Each reason is raised by exactly one class, so a reason says what happened."""
+    assert sorted(set(Reason) - {Reason.INTERNAL}) == sorted(error.reason for error in CONCRETE)
+
+
+@pytest.mark.parametrize("error", CONCRETE)
+def test_every_error_says_who_must_act(error: type[AuthzError]) -> None:
+    """Each belongs to exactly one of the four groups, from which its status follows."""
+    assert 1 == sum(issubclass(error, group) for group in GROUPS)
+
+
+def test_an_error_without_detail_reads_as_its_reason() -> None:
+    """A log line is never empty."""
+    assert "missing_token" == str(MissingToken())
+
+
+def test_an_error_keeps_its_detail_for_the_log() -> None:
+    """What happened is told where our own operators read it."""
+    error = MissingToken("another scheme", retry_after=1.0)
+
+    assert ("another scheme", "another scheme", 1.0) == (
+        str(error),
+        error.detail,
+        error.retry_after,
+    )
+
+
+def test_an_invalid_token_names_its_fault_first() -> None:
+    """The fault heads the log's detail, with the claim where there is one."""
+    assert "tenant" == str(InvalidToken(TokenFault.TENANT))
+    assert "missing_claim: oid" == str(InvalidToken(TokenFault.MISSING_CLAIM, "oid"))
+
+
+def test_a_refusal_of_entra_keeps_its_number_and_challenge() -> None:
+    """The AADSTS number and the claims challenge travel with the error."""
+    error = errors.InteractionRequired("MFA", code=50076, claims="{}", retry_after=2.0)
+
+    assert isinstance(error, EntraError)
+    assert (50076, "{}", 2.0) == (error.code, error.claims, error.retry_after)

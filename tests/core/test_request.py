@@ -1,0 +1,117 @@
+"""The grammar of the one bearer value, and the names of hosts."""
+
+import string
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from support.properties import thorough
+
+from authz.core.errors import AuthzError, InvalidToken, MalformedRequest, MissingToken, TokenFault
+from authz.core.request import normalize_host, parse_bearer
+from authz.core.secret import Secret
+
+B64TOKEN: Final = st.builds(
+    str.__add__,
+    st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=40),
+    st.sampled_from(["", "=", "=="]),
+)
+SCHEME: Final = st.sampled_from(["Bearer", "bearer", "BEARER", "bEaReR"])
+
+
+def _parse(text: str, max_bytes: int = 1000) -> str:
+    return parse_bearer(Secret(text), max_bytes=max_bytes).secret.reveal()
+
+
+@thorough
+@given(scheme=SCHEME, token=B64TOKEN, before=st.integers(1, 3), after=st.integers(0, 3))
+def test_every_b64token_comes_through_unchanged(
+    scheme: str, token: str, before: int, after: int
+) -> None:
+    """What RFC 6750 admits is read back as it was, in any case of the scheme and with any blanks."""
+    assert token == _parse(f"{scheme}{' ' * before}{token}{' ' * after}")
+
+
+@thorough
+@given(text=st.text() | st.builds("Bearer {}".format, st.text()))
+@example(text="Bearer a\n")
+@example(text="Bearer a, Bearer b")
+def test_any_text_is_one_token_or_an_authz_error(text: str) -> None:
+    """The parser raises nothing of its own making, and never invents a token."""
+    try:
+        token = _parse(text)
+    except AuthzError:
+        return
+
+    assert token == text[len("bearer") :].strip(" ")
+    assert "bearer" == text[: len("bearer")].lower()
+
+
+@pytest.mark.parametrize("absent", [None, Secret("")], ids=["no header", "an empty value"])
+def test_a_request_without_a_value_has_no_token(absent: Secret | None) -> None:
+    """Absence is its own reason, for the caller can mend it by logging in."""
+    with pytest.raises(MissingToken):
+        parse_bearer(absent, max_bytes=1000)
+
+
+def test_the_longest_accepted_token_has_exactly_the_bytes_allowed() -> None:
+    """The limit counts the token, not its scheme."""
+    assert "a" * 100 == _parse("Bearer " + "a" * 100, max_bytes=100)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda n: "Bearer " + "a" * n, lambda n: "Bearer" + " " * n + "a", lambda n: "," * (n + 7)],
+    ids=["a long token", "many blanks", "not even a token"],
+)  # fmt: skip
+def test_a_value_over_the_limit_is_refused_before_it_is_parsed(make: Callable[[int], str]) -> None:
+    """Length comes first, whatever the value holds."""
+    with pytest.raises(InvalidToken) as raised:
+        _parse(make(101), max_bytes=100)
+
+    assert TokenFault.TOO_LARGE is raised.value.fault
+
+
+def test_another_scheme_is_no_token() -> None:
+    """Basic credentials are not a malformed bearer token but none at all."""
+    with pytest.raises(MissingToken):
+        _parse("Basic dXNlcjpwYXNzd29yZA==")
+
+
+def test_the_bare_scheme_is_malformed() -> None:
+    """Whoever says Bearer must bring a token."""
+    with pytest.raises(MalformedRequest):
+        _parse("Bearer")
+
+
+@thorough
+@given(authority=st.text())
+@example(authority="[")
+@example(authority="[::1")
+@example(authority="...")
+def test_every_authority_has_a_normal_form(authority: str) -> None:
+    """Any text splits without an exception, and the bare host ends in no dot."""
+    whole, bare = normalize_host(authority)
+
+    assert authority.lower() == whole
+    assert whole.startswith(bare)
+    assert not bare.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("authority", "expected"),
+    [
+        ("api.example", ("api.example", "api.example")),
+        ("API.Example:8443", ("api.example:8443", "api.example")),
+        ("api.example.", ("api.example.", "api.example")),
+        ("api.example.:443", ("api.example.:443", "api.example")),
+        ("10.0.0.1:80", ("10.0.0.1:80", "10.0.0.1")),
+        ("[::1]:443", ("[::1]:443", "[::1]")),
+        ("[::1", ("[::1", "[::1")),
+        ("", ("", "")),
+    ],
+)
+def test_an_authority_splits_into_host_and_port(authority: str, expected: tuple[str, str]) -> None:
+    """Port, case and a trailing dot do not change which host is meant."""
+    assert expected == normalize_host(authority)

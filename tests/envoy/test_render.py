@@ -1,0 +1,476 @@
+"""What Envoy configuration follows from which configuration of the service, and what is refused."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
+from hypothesis import given
+from hypothesis import strategies as st
+from support.envoy import validate
+from support.properties import thorough
+from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
+
+from authz.config import Config, ConfigError, compile_policy, load
+from authz.config.document import parse
+from authz.core.request import CheckRequest
+from authz.envoy.bootstrap import render
+from authz.envoy.destinations import destinations
+from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))
+SHIPPED = ROOT / "envoy" / "sidecar.yaml"
+EXT_AUTHZ = "envoy.filters.http.ext_authz"
+FAILS_OPEN = (
+    "failure_mode_allow",
+    "failure_mode_allow_header_add",
+    "shadow_mode",
+    "filter_enabled",
+    "filter_enabled_metadata",
+    "deny_at_disable",
+)
+SENDS_TWICE = (
+    "retry_policy",
+    "hedge_policy",
+    "internal_redirect_policy",
+    "request_mirror_policies",
+)
+REVEALS = ("with_request_body", "include_peer_certificate", "key_log")
+DEFAULTS = SidecarSettings()
+
+
+def config(
+    egress: Mapping[str, list[str]] | None = None,
+    *,
+    inbound: tuple[str, ...] = ("chat",),
+    listen: str = "",
+) -> Config:
+    """Return a configuration with the hosts of each egress route, and these inbound routes."""
+    caller = "{tenants: [11111111-0000-4000-8000-000000000001], audiences: [a], scopes: [s]}"
+    document = {
+        "listen": yaml.safe_load(listen) or {},
+        "inbound": {name: yaml.safe_load(caller) for name in inbound},
+        "egress": {
+            name: {"flow": "none", "hosts": names} for name, names in (egress or {}).items()
+        },
+    }
+    return parse(yaml.safe_dump(document), {})
+
+
+def rendered(config: Config, settings: SidecarSettings = DEFAULTS) -> dict[str, Any]:
+    """Return a rendered configuration as data."""
+    data: dict[str, Any] = yaml.safe_load(render(config, settings))
+    return data
+
+
+def settings_for(
+    path: Path, config: Config, authority: Authority, directory: Path
+) -> SidecarSettings:
+    """Return settings with which an example can be rendered and validated on any machine."""
+    tls = None
+    if config.listen.tls is not None:
+        certificate, key = directory / "client.pem", directory / "client.key"
+        issued = authority.ca.issue_cert("envoy.example")
+        issued.cert_chain_pems[0].write_to_path(certificate)
+        issued.private_key_pem.write_to_path(key)
+        tls = AuthzTls(authority.file, "authz.example", certificate, key)
+    return SidecarSettings(
+        inbound_route=next(iter(config.inbound)),
+        authz_tls=tls,
+        upstream_ca_file=authority.file,
+    )
+
+
+def walk(node: Any) -> Iterator[tuple[str, Any]]:
+    """Return every key with its value, at any depth."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield key, value
+            yield from walk(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from walk(item)
+
+
+def listener(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the HTTP connection manager of a listener."""
+    for entry in data["static_resources"]["listeners"]:
+        if entry["name"] == name:
+            manager: dict[str, Any] = entry["filter_chains"][0]["filters"][0]["typed_config"]
+            return manager
+    raise LookupError(name)
+
+
+def cluster(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return a cluster."""
+    found: dict[str, Any]
+    (found,) = (entry for entry in data["static_resources"]["clusters"] if entry["name"] == name)
+    return found
+
+
+def names(data: dict[str, Any], kind: str) -> list[str]:
+    """Return the names of all listeners or clusters."""
+    return [entry["name"] for entry in data["static_resources"].get(kind, [])]
+
+
+@pytest.fixture(scope="module")
+def every_configuration(
+    example: Config, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """The shipped configuration, and what is rendered for each example of the documentation."""
+    directory = tmp_path_factory.mktemp("certificates")
+    authority = Authority.create(directory)
+    texts = {"shipped": SHIPPED.read_text()}
+    for path in EXAMPLES:
+        loaded = load(path, EXAMPLE_ENVIRONMENT).config
+        texts[path.stem] = render(loaded, settings_for(path, loaded, authority, directory))
+    return texts
+
+
+KINDS = ["shipped", *(path.stem for path in EXAMPLES)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_envoy_accepts_the_configuration_and_finds_nothing_outdated(
+    every_configuration: dict[str, str], authority: Authority, tmp_path: Path, name: str
+) -> None:
+    """`envoy --mode validate` has no error and no warning."""
+    text = every_configuration[name].replace(
+        str(SidecarSettings().upstream_ca_file), str(authority.file)
+    )
+
+    outcome = validate(text, tmp_path)
+
+    assert (0, "") == (outcome.returncode, outcome.stderr)
+
+
+def test_validation_finds_a_misspelt_field(example: Config, tmp_path: Path) -> None:
+    """The tests with `validate` can fail."""
+    text = SHIPPED.read_text().replace("stat_prefix: inbound", "stat_prefixx: inbound")
+
+    outcome = validate(text, tmp_path)
+
+    assert 1 == outcome.returncode
+    assert "stat_prefixx" in outcome.stderr
+
+
+def test_shipped_configuration_is_what_is_rendered_for_the_example(example: Config) -> None:
+    """Field by field, read through the full schema: neither can drift from the other."""
+    ours = Bootstrap.from_dict(yaml.safe_load(SHIPPED.read_text()))
+
+    expected = Bootstrap.from_dict(rendered(example)).to_dict()
+    assert expected == ours.to_dict()
+
+
+@pytest.mark.parametrize("field", [*FAILS_OPEN, *SENDS_TWICE, *REVEALS])
+@pytest.mark.parametrize("name", KINDS)
+def test_configuration_has_no_dangerous_knob(
+    every_configuration: dict[str, str], name: str, field: str
+) -> None:
+    """Nothing fails open, sends a token twice, or gives the service more than it needs; not even as false."""
+    assert field not in every_configuration[name]
+
+
+def test_no_yaml_of_the_project_fails_open() -> None:
+    """Whatever is shipped, for Envoy itself or inside a Kubernetes object."""
+    files = [
+        file for place in ("envoy", "kubernetes", "docs") for file in ROOT.glob(f"{place}/**/*")
+    ]
+    yaml_files = [file for file in files if file.suffix in (".yaml", ".yml")]
+
+    assert SHIPPED in yaml_files
+    assert [] == [file for file in yaml_files if "failure_mode_allow" in file.read_text()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_only_health_checks_go_without_a_decision(
+    every_configuration: dict[str, str], name: str
+) -> None:
+    """Every other route has its own direction, and every listener its filter, before all others."""
+    data = yaml.safe_load(every_configuration[name])
+
+    exempt = []
+    for entry in data["static_resources"]["listeners"]:
+        manager = listener(data, entry["name"])
+        assert EXT_AUTHZ == manager["http_filters"][0]["name"]
+        for host in manager["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                settings = route["typed_per_filter_config"][EXT_AUTHZ]
+                if settings.get("disabled"):
+                    exempt.append(route["match"]["path"])
+                else:
+                    extensions = settings["check_settings"]["context_extensions"]
+                    assert entry["name"] == extensions["authz.direction"]
+
+    assert ["/healthz", "/readyz", "/livez"] == exempt
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_both_listeners_ask_in_the_same_way(every_configuration: dict[str, str], name: str) -> None:
+    """There is one configuration of the filter, whichever way a request goes."""
+    data = yaml.safe_load(every_configuration[name])
+
+    filters = [
+        listener(data, entry["name"])["http_filters"][0]["typed_config"]
+        for entry in data["static_resources"]["listeners"]
+    ]
+    assert all(filters[0] == other for other in filters)
+
+
+def test_every_destination_is_reached_by_tls_with_its_own_name(example: Config) -> None:
+    """SNI and the name demanded of the certificate are the host of the route."""
+    data = rendered(example)
+
+    for host in ("graph.microsoft.com", "inventory.internal:8443", "api.weather.example"):
+        name = host.partition(":")[0]
+        tls = cluster(data, f"egress/{host}")["transport_socket"]["typed_config"]
+        validation = tls["common_tls_context"]["validation_context"]
+        assert name == tls["sni"]
+        assert [{"san_type": "DNS", "matcher": {"exact": name}}] == (
+            validation["match_typed_subject_alt_names"]
+        )
+
+
+def test_ip_address_is_demanded_as_address_and_not_sent_as_name() -> None:
+    """RFC 6066 section 3: no SNI for an address; the certificate must hold it as an address."""
+    data = rendered(config({"addresses": ["192.0.2.7", "[2001:db8::7]:8443"]}))
+
+    for host, address, port in (
+        ("192.0.2.7", "192.0.2.7", 443),
+        ("[2001:db8::7]:8443", "2001:db8::7", 8443),
+    ):
+        found = cluster(data, f"egress/{host}")
+        tls = found["transport_socket"]["typed_config"]
+        names = tls["common_tls_context"]["validation_context"]["match_typed_subject_alt_names"]
+        endpoint = found["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+        assert "sni" not in tls
+        assert [{"san_type": "IP_ADDRESS", "matcher": {"exact": address}}] == names
+        assert {"address": address, "port_value": port} == endpoint["address"]["socket_address"]
+
+
+def test_configuration_without_egress_has_no_egress_listener() -> None:
+    """A gateway in front of agents needs the one direction only."""
+    data = rendered(config())
+
+    assert ["inbound"] == names(data, "listeners")
+    assert ["authz", "app"] == names(data, "clusters")
+
+
+def test_configuration_without_inbound_has_no_inbound_listener() -> None:
+    """An agent that nobody calls needs no open port."""
+    data = rendered(config({"graph": ["graph.microsoft.com"]}, inbound=()))
+
+    assert ["egress"] == names(data, "listeners")
+    assert ["authz", "egress/graph.microsoft.com"] == names(data, "clusters")
+
+
+def test_route_that_is_found_by_name_only_gives_nothing_to_listen_for() -> None:
+    """Without a host, Envoy cannot know what is meant."""
+    with pytest.raises(RenderError, match="nothing to listen for"):
+        render(config({"unnamed": []}, inbound=()), DEFAULTS)
+
+
+def test_wildcard_route_takes_the_place_of_the_dead_end() -> None:
+    """With host `*` everything goes through that route; there is no second host for the rest."""
+    data = rendered(config({"everything": ["*"]}))
+
+    hosts = listener(data, "egress")["route_config"]["virtual_hosts"]
+    assert [["*"]] == [host["domains"] for host in hosts]
+    assert ["authz", "app", "egress"] == names(data, "clusters")
+
+
+def test_wildcards_are_resolved_by_the_request_and_checked_against_it() -> None:
+    """One cluster for all wildcards asks for, and demands, the name that the request has."""
+    data = rendered(config({"internal": ["*.internal", "*.corp.example"]}))
+
+    found = cluster(data, "egress")
+    (options,) = found["typed_extension_protocol_options"].values()
+    assert {"auto_sni": True, "auto_san_validation": True} == (
+        options["upstream_http_protocol_options"]
+    )
+    assert "envoy.filters.http.dynamic_forward_proxy" in [
+        entry["name"] for entry in listener(data, "egress")["http_filters"]
+    ]
+
+
+HOST = st.builds(
+    "{}{}".format,
+    st.sampled_from(["a", "b.a", "c.b.a", "*.a", "*.b.a", "*", "[::1]", "192.0.2.1"]),
+    st.sampled_from(["", "", ":443", ":80", ":8443"]),
+).filter(lambda host: not (host.startswith("*") and ":" in host))
+
+
+@thorough
+@given(
+    st.dictionaries(st.sampled_from("pqrs"), st.lists(HOST, max_size=3, unique=True), min_size=1)
+)
+def test_envoy_and_the_service_read_hosts_alike(routes: dict[str, list[str]]) -> None:
+    """No authority leads to two hosts in Envoy, and each to the route the service would choose by host."""
+    try:
+        found = config(routes)
+    except ConfigError:
+        return  # a host in two routes
+    policy = compile_policy(found)
+
+    targets = destinations(found, DEFAULTS)
+
+    domains = [domain for target in targets for domain in target.domains]
+    assert len(domains) == len(set(domains))
+    for target in targets:
+        for domain in target.domains:
+            host = domain.replace("*", "x")
+            if host == domain or host not in domains:
+                asked = CheckRequest(host=host, direction="egress")
+                assert target.route == policy.find(asked).name
+
+
+def test_service_on_tcp_is_health_checked_and_left_out_when_sick() -> None:
+    """GRPC health decides; panic would send Checks to sick replicas."""
+    data = rendered(
+        config(listen="{grpc: 'localhost:9901'}"),
+        SidecarSettings(authz_address="authz.ns.svc:9901"),
+    )
+
+    found = cluster(data, "authz")
+    (check,) = found["health_checks"]
+    service = {"service_name": "envoy.service.auth.v3.Authorization"}
+    assert service == check["grpc_health_check"]
+    assert {"healthy_panic_threshold": {}} == found["common_lb_config"]
+    assert "all_addresses_in_single_endpoint" not in found["cluster_type"]["typed_config"]
+
+
+@pytest.mark.parametrize(
+    ("listens", "reached"),
+    [
+        ("127.0.0.1:9901", ("127.0.0.1", 9901)),
+        ("0.0.0.0:9901", ("127.0.0.1", 9901)),
+        ("[::]:9901", ("::1", 9901)),
+        ("[::1]:9901", ("::1", 9901)),
+    ],
+)
+def test_service_that_listens_everywhere_is_reached_on_loopback(
+    listens: str, reached: tuple[str, int]
+) -> None:
+    """The wildcard address is one to listen on, not one to connect to."""
+    data = rendered(config(listen=f"{{grpc: '{listens}'}}"))
+
+    endpoint = cluster(data, "authz")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    assert reached == (address["address"], address["port_value"])
+
+
+def test_name_that_looks_like_something_else_stays_text(tmp_path: Path) -> None:
+    """Envoy's YAML parser and ours differ in what they take for text; quoted text is text for both."""
+    names = ["y", "N", "no", "Yes", "on", "null", "1e3", "0x1f", "012", "1_0", "1.5"]
+    authority = Authority.create(tmp_path)
+    routes = {name: [f"{index}.example"] for index, name in enumerate(names)}
+
+    outcome = validate(
+        render(config(routes), SidecarSettings(upstream_ca_file=authority.file)), tmp_path
+    )
+
+    assert (0, "") == (outcome.returncode, outcome.stderr)
+
+
+@pytest.mark.parametrize(
+    ("found", "settings", "message"),
+    [
+        (config(inbound=("one", "two")), {}, "there are several: one, two"),
+        (config(), {"inbound_route": "other"}, "'other' is no inbound route"),
+        (config(listen="{grpc: 'localhost:0'}"), {}, "real port"),
+        (
+            config({"a": ["a.example"]}),
+            {"upstreams": {"b.example": Upstream("127.0.0.1:1")}},
+            "'b.example' is not a host",
+        ),
+        (config({"a": ["*.a"]}), {"upstreams": {"*.a": Upstream("127.0.0.1:1")}}, "is not a host"),
+        (config(), {"authz_tls": AuthzTls(Path("ca"), "authz")}, "has no listen.tls"),
+        (
+            config(listen="{grpc: 'localhost:1', tls: {certificate_file: c, key_file: k}}"),
+            {},
+            "is missing, and the service has listen.tls",
+        ),
+        (
+            config(
+                listen="{grpc: 'localhost:1', "
+                "tls: {certificate_file: c, key_file: k, client_ca_file: a}}"
+            ),
+            {"authz_tls": AuthzTls(Path("ca"), "authz")},
+            "certificate_file is missing",
+        ),
+        (config(), {"app_address": "localhost"}, "expected host:port"),
+        (config(), {"inbound_address": "localhost:80"}, "expected an IP address"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    found: Config, settings: dict[str, Any], message: str
+) -> None:
+    """Each refusal names the setting and says why."""
+    with pytest.raises(RenderError, match=message):
+        render(found, SidecarSettings(**settings))
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0])
+def test_unlimited_wait_for_a_decision_is_refused(timeout: float) -> None:
+    """Envoy reads a timeout of 0 as none at all."""
+    with pytest.raises(RenderError, match="authz_timeout"):
+        SidecarSettings(authz_timeout=timeout)
+
+
+@pytest.mark.parametrize("path", ["/", "", "healthz"])
+def test_exemption_of_everything_is_refused(path: str) -> None:
+    """A health path is a path of its own."""
+    with pytest.raises(RenderError, match="health_paths"):
+        SidecarSettings(health_paths=(path,))
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:80", "example.org:80", "localhost:80", None])
+def test_plain_text_to_another_machine_is_refused(address: str | None) -> None:
+    """A token is not sent readable over a network; a name may lead anywhere."""
+    with pytest.raises(RenderError, match="loopback"):
+        Upstream(address, plain_text=True)
+
+
+def test_plain_text_to_loopback_has_no_tls() -> None:
+    """For demonstrations, where everything is on one machine."""
+    settings = SidecarSettings(upstreams={"a.example": Upstream("127.0.0.1:81", plain_text=True)})
+
+    assert "transport_socket" not in cluster(
+        rendered(config({"a": ["a.example"]}), settings), "egress/a.example"
+    )
+
+
+def test_destination_can_have_its_own_authority() -> None:
+    """An internal destination is verified against an internal authority, the others as before."""
+    settings = SidecarSettings(upstreams={"A.example": Upstream(ca_file=Path("/etc/internal.pem"))})
+
+    data = rendered(config({"a": ["a.example", "b.example"]}), settings)
+
+    trusted = {
+        host: cluster(data, f"egress/{host}")["transport_socket"]["typed_config"][
+            "common_tls_context"
+        ]["validation_context"]["trusted_ca"]["filename"]
+        for host in ("a.example", "b.example")
+    }
+    assert {
+        "a.example": "/etc/internal.pem",
+        "b.example": "/etc/ssl/certs/ca-certificates.crt",
+    } == trusted
+
+
+def test_certificate_without_key_is_refused() -> None:
+    """Half of a pair proves nothing."""
+    with pytest.raises(RenderError, match="go together"):
+        AuthzTls(Path("ca.pem"), "authz", certificate_file=Path("client.pem"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host", ":80", "host:", "host:http", "host:65536", "::1:80", "[host]:80", "host:٣"]
+)
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """Only `host:port` is read, with brackets around an IPv6 address and nothing else."""
+    with pytest.raises(RenderError, match="expected host:port"):
+        SocketName.parse(text)
