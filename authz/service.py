@@ -169,9 +169,24 @@ class CheckService:
         record: CheckRecord,
     ) -> Principal:
         started = self._timer()
-        now = self._clock()
+        try:
+            record.principal = await self._known_or_verified(
+                bearer, expectation, snapshot, deadline, record
+            )
+        finally:
+            record.verify_seconds = self._timer() - started
+        return record.principal
+
+    async def _known_or_verified(
+        self,
+        bearer: BearerToken,
+        expectation: Expectation,
+        snapshot: Snapshot,
+        deadline: float,
+        record: CheckRecord,
+    ) -> Principal:
         digest = bearer.secret.digest()
-        principal = self._principals.get(expectation.key, digest, now)
+        principal = self._principals.get(expectation.key, digest, self._clock())
         result = CacheResult.MISS if principal is None else CacheResult.HIT
         if (
             principal is not None
@@ -187,10 +202,9 @@ class CheckService:
             key = snapshot.keys.current(claim.issuer, claim.key_id)
             if key is None:
                 key = await snapshot.keys.find(claim.issuer, claim.key_id, deadline=deadline)
-            principal = verify(bearer, key, expectation, now=self._clock())
+            now = self._clock()
+            principal = verify(bearer, key, expectation, now=now)
             self._principals.put(expectation.key, digest, principal, now=now)
-        record.principal = principal
-        record.verify_seconds = self._timer() - started
         return principal
 
 

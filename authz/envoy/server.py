@@ -95,6 +95,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(tuple(handlers))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self.port: int | None = None
+        """Port of a TCP address, once started."""
 
     async def start(self) -> None:
         """Listen and serve.
@@ -111,7 +112,10 @@ class GrpcServer:
         # for the moment until chmod.
         mask = os.umask(0o177)
         try:
-            self.port = self._add_port(address) if path is None else self._add_socket(path)
+            if path is None:
+                self.port = self._add_port(address)
+            else:
+                self._server.add_insecure_port(f"unix:{path}")
             await self._server.start()
         except RuntimeError as error:
             raise ListenError(f"cannot listen on {address}: {error}") from error
@@ -134,9 +138,6 @@ class GrpcServer:
         if self._settings.tls is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, _credentials(self._settings.tls))
-
-    def _add_socket(self, path: Path) -> int:
-        return self._server.add_insecure_port(f"unix:{path}")
 
     def _give_away(self, path: Path) -> None:
         if self._settings.socket_group is not None:
