@@ -30,6 +30,16 @@ async def test_an_unsigned_token_is_refused(algorithm: object) -> None:
     assert TokenFault.ALGORITHM is await fault_of(token)
 
 
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "PS256"])
+async def test_a_token_of_another_algorithm_causes_no_search_for_its_key(algorithm: str) -> None:
+    """It could never verify, so its `kid` is worth no question to Entra."""
+    scene = Scene()
+    headers = {"alg": algorithm, "kid": "unknown"}
+    await fault_of(ENTRA.mint(ENTRA.user_claims(), headers=headers, sign=unsigned), scene)
+
+    assert [] == scene.keys.finds
+
+
 @pytest.mark.parametrize("algorithm", NONES, ids=named)
 async def test_even_a_good_signature_does_not_excuse_the_header(algorithm: object) -> None:
     """The header must say RS256; nothing is guessed from the signature."""

@@ -58,6 +58,30 @@ async def test_roles_are_a_list_of_texts(roles: object) -> None:
     assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(roles=roles))
 
 
+HALVES: Final = ["\ud800", "\udfff", "a\udc00b"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["oid", "scp", "azp", "idtyp", "uti", "xms_sub_fct", "xms_act_fct", "xms_par_app_azp", "roles"],
+)
+@pytest.mark.parametrize("value", HALVES, ids=ascii)
+async def test_half_a_surrogate_pair_is_no_text(name: str, value: str) -> None:
+    """JSON can escape one, and no encoder takes it later on."""
+    claim = [value] if name == "roles" else value
+
+    assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(**{name: claim}))
+
+
+@pytest.mark.parametrize("name", ["oid", "azp", "xms_par_app_azp"])
+@pytest.mark.parametrize(
+    "value", ["a b", " a", "a\n", "a\r\nb: c", "a\x00", "\x7f", "\u00e9"], ids=ascii
+)
+async def test_an_identifier_is_visible_ascii(name: str, value: str) -> None:
+    """It is put into a header as it stands, so it must be safe there."""
+    assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(**{name: value}))
+
+
 @pytest.mark.parametrize("name", ["exp", "nbf"])
 @pytest.mark.parametrize("value", NO_TIME, ids=repr)
 async def test_a_time_is_a_number(name: str, value: object) -> None:

@@ -24,6 +24,13 @@ CONCRETE = [
 ]
 
 
+def _fail_because_of(cause: Exception, error: AuthzError) -> None:
+    try:
+        raise cause
+    except KeyError as raised:
+        raise error from raised
+
+
 def test_every_reason_but_our_own_defects_has_one_error() -> None:
     """Each reason is raised by exactly one class, so a reason says what happened."""
     assert sorted(set(Reason) - {Reason.INTERNAL}) == sorted(error.reason for error in CONCRETE)
@@ -49,6 +56,20 @@ def test_an_error_keeps_its_detail_for_the_log() -> None:
         error.detail,
         error.retry_after,
     )
+
+
+def test_an_error_that_is_kept_forgets_where_and_why_it_was_raised() -> None:
+    """Frames, cause and context hold requests and tokens; reason and detail stay."""
+    error = MissingToken("detail")
+    with pytest.raises(MissingToken):
+        _fail_because_of(KeyError("context"), error)
+    before = (error.__traceback__, error.__cause__, error.__context__)
+    kept = error.bare()
+
+    assert None not in before
+    assert kept is error
+    assert (None, None, None) == (kept.__traceback__, kept.__cause__, kept.__context__)
+    assert ("detail", Reason.MISSING_TOKEN) == (kept.detail, kept.reason)
 
 
 def test_an_invalid_token_names_its_fault_first() -> None:

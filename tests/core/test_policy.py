@@ -58,6 +58,7 @@ def _found(policy: Policy = POLICY, **request: Any) -> str:
         ("a.b.api.example:443", "suffix"),
         ("other.example", "wider"),
         ("notapi.example", "wider"),
+        ("below.mixed.example", "wider"),
         ("[::1]:443", "ipv6"),
     ],
 )
