@@ -19,11 +19,12 @@ import uvloop
 
 from authz import __version__
 from authz.admin.server import AdminServer
-from authz.config import Config, ConfigError, ConfigSource
+from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
+from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
-from authz.envoy.server import GrpcServer, ListenError, ServerSettings, TlsFiles
+from authz.envoy.server import GrpcServer, ListenError
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
@@ -67,10 +68,8 @@ class App:
         seat: WorkerSeat | None = None,
     ) -> None:
         self._seat = seat
-        self._source = ConfigSource.find(config_file, environ)
-        self._loaded = self._source.load()
-        self._met = self._loaded.digest
-        config = self._loaded.config
+        self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        config = self._watch.current.config
         _configure_logging(config)
         self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
@@ -84,7 +83,10 @@ class App:
             default_timeout=config.limits.check_timeout,
             margin=config.limits.deadline_margin,
         )
-        self._grpc = GrpcServer(_server_settings(config, seat), [self._ext_authz.handler()])
+        self._grpc = GrpcServer(
+            server_settings(config, shared_address=seat.address if seat is not None else None),
+            [self._ext_authz.handler()],
+        )
         self._admin = (
             AdminServer(
                 config.listen.admin,
@@ -98,7 +100,6 @@ class App:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload_now = asyncio.Event()
-        self._refused: str | None = None
         self._started = False
 
     async def run(self) -> None:
@@ -111,7 +112,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_now.set)
-        for notice in self._loaded.warnings:
+        for notice in self._watch.current.warnings:
             _log.warning("configuration", path=notice.path, notice=notice.message)
         config = self._engine.config
         self._engine.start()
@@ -193,9 +194,9 @@ class App:
         return {
             "version": __version__,
             "configuration": {
-                "digest": self._loaded.digest,
-                "source": str(self._source.path or "environment"),
-                "refused": self._refused,
+                "digest": self._watch.current.digest,
+                "source": str(self._watch.source.path or "environment"),
+                "refused": self._watch.refused,
                 "inbound": sorted(config.inbound),
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
             },
@@ -234,23 +235,17 @@ class App:
     async def _reload(self) -> None:
         """Apply a new version of the configuration; refuse a bad one, loudly, and keep the old one."""
         try:
-            digest = await asyncio.to_thread(self._source.digest)
-            if digest == self._met:
-                return
-            loaded = await asyncio.to_thread(self._source.load)
+            loaded = await asyncio.to_thread(self._watch.look)
         except ConfigError as error:
-            if str(error) != self._refused:
-                self._refused = str(error)
-                self._metrics.reloaded(applied=False)
-                _log.error("configuration refused, the old one goes on", faults=self._refused)
+            self._metrics.reloaded(applied=False)
+            _log.error("configuration refused, the old one goes on", faults=str(error))
             return
-        self._refused, self._met = None, loaded.digest
-        if loaded.digest == self._loaded.digest:
+        if loaded is None:
             return
-        for key in _needing_restart(self._loaded.config, loaded.config):
+        for key in _needing_restart(self._watch.current.config, loaded.config):
             _log.warning("takes effect at the next start", key=key)
         await self._engine.apply(loaded.config)
-        self._loaded = loaded
+        self._watch.current = loaded
         _configure_logging(loaded.config)
         self._decisions.which = loaded.config.log.decisions
         self._metrics.reloaded(applied=True)
@@ -279,26 +274,6 @@ def run(
 
 def _configure_logging(config: Config) -> None:
     configure_logging(level=config.log.level.value, style=config.log.format.value)
-
-
-def _server_settings(config: Config, seat: WorkerSeat | None) -> ServerSettings:
-    listen = config.listen
-    tls = listen.tls
-    return ServerSettings(
-        address=seat.address if seat is not None else listen.grpc,
-        tls=TlsFiles(
-            Path(tls.certificate_file),
-            Path(tls.key_file),
-            Path(tls.client_ca_file) if tls.client_ca_file is not None else None,
-        )
-        if tls is not None
-        else None,
-        socket_mode=int(listen.socket_mode, 8),
-        socket_group=listen.socket_group,
-        max_connection_age=listen.max_connection_age,
-        max_connection_age_grace=listen.max_connection_age_grace,
-        reuse_port=seat is not None,
-    )
 
 
 async def _listening(admin: AdminServer, config: Config) -> None:

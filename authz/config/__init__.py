@@ -14,11 +14,13 @@ from authz.config.policy import (
     issuers,
 )
 from authz.config.source import ConfigSource, Loaded, load
+from authz.config.watch import ConfigWatch
 
 __all__ = [
     "Config",
     "ConfigError",
     "ConfigSource",
+    "ConfigWatch",
     "Fault",
     "IssuerSettings",
     "Loaded",

@@ -237,22 +237,9 @@ def cache_key(exchange: TokenExchange) -> CacheKey:
     It covers flow, tenant, client, agent, agent user, scopes, claims, policy version and the hash of
     the subject token: two exchanges share a key only if Entra would be asked the very same thing.
     """
-    match exchange:
-        case OnBehalfOf() | AppOnBehalfOf():
-            return _shared_part(exchange.flow, _asker(exchange), exchange.target) + (
-                exchange.subject.secret.digest()
-            )
-        case (
-            BlueprintAssertion()
-            | AgentAssertion()
-            | Autonomous()
-            | AsAgentUser()
-            | BlueprintToken()
-            | AppToken()
-        ):
-            return _shared_part(exchange.flow, _asker(exchange), exchange.target)
-        case _ as unreachable:
-            assert_never(unreachable)
+    shared = _shared_part(exchange.flow, _asker(exchange), exchange.target)
+    subject = subject_of(exchange)
+    return shared if subject is None else shared + subject.secret.digest()
 
 
 def _asker(exchange: TokenExchange) -> AgentIdentity | Client:

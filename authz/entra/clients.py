@@ -16,9 +16,10 @@ import structlog
 from authz.core.errors import EntraError, ExchangeMisconfigured, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
 from authz.core.secret import Secret
-from authz.entra.credentials import Credential, CredentialFault, Proof
+from authz.entra.credentials import Credential, Proof
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import BAD_CREDENTIAL, refusal
+from authz.entra.sources import CredentialFault
 from authz.ports import Clock
 
 REFRESH_AT: Final = 0.75

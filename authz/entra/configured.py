@@ -1,7 +1,5 @@
 """From the configuration's credential entries and bounds to the objects of this package."""
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,14 +13,11 @@ from authz.entra.credentials import (
     Certificate,
     ClientSecret,
     Credential,
-    CredentialFault,
     FederatedToken,
     ManagedIdentity,
-    read_bytes,
-    read_environment,
-    read_text,
 )
 from authz.entra.http import HttpClient
+from authz.entra.sources import read_bytes, read_encoded, read_environment, read_text
 
 
 def http_client(config: Config, *, pool_size: int, plain_http: bool = False) -> HttpClient:
@@ -75,19 +70,7 @@ def _certificate_source(
     if entry.file is not None:
         return read_bytes(Path(entry.file)), str(entry.file)
     assert entry.env is not None
-    variable = entry.env
-    text = read_environment(variable, environ)
-
-    def read() -> bytes:
-        content = text()
-        if "-----BEGIN " in content:
-            return content.encode()
-        try:
-            return base64.b64decode(content, validate=True)
-        except binascii.Error as error:
-            raise CredentialFault(f"${variable} is neither PEM nor PKCS #12 in base64") from error
-
-    return read, f"${variable}"
+    return read_encoded(entry.env, environ), f"${entry.env}"
 
 
 def _managed_identity(entry: configured.ManagedIdentity, config: Config) -> ManagedIdentity:

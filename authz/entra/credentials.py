@@ -11,7 +11,6 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import jwt
@@ -24,15 +23,11 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authz.core.secret import Secret
 from authz.entra.refusals import refusal
+from authz.entra.sources import CredentialFault
 
-MAX_FILE_BYTES: Final = 64 * 1024
 ASSERTION_LIFETIME: Final = 300
 """Seconds; Entra accepts five to ten minutes."""
 _log = structlog.get_logger(__name__)
-
-
-class CredentialFault(Exception):
-    """A credential that cannot be used, and why. Never quotes the credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,44 +264,3 @@ def _fitting(
     if not own:
         raise ValueError("no certificate fits the private key")
     return key, own[:1] + [certificate for certificate in chain if certificate is not own[0]]
-
-
-def read_text(path: Path) -> Callable[[], str]:
-    """Return a reader of a text file that turns every fault into `CredentialFault`."""
-    content = read_bytes(path)
-
-    def read() -> str:
-        try:
-            return content().decode()
-        except UnicodeDecodeError as error:
-            raise CredentialFault(f"{path} is not UTF-8 text") from error
-
-    return read
-
-
-def read_bytes(path: Path) -> Callable[[], bytes]:
-    """Return a reader of a small file that turns every fault into `CredentialFault`."""
-
-    def read() -> bytes:
-        try:
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise CredentialFault(f"{path}: {error.strerror}") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise CredentialFault(f"{path} exceeds {MAX_FILE_BYTES} bytes")
-        return content
-
-    return read
-
-
-def read_environment(name: str, environ: Mapping[str, str]) -> Callable[[], str]:
-    """Return a reader of an environment variable; unset raises `CredentialFault`."""
-
-    def read() -> str:
-        try:
-            return environ[name]
-        except KeyError:
-            raise CredentialFault(f"environment variable {name} is not set") from None
-
-    return read
