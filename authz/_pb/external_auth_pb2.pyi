@@ -36,15 +36,13 @@ class OkHttpResponse(_message.Message):
     def __init__(self, headers: _Optional[_Iterable[_Union[_base_pb2.HeaderValueOption, _Mapping]]] = ..., headers_to_remove: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CheckResponse(_message.Message):
-    __slots__ = ("status", "denied_response", "ok_response", "error_response", "dynamic_metadata")
+    __slots__ = ("status", "denied_response", "ok_response", "dynamic_metadata")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     DENIED_RESPONSE_FIELD_NUMBER: _ClassVar[int]
     OK_RESPONSE_FIELD_NUMBER: _ClassVar[int]
-    ERROR_RESPONSE_FIELD_NUMBER: _ClassVar[int]
     DYNAMIC_METADATA_FIELD_NUMBER: _ClassVar[int]
     status: _status_pb2.Status
     denied_response: DeniedHttpResponse
     ok_response: OkHttpResponse
-    error_response: DeniedHttpResponse
     dynamic_metadata: _struct_pb2.Struct
-    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., denied_response: _Optional[_Union[DeniedHttpResponse, _Mapping]] = ..., ok_response: _Optional[_Union[OkHttpResponse, _Mapping]] = ..., error_response: _Optional[_Union[DeniedHttpResponse, _Mapping]] = ..., dynamic_metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    def __init__(self, status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ..., denied_response: _Optional[_Union[DeniedHttpResponse, _Mapping]] = ..., ok_response: _Optional[_Union[OkHttpResponse, _Mapping]] = ..., dynamic_metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...

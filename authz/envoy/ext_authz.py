@@ -34,7 +34,6 @@ SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-_UNAVAILABLE_FROM: Final = 500
 
 
 def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
@@ -78,19 +77,19 @@ def encode(record: CheckRecord) -> WireResponse:
             )
         case Deny():
             problem = describe(decision, request_id=record.request.request_id)
-            response = DeniedHttpResponse(
-                status=HttpStatus(code=problem.http_status),
-                headers=[_set(name, value) for name, value in problem.headers],
-                body=problem.body,
+            # Always `denied_response`, also where it was us or Entra who failed. `error_response`
+            # would count as an error in Envoy's statistics, but Envoys before 1.37 turn it into a bare
+            # 403 without `Retry-After`, and with `failure_mode_allow` it would let the request go on,
+            # with the user's token.
+            return WireResponse(
+                status=Status(code=problem.rpc_code, message=decision.reason.value),
+                denied_response=DeniedHttpResponse(
+                    status=HttpStatus(code=problem.http_status),
+                    headers=[_set(name, value) for name, value in problem.headers],
+                    body=problem.body,
+                ),
+                dynamic_metadata=metadata,
             )
-            status = Status(code=problem.rpc_code, message=decision.reason.value)
-            # `error_response` is Envoy's word for "no decision could be had": it counts as an error,
-            # not as a denial, and still answers with our status and body (Envoy 1.37 and later).
-            if problem.http_status >= _UNAVAILABLE_FROM:
-                return WireResponse(
-                    status=status, error_response=response, dynamic_metadata=metadata
-                )
-            return WireResponse(status=status, denied_response=response, dynamic_metadata=metadata)
         case _ as unreachable:
             assert_never(unreachable)
 

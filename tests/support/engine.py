@@ -129,7 +129,16 @@ class Engine:
     def close(self) -> None:
         """Remove every container of this store, and the store."""
         self.attempt("rm", "--force", "--all", "--time", "0")
+        # podman mounts its store's folder onto itself and leaves it so.
+        for mount in sorted(self._mounts(), reverse=True):
+            _checked(["umount", mount])
         shutil.rmtree(self.folder)
+
+    def _mounts(self) -> list[Path]:
+        """Return the mount points below this store's folder."""
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        points = [Path(line.split()[4]) for line in lines]
+        return [point for point in points if self.folder in point.parents]
 
     def _command(self, tool: str, *arguments: str | Path) -> list[str | Path]:
         stores: list[str | Path] = [

@@ -385,6 +385,5 @@ def authorization(response: WireResponse) -> dict[str, Any]:
 
 def problem(response: WireResponse) -> dict[str, Any]:
     """The problem body of a denial."""
-    kind = response.WhichOneof("http_response")
-    assert kind in ("denied_response", "error_response"), response
-    return dict(json.loads(getattr(response, kind).body))
+    assert response.WhichOneof("http_response") == "denied_response", response
+    return dict(json.loads(response.denied_response.body))
