@@ -146,7 +146,13 @@ class Engine:
         )
         keys = SigningKeys(
             [
-                Issuer(settings.issuer, settings.tenant_id, settings.metadata_url, settings.aliases)
+                Issuer(
+                    settings.issuer,
+                    settings.tenant_id,
+                    settings.metadata_url,
+                    settings.aliases,
+                    settings.required,
+                )
                 for settings in issuers(config)
             ],
             http=http_client(config, pool_size=KEY_FETCHES),

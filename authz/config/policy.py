@@ -27,6 +27,8 @@ class IssuerSettings:
         version: Version of its tokens, 1 or 2.
         metadata_url: Its OpenID Connect discovery document.
         aliases: The tenant's issuers of the other version, which its keys may name instead.
+        required: Whether the service is not ready without its keys. The v1 issuers of some clouds are
+            not published, so a v1 issuer that cannot be confirmed must not keep v2 tokens out.
     """
 
     issuer: str
@@ -34,6 +36,7 @@ class IssuerSettings:
     version: int
     metadata_url: str
     aliases: tuple[str, ...]
+    required: bool
 
 
 def compile_policy(config: Config) -> Policy:
@@ -75,7 +78,8 @@ def issuers(config: Config) -> list[IssuerSettings]:
         for issuer, version, path in ((v1, 1, ""), (v2, 2, "/v2.0")):
             url = f"{authority}/{tenant_id}{path}/.well-known/openid-configuration"
             aliases = tuple({v1, v2} - {issuer})
-            settings.append(IssuerSettings(issuer, tenant_id, version, url, aliases))
+            required = version == 2  # noqa: PLR2004 - the token version
+            settings.append(IssuerSettings(issuer, tenant_id, version, url, aliases, required))
     return settings
 
 

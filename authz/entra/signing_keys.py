@@ -41,12 +41,14 @@ class Issuer:
         tenant_id: The tenant it speaks for.
         metadata_url: Its OpenID Connect discovery document.
         aliases: The tenant's issuers of either token version; Entra states one of them per key.
+        required: Whether there can be no service without its keys. One attempt is waited for anyhow.
     """
 
     name: str
     tenant_id: str
     metadata_url: str
     aliases: tuple[str, ...]
+    required: bool = True
 
 
 class _Keys:
@@ -128,7 +130,11 @@ class SigningKeys:
 
     def missing(self) -> list[str]:
         """Return the issuers without keys: the service is not ready while there are any."""
-        return [name for name, known in self._known.items() if known.keys is None]
+        return [
+            name
+            for name, known in self._known.items()
+            if known.keys is None and (known.issuer.required or known.attempted_at is None)
+        ]
 
     def ages(self) -> dict[str, float]:
         """Return the seconds since each issuer's keys were fetched, for those that have some."""

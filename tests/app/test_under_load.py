@@ -137,6 +137,18 @@ async def test_sigterm_lets_a_slow_exchange_end(world: World, serve: Serve) -> N
     assert 0 == process.wait()
 
 
+async def test_connections_age_and_are_replaced_without_a_loss(world: World, serve: Serve) -> None:
+    """A connection that is asked to go away finishes its calls; clients come back on another."""
+    aging = {**TCP, "max_connection_age": "1s", "max_connection_age_grace": "5s"}
+    process = serve(listen=aging)
+    async with load(process.event("serving")["grpc"], world) as going:
+        await asyncio.sleep(3)
+        await going.reach(50)
+
+    assert [] == going.failures
+    assert 0 == going.outcomes["wrong"]
+
+
 async def test_configuration_reload_under_load(
     world: World, serve: Serve, write: Callable[..., Path]
 ) -> None:

@@ -1,13 +1,19 @@
 """Signing keys against the emulator: discovery, rollover, withdrawal, outages, and no amplification."""
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from support.stack import Clock, World, denied, stack, until
 
 from authz.core.decision import Allow
 from authz.core.errors import Reason, TokenFault
+from authz.core.keys import RefreshPolicy
 from authz.emulator import Fault
+from authz.entra.http import HttpClient
+from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.ports import CheckRecord
 
 
@@ -120,3 +126,28 @@ async def test_keys_of_another_tenant_do_not_verify(world: World) -> None:
 
         assert Reason.INVALID_TOKEN == denied(record)
         assert TokenFault.ISSUER == fault_of(record)
+
+
+async def test_an_unconfirmed_v1_issuer_does_not_keep_v2_tokens_out(world: World) -> None:
+    """In a cloud whose v1 issuer is another than we think, one attempt is all that is waited for."""
+    base = f"{world.emulator.authority}/{world.tenant_id}"
+    discovery = ".well-known/openid-configuration"
+    confirmed = Issuer(f"{base}/v2.0", world.tenant_id, f"{base}/v2.0/{discovery}", ())
+    guessed = Issuer(
+        "https://sts.elsewhere.example/", world.tenant_id, f"{base}/{discovery}", (), required=False
+    )
+    http = HttpClient(
+        ca_file=Path(world.emulator.ca_file), connect_timeout=3, timeout=5, pool_size=2
+    )
+    with ThreadPoolExecutor(2) as threads:
+        keys = SigningKeys(
+            [confirmed, guessed], http=http, executor=threads, policy=RefreshPolicy(),
+            clock=time.time, timer=time.monotonic,
+        )  # fmt: skip
+        both = keys.missing()
+        refreshing = asyncio.create_task(keys.keep_fresh())
+        await until(lambda: not keys.missing())
+        refreshing.cancel()
+
+    assert {confirmed.name, guessed.name} == set(both)
+    assert [confirmed.name] == list(keys.ages())

@@ -266,6 +266,7 @@ class Process:
     def close(self) -> None:
         """End it, and forget its log."""
         self.stop()
+        self.last_log = self.log()
         self._log.close()
 
     @property
