@@ -8,6 +8,7 @@ does not prove the published base image, nor anything that a cluster does.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -102,7 +103,7 @@ def _build_envoy(engine: Engine, base: str) -> None:
     (context := engine.folder / "envoy").mkdir()
     package = envoy_binary().parents[1] / "lib"
     (binary,) = package.glob("python3.*/site-packages/envoy/_bin/envoy")
-    (context / "envoy").hardlink_to(binary)
+    shutil.copy(binary, context / "envoy")
     name = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
     text = f'FROM {base}\nCOPY envoy /usr/local/bin/envoy\nENTRYPOINT ["/usr/local/bin/envoy"]\n'
     engine.build(context, name, text)
@@ -168,22 +169,18 @@ def pod(engine: Engine) -> Iterator[tuple[Kubelet, str]]:
     volumes.mkdir()
     out = engine.folder / "entra"
     with Kubelet(engine, volumes) as kubelet:
-        entra = subprocess.Popen(
-            kubelet.inside([sys.executable, "-c", ENTRA, str(out)]),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert entra.stdout is not None
-            token = entra.stdout.readline().strip()
-            described = json.loads((out / "emulator.json").read_text())
-            kubelet.start(render(KUBERNETES / "client-secret"), _given(described, out / "ca.pem"))
-            _wait_until_ready(kubelet)
-            yield kubelet, token
-        finally:
-            entra.terminate()
-            entra.wait()
+        command = kubelet.inside([sys.executable, "-c", ENTRA, str(out)])
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as entra:
+            try:
+                assert entra.stdout is not None
+                token = entra.stdout.readline().strip()
+                described = json.loads((out / "emulator.json").read_text())
+                given = _given(described, out / "ca.pem")
+                kubelet.start(render(KUBERNETES / "client-secret"), given)
+                _wait_until_ready(kubelet)
+                yield kubelet, token
+            finally:
+                entra.terminate()
 
 
 def _given(described: Mapping[str, Any], authorities: Path) -> Given:
