@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationInfo, model_validator
 
 from authz.config.section import Section, environ_of
-from authz.config.values import Authority, File, count, duration, size
+from authz.config.values import Authority, File, Proxy, count, duration, size
 
 AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
 
@@ -38,6 +38,12 @@ class Entra(Section):
     ca_file: File | None = Field(
         default=None,
         description="Certificate authorities for calls to Entra, PEM. Default: the system's.",
+    )
+    proxy: Proxy | None = Field(
+        default=None,
+        description="HTTP proxy for calls to Entra, where there is no direct way. TLS goes through "
+        "it to the end (`CONNECT`). Proxy variables of the environment are not looked at: in the pod "
+        "they lead the agent to Envoy.",
     )
     connect_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=3.0, description="Time to connect, per attempt."

@@ -211,6 +211,15 @@ Authority = Annotated[
         make=_authority,
     ),
 ]
+Proxy = Annotated[
+    str,
+    text(
+        rf"http://(?:{_DOMAIN}|{_IPV6}):[0-9]{{1,5}}/?",
+        kind="http URL",
+        expected="an http URL with a port and no credentials, such as http://proxy.internal:3128",
+        make=_authority,
+    ),
+]
 Address = Annotated[
     str,
     text(

@@ -14,7 +14,8 @@ from authz.config.faults import did_you_mean
 from authz.config.model import Config
 
 _LONGEST_SHOWN: Final = 60
-_PRIVATE: Final = "credentials"
+_PRIVATE: Final = frozenset({"credentials", "proxy"})
+"""Keys at and below which no value is shown; a proxy's address may carry a password."""
 
 _EXPECTED: Final[Mapping[str, str]] = {
     "missing": "is missing",
@@ -38,7 +39,7 @@ def shown_path(detail: ErrorDetails) -> tuple[int | str, ...]:
     An unknown key among credentials is not named: `client_secret: {…}` may hold the secret as a key.
     """
     path = detail["loc"]
-    unknown = detail["type"] == "extra_forbidden" and _PRIVATE in path
+    unknown = detail["type"] == "extra_forbidden" and not _PRIVATE.isdisjoint(path)
     return path[:-1] if unknown else path
 
 
@@ -62,7 +63,7 @@ def message(detail: ErrorDetails, *, variable: str | None = None) -> str:
         text = str(detail["ctx"]["error"])
     else:
         text = _EXPECTED.get(kind, detail["msg"])
-    found = _found(detail["input"], private=_PRIVATE in path, variable=variable)
+    found = _found(detail["input"], private=not _PRIVATE.isdisjoint(path), variable=variable)
     return f"{found}: {text}" if found else text
 
 

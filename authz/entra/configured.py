@@ -29,6 +29,8 @@ def http_client(config: Config, *, pool_size: int, plain_http: bool = False) -> 
         timeout=config.entra.timeout,
         pool_size=pool_size,
         plain_http=plain_http,
+        # The host's metadata service is on the host, whatever way leads out.
+        proxy=None if plain_http else config.entra.proxy,
     )
 
 

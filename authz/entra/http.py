@@ -50,6 +50,7 @@ class HttpClient:
         timeout: Seconds for a whole call, however slowly the answer drips.
         pool_size: Connections kept per host; one for each thread that calls.
         plain_http: Allow `http`. For the metadata service of the host and nothing else.
+        proxy: URL of an HTTP proxy that TLS goes through.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class HttpClient:
         timeout: float,
         pool_size: int,
         plain_http: bool = False,
+        proxy: str | None = None,
     ) -> None:
         context = ssl.create_default_context()
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -68,8 +70,14 @@ class HttpClient:
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._schemes = ("https", "http") if plain_http else ("https",)
-        self._pool = urllib3.PoolManager(
-            maxsize=pool_size, ssl_context=context, retries=False, num_pools=10
+        pool: dict[str, Any] = {
+            "maxsize": pool_size,
+            "ssl_context": context,
+            "retries": False,
+            "num_pools": 10,
+        }
+        self._pool = (
+            urllib3.PoolManager(**pool) if proxy is None else urllib3.ProxyManager(proxy, **pool)
         )
 
     def get(

@@ -146,6 +146,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "tenant or path, such as https://login.microsoftonline.com"
         ),
     ),
+    "proxy with credentials": (
+        {"entra.proxy": "http://user:word@proxy.internal:3128"},
+        "entra.proxy",
+        ("expected an http URL with a port and no credentials, such as http://proxy.internal:3128"),
+    ),
     "authority without TLS": (
         {"entra.authority": "http://localhost"},
         "entra.authority",
