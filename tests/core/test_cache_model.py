@@ -6,6 +6,7 @@ from typing import Final
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.properties import thorough
 
 from authz.core.cache import BoundedCache
 
@@ -87,4 +88,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestBoundedCache = CacheMachine.TestCase
-TestBoundedCache.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestBoundedCache.settings = settings(thorough, max_examples=60, stateful_step_count=40)

@@ -216,7 +216,7 @@ def _wait_until_ready(kubelet: Kubelet) -> None:
             status, body = 0, str(error)
         if status == 200:
             return
-        assert monotonic() < deadline, f"not ready: {status} {body}"
+        assert monotonic() < deadline, f"not ready: {status} {body}\n{kubelet.logs()}"
 
 
 def test_a_user_reaches_graph_through_the_pod(pod: tuple[Kubelet, str]) -> None:

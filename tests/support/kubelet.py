@@ -84,6 +84,12 @@ class Kubelet:
         status, body = json.loads(result.stdout)
         return status, body
 
+    def logs(self) -> str:
+        """Return what the containers of the pod have printed."""
+        names = self._engine.podman("ps", "--all", "--format", "{{.Names}}").split()
+        outputs = [(name, self._engine.attempt("logs", name)) for name in names]
+        return "\n".join(f"--- {name}\n{log.stdout}{log.stderr}" for name, log in outputs)
+
     def start(self, manifests: Manifests, given: Given) -> None:
         """Make the volumes, run the init containers to their end, and start the containers."""
         volumes = {

@@ -5,12 +5,13 @@ from typing import Final
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-thorough: Final = settings(max_examples=150, deadline=None)
+# Neither clock of hypothesis: a busy machine is no fault of the code.
+_PATIENT: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+thorough: Final = settings(_PATIENT, max_examples=150)
 """For plain calls."""
 
-brief: Final = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+brief: Final = settings(_PATIENT, max_examples=40)
 """For what signs a token or runs an event loop in each example."""
 
 JSON: Final = st.recursive(
