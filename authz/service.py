@@ -27,6 +27,15 @@ from authz.core.token import Expectation, peek, verify
 from authz.ports import CacheName, CacheResult, CheckRecord, Clock, KeySource, Observer, Timer
 
 AUTHORIZATION: Final = "authorization"
+IDENTITY_HEADERS: Final = (
+    "x-authz-subject",
+    "x-authz-subject-type",
+    "x-authz-tenant",
+    "x-authz-actor",
+    "x-authz-actor-blueprint",
+    "x-authz-scopes",
+    "x-authz-roles",
+)
 _VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
@@ -119,8 +128,11 @@ class CheckService:
         principal = await self._verified(bearer, route.expectation, snapshot, deadline, record)
         authorize(route.requirement, principal)
         headers = identity_headers(principal)
+        # What is not set is removed, whether or not Envoy told us that the client sent it: an empty
+        # value would leave it to Envoy what becomes of a forged one.
         named = {name for name, _ in headers}
-        remove = tuple(name for name in request.own_headers if name not in named)
+        unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
+        remove = tuple(name for name in unset if name not in named)
         match route.forward:
             case Forward.BEARER:
                 return Allow(headers=headers, remove=remove)
@@ -209,16 +221,18 @@ class CheckService:
 
 
 def identity_headers(principal: Principal) -> tuple[tuple[str, str], ...]:
-    """Return what the app may know of its caller. Every header is always set, so none can be forged."""
-    return (
-        ("x-authz-subject", principal.subject.object_id),
-        ("x-authz-subject-type", principal.subject.type.value),
-        ("x-authz-tenant", principal.subject.tenant_id),
-        ("x-authz-actor", principal.actor.client_id),
-        ("x-authz-actor-blueprint", principal.actor.blueprint or ""),
-        ("x-authz-scopes", _header_list(principal.scopes)),
-        ("x-authz-roles", _header_list(principal.roles)),
+    """Return what the app may know of its caller: those `IDENTITY_HEADERS` that have a value."""
+    values = (
+        principal.subject.object_id,
+        principal.subject.type.value,
+        principal.subject.tenant_id,
+        principal.actor.client_id,
+        principal.actor.blueprint or "",
+        _header_list(principal.scopes),
+        _header_list(principal.roles),
     )
+    pairs = zip(IDENTITY_HEADERS, values, strict=True)
+    return tuple((name, value) for name, value in pairs if value)
 
 
 def _header_list(names: frozenset[str]) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.stack import Clock, World
 
 from authz.emulator import Emulator
+from support.stack import Clock, World
 
 
 @pytest.fixture

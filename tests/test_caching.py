@@ -7,9 +7,6 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 import pytest
-from support.clock import START, Clock
-from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
-from support.fakes import FakeExchange, FakeObserver
 
 from authz.caching import CachedExchange, FailureLifetimes
 from authz.core.cache import FailureCache, TokenCache
@@ -27,6 +24,9 @@ from authz.core.errors import (
 )
 from authz.core.exchange import Autonomous, Flow, TokenExchange, cache_key
 from authz.ports import CacheName, CacheResult
+from support.clock import START, Clock
+from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
+from support.fakes import FakeExchange, FakeObserver
 
 Outcome = TypeVar("Outcome")
 

@@ -115,11 +115,13 @@ def _parse_key(entry: object, *, issuer: str) -> SigningKey | None:
     key_id = entry.get("kid")
     if not isinstance(key_id, str) or not key_id or entry.get("alg", "RS256") != "RS256":
         return None
+    # A published private key proves nothing, and rebuilding its primes would take a tenth of a second.
+    if "d" in entry:
+        return None
     try:
         public_key = PyJWK(entry, algorithm="RS256").key
     except (PyJWTError, ValueError, TypeError):
         return None
-    # A JWK with private members parses to a private key; a published private key proves nothing.
     if not isinstance(public_key, RSAPublicKey) or public_key.key_size < MINIMUM_RSA_BITS:
         return None
     return SigningKey(key_id=key_id, issuer=issuer, public_key=public_key)

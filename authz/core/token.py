@@ -70,11 +70,11 @@ def peek(bearer: BearerToken, expectation: Expectation) -> Unverified:
     if "=" in text:
         raise InvalidToken(TokenFault.MALFORMED, "padding")
     try:
-        header = jwt.get_unverified_header(text)
-        claims = jwt.decode(text, options={"verify_signature": False})
-    # PyJWT lets a RecursionError of the JSON parser through.
+        parsed = jwt.decode_complete(text, options={"verify_signature": False})
+    # Older versions of PyJWT let a RecursionError of the JSON parser through.
     except (PyJWTError, ValueError, TypeError, RecursionError) as error:
         raise InvalidToken(TokenFault.MALFORMED) from error
+    header, claims = parsed["header"], parsed["payload"]
     # RFC 8725 section 3.1: the verifier fixes the algorithm. Headers that bring or name keys
     # (`jwk`, `jku`, `x5u`, `x5c`) are never looked at; `crit` is refused (RFC 7515 section 4.1.11).
     if header.get("alg") != ALGORITHM:

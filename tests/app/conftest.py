@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from support.stack import Process, World
 
 

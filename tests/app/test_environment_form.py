@@ -1,6 +1,7 @@
 """The Entra SDK sidecar's environment keys alone configure the same engine."""
 
 import pytest
+
 from support.stack import Client, Process, World, authorization, problem
 
 

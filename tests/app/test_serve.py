@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from support.stack import Client, Process, World, authorization, problem
 
 Serve = Callable[..., Process]

@@ -13,6 +13,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from support.stack import Client, Process, World, authorization, problem
 
 Serve = Callable[..., Process]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import grpc
 import pytest
-from support.stack import Client, Process, World, authorization, problem, until
 
 from authz.emulator.entities import Secret
+from support.stack import Client, Process, World, authorization, problem, until
 
 Serve = Callable[..., Process]
 TCP = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}

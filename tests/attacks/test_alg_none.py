@@ -3,13 +3,13 @@
 from typing import Final
 
 import pytest
+
+from authz.core.errors import TokenFault
 from support.attack import fault_of
 from support.clock import Clock
 from support.jws import rs256, unsigned
 from support.scene import Scene
 from support.tenant import ABSENT, FakeTenant
-
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 

@@ -4,16 +4,16 @@ from typing import Final
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.jws import hs256, public_pem
-from support.scene import Scene
-from support.tenant import FakeTenant
 
 from authz.core.errors import InvalidToken, TokenFault
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import verify
+from support.attack import fault_of
+from support.clock import START, Clock
+from support.jws import hs256, public_pem
+from support.scene import Scene
+from support.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 SHARED: Final[dict[str, bytes]] = {

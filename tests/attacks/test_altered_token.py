@@ -6,16 +6,16 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.attack import accepted, fault_of
-from support.clock import START, Clock
-from support.jws import b64url
-from support.properties import thorough
-from support.tenant import FakeTenant
 
 from authz.core.errors import InvalidToken, TokenFault
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import peek, verify
+from support.attack import accepted, fault_of
+from support.clock import START, Clock
+from support.jws import b64url
+from support.properties import thorough
+from support.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 TOKEN: Final = ENTRA.user_token()

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+
+from authz.core.errors import TokenFault
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.scene import Scene
 from support.tenant import AGENT, AUDIENCE, FakeTenant
-
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 

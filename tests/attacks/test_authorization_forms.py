@@ -3,13 +3,13 @@
 from typing import Final
 
 import pytest
-from support.clock import Clock
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
-from support.tenant import FakeTenant
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.secret import Secret
+from support.clock import Clock
+from support.scene import DELEGATED_FLOWS, INBOUND, Scene
+from support.tenant import FakeTenant
 
 TOKEN: Final = FakeTenant(clock=Clock()).user_token()
 DOORS: Final = [("inbound", INBOUND), *(("egress", flow.value) for flow in DELEGATED_FLOWS)]

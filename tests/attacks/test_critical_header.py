@@ -3,11 +3,11 @@
 from typing import Any, Final
 
 import pytest
+
+from authz.core.errors import TokenFault
 from support.attack import fault_of
 from support.clock import Clock
 from support.tenant import FakeTenant
-
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 

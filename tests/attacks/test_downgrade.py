@@ -4,8 +4,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from support.scene import DELEGATED_FLOWS, Scene
-from support.tenant import ABSENT
 
 from authz.core.decision import Deny
 from authz.core.errors import (
@@ -21,6 +19,8 @@ from authz.core.errors import (
 )
 from authz.core.exchange import Flow
 from authz.core.secret import Secret
+from support.scene import DELEGATED_FLOWS, Scene
+from support.tenant import ABSENT
 
 REQUESTS: Final[dict[str, Any]] = {
     "no header": lambda _: None,

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from support.clock import Clock
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
-from support.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.policy import InboundRoute, Requirement
+from support.clock import Clock
+from support.scene import DELEGATED_FLOWS, INBOUND, Scene
+from support.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 DOORS: Final = [("inbound", INBOUND), *(("egress", flow.value) for flow in DELEGATED_FLOWS)]

@@ -9,13 +9,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import RSAAlgorithm
+
+from authz.core.errors import TokenFault
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.jws import private_key, rs256
 from support.scene import Scene
 from support.tenant import FakeTenant
-
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 ATTACKER: Final = private_key("attacker")

@@ -5,13 +5,13 @@ import math
 from typing import Final
 
 import pytest
+
+from authz.core.decision import Allow
+from authz.core.errors import TokenFault
 from support.attack import fault_of
 from support.clock import START, Clock
 from support.scene import Scene
 from support.tenant import FakeTenant
-
-from authz.core.decision import Allow
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 NO_TEXT: Final = [0, 1, 1.5, True, [], ["x"], {}, {"x": "y"}]

@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.policy import Policy
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.scene import INBOUND, Scene
 from support.tenant import FakeTenant
-
-from authz.core.errors import InvalidToken, TokenFault
-from authz.core.policy import Policy
 
 ENTRA: Final = FakeTenant(clock=Clock())
 LIMIT: Final = Policy(version="v1").max_token_bytes

@@ -5,14 +5,14 @@ from typing import Final
 
 import pytest
 from jwt.algorithms import RSAAlgorithm
+
+from authz.core.errors import TokenFault
+from authz.core.keys import MalformedKeySet, parse_key_set
 from support.attack import fault_of
 from support.clock import START, Clock
 from support.jws import rs256
 from support.scene import Scene
 from support.tenant import FakeTenant
-
-from authz.core.errors import TokenFault
-from authz.core.keys import MalformedKeySet, parse_key_set
 
 ENTRA: Final = FakeTenant(clock=Clock())
 LEAKED: Final = FakeTenant(clock=Clock(), key_id="leaked")

@@ -4,14 +4,14 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from support.scene import INBOUND, Scene
-from support.tenant import AUDIENCE, OTHER_TENANT
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.policy import Requirement
 from authz.core.token import Expectation
 from authz.ports import CacheResult
+from support.scene import INBOUND, Scene
+from support.tenant import AUDIENCE, OTHER_TENANT
 
 LEEWAY: Final = 60.0
 

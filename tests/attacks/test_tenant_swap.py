@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+
+from authz.core.errors import TokenFault
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.scene import INBOUND, Scene
 from support.tenant import OTHER_TENANT, TENANT, FakeTenant
-
-from authz.core.errors import TokenFault
 
 ENTRA: Final = FakeTenant(clock=Clock())
 OTHER: Final = FakeTenant(OTHER_TENANT, clock=Clock())

@@ -7,15 +7,15 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.properties import brief
-from support.scene import EGRESS_FLOWS, Scene
-from support.tenant import AUDIENCE
 
 from authz.core.decision import Allow
 from authz.core.errors import ConsentRequired, ExchangeUnavailable
 from authz.core.exchange import Flow
 from authz.core.secret import Secret
 from authz.ports import CheckRecord
+from support.properties import brief
+from support.scene import EGRESS_FLOWS, Scene
+from support.tenant import AUDIENCE
 
 OUTCOMES: Final = st.sampled_from([None, ConsentRequired(), ExchangeUnavailable(), ValueError("x")])
 

@@ -4,17 +4,17 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.jws import rs256
-from support.scene import Scene
-from support.tenant import OTHER_TENANT, FakeTenant
 
 from authz.core.errors import InvalidToken, TokenFault
 from authz.core.keys import SigningKey
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import verify
+from support.attack import fault_of
+from support.clock import START, Clock
+from support.jws import rs256
+from support.scene import Scene
+from support.tenant import OTHER_TENANT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 OTHER: Final = FakeTenant(OTHER_TENANT, clock=Clock(), key_id="other-key")

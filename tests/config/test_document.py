@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config.samples import AGENT, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 from authz.config.clients import (
     Agent,
@@ -21,6 +20,7 @@ from authz.config.model import Config
 from authz.core.exchange import AgentUser
 from authz.core.policy import PeerSource
 from authz.core.request import Direction
+from config.samples import AGENT, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 
 def test_defaults_are_those_of_a_sidecar() -> None:

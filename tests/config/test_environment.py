@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from config.samples import AGENT, CLIENT, TENANT, faults_of
 
 from authz.config.clients import Certificate, ClientSecret, FederatedToken, ManagedIdentity
 from authz.config.environment import read_environment
@@ -14,6 +13,7 @@ from authz.config.model import Config
 from authz.config.policy import compile_policy
 from authz.config.source import load
 from authz.core.exchange import AgentUser, Flow
+from config.samples import AGENT, CLIENT, TENANT, faults_of
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 GRAPH = "https://graph.microsoft.com/.default"

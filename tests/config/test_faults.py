@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 from authz.config.document import parse
 from authz.config.faults import ConfigError, Fault
+from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 TLS = {"certificate_file": "/tls.crt", "key_file": "/tls.key"}

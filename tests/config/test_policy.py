@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, load_data
 
 from authz.config.clients import ClientSecret, ManagedIdentity
 from authz.config.policy import (
@@ -17,6 +16,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
 from authz.core.request import CheckRequest, Direction
 from authz.core.token import Expectation
+from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, load_data
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 BLUEPRINT = Client("support", TENANT, CLIENT)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from config.samples import BASE, changed, faults_of, load_data
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from authz.config.model import Config
 from authz.config.policy import compile_policy, credentials, issuers
 from authz.config.source import load
 from authz.config.validation import validate
+from config.samples import BASE, changed, faults_of, load_data
 
 ENVIRON = {"A": "a", "B": "", "AZURE_FEDERATED_TOKEN_FILE": "/federated"}
 SECRET = "hunter2-correct-horse"

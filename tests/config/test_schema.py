@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import yaml
-from config.samples import BASE, changed
-from config.test_faults import CASES
 from jsonschema import Draft202012Validator
 
 from authz.config import compile_policy, load
 from authz.config.environment_keys import KEYS
 from authz.config.model import Config
 from authz.config.schema import documents, json_schema, write
+from config.samples import BASE, changed
+from config.test_faults import CASES
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLES = sorted((DOCS / "examples").glob("*.yaml"))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from config.samples import BASE, CLIENT, TENANT, changed, faults_of, load_data
 
 from authz.config import ConfigSource, Fault, Notice, load
+from config.samples import BASE, CLIENT, TENANT, changed, faults_of, load_data
 
 ENVIRON = {
     "AzureAd__TenantId": TENANT,

@@ -27,7 +27,6 @@ from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
-from support.properties import thorough
 
 from authz._pb import (
     attribute_context_pb2,
@@ -42,6 +41,7 @@ from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import decode, encode
 from authz.ports import CheckRecord
+from support.properties import thorough
 
 REQUEST = external_auth_pb2.CheckRequest
 RESPONSE = external_auth_pb2.CheckResponse

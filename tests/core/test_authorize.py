@@ -4,8 +4,6 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from support.principals import principal
-from support.tenant import AGENT, CLIENT
 
 from authz.core.errors import (
     ActorNotAllowed,
@@ -25,6 +23,8 @@ from authz.core.policy import (
 )
 from authz.core.principal import SubjectType
 from authz.core.request import CheckRequest
+from support.principals import principal
+from support.tenant import AGENT, CLIENT
 
 USERS: Final = [SubjectType.USER, SubjectType.AGENT_USER]
 APPLICATIONS: Final = [SubjectType.APPLICATION, SubjectType.AGENT_IDENTITY]

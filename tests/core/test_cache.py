@@ -4,8 +4,6 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from support.clock import START
-from support.principals import principal
 
 from authz.core.cache import (
     ENTRY_OVERHEAD,
@@ -17,6 +15,8 @@ from authz.core.cache import (
 from authz.core.errors import ConsentRequired
 from authz.core.exchange import IssuedToken
 from authz.core.secret import Secret
+from support.clock import START
+from support.principals import principal
 
 MARGIN: Final = 60.0
 LATER: Final = START + 100.0

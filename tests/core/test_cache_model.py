@@ -6,9 +6,9 @@ from typing import Final
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from support.properties import thorough
 
 from authz.core.cache import BoundedCache
+from support.properties import thorough
 
 KEYS: Final = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 

@@ -6,16 +6,6 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.clock import START
-from support.exchanges import (
-    AGENT_IDENTITY,
-    BLUEPRINT_CLIENT,
-    EXCHANGES,
-    GRAPH,
-    on_behalf_of,
-    one_of_each,
-)
-from support.properties import thorough
 
 from authz.core.exchange import (
     AgentIdentity,
@@ -34,6 +24,16 @@ from authz.core.exchange import (
     subject_of,
 )
 from authz.core.secret import Secret
+from support.clock import START
+from support.exchanges import (
+    AGENT_IDENTITY,
+    BLUEPRINT_CLIENT,
+    EXCHANGES,
+    GRAPH,
+    on_behalf_of,
+    one_of_each,
+)
+from support.properties import thorough
 
 
 def _as(user: AgentUser | None) -> AsAgentUser:

@@ -7,12 +7,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
+
+from authz.core.keys import MAXIMUM_KEYS, KeySet, MalformedKeySet, RefreshPolicy, parse_key_set
 from support.clock import START, Clock
 from support.jws import private_key
 from support.properties import JSON, thorough
 from support.tenant import ABSENT, OTHER_TENANT, FakeTenant
-
-from authz.core.keys import MAXIMUM_KEYS, KeySet, MalformedKeySet, RefreshPolicy, parse_key_set
 
 TENANT: Final = FakeTenant(clock=Clock())
 ENTRY: Final = TENANT.jwk()

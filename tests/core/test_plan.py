@@ -4,10 +4,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from support.clock import START
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.principals import principal
-from support.tenant import LIFETIME
 
 from authz.core.exchange import (
     AppOnBehalfOf,
@@ -27,6 +23,10 @@ from authz.core.policy import (
 from authz.core.principal import Principal
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
+from support.clock import START
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.principals import principal
+from support.tenant import LIFETIME
 
 BEARER: Final = BearerToken(Secret("the user's token"))
 SUBJECT: Final = SubjectToken(BEARER.secret, START + LIFETIME)

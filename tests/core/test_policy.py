@@ -6,9 +6,6 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.clock import Clock
-from support.properties import thorough
-from support.tenant import FakeTenant
 
 from authz.core.errors import (
     AuthzError,
@@ -24,6 +21,9 @@ from authz.core.policy import (
     Policy,
 )
 from authz.core.request import CheckRequest, Direction
+from support.clock import Clock
+from support.properties import thorough
+from support.tenant import FakeTenant
 
 AGENT_ROUTE: Final = InboundRoute("agent", FakeTenant(clock=Clock()).expectation())
 

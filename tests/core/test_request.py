@@ -7,11 +7,11 @@ from typing import Final
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.properties import thorough
 
 from authz.core.errors import AuthzError, InvalidToken, MalformedRequest, MissingToken, TokenFault
 from authz.core.request import normalize_host, parse_bearer
 from authz.core.secret import Secret
+from support.properties import thorough
 
 B64TOKEN: Final = st.builds(
     str.__add__,

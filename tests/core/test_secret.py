@@ -14,8 +14,6 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
-from support.clock import START
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 
 from authz import ports
 from authz.core import decision, exchange, keys, policy, principal, request, secret, token
@@ -24,6 +22,8 @@ from authz.core.exchange import AppOnBehalfOf, IssuedToken, OnBehalfOf, SubjectT
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CheckRecord
+from support.clock import START
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [

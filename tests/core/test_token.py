@@ -4,6 +4,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.principal import Actor, Principal, Subject, SubjectType
+from authz.core.request import BearerToken
+from authz.core.secret import Secret
+from authz.core.token import Expectation, Unverified, peek, verify
 from support.clock import START, Clock
 from support.tenant import (
     ABSENT,
@@ -18,12 +24,6 @@ from support.tenant import (
     USER,
     FakeTenant,
 )
-
-from authz.core.errors import InvalidToken, TokenFault
-from authz.core.principal import Actor, Principal, Subject, SubjectType
-from authz.core.request import BearerToken
-from authz.core.secret import Secret
-from authz.core.token import Expectation, Unverified, peek, verify
 
 ENTRA: Final = FakeTenant(clock=Clock())
 EXPECTATION: Final = ENTRA.expectation()

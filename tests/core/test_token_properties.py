@@ -5,16 +5,16 @@ from typing import Any, Final
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.clock import START, Clock
-from support.jws import b64url
-from support.properties import JSON, brief, thorough
-from support.tenant import TENANT, FakeTenant
 
 from authz.core.errors import AuthzError
 from authz.core.principal import Principal
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import peek, verify
+from support.clock import START, Clock
+from support.jws import b64url
+from support.properties import JSON, brief, thorough
+from support.tenant import TENANT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 EXPECTATION: Final = ENTRA.expectation()

@@ -6,6 +6,7 @@ Nothing here needs a cluster. Without kubectl what depends on it is skipped, and
 import shutil
 
 import pytest
+
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 
 

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests
-from support.manifests import render as kustomize
 
 from authz.config import Config, ConfigError, load
 from authz.config.clients import ClientSecret, FederatedToken
@@ -17,6 +14,9 @@ from authz.config.clouds import cloud_of
 from authz.core.exchange import Flow
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings
+from support.envoy import validate
+from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests
+from support.manifests import render as kustomize
 
 ANYWHERE = str(IPv4Address(0))
 

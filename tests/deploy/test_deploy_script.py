@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from support.cluster import Cluster
 from support.manifests import KUBERNETES, OVERLAYS
 

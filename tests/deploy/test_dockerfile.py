@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from support.manifests import KUBERNETES, ROOT, render
 
 DOCKERFILE = ROOT / "Dockerfile"

@@ -18,12 +18,12 @@ from time import monotonic
 from typing import Any
 
 import pytest
+
+import authz
 from support.engine import Engine, missing
 from support.envoy import envoy_binary
 from support.kubelet import Given, Kubelet
 from support.manifests import KUBERNETES, ROOT, render
-
-import authz
 
 pytestmark = pytest.mark.system
 

@@ -3,9 +3,9 @@
 import kubernetes_validate
 import pytest
 import yaml
-from support.manifests import KUBERNETES, Manifests
 
 import authz
+from support.manifests import KUBERNETES, Manifests
 
 OLDEST = "1.30"
 """The first version that runs these manifests: `preStop.sleep` is on from here."""

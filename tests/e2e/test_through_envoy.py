@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims, until
 
 from authz.config.document import parse
 from authz.emulator import Fault
+from support.sidecar import Authority, Sidecar
+from support.stack import Process, World, claims, until
 
 USERS = ("alice", "alice2", "alice3")
 GRAPH = "http://graph.microsoft.com/v1.0/me"

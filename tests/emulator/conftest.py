@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from emulator.scene import Clock, Scene, trusting
 
 from authz.emulator import Emulator
+from emulator.scene import Clock, Scene, trusting
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 import jwt
 import pytest
 import requests
+
 from emulator.scene import Scene
 
 

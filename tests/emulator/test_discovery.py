@@ -8,9 +8,9 @@ import ssl
 import jwt
 import pytest
 import requests
-from emulator.scene import Scene, trusting
 
 from authz.emulator import Emulator
+from emulator.scene import Scene, trusting
 
 
 def metadata(scene: Scene, tenant: str, version: str = "/v2.0") -> dict[str, str]:

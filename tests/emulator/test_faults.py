@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import requests
-from emulator.scene import GRAPH, Scene, trusting
 from msal.exceptions import MsalServiceError
 
 from authz.emulator import Emulator, Fault, Match
+from emulator.scene import GRAPH, Scene, trusting
 
 
 def inject(scene: Scene, **fault: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from emulator.scene import GRAPH, Clock, Scene
 
 GRAPH_URI = "https://graph.microsoft.com"

@@ -7,9 +7,9 @@ from base64 import urlsafe_b64decode
 from typing import Any
 
 import pytest
-from emulator.scene import EXCHANGE, GRAPH, Scene, claims_of
 
 from authz.emulator.claims import exchange_subject
+from emulator.scene import EXCHANGE, GRAPH, Scene, claims_of
 
 ORDERS = "api://orders/.default"
 

@@ -8,9 +8,9 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from emulator.scene import Scene, claims_of
 
 from authz.emulator import MintError
+from emulator.scene import Scene, claims_of
 
 
 def mint(scene: Scene, **order: Any) -> str:

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 import requests
-from emulator.scene import EXCHANGE, GRAPH, JWT_BEARER, Clock, Scene, claims_of
 
 from authz.emulator.entities import Secret
+from emulator.scene import EXCHANGE, GRAPH, JWT_BEARER, Clock, Scene, claims_of
 
 Refused = Callable[[Scene], requests.Response]
 

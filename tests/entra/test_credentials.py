@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
-from support.stack import World, denied, issued, stack
 
 from authz.core.errors import Reason
 from authz.emulator.entities import FederatedCredential, Secret
+from support.stack import World, denied, issued, stack
 
 ISSUER = "https://cluster.example"
 SUBJECT = "system:serviceaccount:agents:desk"

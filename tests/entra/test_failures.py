@@ -4,11 +4,11 @@ import asyncio
 import time
 
 import pytest
-from support.stack import Clock, World, denied, issued, stack
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.emulator import Fault, Match
+from support.stack import Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE

@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from support.stack import World, denied, issued, stack
 
 from authz.core.errors import Reason
+from support.stack import World, denied, issued, stack
 
 COLD = {
     "graph": {"t1": 1, "agent_obo": 1},

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import msal
 import pytest
-from support.stack import World
 
 from authz.core.errors import ExchangeThrottled
 from authz.emulator import Fault, Match
 from authz.entra.clients import MsalTransport, NoHttpCache, NoTokenCache, build
 from authz.entra.http import HttpClient
+from support.stack import World
 
 
 def client(world: World, *, ours: bool) -> msal.ConfidentialClientApplication:

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from support.stack import World, denied, issued, stack
-
 from authz.core.decision import Allow
 from authz.core.errors import Reason
+from support.stack import World, denied, issued, stack
 
 
 class ConnectProxy:

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.stack import Clock, World, denied, stack, until
 
 from authz.core.decision import Allow
 from authz.core.errors import Reason, TokenFault
@@ -15,6 +14,7 @@ from authz.emulator import Fault
 from authz.entra.http import HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.ports import CheckRecord
+from support.stack import Clock, World, denied, stack, until
 
 
 def fault_of(record: CheckRecord) -> TokenFault | None:

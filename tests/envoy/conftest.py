@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import EXAMPLE_ENVIRONMENT, Authority, Sidecar
 
 from authz.config import Config, load
 from authz.envoy.server import ServerSettings
+from support.ext_authz_server import ExtAuthzServer, allow
+from support.sidecar import EXAMPLE_ENVIRONMENT, Authority, Sidecar
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import trustme
-from support.envoy import envoy_binary
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream
 
 from authz.config import Config
 from authz.config.document import parse
 from authz.envoy.server import ServerSettings, TlsFiles
 from authz.envoy.sidecar import AuthzTls
+from support.envoy import envoy_binary
+from support.ext_authz_server import ExtAuthzServer, allow
+from support.sidecar import Authority, Sidecar
+from support.upstream import EchoUpstream
 
 CONFIGURATION = """
 inbound:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from support.ext_authz_server import ExtAuthzServer
-from support.sidecar import Authority, Sidecar
 
 from authz.config import Config
 from authz.core.decision import Deny
@@ -13,6 +11,8 @@ from authz.core.errors import Reason
 from authz.core.request import CheckRequest
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
+from support.ext_authz_server import ExtAuthzServer
+from support.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 FILTER = "envoy.filters.http.ext_authz"

@@ -9,9 +9,6 @@ import yaml
 from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
 from hypothesis import given
 from hypothesis import strategies as st
-from support.envoy import validate
-from support.properties import thorough
-from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
 
 from authz.config import Config, ConfigError, compile_policy, load
 from authz.config.document import parse
@@ -19,6 +16,9 @@ from authz.core.request import CheckRequest
 from authz.envoy.bootstrap import render
 from authz.envoy.destinations import destinations
 from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
+from support.envoy import validate
+from support.properties import thorough
+from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))

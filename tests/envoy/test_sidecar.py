@@ -6,8 +6,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import Sidecar
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.core.decision import Allow, Decision, Deny
@@ -16,6 +14,8 @@ from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
+from support.ext_authz_server import ExtAuthzServer, allow
+from support.sidecar import Sidecar
 
 GRAPH = "graph.microsoft.com"
 USER = {"authorization": "Bearer user-token"}

@@ -1,10 +1,9 @@
 """What every attack with a token has in common: it is tried at each door a token comes in by."""
 
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
-
 from authz.core.decision import Deny
 from authz.core.errors import InvalidToken, Reason, TokenFault
 from authz.ports import CheckRecord
+from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 
 
 async def fault_of(token: str, scene: Scene | None = None) -> TokenFault:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Final
 
 from hypothesis import strategies as st
-from support.clock import START
-from support.tenant import AGENT, AGENT_USER, BLUEPRINT, TENANT
 
 from authz.core.exchange import (
     AgentAssertion,
@@ -24,6 +22,8 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.secret import Secret
+from support.clock import START
+from support.tenant import AGENT, AGENT_USER, BLUEPRINT, TENANT
 
 BLUEPRINT_CLIENT: Final = Client("blueprint", TENANT, BLUEPRINT)
 AGENT_IDENTITY: Final = AgentIdentity(

@@ -1,9 +1,8 @@
 """Principals to test with, as if their tokens had been verified."""
 
+from authz.core.principal import Actor, Principal, Subject, SubjectType
 from support.clock import START
 from support.tenant import CLIENT, LIFETIME, TENANT, USER
-
-from authz.core.principal import Actor, Principal, Subject, SubjectType
 
 
 def principal(

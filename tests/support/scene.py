@@ -7,11 +7,6 @@ import time
 from dataclasses import replace
 from typing import Any, Final
 
-from support.clock import Clock
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.fakes import FakeExchange, FakeKeys, FakeObserver
-from support.tenant import FakeTenant
-
 from authz.caching import CachedExchange
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
@@ -20,6 +15,10 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CacheName, CheckRecord, Timer
 from authz.service import CheckService, Snapshot
+from support.clock import Clock
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes import FakeExchange, FakeKeys, FakeObserver
+from support.tenant import FakeTenant
 
 INBOUND: Final = "agent"
 EGRESS_FLOWS: Final = tuple(

@@ -13,12 +13,12 @@ from typing import Self
 
 import httpx
 import trustme
-from support.envoy import EnvoyProcess
-from support.upstream import EchoUpstream
 
 from authz.config import Config
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import AuthzTls, SidecarSettings, Upstream
+from support.envoy import EnvoyProcess
+from support.upstream import EchoUpstream
 
 EXAMPLE_ENVIRONMENT = {
     "TENANT_ID": "11111111-0000-4000-8000-000000000001",

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from jwt.algorithms import RSAAlgorithm
-from support.jws import Signer, compact, private_key, rs256
 
 from authz.core.keys import KeySet, SigningKey
 from authz.core.token import Expectation
+from support.jws import Signer, compact, private_key, rs256
 
 TENANT: Final = "11111111-aaaa-4aaa-8aaa-111111111111"
 OTHER_TENANT: Final = "22222222-bbbb-4bbb-8bbb-222222222222"
