@@ -194,6 +194,23 @@ async def test_removed_route_is_denied_after_reload(
     assert problem(after)["reason"] == "unknown_route"
 
 
+async def test_the_log_level_changes_without_a_restart(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """At `debug` each exchange has a record; at `info` only those that fail."""
+    process = serve(reload_interval="0s")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        await client.check("egress", "autonomous")
+        quiet = [record for record in process.events() if record["event"] == "exchange"]
+        write(world.config(reload_interval="0s", log={"level": "debug"}))
+        process.signal(signal.SIGHUP)
+        await asyncio.to_thread(process.event, "configuration applied")
+        await client.check("egress", "autonomous-clerk")
+
+    assert [] == quiet
+    assert "debug" == process.event("exchange")["level"]
+
+
 @pytest.mark.parametrize("kill", [False, True])
 async def test_workers_share_a_port_and_are_replaced(
     world: World, serve: Serve, kill: bool

@@ -1,0 +1,85 @@
+"""Decoding what Envoy asks is total: whatever is left out is empty, and nothing makes it fail."""
+
+import asyncio
+import time
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
+from authz.core.decision import Deny
+from authz.core.request import CheckRequest
+from authz.envoy.ext_authz import decode, encode
+from support.scene import Scene
+
+TEXT = st.text(max_size=40)
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@st.composite
+def wire_requests(draw: st.DrawFn) -> WireRequest:
+    """Any request: fields present or not, headers of any name and value."""
+    request = WireRequest()
+    http = request.attributes.request.http
+    http.method, http.host, http.path = draw(TEXT), draw(TEXT), draw(TEXT)
+    names = TEXT | st.sampled_from(
+        ["authorization", "traceparent", "x-request-id", "x-authz-subject", "x-authz-"]
+    )
+    for name, value in draw(st.dictionaries(names, TEXT, max_size=6)).items():
+        http.headers[name] = value
+    keys = TEXT | st.sampled_from(["authz.direction", "authz.route"])
+    values = TEXT | st.sampled_from(["inbound", "egress"])
+    for name, value in draw(st.dictionaries(keys, values, max_size=4)).items():
+        request.attributes.context_extensions[name] = value
+    request.attributes.source.principal = draw(TEXT)
+    return request
+
+
+def test_an_empty_request_is_an_empty_question() -> None:
+    """Nothing is made up, and nothing is missing."""
+    assert CheckRequest() == decode(WireRequest())
+
+
+@given(wire_requests())
+def test_every_request_decodes_and_is_answered(wire: WireRequest) -> None:
+    """From the wire to the wire: a decision for everything, and a denial for what is unknown."""
+    request = decode(WireRequest.FromString(wire.SerializeToString()))
+    scene = Scene()
+
+    record = asyncio.run(scene.service.check(request, deadline=time.monotonic() + 5))
+    answer = encode(record)
+
+    assert record.fault is None
+    assert isinstance(record.decision, Deny) == (answer.status.code != 0)
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_message_are_refused_as_such(content: bytes) -> None:
+    """GRPC answers them with an error of its own, so the handler never sees one."""
+    try:
+        wire = WireRequest.FromString(content)
+    except DecodeError:
+        return
+
+    assert isinstance(decode(wire), CheckRequest)
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", ""),
+        (f"00-{TRACE}-00f067aa0ba902b7-01 x", ""),
+        ("", ""),
+    ],
+)
+def test_the_trace_id_is_taken_from_a_well_formed_traceparent(
+    traceparent: str, trace_id: str
+) -> None:
+    """W3C Trace Context: lower-case hexadecimal, four parts; anything else names no trace."""
+    wire = WireRequest()
+    wire.attributes.request.http.headers["traceparent"] = traceparent
+
+    assert trace_id == decode(wire).trace_id
