@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: coverage help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
+.PHONY: bench coverage help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@$(BIN)/coverage report --include 'authz/core/*,authz/service.py,authz/caching.py' --show-missing --fail-under 100
 
 check: lint types layers protos-check coverage test ## everything CI checks: lint, types, layering, generated files, tests
+
+bench: $(STAMP) ## ratios against the floor of Python gRPC and against Entra's own answers
+	@$(BIN)/python bench/run.py
 
 lint: $(STAMP) ## ruff: lint and format
 	@$(BIN)/ruff check .
