@@ -82,6 +82,9 @@ class App:
             timer=time.monotonic,
             default_timeout=config.limits.check_timeout,
             margin=config.limits.deadline_margin,
+            peers_have_names=(
+                config.listen.tls is not None and config.listen.tls.client_ca_file is not None
+            ),
         )
         self._grpc = GrpcServer(
             server_settings(config, shared_address=seat.address if seat is not None else None),

@@ -5,6 +5,7 @@ Decoding is total: what Envoy left out is simply empty. How a denial looks is `a
 
 import re
 from collections.abc import Awaitable, Callable, Iterator
+from functools import lru_cache
 from typing import Any, Final, assert_never, cast
 
 import grpc
@@ -62,9 +63,7 @@ def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
 def encode(record: CheckRecord) -> WireResponse:
     """Translate our answer. Its facts become dynamic metadata, for Envoy's access log."""
     decision = record.decision
-    metadata = Struct()
-    for name, value in facts(record):
-        metadata.fields[name].string_value = value
+    metadata = _metadata(tuple(facts(record)))
     match decision:
         case Allow():
             headers = [_set(name, value) for name, value in decision.headers]
@@ -92,6 +91,15 @@ def encode(record: CheckRecord) -> WireResponse:
             )
         case _ as unreachable:
             assert_never(unreachable)
+
+
+@lru_cache(maxsize=1024)
+def _metadata(told: tuple[tuple[str, str], ...]) -> Struct:
+    """Build the metadata once for each combination; routes and reasons are few."""
+    metadata = Struct()
+    for name, value in told:
+        metadata.fields[name].string_value = value
+    return metadata
 
 
 def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
@@ -123,15 +131,23 @@ class ExtAuthz:
         default_timeout: Seconds a Check may take when Envoy gives no deadline.
         margin: Seconds before Envoy's own deadline at which our answer must stand, so that the caller
             gets our 503 and not Envoy's bare 403.
+        peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
     """
 
     def __init__(
-        self, check: Check, *, timer: Timer, default_timeout: float, margin: float
+        self,
+        check: Check,
+        *,
+        timer: Timer,
+        default_timeout: float,
+        margin: float,
+        peers_have_names: bool,
     ) -> None:
         self._check = check
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
+        self._peers_have_names = peers_have_names
         self._under_way = 0
         self._last_arrival = timer()
 
@@ -142,7 +158,7 @@ class ExtAuthz:
         self._under_way += 1
         self._last_arrival = self._timer()
         try:
-            request = decode(wire, peer=spiffe_id(context))
+            request = decode(wire, peer=spiffe_id(context) if self._peers_have_names else None)
             # The stubs leave out that there is no remaining time without a deadline.
             remaining = cast("float | None", context.time_remaining())
             budget = self._default_timeout if remaining is None else remaining - self._margin

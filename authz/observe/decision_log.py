@@ -3,7 +3,6 @@
 Never a token: the record is made of fields picked one by one, and `Secret` does not print.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import structlog
@@ -13,7 +12,10 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
+from authz.observe.logging import write_record
 from authz.ports import CacheName, CacheResult, CheckRecord
+
+_log = structlog.get_logger(__name__)
 
 
 class DecisionLog:
@@ -25,20 +27,18 @@ class DecisionLog:
 
     def __init__(self, which: Decisions) -> None:
         self.which = which
-        self._log = structlog.get_logger("authz.decisions")
 
     def decided(self, record: CheckRecord) -> None:
         """Write the record of one Check."""
         if record.fault is not None:
             # A defect of ours is always logged, with its traceback.
-            self._log.error("check failed", exc_info=record.fault, **dict(_fields(record)))
+            _log.error("check failed", exc_info=record.fault, **fields_of(record))
             return
         allowed = isinstance(record.decision, Allow)
         if self.which is Decisions.NONE or (allowed and self.which is Decisions.DENIED):
             return
         ours = isinstance(record.error, Unfulfilled)
-        write = self._log.warning if ours else self._log.info
-        write("check", **dict(_fields(record)))
+        write_record("warning" if ours else "info", "check", fields_of(record))
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Look-ups are part of the record."""
@@ -47,68 +47,73 @@ class DecisionLog:
         """Log an exchange that was really carried out: what Entra was asked, and its answer."""
         fields: dict[str, Any] = {"flow": flow.value, "ms": _milliseconds(seconds)}
         if error is None:
-            self._log.debug("exchange", **fields)
+            _log.debug("exchange", **fields)
             return
         fields |= {"reason": error.reason.value, "detail": error.detail}
         if isinstance(error, EntraError) and error.code is not None:
             fields["entra_code"] = error.code
-        self._log.warning("exchange failed", **fields)
+        _log.warning("exchange failed", **fields)
 
 
-def _fields(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    """Pick what is told of a Check, leaving out what there is not."""
-    parts = (_outcome, _route, _principal, _request, _durations)
-    return (field for part in parts for field in part(record) if field[1] is not None)
-
-
-def _outcome(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    yield "decision", "allow" if isinstance(record.decision, Allow) else "deny"
-    if isinstance(record.decision, Deny):
-        yield "reason", record.decision.reason.value
-    if record.error is not None:
-        yield "detail", record.error.detail or None
-        yield "entra_code", record.error.code if isinstance(record.error, EntraError) else None
-
-
-def _route(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    route = record.route
-    if route is not None:
-        yield "direction", record.direction
-        yield "route", route.name
-    if isinstance(route, EgressRoute):
-        yield "flow", route.flow.value
-        yield "agent", route.agent.client_id if route.agent is not None else None
-
-
-def _principal(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    principal = record.principal
-    if principal is not None:
-        yield "subject", principal.subject.object_id
-        yield "subject_type", principal.subject.type.value
-        yield "tenant", principal.subject.tenant_id
-        yield "actor", principal.actor.client_id
-        yield "uti", principal.token_id or None
-
-
-def _request(record: CheckRecord) -> Iterator[tuple[str, Any]]:
+def fields_of(record: CheckRecord) -> dict[str, Any]:
+    """Return what is told of a Check: fields picked one by one, leaving out what there is not."""
     request = record.request
-    yield "peer", request.peer
-    yield "method", request.method
-    yield "host", request.host
+    fields: dict[str, Any] = {"decision": "allow"}
+    if isinstance(record.decision, Deny):
+        fields = _denial(record, record.decision)
+    _add_route(fields, record)
+    _add_principal(fields, record)
+    fields["method"] = request.method
+    fields["host"] = request.host
     # Not the query: it is the place where applications put what should not be logged.
-    yield "path", request.path.partition("?")[0]
-    yield "request_id", request.request_id or None
-    yield "trace_id", request.trace_id or None
-
-
-def _durations(record: CheckRecord) -> Iterator[tuple[str, Any]]:
-    yield "ms", _milliseconds(record.finished - record.started)
+    fields["path"] = request.path.partition("?")[0]
+    if request.peer is not None:
+        fields["peer"] = request.peer
+    if request.request_id:
+        fields["request_id"] = request.request_id
+    if request.trace_id:
+        fields["trace_id"] = request.trace_id
+    fields["ms"] = _milliseconds(record.finished - record.started)
     if record.principal_cache is not None:
-        yield "verify_ms", _milliseconds(record.verify_seconds)
-        yield "principal_cache", record.principal_cache.value
+        fields["verify_ms"] = _milliseconds(record.verify_seconds)
+        fields["principal_cache"] = record.principal_cache.value
     if record.token_cache is not None:
-        yield "exchange_ms", _milliseconds(record.exchange_seconds)
-        yield "token_cache", record.token_cache.value
+        fields["exchange_ms"] = _milliseconds(record.exchange_seconds)
+        fields["token_cache"] = record.token_cache.value
+    return fields
+
+
+def _denial(record: CheckRecord, denial: Deny) -> dict[str, Any]:
+    fields: dict[str, Any] = {"decision": "deny", "reason": denial.reason.value}
+    if record.error is not None and record.error.detail:
+        fields["detail"] = record.error.detail
+    if isinstance(record.error, EntraError) and record.error.code is not None:
+        fields["entra_code"] = record.error.code
+    return fields
+
+
+def _add_route(fields: dict[str, Any], record: CheckRecord) -> None:
+    route = record.route
+    if route is None:
+        return
+    fields["direction"] = "egress" if isinstance(route, EgressRoute) else "inbound"
+    fields["route"] = route.name
+    if isinstance(route, EgressRoute):
+        fields["flow"] = route.flow.value
+        if route.agent is not None:
+            fields["agent"] = route.agent.client_id
+
+
+def _add_principal(fields: dict[str, Any], record: CheckRecord) -> None:
+    principal = record.principal
+    if principal is None:
+        return
+    fields["subject"] = principal.subject.object_id
+    fields["subject_type"] = principal.subject.type.value
+    fields["tenant"] = principal.subject.tenant_id
+    fields["actor"] = principal.actor.client_id
+    if principal.token_id:
+        fields["uti"] = principal.token_id
 
 
 def _milliseconds(seconds: float) -> float:

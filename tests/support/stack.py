@@ -281,7 +281,9 @@ class Process:
 
     def events(self) -> list[dict[str, Any]]:
         """The log's records."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        # The last line may still be half written.
+        lines = self.log().split("\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def event(self, name: str, seconds: float = 15.0) -> dict[str, Any]:
         """Wait for a record and return it."""
