@@ -1,7 +1,7 @@
 """HTTPS to Entra with every bound that a security product needs, in the shape that MSAL asks for.
 
-No redirects, no retries, no plain HTTP, a limit on size and on total time. What is not a usable answer
-leaves here as an `AuthzError`, so MSAL sees only JSON objects with a status below 500.
+No redirects, no plain HTTP, at most one repetition, a limit on size and on total time. What is not a
+usable answer leaves here as an `AuthzError`, so MSAL sees only JSON objects with a status below 500.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 
@@ -46,7 +46,8 @@ class HttpClient:
 
     Args:
         ca_file: PEM file of trusted authorities; None uses the system's, or `SSL_CERT_FILE`.
-        connect_timeout: Seconds for a connection, name resolution and TLS handshake included.
+        connect_timeout: Seconds for a connection, TLS handshake included. The system's resolver has a
+            limit of its own.
         timeout: Seconds for a whole call, however slowly the answer drips.
         pool_size: Connections kept per host; one for each thread that calls.
         plain_http: Allow `http`. For the metadata service of the host and nothing else.
@@ -126,15 +127,7 @@ class HttpClient:
             raise ExchangeUnavailable(f"refusing to talk to {host} without TLS")
         end = time.monotonic() + self._timeout
         try:
-            answer = self._pool.request(
-                method,
-                url,
-                body=body,
-                headers=headers,
-                redirect=False,
-                preload_content=False,
-                timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout),
-            )
+            answer = self._send(method, url, body, headers)
             try:
                 content = self._read(answer, end, host)
             except BaseException:
@@ -145,6 +138,31 @@ class HttpClient:
         except (HTTPError, OSError) as error:
             raise ExchangeUnavailable(f"{host}: {_cause(error)}") from error
         return _usable(answer, content, host)
+
+    def _send(
+        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
+    ) -> urllib3.BaseHTTPResponse:
+        """Send a request, a second time if the connection was closed before any answer.
+
+        A server may close an idle connection at the very moment at which it is used again. Token
+        requests change nothing, so they may be repeated.
+        """
+
+        def send() -> urllib3.BaseHTTPResponse:
+            return self._pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                redirect=False,
+                preload_content=False,
+                timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout),
+            )
+
+        try:
+            return send()
+        except ProtocolError:
+            return send()
 
     def _read(self, answer: urllib3.BaseHTTPResponse, end: float, host: str | None) -> bytes:
         content = bytearray()

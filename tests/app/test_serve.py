@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from support.envoy import validate
 from support.stack import Client, Process, World, authorization, problem
 
 Serve = Callable[..., Process]
@@ -155,6 +156,8 @@ def test_faulty_configuration_ends_with_status_2_and_every_fault(
         ["serve", "--help"],
         ["check-config", "--help"],
         ["emulator", "--help"],
+        ["envoy", "--help"],
+        ["demo", "--help"],
         ["--version"],
     ],
 )
@@ -163,3 +166,26 @@ def test_every_verb_explains_itself(verb: list[str]) -> None:
     with Process(*verb, environ={"AUTHZ_CONFIG": ""}) as process:
         assert 0 == process.wait()
         assert process.log()
+
+
+def test_envoys_configuration_is_printed_and_valid(tmp_path: Path) -> None:
+    """`authz envoy` prints what Envoy accepts, with the addresses that were asked for."""
+    example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"
+    with Process(
+        "envoy", "--config", str(example), "--egress", "127.0.0.1:15999",
+        "--upstream-ca", "/etc/ssl/certs/ca-certificates.crt",
+    ) as process:  # fmt: skip
+        assert 0 == process.wait()
+        bootstrap = process.log()
+
+    outcome = validate(bootstrap, tmp_path)
+    assert 0 == outcome.returncode, outcome.stderr
+    assert "port_value: 15999" in bootstrap
+
+
+def test_envoys_configuration_says_what_does_not_fit(tmp_path: Path) -> None:
+    """A wrong option is a message that names it, not a traceback."""
+    example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"
+    with Process("envoy", "--config", str(example), "--app", "nowhere") as process:
+        assert 1 == process.wait()
+        assert "'nowhere': expected host:port" in process.log()

@@ -69,6 +69,20 @@ async def test_retry_after_of_entra_reaches_the_caller(world: World, status: int
         assert record.decision.retry_after == 17
 
 
+async def test_a_connection_that_closes_as_it_is_used_costs_nobody_a_request(world: World) -> None:
+    """Servers close idle connections when they like; the request is sent once more, not twice."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("down", count=1, match=Match(leg="t1")))
+        mended = await service.egress("autonomous")
+        world.emulator.faults.add(Fault("down", match=Match(leg="t1")))
+        world.emulator.calls.reset()
+        broken = await service.egress("autonomous-clerk")
+
+        assert issued(mended)["appid"] == world.agent["client_id"]
+        assert denied(broken) == UNAVAILABLE
+        assert 2 == service.calls["t1"]
+
+
 async def test_a_hanging_entra_is_answered_before_the_deadline(world: World) -> None:
     """A Check whose own deadline comes first is denied in time, with a hint to try again."""
     async with stack(world) as service:
