@@ -34,7 +34,9 @@ async def run(socket: str, prepared: list[bytes], number: int, in_flight: int) -
     denied = 0
     queue = islice(cycle(prepared), number)
     async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-        call = channel.unary_unary(METHOD, response_deserializer=CheckResponse.FromString)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, CheckResponse] = channel.unary_unary(
+            METHOD, response_deserializer=CheckResponse.FromString
+        )
         await channel.channel_ready()
 
         async def caller() -> None:

@@ -222,7 +222,7 @@ def test_a_configuration_cannot_be_changed() -> None:
     """A new version is a new object."""
     config = load_data(BASE)
     with pytest.raises(ValueError, match="frozen"):
-        config.reload_interval = 1.0  # type: ignore[misc]
+        config.reload_interval = 1.0
 
 
 def test_workloads_are_fine_where_they_can_prove_themselves() -> None:

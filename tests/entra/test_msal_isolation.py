@@ -1,6 +1,7 @@
 """MSAL's own memory is switched off: nothing grows with users, nobody's failure is replayed."""
 
 from pathlib import Path
+from typing import Any
 
 import msal
 import pytest
@@ -35,10 +36,15 @@ def client(world: World, *, ours: bool) -> msal.ConfidentialClientApplication:
     )
 
 
-def on_behalf_of(application: msal.ConfidentialClientApplication, world: World, user: str) -> dict:
+def on_behalf_of(
+    application: msal.ConfidentialClientApplication, world: World, user: str
+) -> dict[str, Any]:
     """One exchange for a user."""
     token = world.token(user, audience=world.reports["client_id"])
-    return application.acquire_token_on_behalf_of(token, ["https://graph.microsoft.com/.default"])
+    answer: dict[str, Any] = application.acquire_token_on_behalf_of(
+        token, ["https://graph.microsoft.com/.default"]
+    )
+    return answer
 
 
 def size(application: msal.ConfidentialClientApplication) -> int:
