@@ -71,16 +71,25 @@ class Demo:
 
     def children(self) -> set[int]:
         """Return the ids of the processes that it has started and that still run."""
-        listing = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
-        ).stdout
-        pairs = (line.split() for line in listing.splitlines())
-        return {int(pid) for pid, parent in pairs if int(parent) == self.process.pid}
+        return {
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _parent_of(entry) == self.process.pid
+        }
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Ask it to end, and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(_LONGEST)
+
+
+def _parent_of(process: Path) -> int | None:
+    """Return the parent of a process by its folder in /proc; None if it has just ended."""
+    try:
+        status = (process / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(status.rpartition(")")[2].split()[1])
 
 
 @dataclass(frozen=True)
