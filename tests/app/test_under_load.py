@@ -141,8 +141,11 @@ async def test_connections_age_and_are_replaced_without_a_loss(world: World, ser
     """A connection that is asked to go away finishes its calls; clients come back on another."""
     aging = {**TCP, "max_connection_age": "1s", "max_connection_age_grace": "5s"}
     process = serve(listen=aging)
-    async with load(process.event("serving")["grpc"], world) as going:
-        await asyncio.sleep(3)
+    address = process.event("serving")["grpc"]
+    async with Client(address) as bystander, load(address, world) as going:
+        await bystander.check("egress", "autonomous")
+        async with asyncio.timeout(20):
+            await bystander.asked_to_go_away()
         await going.reach(50)
 
     assert [] == going.failures

@@ -365,6 +365,10 @@ class Client:
     async def __aexit__(self, *_: object) -> None:
         await self._channel.close()
 
+    async def asked_to_go_away(self) -> None:
+        """Wait until the server has ended the connection, which must be there."""
+        await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
     async def check(
         self, direction: str, route: str, token: str | None = None, *, seconds: float = 10.0
     ) -> WireResponse:
