@@ -70,6 +70,9 @@ class TlsServer:
             running.set()
             with listener, contextlib.suppress(asyncio.CancelledError):
                 await server.serve(sockets=[listener])
+            # A connection that was cut is closed in the loop's next rounds, for which TLS needs two.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
         self._server = server
         self._thread = threading.Thread(target=asyncio.run, args=(run(),), daemon=True)

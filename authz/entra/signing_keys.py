@@ -58,6 +58,8 @@ class _Keys:
         self.issuer = issuer
         self.keys: KeySet | None = None
         self.attempted_at: float | None = None
+        self.settled = False
+        """Whether a first attempt has ended, either way."""
         self.asked_at: float | None = None
         self.fetch: asyncio.Task[None] | None = None
 
@@ -97,7 +99,7 @@ class SigningKeys:
             theirs = other._known.get(name)  # noqa: SLF001 - the same class
             if theirs is not None and theirs.issuer == known.issuer:
                 known.keys, known.attempted_at = theirs.keys, theirs.attempted_at
-                known.asked_at = theirs.asked_at
+                known.asked_at, known.settled = theirs.asked_at, theirs.settled
 
     def current(self, issuer: str, key_id: str) -> SigningKey | None:
         """Return a key that is trusted now, without waiting."""
@@ -133,7 +135,7 @@ class SigningKeys:
         return [
             name
             for name, known in self._known.items()
-            if known.keys is None and (known.issuer.required or known.attempted_at is None)
+            if known.keys is None and (known.issuer.required or not known.settled)
         ]
 
     def ages(self) -> dict[str, float]:
@@ -198,6 +200,8 @@ class SigningKeys:
                 cause=str(error),
                 have_keys=known.keys is not None,
             )
+        finally:
+            known.settled = True
 
     def _download(self, issuer: Issuer) -> object:
         metadata = _document(self._http.get(issuer.metadata_url), issuer.metadata_url)
