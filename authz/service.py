@@ -12,6 +12,7 @@ from authz.caching import CachedExchange
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import AuthzError, Reason
+from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.policy import (
     EgressRoute,
     Forward,
@@ -54,8 +55,33 @@ class Snapshot:
     tokens: CachedExchange
 
 
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One Check on its way: what it goes by, and where it notes what it finds.
+
+    Attributes:
+        record: The request, and what is known of it so far.
+        snapshot: The configuration that was in use when the Check arrived.
+        deadline: Monotonic second at which the answer must stand.
+    """
+
+    record: CheckRecord
+    snapshot: Snapshot
+    deadline: float
+
+    @property
+    def request(self) -> CheckRequest:
+        """What Envoy asked."""
+        return self.record.request
+
+    def bearer(self) -> BearerToken:
+        """Parse the one bearer value of the request."""
+        limit = self.snapshot.policy.max_token_bytes
+        return parse_bearer(self.request.authorization, max_bytes=limit)
+
+
 class CheckService:
-    """Decides on requests.
+    """Decides on requests. The numbers are those of docs/architecture.md, "The path of one Check".
 
     Args:
         snapshot: The configuration to start with.
@@ -91,7 +117,7 @@ class CheckService:
         """
         record = CheckRecord(request=request, started=self._timer())
         try:
-            record.decision = await self._decide(request, self._snapshot, deadline, record)
+            record.decision = await self._decide(_Walk(record, self._snapshot, deadline))
         except AuthzError as error:
             # Others may be raising the same error at this moment, from the failure cache.
             record.error = error.bare()
@@ -100,40 +126,30 @@ class CheckService:
             record.fault = fault
             record.decision = Deny(Reason.INTERNAL)
         record.finished = self._timer()
-        self._observer.decided(record)
+        self._observer.decided(record)  # 9
         return record
 
-    async def _decide(
-        self, request: CheckRequest, snapshot: Snapshot, deadline: float, record: CheckRecord
-    ) -> Decision:
-        route = snapshot.policy.find(request)
-        record.route = route
+    async def _decide(self, walk: _Walk) -> Decision:
+        route = walk.record.route = walk.snapshot.policy.find(walk.request)  # 2
         match route:
             case InboundRoute():
-                return await self._inbound(request, route, snapshot, deadline, record)
+                return await self._inbound(walk, route)
             case EgressRoute():
-                return await self._egress(request, route, snapshot, deadline, record)
+                return await self._egress(walk, route)
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _inbound(
-        self,
-        request: CheckRequest,
-        route: InboundRoute,
-        snapshot: Snapshot,
-        deadline: float,
-        record: CheckRecord,
-    ) -> Decision:
-        bearer = parse_bearer(request.authorization, max_bytes=snapshot.policy.max_token_bytes)
-        principal = await self._verified(bearer, route.expectation, snapshot, deadline, record)
-        authorize(route.requirement, principal)
+    async def _inbound(self, walk: _Walk, route: InboundRoute) -> Decision:
+        bearer = walk.bearer()  # 3
+        principal = await self._verified(walk, bearer, route.expectation)  # 4
+        authorize(route.requirement, principal)  # 5
         headers = identity_headers(principal)
         # What is not set is removed, whether or not Envoy told us that the client sent it: an empty
         # value would leave it to Envoy what becomes of a forged one.
         named = {name for name, _ in headers}
-        unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
+        unset = dict.fromkeys((*IDENTITY_HEADERS, *walk.request.own_headers))
         remove = tuple(name for name in unset if name not in named)
-        match route.forward:
+        match route.forward:  # 8
             case Forward.BEARER:
                 return Allow(headers=headers, remove=remove)
             case Forward.STRIP:
@@ -141,79 +157,61 @@ class CheckService:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _egress(
-        self,
-        request: CheckRequest,
-        route: EgressRoute,
-        snapshot: Snapshot,
-        deadline: float,
-        record: CheckRecord,
-    ) -> Decision:
-        authorize_workload(route, request)
+    async def _egress(self, walk: _Walk, route: EgressRoute) -> Decision:
+        authorize_workload(route, walk.request)
         bearer: BearerToken | None = None
         principal: Principal | None = None
         if route.flow.is_delegated:
-            bearer = parse_bearer(request.authorization, max_bytes=snapshot.policy.max_token_bytes)
+            bearer = walk.bearer()  # 3
             assert route.expectation is not None
-            principal = await self._verified(bearer, route.expectation, snapshot, deadline, record)
-            authorize(route.requirement, principal)
-        exchange = plan(route, principal, bearer)
+            principal = await self._verified(walk, bearer, route.expectation)  # 4
+            authorize(route.requirement, principal)  # 5
+        exchange = plan(route, principal, bearer)  # 6
+        own_headers = walk.request.own_headers
         if exchange is None:
             # Law 4: what the app sent, very likely the user's token, does not go out.
-            return Allow(remove=(*request.own_headers, AUTHORIZATION))
-        started = self._timer()
+            return Allow(remove=(*own_headers, AUTHORIZATION))
+        token = await self._exchanged(walk, exchange)  # 7
+        return Allow(authorization=token.secret, remove=own_headers)  # 8
+
+    async def _exchanged(self, walk: _Walk, exchange: TokenExchange) -> IssuedToken:
+        record, started = walk.record, self._timer()
+
+        def seen(result: CacheResult) -> None:
+            record.token_cache = result
+
         try:
-            token = await snapshot.tokens.obtain(
-                exchange,
-                deadline=deadline,
-                seen=lambda result: setattr(record, "token_cache", result),
-            )
+            return await walk.snapshot.tokens.obtain(exchange, deadline=walk.deadline, seen=seen)
         finally:
             record.exchange_seconds = self._timer() - started
-        return Allow(authorization=token.secret, remove=request.own_headers)
 
     async def _verified(
-        self,
-        bearer: BearerToken,
-        expectation: Expectation,
-        snapshot: Snapshot,
-        deadline: float,
-        record: CheckRecord,
+        self, walk: _Walk, bearer: BearerToken, expectation: Expectation
     ) -> Principal:
-        started = self._timer()
+        record, started = walk.record, self._timer()
         try:
-            record.principal = await self._known_or_verified(
-                bearer, expectation, snapshot, deadline, record
-            )
+            record.principal = await self._known_or_verified(walk, bearer, expectation)
         finally:
             record.verify_seconds = self._timer() - started
         return record.principal
 
     async def _known_or_verified(
-        self,
-        bearer: BearerToken,
-        expectation: Expectation,
-        snapshot: Snapshot,
-        deadline: float,
-        record: CheckRecord,
+        self, walk: _Walk, bearer: BearerToken, expectation: Expectation
     ) -> Principal:
-        digest = bearer.secret.digest()
+        keys, digest = walk.snapshot.keys, bearer.secret.digest()
         principal = self._principals.get(expectation.key, digest, self._clock())
         result = CacheResult.MISS if principal is None else CacheResult.HIT
-        if (
-            principal is not None
-            and snapshot.keys.current(principal.issuer, principal.key_id) is None
-        ):
+        if principal is not None and keys.current(principal.issuer, principal.key_id) is None:
             # The key was withdrawn: what it once proved is no longer proved.
             self._principals.drop(expectation.key, digest)
             result, principal = CacheResult.STALE_KEY, None
         self._observer.looked_up(CacheName.PRINCIPALS, result)
-        record.principal_cache = result
+        walk.record.principal_cache = result
         if principal is None:
             claim = peek(bearer, expectation)
-            key = snapshot.keys.current(claim.issuer, claim.key_id)
+            key = keys.current(claim.issuer, claim.key_id)
             if key is None:
-                key = await snapshot.keys.find(claim.issuer, claim.key_id, deadline=deadline)
+                key = await keys.find(claim.issuer, claim.key_id, deadline=walk.deadline)
             now = self._clock()
             principal = verify(bearer, key, expectation, now=now)
             self._principals.put(expectation.key, digest, principal, now=now)
