@@ -213,6 +213,7 @@ class App:
     async def _watch_readiness(self) -> None:
         last: dict[str, Any] | None = None
         while True:
+            self._engine.check()
             missing = self._missing()
             if missing != last:
                 last = missing

@@ -90,7 +90,7 @@ class Engine:
         self.service.swap(parts.snapshot)
 
     async def stop(self) -> None:
-        """Stop fetching; let exchanges under way end within their own timeouts."""
+        """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
         await self._stop_refreshing()
         self._exchange_threads.shutdown(wait=False, cancel_futures=True)
         self._key_threads.shutdown(wait=False, cancel_futures=True)
@@ -116,11 +116,17 @@ class Engine:
         """Return the seconds since each issuer's keys were fetched."""
         return self._parts.keys.ages()
 
+    def check(self) -> None:
+        """Raise what ended the fetching of keys, if a defect has: it must not go stale unnoticed."""
+        if self._refreshing is not None and self._refreshing.done():
+            self._refreshing.result()
+
     async def _stop_refreshing(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
+        refreshing, self._refreshing = self._refreshing, None
+        if refreshing is not None:
+            refreshing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._refreshing
+                await refreshing
 
     def _build(self, config: Config) -> "_Parts":
         http = http_client(config, pool_size=config.limits.exchanges)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import structlog
@@ -22,7 +22,7 @@ from authz.core.errors import (
     TokenFault,
 )
 from authz.core.keys import KeySet, MalformedKeySet, RefreshPolicy, SigningKey, parse_key_set
-from authz.entra.http import Answer, HttpClient
+from authz.entra.http import Answer
 from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
@@ -49,6 +49,13 @@ class Issuer:
     metadata_url: str
     aliases: tuple[str, ...]
     required: bool = True
+
+
+class Documents(Protocol):
+    """Where documents come from: `HttpClient`, or what a test puts in its place."""
+
+    def get(self, url: str) -> Answer:
+        """Fetch a JSON document; blocking."""
 
 
 class _Keys:
@@ -80,7 +87,7 @@ class SigningKeys:
         self,
         issuers: Iterable[Issuer],
         *,
-        http: HttpClient,
+        http: Documents,
         executor: Executor,
         policy: RefreshPolicy,
         clock: Clock,
@@ -117,18 +124,25 @@ class SigningKeys:
         known = self._known.get(issuer)
         if known is None:
             raise InvalidToken(TokenFault.ISSUER)
-        fetch = known.fetch or self._fetch_if_due(known)
-        if fetch is not None:
-            remaining = max(0.0, deadline - self._timer())
-            done, _ = await asyncio.wait({fetch}, timeout=remaining)
-            if not done:
-                raise DeadlineExceeded("waiting for signing keys", retry_after=RETRY_SOON)
+        if known.fetch is not None:
+            await self._wait(known.fetch, deadline)
+        # That one may have been under way before the key was published; one of our own may be due.
+        if self.current(issuer, key_id) is None:
+            fetch = known.fetch or self._fetch_if_due(known)
+            if fetch is not None:
+                await self._wait(fetch, deadline)
         key = self.current(issuer, key_id)
         if key is not None:
             return key
         if known.keys is None:
             raise KeysUnavailable(issuer, retry_after=self._policy.retry_interval)
         raise InvalidToken(TokenFault.UNKNOWN_KEY)
+
+    async def _wait(self, fetch: asyncio.Task[None], deadline: float) -> None:
+        # asyncio.wait leaves the fetch alone when this caller is cancelled or late.
+        done, _ = await asyncio.wait({fetch}, timeout=max(0.0, deadline - self._timer()))
+        if not done:
+            raise DeadlineExceeded("waiting for signing keys", retry_after=RETRY_SOON)
 
     def missing(self) -> list[str]:
         """Return the issuers without keys: the service is not ready while there are any."""

@@ -1,9 +1,12 @@
 """Signing keys against the emulator: discovery, rollover, withdrawal, outages, and no amplification."""
 
 import asyncio
+import json
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +14,12 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason, TokenFault
 from authz.core.keys import RefreshPolicy
 from authz.emulator import Fault
-from authz.entra.http import HttpClient
+from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.ports import CheckRecord
+from support.clock import Clock as Epoch
 from support.stack import Clock, World, denied, stack, until
+from support.tenant import FakeTenant
 
 
 def fault_of(record: CheckRecord) -> TokenFault | None:
@@ -152,3 +157,78 @@ async def test_an_unconfirmed_v1_issuer_does_not_keep_v2_tokens_out(world: World
 
     assert {confirmed.name, guessed.name} == set(both)
     assert [confirmed.name] == list(keys.ages())
+
+
+class Broken(Exception):
+    """A defect."""
+
+
+class FailingClock(Clock):
+    """A clock that works until it is broken."""
+
+    broken = False
+
+    def __call__(self) -> float:
+        """Tell the time, or fail."""
+        if self.broken:
+            raise Broken
+        return super().__call__()
+
+
+async def test_the_end_of_refreshing_does_not_go_unnoticed(world: World) -> None:
+    """Keys that are no longer refreshed would be believed for ever: the process must not go on."""
+    clock = FailingClock()
+    world.emulator.faults.add(Fault("down", target="discovery"))
+    document = world.config()
+    document["entra"]["keys"] = {"retry_interval": "1s"}
+    async with stack(world, clock=clock, document=document, keys=False) as service:
+        service.engine.check()
+        clock.broken = True
+        refreshing = service.engine._refreshing
+        assert refreshing is not None
+        await until(refreshing.done)
+
+        with pytest.raises(Broken):
+            service.engine.check()
+        service.engine._refreshing = None
+
+
+class Publisher:
+    """An issuer whose first key set is answered late, and is out of date by then."""
+
+    def __init__(self, issuer: str, *key_sets: dict[str, Any]) -> None:
+        self._issuer = issuer
+        self._key_sets = list(key_sets)
+        self.asked = threading.Event()
+        self.go_on = threading.Event()
+
+    def get(self, url: str) -> Answer:
+        """Answer with metadata or with the next key set."""
+        if "keys" not in url:
+            content: object = {"issuer": self._issuer, "jwks_uri": "https://entra.example/keys"}
+        else:
+            content = self._key_sets.pop(0)
+            self.asked.set()
+            self.go_on.wait(10)
+        return Answer(200, json.dumps(content), {})
+
+
+async def test_a_fetch_that_was_under_way_does_not_answer_for_a_newer_key() -> None:
+    """Who joins it and does not find his key may cause one of his own."""
+    old, new = FakeTenant(clock=Epoch()), FakeTenant(clock=Epoch(), key_id="new")
+    publisher = Publisher(old.issuer, {"keys": [old.jwk()]}, {"keys": [old.jwk(), new.jwk()]})
+    issuer = Issuer(old.issuer, old.tenant_id, "https://entra.example/metadata", ())
+    with ThreadPoolExecutor(1) as threads:
+        keys = SigningKeys(
+            [issuer], http=publisher, executor=threads, policy=RefreshPolicy(),
+            clock=time.time, timer=time.monotonic,
+        )  # fmt: skip
+        refreshing = asyncio.create_task(keys.keep_fresh())
+        await asyncio.to_thread(publisher.asked.wait, 10)
+        wanted = asyncio.create_task(keys.find(old.issuer, "new", deadline=time.monotonic() + 10))
+        await asyncio.sleep(0)
+        publisher.go_on.set()
+        found = await wanted
+        refreshing.cancel()
+
+    assert "new" == found.key_id

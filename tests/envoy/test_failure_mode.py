@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
+from envoy_data_plane.envoy.service.auth import v3 as auth
 
+from authz._pb.external_auth_pb2 import CheckResponse
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
@@ -56,3 +58,21 @@ def test_no_denial_is_taken_for_a_failure(
 
     assert reason.value == answer.json()["reason"]
     assert [] == careless.destinations[GRAPH].received
+
+
+def test_what_we_never_send_would_have_been_let_through(
+    careless: Sidecar, service: ExtAuthzServer
+) -> None:
+    """The control of the test above: the switch is on, and `error_response` is what it is about."""
+    refused = encode(
+        CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(Reason.EXCHANGE_UNAVAILABLE))
+    )
+    full = auth.CheckResponse.parse(refused.SerializeToString())
+    failed = auth.CheckResponse(status=full.status, error_response=full.denied_response)
+    service.answer = lambda _: CheckResponse.FromString(bytes(failed))
+    careless.forget()
+
+    careless.agent.get(f"http://{GRAPH}/v1.0/me", headers={"authorization": "Bearer user-token"})
+
+    (request,) = careless.destinations[GRAPH].received
+    assert ["Bearer user-token"] == request.values("authorization")
