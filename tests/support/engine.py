@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 TOOLS: Final = ("buildah", "podman", "runc", "debootstrap", "ip")
@@ -27,6 +28,7 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "file"
 """
+_REMOVED_WITHIN: Final = 30.0
 _CA_IN_BUILD: Final = "/etc/ssl/certs/build-machine.pem"
 
 
@@ -129,10 +131,19 @@ class Engine:
     def close(self) -> None:
         """Remove every container of this store, and the store."""
         self.attempt("rm", "--force", "--all", "--time", "0")
-        # podman mounts its store's folder onto itself and leaves it so.
-        for mount in sorted(self._mounts(), reverse=True):
-            _checked(["umount", mount])
-        shutil.rmtree(self.folder)
+        # podman mounts its store's folder onto itself and leaves it so, and what cleans up behind a
+        # container does it once more, a moment after the container is gone.
+        deadline = monotonic() + _REMOVED_WITHIN
+        while True:
+            for mount in sorted(self._mounts(), reverse=True):
+                subprocess.run(["umount", mount], capture_output=True, check=False)
+            try:
+                shutil.rmtree(self.folder)
+            except OSError:
+                if monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def _mounts(self) -> list[Path]:
         """Return the mount points below this store's folder."""
