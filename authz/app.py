@@ -24,6 +24,7 @@ from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
 from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
+from authz.envoy.sds import SecretDiscovery
 from authz.envoy.server import GrpcServer, ListenError
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
@@ -74,21 +75,24 @@ class App:
         self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
         self._decisions = DecisionLog(config.log.decisions)
-        self._engine = Engine(
-            config, environ=environ, observer=Observers([self._metrics, self._decisions])
+        self._observers = Observers([self._metrics, self._decisions])
+        self._engine = Engine(config, environ=environ, observer=self._observers)
+        peers_have_names = (
+            config.listen.tls is not None and config.listen.tls.client_ca_file is not None
         )
         self._ext_authz = ExtAuthz(
-            self._engine.service.check,
+            self._engine.service,
             timer=time.monotonic,
             default_timeout=config.limits.check_timeout,
             margin=config.limits.deadline_margin,
-            peers_have_names=(
-                config.listen.tls is not None and config.listen.tls.client_ca_file is not None
-            ),
+            peers_have_names=peers_have_names,
+        )
+        self._secrets = SecretDiscovery(
+            self._engine.pushed, self._metrics, peers_have_names=peers_have_names
         )
         self._grpc = GrpcServer(
             server_settings(config, shared_address=seat.address if seat is not None else None),
-            [self._ext_authz.handler()],
+            [self._ext_authz.handler(), self._secrets.handler()],
         )
         self._admin = (
             AdminServer(
@@ -165,6 +169,7 @@ class App:
                     await self._wait_hurried(QUIET / 10)
         await self._grpc.stop()
         await self._engine.stop()
+        self._observers.flush()
         if self._admin is not None:
             await self._admin.stop()
         _log.info("stopped")
@@ -181,8 +186,13 @@ class App:
         self._stopping.set()
 
     def _measured(self) -> Registry:
-        self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+        self._gauge()
         return self._registry
+
+    def _gauge(self) -> None:
+        self._observers.flush()
+        self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+        self._metrics.gauge_secrets(self._engine.pushed.expiries(), self._secrets.streams())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
@@ -205,6 +215,7 @@ class App:
             },
             "missing": self._missing(),
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
+            "pushed_secrets": self._engine.pushed.status(),
             "signing_keys_age_seconds": {
                 issuer: round(age, 1) for issuer, age in self._engine.key_ages().items()
             },
@@ -222,7 +233,7 @@ class App:
                     _log.info("ready") if not missing else _log.warning("not ready", **missing)
                 if self._seat is not None:
                     os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
-            self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+            self._gauge()
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
 
     async def _watch_configuration(self) -> None:
@@ -297,8 +308,11 @@ def _needing_restart(old: Config, new: Config) -> list[str]:
     """Return the keys that changed and are read at start only."""
     pairs = [
         ("listen", old.listen, new.listen),
-        ("cache", old.cache, new.cache),
+        ("cache.tokens", old.cache.tokens, new.cache.tokens),
+        ("cache.principals", old.cache.principals, new.cache.principals),
+        ("cache.failures", old.cache.failures, new.cache.failures),
         ("limits.exchanges", old.limits.exchanges, new.limits.exchanges),
+        ("limits.prefetches", old.limits.prefetches, new.limits.prefetches),
         ("limits.check_timeout", old.limits.check_timeout, new.limits.check_timeout),
         ("limits.deadline_margin", old.limits.deadline_margin, new.limits.deadline_margin),
     ]

@@ -124,9 +124,34 @@ class CachedExchange:
         self._note(CacheResult.MISS if flight is None else CacheResult.JOINED, seen)
         return await self._land(flight or self._take_off(key, exchange), deadline)
 
+    async def renew(
+        self, exchange: TokenExchange, *, instead_of: IssuedToken | None, deadline: float
+    ) -> IssuedToken:
+        """Return a token that is not due for renewal, and not `instead_of`, before `deadline`.
+
+        Unlike `obtain` this waits for the successor of a token that could still be handed out.
+
+        Raises:
+            DeadlineExceeded: The flight did not land in time; it goes on.
+            AuthzError: The exchange failed, just now or a moment ago.
+        """
+        key = cache_key(exchange)
+        now = self._clock()
+        token = self._tokens.get(key, now)
+        if token is not None and token is not instead_of and now < token.refresh_at:
+            return token
+        failure = self._failures.get(key, now)
+        if failure is not None:
+            raise failure.with_traceback(None)
+        return await self._land(self._flights.get(key) or self._take_off(key, exchange), deadline)
+
     def forget(self, exchange: TokenExchange) -> None:
         """Drop what is held for the exchange: Entra no longer takes it."""
         self._tokens.drop(cache_key(exchange))
+
+    def usable_until(self, token: IssuedToken) -> float:
+        """Return the epoch second from which the token is not handed out any more."""
+        return token.expires_at - self._tokens.margin
 
     def flights(self) -> int:
         """Return how many exchanges are under way."""

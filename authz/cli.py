@@ -105,11 +105,16 @@ def envoy(config_file: Path | None, **options: Any) -> None:
         raise click.ClickException(
             f"{error.name} is missing: install authz[render] to render Envoy's configuration"
         ) from error
+    from authz.envoy.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
     from authz.envoy.sidecar import RenderError  # noqa: PLC0415
 
     try:
         config = load(config_file, dict(os.environ)).config
-        click.echo(render(config, _sidecar_settings(options)), nl=False)
+        settings = _sidecar_settings(options)
+        click.echo(render(config, settings), nl=False)
+        for name in left_on_checks(config, settings):
+            cause = reason_not_to_push(config, settings)
+            click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)

@@ -14,6 +14,7 @@ from typing import Any
 from authz.caching import CachedExchange
 from authz.config import Config, compile_policy
 from authz.config.policy import credentials, exchange_resource, issuers
+from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.keys import RefreshPolicy
 from authz.entra.clients import Agents, Applications, MsalTransport
@@ -21,6 +22,8 @@ from authz.entra.configured import credential, http_client
 from authz.entra.exchange import EntraExchange
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.ports import CacheName, Clock, Exchange, Observer, Timer
+from authz.prefetching import Prefetches
+from authz.pushing import PushedTokens
 from authz.service import CheckService, Snapshot
 
 KEY_FETCHES = 4
@@ -64,12 +67,21 @@ class Engine:
         self.config = config
         self._parts = self._build(config)
         self._refreshing: asyncio.Task[None] | None = None
+        self.pushed = PushedTokens(
+            self._parts.snapshot.policy,
+            self._parts.snapshot.tokens,
+            clock=clock,
+            timer=timer,
+            margin=cache.tokens.margin,
+        )
         self.service = CheckService(
             self._parts.snapshot,
             principals=self._principals,
             observer=observer,
             clock=clock,
             timer=timer,
+            prefetches=Prefetches(observer=observer, max_running=config.limits.prefetches),
+            prefetch_timeout=config.entra.exchange_timeout,
         )
 
     def start(self) -> None:
@@ -88,10 +100,12 @@ class Engine:
         self.config, self._parts = config, parts
         self.start()
         self.service.swap(parts.snapshot)
+        self.pushed.swap(parts.snapshot.policy, parts.snapshot.tokens)
 
     async def stop(self) -> None:
         """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
         await self._stop_refreshing()
+        await self.pushed.close()
         self._exchange_threads.shutdown(wait=False, cancel_futures=True)
         self._key_threads.shutdown(wait=False, cancel_futures=True)
 
@@ -110,6 +124,7 @@ class Engine:
             CacheName.PRINCIPALS: len(self._principals),
             CacheName.TOKENS: len(self._tokens),
             CacheName.ASSERTIONS: len(self._assertions),
+            CacheName.ANSWERS: len(self._parts.snapshot.answers),
         }
 
     def key_ages(self) -> dict[str, float]:
@@ -172,7 +187,10 @@ class Engine:
             timer=self._timer,
         )
         tokens = self._cached(exchange, config, assertions=False)
-        return _Parts(applications, keys, Snapshot(compile_policy(config), keys, tokens))
+        answers = AnswerCache(
+            max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
+        )
+        return _Parts(applications, keys, Snapshot(compile_policy(config), keys, tokens, answers))
 
     def _cached(self, inner: Exchange, config: Config, *, assertions: bool) -> CachedExchange:
         return CachedExchange(

@@ -3,11 +3,13 @@
 No implementation lives here. `authz.entra`, `authz.observe` and the tests' fakes provide them.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol, assert_never
+from math import inf
+from typing import Final, NamedTuple, Protocol, assert_never
 
+from authz.core.answer import Answer
 from authz.core.decision import Decision, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
@@ -15,6 +17,7 @@ from authz.core.keys import SigningKey
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
+from authz.core.secret import Secret
 
 Clock = Callable[[], float]
 """Epoch seconds, as `time.time`."""
@@ -23,10 +26,19 @@ Timer = Callable[[], float]
 """Monotonic seconds, as `asyncio`'s loop time: for deadlines and durations."""
 
 
-class Check(Protocol):
-    """A decision on one request: what the ext_authz door calls."""
+class Checks(Protocol):
+    """Decisions on requests: what the ext_authz door calls."""
 
-    def __call__(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
+    def repeat(
+        self,
+        situation: Hashable,
+        authorization: Secret | None,
+        request: Callable[[], CheckRequest],
+        started: float,
+    ) -> bytes | None:
+        """Return the reply that was prepared for such a request, if its answer still stands."""
+
+    def check(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
         """Decide before `deadline` (monotonic seconds). Never raises."""
 
 
@@ -63,6 +75,7 @@ class CacheName(StrEnum):
     PRINCIPALS = "principals"
     TOKENS = "tokens"
     ASSERTIONS = "assertions"
+    ANSWERS = "answers"
 
 
 class CacheResult(StrEnum):
@@ -95,6 +108,11 @@ class CheckRecord:
         exchange_seconds: Spent on the exchange, including waits.
         principal_cache: Result of the verified-token look-up.
         token_cache: Result of the exchanged-token look-up.
+        token: What was issued for the exchange, by the whole path.
+        expires_at: Epoch second at which an allowance ends: the earliest end of a token it rests on.
+        edge_ttl: Seconds for which Envoy's own cache may repeat the answer; 0 for not at all.
+        answer: The remembered answer that this one repeats or has become, if there is one.
+        repeated: Whether it repeats one.
     """
 
     request: CheckRequest
@@ -109,6 +127,21 @@ class CheckRecord:
     exchange_seconds: float = 0.0
     principal_cache: CacheResult | None = None
     token_cache: CacheResult | None = None
+    token: IssuedToken | None = None
+    expires_at: float = inf
+    edge_ttl: float = 0.0
+    answer: Answer | None = None
+    repeated: bool = False
+
+    def repeats(self, answer: Answer) -> None:
+        """Take over an answer that is given again."""
+        self.answer, self.repeated = answer, True
+        self.route, self.principal = answer.route, answer.principal
+        self.decision, self.expires_at = answer.decision, answer.expires_at
+        if answer.principal is not None:
+            self.principal_cache = CacheResult.HIT
+        if answer.has_token:
+            self.token_cache = CacheResult.HIT
 
     @property
     def direction(self) -> Direction | None:
@@ -124,14 +157,55 @@ class CheckRecord:
                 assert_never(unreachable)
 
 
+class Repeat(NamedTuple):
+    """An answer that was given again, by its prepared reply.
+
+    Attributes:
+        answer: Which.
+        request: Makes what is told of the request: no `authorization`, and of what decides only the peer.
+        at: Epoch second.
+        seconds: How long it took.
+    """
+
+    answer: Answer
+    request: Callable[[], CheckRequest]
+    at: float
+    seconds: float
+
+    def record(self) -> CheckRecord:
+        """Return the same as the whole path would have told it."""
+        record = CheckRecord(self.request(), 0.0, finished=self.seconds)
+        record.repeats(self.answer)
+        return record
+
+
 class Observer(Protocol):
     """Who hears of what happens. Must not raise and must not wait."""
 
     def decided(self, record: CheckRecord) -> None:
-        """Hear of the end of a Check. Called exactly once for each."""
+        """Hear of the end of a Check. Called exactly once for each that went the whole path."""
+
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Hear of Checks that were answered by a prepared reply."""
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Hear of a cache look-up."""
 
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Hear of the end of an exchange or a leg that was really carried out."""
+
+    def prefetched(self, route: str, outcome: str) -> None:
+        """Hear of the end of a prefetch: `issued`, `known`, `skipped`, or the reason of a denial."""
+
+
+class SecretObserver(Protocol):
+    """Who hears of tokens that Envoys are given ahead. Must not raise and must not wait.
+
+    The argument is the name of the egress route; None for a name that no route has.
+    """
+
+    def secret_sent(self, route: str | None, *, empty: bool) -> None:
+        """Hear of a value sent to one Envoy."""
+
+    def secret_rejected(self, route: str | None) -> None:
+        """Hear of an Envoy that could not use a value."""

@@ -4,13 +4,15 @@
 signing key and the wait for an exchange can take time, and both end with the Check's own deadline.
 """
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, assert_never
 from urllib.parse import quote
 
 from authz.caching import CachedExchange
+from authz.core.answer import Answer, AnswerCache
 from authz.core.cache import PrincipalCache
-from authz.core.decision import Allow, Decision, Deny
+from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.policy import (
@@ -23,9 +25,20 @@ from authz.core.policy import (
     plan,
 )
 from authz.core.principal import Principal
-from authz.core.request import BearerToken, CheckRequest, parse_bearer
+from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized, parse_bearer
+from authz.core.secret import Secret
 from authz.core.token import Expectation, peek, verify
-from authz.ports import CacheName, CacheResult, CheckRecord, Clock, KeySource, Observer, Timer
+from authz.ports import (
+    CacheName,
+    CacheResult,
+    CheckRecord,
+    Clock,
+    KeySource,
+    Observer,
+    Repeat,
+    Timer,
+)
+from authz.prefetching import Prefetches
 
 AUTHORIZATION: Final = "authorization"
 IDENTITY_HEADERS: Final = (
@@ -37,6 +50,8 @@ IDENTITY_HEADERS: Final = (
     "x-authz-scopes",
     "x-authz-roles",
 )
+LOOK_AGAIN: Final = 1.0
+"""Seconds for which an answer stands whose token is due for a successor that is not there yet."""
 _VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
@@ -48,11 +63,13 @@ class Snapshot:
         policy: The routes.
         keys: Signing keys of the issuers that the routes trust.
         tokens: Exchanges with the credentials that the routes' agents use.
+        answers: What was answered under this configuration, and still holds.
     """
 
     policy: Policy
     keys: KeySource
     tokens: CachedExchange
+    answers: AnswerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +106,8 @@ class CheckService:
         observer: Hears of each decision, once.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations.
+        prefetches: Runs what inbound routes prefetch.
+        prefetch_timeout: Seconds that one of those may take.
     """
 
     def __init__(
@@ -99,25 +118,70 @@ class CheckService:
         observer: Observer,
         clock: Clock,
         timer: Timer,
+        prefetches: Prefetches,
+        prefetch_timeout: float,
     ) -> None:
         self._snapshot = snapshot
         self._principals = principals
         self._observer = observer
         self._clock = clock
         self._timer = timer
+        self._prefetches = prefetches
+        self._prefetch_timeout = prefetch_timeout
 
     def swap(self, snapshot: Snapshot) -> None:
         """Use another configuration from the next Check on; those under way end with the old one."""
         self._snapshot = snapshot
+
+    def repeat(
+        self,
+        situation: Hashable,
+        authorization: Secret | None,
+        request: Callable[[], CheckRequest],
+        started: float,
+    ) -> bytes | None:
+        """Return the reply that was prepared for such a request, if its answer still stands.
+
+        This is the hit path: it is short, waits for nothing and hashes once. Whatever is in doubt is
+        left to `check`, a defect too, which there is a denial.
+
+        Args:
+            situation: That of the request.
+            authorization: That of the request.
+            request: Makes what is told of the request, for those who want to know it afterwards.
+            started: Monotonic second at which it arrived.
+        """
+        now = self._clock()
+        try:
+            answer = self._standing(situation, authorization, self._snapshot, now)
+        except Exception:  # noqa: BLE001 - see above
+            return None
+        if answer is None or answer.reply is None:
+            return None
+        if answer.edge_ttl and now + answer.edge_ttl > answer.expires_at:
+            # Near its end an answer tells Envoy's cache a shorter time each time.
+            return None
+        self._observer.repeated((Repeat(answer, request, now, self._timer() - started),))
+        return answer.reply
 
     async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
         """Decide on one request before `deadline` (monotonic seconds). Never raises.
 
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
-        record = CheckRecord(request=request, started=self._timer())
+        record = CheckRecord(request, self._timer())
+        await self._answer(_Walk(record, self._snapshot, deadline))
+        record.finished = self._timer()
+        self._observer.decided(record)  # 9
+        return record
+
+    async def _answer(self, walk: _Walk) -> CheckRecord:
+        record = walk.record
         try:
-            record.decision = await self._decide(_Walk(record, self._snapshot, deadline))
+            if not self._repeat(record, walk.snapshot):
+                allow = await self._decide(walk)
+                self._remember(record, allow, walk.snapshot)
+                record.decision = allow
         except AuthzError as error:
             # Others may be raising the same error at this moment, from the failure cache.
             record.error = error.bare()
@@ -125,11 +189,60 @@ class CheckService:
         except Exception as fault:  # noqa: BLE001 - fail closed by type
             record.fault = fault
             record.decision = Deny(Reason.INTERNAL)
-        record.finished = self._timer()
-        self._observer.decided(record)  # 9
         return record
 
-    async def _decide(self, walk: _Walk) -> Decision:
+    def _repeat(self, record: CheckRecord, snapshot: Snapshot) -> bool:
+        """Give an answer again, if one stands."""
+        now = self._clock()
+        request = record.request
+        answer = self._standing(request.situation, request.authorization, snapshot, now)
+        found = CacheResult.MISS if answer is None else CacheResult.HIT
+        self._observer.looked_up(CacheName.ANSWERS, found)
+        if answer is None:
+            return False
+        record.repeats(answer)
+        record.edge_ttl = _edge_ttl(record, snapshot.policy, now)
+        return True
+
+    def _standing(
+        self, situation: Hashable, authorization: Secret | None, snapshot: Snapshot, now: float
+    ) -> Answer | None:
+        if authorization is not None and is_oversized(
+            authorization, snapshot.policy.max_token_bytes
+        ):
+            # Not even hashed; the parser will refuse it.
+            return None
+        answer = snapshot.answers.get(situation, authorization, now)
+        if answer is None or answer.principal is None:
+            return answer
+        principal = answer.principal
+        if snapshot.keys.current(principal.issuer, principal.key_id) is None:
+            # The key was withdrawn: the whole path will say what that means.
+            snapshot.answers.drop(situation, authorization)
+            return None
+        return answer
+
+    def _remember(self, record: CheckRecord, allow: Allow, snapshot: Snapshot) -> None:
+        """Let an allowance stand until something it rests on ends. Denials are decided anew each time."""
+        route, now = record.route, self._clock()
+        assert route is not None
+        until, token = record.expires_at, record.token
+        if record.principal is not None:
+            until = min(until, record.principal.expires_at)
+        if token is not None:
+            until = min(until, snapshot.tokens.usable_until(token))
+        record.expires_at = until
+        record.edge_ttl = _edge_ttl(record, snapshot.policy, now)
+        if token is not None:
+            # From then on somebody has to go the whole path, which fetches a successor ahead. Once a
+            # second is enough while Entra does not answer.
+            until = min(until, token.refresh_at if now < token.refresh_at else now + LOOK_AGAIN)
+        record.answer = Answer(
+            route, record.principal, allow, record.expires_at, until, token is not None
+        )
+        snapshot.answers.put(record.request, record.answer, now)
+
+    async def _decide(self, walk: _Walk) -> Allow:
         route = walk.record.route = walk.snapshot.policy.find(walk.request)  # 2
         match route:
             case InboundRoute():
@@ -139,10 +252,11 @@ class CheckService:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _inbound(self, walk: _Walk, route: InboundRoute) -> Decision:
+    async def _inbound(self, walk: _Walk, route: InboundRoute) -> Allow:
         bearer = walk.bearer()  # 3
         principal = await self._verified(walk, bearer, route.expectation)  # 4
         authorize(route.requirement, principal)  # 5
+        self._prefetch(walk, route)
         headers = identity_headers(principal)
         # What is not set is removed, whether or not Envoy told us that the client sent it: an empty
         # value would leave it to Envoy what becomes of a forged one.
@@ -157,7 +271,26 @@ class CheckService:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _egress(self, walk: _Walk, route: EgressRoute) -> Decision:
+    def _prefetch(self, walk: _Walk, route: InboundRoute) -> None:
+        """Begin the Checks that the agent will probably ask for, as if it had asked already."""
+        for name in route.prefetch:
+            if not self._prefetches.may_begin(name):
+                continue
+            request = CheckRequest(
+                host=walk.request.host,
+                authorization=walk.request.authorization,
+                direction=Direction.EGRESS.value,
+                route=name,
+                peer=walk.request.peer,
+                at_edge=walk.request.at_edge,
+            )
+            started = self._timer()
+            foreseen = _Walk(
+                CheckRecord(request, started), walk.snapshot, started + self._prefetch_timeout
+            )
+            self._prefetches.begin(name, self._answer(foreseen))
+
+    async def _egress(self, walk: _Walk, route: EgressRoute) -> Allow:
         authorize_workload(route, walk.request)
         bearer: BearerToken | None = None
         principal: Principal | None = None
@@ -171,7 +304,7 @@ class CheckService:
         if exchange is None:
             # Law 4: what the app sent, very likely the user's token, does not go out.
             return Allow(remove=(*own_headers, AUTHORIZATION))
-        token = await self._exchanged(walk, exchange)  # 7
+        token = walk.record.token = await self._exchanged(walk, exchange)  # 7
         return Allow(authorization=token.secret, remove=own_headers)  # 8
 
     async def _exchanged(self, walk: _Walk, exchange: TokenExchange) -> IssuedToken:
@@ -216,6 +349,16 @@ class CheckService:
             principal = verify(bearer, key, expectation, now=now)
             self._principals.put(expectation.key, digest, principal, now=now)
         return principal
+
+
+def _edge_ttl(record: CheckRecord, policy: Policy, now: float) -> float:
+    """Return for how many seconds Envoy may give the answer again without asking."""
+    request, route = record.request, record.route
+    if not request.at_edge or request.route is None or request.own_headers:
+        return 0.0
+    if route is None or not route.may_repeat_at_edge:
+        return 0.0
+    return max(0.0, min(policy.edge_ttl, record.expires_at - now))
 
 
 def identity_headers(principal: Principal) -> tuple[tuple[str, str], ...]:

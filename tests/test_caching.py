@@ -22,7 +22,7 @@ from authz.core.errors import (
     KeysUnavailable,
     Reason,
 )
-from authz.core.exchange import Autonomous, Flow, TokenExchange, cache_key
+from authz.core.exchange import Autonomous, Flow, IssuedToken, TokenExchange, cache_key
 from authz.ports import CacheName, CacheResult
 from support.clock import START, Clock
 from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
@@ -609,3 +609,59 @@ async def test_a_standing_failure_keeps_neither_frames_nor_causes_of_its_flight(
 
     assert standing is not None
     assert (None, None) == (standing.__traceback__, standing.__cause__)
+
+
+class Renewals(World):
+    """Whoever keeps a token fresh."""
+
+    async def renew(self, instead_of: IssuedToken | None = None) -> IssuedToken:
+        """Return a token that is not due."""
+        deadline = self.timer() + 5.0
+        return await self.cached.renew(ALICE, instead_of=instead_of, deadline=deadline)
+
+
+async def test_renewal_takes_a_cached_token_that_is_not_due() -> None:
+    """Whoever fetched it."""
+    world = Renewals()
+    await world.obtain()
+
+    assert "issued-1" == (await world.renew()).secret.reveal()
+    assert 1 == world.calls
+
+
+async def test_renewal_waits_for_the_successor_of_a_token_that_is_due() -> None:
+    """A Check in the meantime still gets the old one; both share the flight."""
+    world = Renewals()
+    await world.obtain()
+    world.clock.advance(REFRESH)
+    world.entra.hang()
+    (renewal,) = await _started(world.renew())
+    assert "issued-1" == await world.obtain()
+    world.entra.release()
+
+    assert "issued-2" == (await renewal).secret.reveal()
+    assert 2 == world.calls
+
+
+async def test_renewal_replaces_the_token_it_is_told_to() -> None:
+    """Before Entra recommends it, too; another than that one is good enough."""
+    world = Renewals()
+    first = await world.renew()
+
+    second = await world.renew(instead_of=first)
+
+    assert ("issued-2", 2) == (second.secret.reveal(), world.calls)
+    assert second is await world.renew(instead_of=first)
+
+
+async def test_renewal_does_not_ask_again_while_a_failure_stands() -> None:
+    """It meets the failure that a Check met, and the token that is there stays."""
+    world = Renewals()
+    await world.obtain()
+    world.clock.advance(REFRESH)
+    world.entra.fail(ExchangeUnavailable("down"))
+    for _ in range(2):
+        with pytest.raises(ExchangeUnavailable):
+            await world.renew()
+
+    assert ("issued-1", 2) == (await world.obtain(), world.calls)

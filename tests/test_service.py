@@ -21,7 +21,7 @@ from authz.core.principal import Actor, SubjectType
 from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
 from authz.ports import CacheName, CacheResult, CheckRecord
-from authz.service import IDENTITY_HEADERS, Snapshot, identity_headers
+from authz.service import IDENTITY_HEADERS, identity_headers
 from support.clock import Ticks
 from support.exchanges import GRAPH
 from support.principals import principal
@@ -489,7 +489,7 @@ async def test_a_configuration_change_takes_effect_with_the_next_check() -> None
     scene.entra.hang()
     under_way = asyncio.ensure_future(scene.egress(Flow.AUTONOMOUS))
     await scene.entra.asked.wait()
-    scene.service.swap(Snapshot(Policy(version="empty"), scene.keys, scene.tokens))
+    scene.service.swap(scene.snapshot(Policy(version="empty")))
     scene.entra.release()
 
     assert Reason.UNKNOWN_ROUTE is _reason(await scene.egress(Flow.AUTONOMOUS))

@@ -31,3 +31,9 @@ class HeaderValueOption(_message.Message):
     header: HeaderValue
     append_action: HeaderValueOption.HeaderAppendAction
     def __init__(self, header: _Optional[_Union[HeaderValue, _Mapping]] = ..., append_action: _Optional[_Union[HeaderValueOption.HeaderAppendAction, str]] = ...) -> None: ...
+
+class DataSource(_message.Message):
+    __slots__ = ("inline_string",)
+    INLINE_STRING_FIELD_NUMBER: _ClassVar[int]
+    inline_string: str
+    def __init__(self, inline_string: _Optional[str] = ...) -> None: ...

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from authz.config.clients import Application
 from authz.config.faults import Fault, did_you_mean
-from authz.config.route_checks import check_egress, check_inbound
+from authz.config.route_checks import check_egress, check_inbound, check_prefetch
 from authz.config.values import span
 from authz.core.policy import PeerSource
 
@@ -40,6 +40,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *_check_agents(config),
         *_check_references(config, names, left_out),
         *check_inbound(config.inbound),
+        *check_prefetch(config.inbound, config.egress),
         *check_egress(config.egress, config.agents),
     ]
 
@@ -148,4 +149,7 @@ def _check_references(config: "Config", names: Names, left_out: Names) -> Iterat
         for name, route in getattr(config, section).items():
             for kind in ("agent", "blueprint", "application"):
                 yield from unknown(f"{section}.{name}.{kind}", f"{kind}s", getattr(route, kind))
+    for name, inbound in config.inbound.items():
+        for index, egress in enumerate(inbound.prefetch):
+            yield from unknown(f"inbound.{name}.prefetch.{index}", "egress", egress)
     yield from unknown("listen.inbound_route", "inbound", config.listen.inbound_route)

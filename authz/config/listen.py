@@ -27,7 +27,7 @@ class Listen(Section):
 
     grpc: Address = Field(
         default="unix:/run/authz/authz.sock",
-        description="ext_authz server for Envoy: `unix:PATH` or `host:port`.",
+        description="Server for Envoy, decisions and secrets: `unix:PATH` or `host:port`.",
     )
     socket_mode: Literal["0600", "0660"] = Field(
         default="0600",

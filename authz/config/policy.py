@@ -54,6 +54,7 @@ def compile_policy(config: Config) -> Policy:
         default_direction=config.listen.direction,
         default_inbound=default_inbound,
         max_token_bytes=config.limits.max_token_bytes,
+        edge_ttl=config.cache.edge.max_ttl,
     )
 
 
@@ -131,6 +132,7 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
             actors=frozenset(route.actors),
         ),
         forward=route.forward,
+        prefetch=route.prefetch,
     )
 
 
@@ -161,6 +163,7 @@ def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRou
         requirement=Requirement(scopes=requires.scopes, actors=frozenset(requires.actors)),
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
+        push=route.pushed,
     )
 
 

@@ -7,6 +7,7 @@ from authz.config.clients import Agent
 from authz.config.faults import Fault
 from authz.config.routes import Egress, Inbound, SubjectKind
 from authz.core.exchange import Flow
+from authz.core.policy import Forward
 
 CLIENT_KEYS: Final = ("agent", "blueprint", "application")
 
@@ -56,6 +57,23 @@ def _check_subjects(path: str, route: Inbound) -> Iterator[Fault]:
         yield Fault(f"{path}.roles", "have no effect: subjects does not name application")
     if route.scopes and SubjectKind.USER not in route.served:
         yield Fault(f"{path}.scopes", "have no effect: subjects does not name user")
+
+
+def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
+    """Return the faults of what inbound routes prefetch; names that lead nowhere are found elsewhere."""
+    for name, route in inbound.items():
+        for index, wanted in enumerate(route.prefetch):
+            path, target = f"inbound.{name}.prefetch.{index}", egress.get(wanted)
+            if wanted in route.prefetch[:index]:
+                yield Fault(path, f"found {wanted!r} twice: expected each route once")
+            elif target is not None and target.flow is Flow.NONE:
+                yield Fault(path, f"found {wanted!r}, whose flow none gives no token")
+            elif target is not None and target.flow.is_delegated and route.forward is Forward.STRIP:
+                yield Fault(
+                    path,
+                    f"found {wanted!r}, whose flow {target.flow} needs the caller's token, and forward "
+                    "is strip: the agent will not have it",
+                )
 
 
 def check_egress(routes: Mapping[str, Egress], agents: Mapping[str, Agent]) -> Iterator[Fault]:
@@ -152,5 +170,12 @@ def _check_user_keys(path: str, route: Egress) -> Iterator[Fault]:
                     f"{path}.{key}",
                     f"does not go with flow {route.flow}, which looks at no user's token",
                 )
+    if route.push is not None and not route.flow.is_foreseeable:
+        yield Fault(
+            f"{path}.push",
+            "does not go with flow none, which gives no token"
+            if route.flow is Flow.NONE
+            else f"does not go with flow {route.flow}, whose token depends on the request's user",
+        )
     if route.flow is Flow.NONE and route.claims is not None:
         yield Fault(f"{path}.claims", "does not go with flow none, which gives no token")

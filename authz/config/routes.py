@@ -16,6 +16,7 @@ from authz.config.values import (
     Scalar,
     Scope,
     SpiffeId,
+    Switch,
     duration,
     text,
 )
@@ -93,6 +94,12 @@ class Inbound(Section):
     forward: Forward = Field(
         default=Forward.BEARER,
         description="What the app receives: the user's token (`bearer`) or none (`strip`).",
+    )
+    prefetch: tuple[Name, ...] = Field(
+        default=(),
+        description="Egress routes that the agent will probably use for this caller: their exchanges "
+        "are begun in the background as soon as the caller's token is verified, so that the agent's "
+        "first call does not wait for Entra. At most `limits.prefetches` at a time; more are skipped.",
     )
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0, description="Clock difference forgiven on `exp` and `nbf`."
@@ -203,6 +210,12 @@ class Egress(Section):
         default=60.0,
         description="Clock difference forgiven on the user's token, for delegated flows.",
     )
+    push: Switch | None = Field(
+        default=None,
+        description="Whether Envoy is given the token ahead and needs no check: for autonomous, "
+        "agent_user, blueprint and app. `false` has each request checked, and on record.",
+        json_schema_extra={"x-default": "`true` for those flows"},
+    )
 
     @field_validator("subject", mode="before")
     @classmethod
@@ -210,3 +223,8 @@ class Egress(Section):
         if isinstance(value, list) and any(item in LATER for item in value):
             raise Expected("placeholder and handle are not available in this version: [bearer]")
         return value
+
+    @property
+    def pushed(self) -> bool:
+        """Whether the token is given ahead, after defaults."""
+        return self.flow.is_foreseeable if self.push is None else self.push

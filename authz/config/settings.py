@@ -97,6 +97,26 @@ class FailureCacheSize(Section):
     )
 
 
+class AnswerCacheSize(Section):
+    """Whole answers to checks, for as long as all they rest on holds."""
+
+    max_entries: Annotated[int, count()] = Field(default=10_000, description="Most answers held.")
+    max_bytes: Annotated[int, size(least=65536)] = Field(
+        default=64 * 1024**2, description="Most memory they take, estimated."
+    )
+
+
+class EdgeCache(Section):
+    """What Envoy itself may repeat, without asking (`authz envoy` renders the filter)."""
+
+    max_ttl: Annotated[float, duration(most=3600)] = Field(
+        default=30.0,
+        description="Longest time for which Envoy repeats an allowance, and so the longest time for "
+        "which a revocation, a withdrawn signing key or a new configuration may go unnoticed there. "
+        "Never longer than a token lives. `0` switches it off: every request is a check.",
+    )
+
+
 class Cache(Section):
     """What is kept in memory. Defaults suit a sidecar; a shared deployment wants more."""
 
@@ -107,6 +127,10 @@ class Cache(Section):
     failures: FailureCacheSize = Field(
         default_factory=FailureCacheSize, description="Recent failures of exchanges."
     )
+    answers: AnswerCacheSize = Field(
+        default_factory=AnswerCacheSize, description="Whole answers to checks."
+    )
+    edge: EdgeCache = Field(default_factory=EdgeCache, description="What Envoy itself may repeat.")
 
 
 class Limits(Section):
@@ -120,6 +144,10 @@ class Limits(Section):
     )
     max_flights: Annotated[int, count(most=10**6)] = Field(
         default=1000, description="Most exchanges under way or waiting; more are answered 503."
+    )
+    prefetches: Annotated[int, count(most=1024)] = Field(
+        default=8,
+        description="Most prefetches under way. Fewer than `exchanges` leaves room for requests.",
     )
     check_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=10.0, description="Deadline of a check for which Envoy gives none."

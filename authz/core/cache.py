@@ -105,7 +105,7 @@ class TokenCache:
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int, margin: float) -> None:
-        self._margin = margin
+        self.margin = margin
         self._cache: BoundedCache[IssuedToken] = BoundedCache(
             max_entries=max_entries,
             max_bytes=max_bytes,
@@ -120,7 +120,7 @@ class TokenCache:
         self, key: CacheKey, token: IssuedToken, *, subject_expires_at: float | None, now: float
     ) -> None:
         """Hold a token; `subject_expires_at` is the `exp` of the user's token it rests on, if any."""
-        expires_at = token.expires_at - self._margin
+        expires_at = token.expires_at - self.margin
         if subject_expires_at is not None:
             expires_at = min(expires_at, subject_expires_at)
         self._cache.put(key, token, expires_at=expires_at, now=now)

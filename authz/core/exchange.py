@@ -32,6 +32,11 @@ class Flow(StrEnum):
         """Whether the flow acts for the calling user and so needs that user's token."""
         return self in (Flow.ON_BEHALF_OF, Flow.APP_ON_BEHALF_OF)
 
+    @property
+    def is_foreseeable(self) -> bool:
+        """Whether nothing of a request changes the token, so that it can be had before there is one."""
+        return self in (Flow.AUTONOMOUS, Flow.AGENT_USER, Flow.BLUEPRINT, Flow.APP)
+
 
 @dataclass(frozen=True, slots=True)
 class Client:

@@ -72,12 +72,31 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class InboundRoute:
-    """User to agent: verify, authorize, and tell the app who is calling."""
+    """User to agent: verify, authorize, and tell the app who is calling.
+
+    Attributes:
+        name: Route name.
+        expectation: What the caller's token must be.
+        requirement: What the caller must be and hold.
+        forward: What the app receives of the token.
+        prefetch: Names of egress routes that the agent will probably use for this caller.
+    """
 
     name: str
     expectation: Expectation
     requirement: Requirement = field(default_factory=Requirement)
     forward: Forward = Forward.BEARER
+    prefetch: tuple[str, ...] = ()
+
+    @property
+    def reads_authorization(self) -> bool:
+        """Whether the request's `Authorization` has a part in the decision."""
+        return True
+
+    @property
+    def may_repeat_at_edge(self) -> bool:
+        """Whether Envoy knows all that the decision depends on."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +114,7 @@ class EgressRoute:
         requirement: What the user must be and hold, for delegated flows.
         workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
         peer_source: Whose word says which workload is asking.
+        push: Whether Envoy may be given the token ahead, to be used without a Check.
     """
 
     name: str
@@ -107,6 +127,17 @@ class EgressRoute:
     requirement: Requirement = field(default_factory=Requirement)
     workloads: frozenset[str] = frozenset()
     peer_source: PeerSource = PeerSource.CONNECTION
+    push: bool = False
+
+    @property
+    def reads_authorization(self) -> bool:
+        """Whether the request's `Authorization` has a part in the decision."""
+        return self.flow.is_delegated
+
+    @property
+    def may_repeat_at_edge(self) -> bool:
+        """Whether Envoy's cache knows all that the decision depends on: not who its client is."""
+        return not self.workloads or self.peer_source is PeerSource.CONNECTION
 
 
 Route = InboundRoute | EgressRoute
@@ -123,6 +154,7 @@ class Policy:
         default_direction: Used when Envoy sends no `authz.direction`.
         default_inbound: Name of the inbound route used when Envoy sends no `authz.route`.
         max_token_bytes: Longest bearer token accepted.
+        edge_ttl: Most seconds for which Envoy's own cache may repeat an answer; 0 for not at all.
     """
 
     version: str
@@ -131,6 +163,7 @@ class Policy:
     default_direction: Direction | None = None
     default_inbound: str | None = None
     max_token_bytes: int = 16384
+    edge_ttl: float = 0.0
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -125,8 +126,7 @@ def verify(
     if issuer != key.issuer or issuer not in expectation.issuers:
         raise InvalidToken(TokenFault.ISSUER)
     # A tenant's issuer speaks for that tenant only (same page: `tid` must match the issuer).
-    tenant_id = _text(claims, "tid")
-    if tenant_id != expectation.issuers[issuer]:
+    if _text(claims, "tid") != expectation.issuers[issuer]:
         raise InvalidToken(TokenFault.TENANT)
     # RFC 8725 section 3.9. Entra issues exactly one audience, as text.
     if _text(claims, "aud") not in expectation.audiences:
@@ -138,15 +138,26 @@ def verify(
     if now < _time(claims, "nbf") - expectation.leeway:
         raise InvalidToken(TokenFault.NOT_YET_VALID)
     return Principal(
-        subject=_subject(claims, tenant_id),
-        actor=_actor(claims),
-        scopes=frozenset(_optional_text(claims, "scp").split()) - {"/"},
-        roles=frozenset(_texts(claims, "roles")),
+        # Many users are remembered at a time. What they have in common is held once.
+        subject=_subject(claims, expectation.issuers[issuer]),
+        actor=_shared_actor(_actor(claims)),
+        scopes=_shared_names(frozenset(_optional_text(claims, "scp").split()) - {"/"}),
+        roles=_shared_names(frozenset(_texts(claims, "roles"))),
         expires_at=expires_at,
-        issuer=issuer,
+        issuer=key.issuer,
         key_id=key.key_id,
         token_id=_optional_text(claims, "uti") or _optional_text(claims, "jti"),
     )
+
+
+@lru_cache(maxsize=1024)
+def _shared_names(names: frozenset[str]) -> frozenset[str]:
+    return names
+
+
+@lru_cache(maxsize=1024)
+def _shared_actor(actor: Actor) -> Actor:
+    return actor
 
 
 def _subject(claims: Mapping[str, Any], tenant_id: str) -> Subject:

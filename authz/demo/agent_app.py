@@ -18,6 +18,7 @@ DESK_ORDERS_URL = os.environ.get("DESK_ORDERS_URL", "http://desk.orders.contoso.
 DIRECTORY_URL = os.environ.get("DIRECTORY_URL", "http://directory.contoso.example")
 REPORTS_URL = os.environ.get("REPORTS_URL", "http://reports.orders.contoso.example")
 BILLING_URL = os.environ.get("BILLING_URL", "http://billing.orders.contoso.example")
+PAYROLL_URL = os.environ.get("PAYROLL_URL", "http://payroll.orders.contoso.example")
 
 RELAYED = ("content-type", "www-authenticate", "retry-after")
 
@@ -104,3 +105,9 @@ async def directory(request: Request, app_id: str) -> Response:
 async def billing(request: Request) -> Response:
     """Run the billing job, which is older than agent identities."""
     return await call(request, f"{BILLING_URL}/orders")
+
+
+@app.get("/jobs/payroll")
+async def payroll(request: Request) -> Response:
+    """Run the payroll job, the busiest of all."""
+    return await call(request, f"{PAYROLL_URL}/orders")

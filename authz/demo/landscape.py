@@ -22,6 +22,7 @@ ORDERS_HOSTS: Final = (
     "desk.orders.contoso.example",
     "reports.orders.contoso.example",
     "billing.orders.contoso.example",
+    "payroll.orders.contoso.example",
 )
 """Names of the orders API. One per flow, because an egress route is found by its host."""
 
@@ -191,6 +192,7 @@ def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_por
             flow: blueprint
             blueprint: support
             scopes: ["{graph}"]
+            push: false  # asked for each request, so that the tour can count; so below
           orders:
             hosts: [{ORDERS_HOSTS[0]}]
             flow: on_behalf_of
@@ -201,11 +203,13 @@ def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_por
             flow: autonomous
             agent: support-desk
             scopes: ["{orders}"]
+            push: false
           desk-orders:
             hosts: [{ORDERS_HOSTS[2]}]
             flow: agent_user
             agent: support-desk
             scopes: ["{orders}"]
+            push: false
           reports-orders:
             hosts: [{ORDERS_HOSTS[3]}]
             flow: app_on_behalf_of
@@ -216,4 +220,10 @@ def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_por
             flow: app
             application: reports
             scopes: ["{orders}"]
+            push: false
+          payroll-orders:  # Envoy has the token before it is needed, and asks nobody
+            hosts: [{ORDERS_HOSTS[5]}]
+            flow: app
+            application: reports
+            scopes: ["{landscape.orders.client_id}/.default"]
         """)

@@ -109,7 +109,7 @@ class Report:
                 f'curl -si http://{LOOPBACK}:{ports.inbound}/my-orders -H "Authorization: Bearer $TOKEN"',
             ),
             (
-                "a timer in the agent's pod, nobody signed in (also /jobs/desk, /jobs/billing)",
+                "a timer in the agent's pod, nobody signed in (also /jobs/desk, /jobs/payroll)",
                 f"curl -si http://{LOOPBACK}:{ports.app}/jobs/nightly",
             ),
             (

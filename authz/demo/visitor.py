@@ -16,6 +16,7 @@ from authz.demo.stage import LOOPBACK, Stage
 
 _CLAIMS: Final = re.compile(r'claims="([A-Za-z0-9+/=]+)"')
 _TOKEN_LIKE: Final = "eyJ"
+_CHECKS: Final = "authz_checks_total{"
 _REFUSED: Final = 400
 
 
@@ -25,11 +26,13 @@ class Visitor:
     Attributes:
         stage: Where.
         elapsed: Seconds that calls have taken so far.
+        set_aside: A token kept for a later scenario.
     """
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.elapsed = 0.0
+        self.set_aside = ""
         self._tokens: dict[str, str] = {}
         self._token_ids: set[str] = set()
         self._arrivals: list[dict[str, Any]] = []
@@ -51,9 +54,9 @@ class Visitor:
             headers["authorization"] = f"Bearer {token}"
         return self._get(self.stage.ports.inbound, path, headers)
 
-    def tick(self, path: str) -> httpx.Response:
-        """Call the agent the way a timer inside its pod does: nobody is signed in."""
-        return self._get(self.stage.ports.app, path, {})
+    def tick(self, path: str, **headers: str) -> httpx.Response:
+        """Call the agent the way a timer inside its pod does: past Envoy, with nobody signed in."""
+        return self._get(self.stage.ports.app, path, headers)
 
     def mint(self, user: str = "alice", **order: Any) -> str:
         """Return a new token of a user; `order` as in `Emulator.mint_user_token`."""
@@ -114,16 +117,26 @@ class Visitor:
         """Return how many token requests Entra has seen so far."""
         return self.stage.emulator.calls.snapshot()["total"]
 
+    def checks(self) -> int:
+        """Return how many decisions Envoy has asked for so far, by the service's own metrics."""
+        lines = self._metrics().splitlines()
+        return sum(
+            int(float(line.rpartition(" ")[2])) for line in lines if line.startswith(_CHECKS)
+        )
+
     def users_tokens_at_apis(self) -> int:
         """Return how many tokens reached an API so far that a user was given for the agent."""
         return sum(record["claims"].get("uti") in self._token_ids for record in self._arrivals)
 
     def token_like_texts(self) -> dict[str, int]:
         """Return how often every log, and the metrics, hold what starts like a JWT."""
-        metrics = f"http://{LOOPBACK}:{self.stage.ports.authz_admin}/metrics"
         texts = {name: path.read_text() for name, path in self.stage.logs().items()}
-        texts["metrics"] = self.stage.http.get(metrics).text
+        texts["metrics"] = self._metrics()
         return {name: text.count(_TOKEN_LIKE) for name, text in texts.items() if text}
+
+    def _metrics(self) -> str:
+        url = f"http://{LOOPBACK}:{self.stage.ports.authz_admin}/metrics"
+        return self.stage.http.get(url).text
 
     def _get(self, port: int, path: str, headers: Mapping[str, str]) -> httpx.Response:
         started = time.perf_counter()

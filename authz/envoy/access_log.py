@@ -3,6 +3,7 @@
 No header of the request is written but those named here, and no query: either may hold a token.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,7 +12,10 @@ from envoy_data_plane.envoy.config.core.v3 import SubstitutionFormatString
 from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAccessLog
 from envoy_data_plane.google.protobuf import Any, Struct
 
-_DECISION: Final = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{})%"
+from authz.envoy.injection import METADATA
+
+_CHECK: Final = "envoy.filters.http.ext_authz"
+_DECISION: Final = f"%DYNAMIC_METADATA({_CHECK}:{{}})%"
 
 _FIELDS: Final[Mapping[str, str]] = {
     "time": "%START_TIME%",
@@ -25,6 +29,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     "reason": _DECISION.format("reason"),
     "route": _DECISION.format("route"),
     "flow": _DECISION.format("flow"),
+    "pushed": f"%METADATA(ROUTE:{METADATA}:route)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "traceparent": "%REQ(TRACEPARENT)%",
     "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
@@ -35,9 +40,22 @@ _FIELDS: Final[Mapping[str, str]] = {
 }
 
 
-def access_log(direction: str) -> AccessLog:
-    """Return the log of one listener; `direction` tells its lines from the other's."""
+def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
+    """Return the log of one listener.
+
+    Args:
+        direction: Tells its lines from the other's.
+        edge: Metadata of the edge cache, if there is one. A line then tells the decision, whoever made it,
+            and in `edge` the one that was repeated.
+    """
     fields = {"direction": direction, **_FIELDS}
+    if edge is not None:
+        repeated = ("DYNAMIC_METADATA", f"{edge}:decision")
+        fields["decision"] = _first(("DYNAMIC_METADATA", f"{_CHECK}:decision"), repeated)
+        for name in ("route", "flow"):
+            told = ("DYNAMIC_METADATA", f"{_CHECK}:{name}")
+            fields[name] = _first(told, ("METADATA", f"ROUTE:{edge}:{name}"))
+        fields["edge"] = "%{}({})%".format(*repeated)
     return AccessLog(
         name="envoy.access_loggers.stdout",
         typed_config=Any.pack(
@@ -48,3 +66,9 @@ def access_log(direction: str) -> AccessLog:
             )
         ),
     )
+
+
+def _first(*operators: tuple[str, str]) -> str:
+    """Return the format for the first of several values that there is."""
+    named = [{"command": command, "param": parameter} for command, parameter in operators]
+    return f"%COALESCE({json.dumps({'operators': named})})%"

@@ -15,9 +15,10 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
-from authz.config import Config
+from authz.config import Config, compile_policy
 from authz.envoy.clusters import address, app_cluster, authz_cluster, destination_clusters
 from authz.envoy.destinations import destinations
+from authz.envoy.injection import NODE
 from authz.envoy.listeners import egress_listener, inbound_listener
 from authz.envoy.sidecar import RenderError, SidecarSettings
 from authz.envoy.virtual_hosts import egress_routes, inbound_routes
@@ -45,16 +46,23 @@ def render(config: Config, settings: SidecarSettings) -> str:
     listeners, clusters = [], [authz_cluster(config, settings)]
     inbound = _inbound_route(config, settings)
     if inbound is not None:
-        listeners.append(inbound_listener(settings, inbound_routes(inbound, settings.health_paths)))
+        repeatable = compile_policy(config).inbound[inbound].may_repeat_at_edge
+        repeated = repeatable and config.cache.edge.max_ttl > 0
+        routes = inbound_routes(inbound, settings.health_paths, repeated=repeated)
+        listeners.append(inbound_listener(settings, routes))
         clusters.append(app_cluster(settings))
     targets = destinations(config, settings)
+    pushed = any(target.pushed for target in targets)
     if targets:
         wildcards = any(target.is_wildcard for target in targets)
-        listeners.append(egress_listener(settings, egress_routes(targets), wildcards=wildcards))
+        listeners.append(
+            egress_listener(settings, egress_routes(targets), wildcards=wildcards, pushed=pushed)
+        )
         clusters += destination_clusters(targets, settings)
     if not listeners:
         raise RenderError("there is nothing to listen for: no inbound route, no egress host")
     bootstrap = Bootstrap(
+        node=NODE if pushed else None,
         admin=Admin(
             address=address(settings.admin_address),
             allow_paths=[StringMatcher(safe_regex=RegexMatcher(regex=_READABLE))],
@@ -96,6 +104,8 @@ class _Dumper(yaml.SafeDumper):
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     style = '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
+    if "\n" in text:
+        style = "|"
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -52,6 +52,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.config import Config
 from authz.envoy.destinations import Destination
 from authz.envoy.ext_authz import SERVICE
+from authz.envoy.injection import injecting_filters
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName, Upstream
 from authz.envoy.tls import upstream_tls
 
@@ -66,6 +67,10 @@ _CONNECT_REMOTE: Final = timedelta(seconds=5)
 _UPSTREAM_IDLE: Final = timedelta(seconds=50)
 """Shorter than what servers and load balancers commonly allow: there are no retries, so a request
 must not meet a connection that the other side is just closing."""
+
+_APP_IDLE: Final = timedelta(seconds=1)
+"""Shorter than what servers of web applications allow: uvicorn and Node.js close an idle connection
+after 5 seconds, gunicorn after 2. Inside the pod a new one costs next to nothing."""
 
 _APP_LIMITS: Final = 1024
 _AUTHZ_LIMITS: Final = 4096
@@ -90,7 +95,7 @@ def app_cluster(settings: SidecarSettings) -> Cluster:
         limit=_APP_LIMITS,
         connect=_CONNECT_LOCAL,
         http=ClusterHttpOptions(
-            common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
+            common_http_protocol_options=HttpProtocolOptions(idle_timeout=_APP_IDLE),
             explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
                 http_protocol_options=Http1ProtocolOptions()
             ),
@@ -144,13 +149,13 @@ def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
 def destination_clusters(
     targets: Sequence[Destination], settings: SidecarSettings
 ) -> list[Cluster]:
-    """Return a cluster for each named destination, and one for all wildcards."""
-    clusters = [
-        _destination_cluster(target, settings) for target in targets if not target.is_wildcard
+    """Return a cluster for each named destination, and for all wildcards that have the same token."""
+    named = [target for target in targets if not target.is_wildcard]
+    wild = {target.cluster: target for target in targets if target.is_wildcard}
+    return [
+        *(_destination_cluster(target, settings) for target in named),
+        *(_wildcard_cluster(target, settings) for target in wild.values()),
     ]
-    if any(target.is_wildcard for target in targets):
-        clusters.append(_wildcard_cluster(settings))
-    return clusters
 
 
 def dns_cache() -> DnsCacheConfig:
@@ -171,10 +176,9 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
         special.address or f"{host}:{target.port}",
         limit=_APP_LIMITS,
         connect=_CONNECT_REMOTE,
-        http=_negotiated(),
+        http=_negotiated(target),
     )
-    # A dot would end the cluster's name in Envoy's statistics.
-    cluster.alt_stat_name = re.sub("[^A-Za-z0-9_-]", "_", target.cluster)
+    cluster.alt_stat_name = _stat_name(target)
     if not special.plain_text:
         cluster.transport_socket = upstream_tls(
             special.ca_file or settings.upstream_ca_file, server_name=target.host
@@ -182,14 +186,20 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
     return cluster
 
 
-def _wildcard_cluster(settings: SidecarSettings) -> Cluster:
-    http = _negotiated()
+def _stat_name(target: Destination) -> str:
+    # A dot would end the cluster's name in Envoy's statistics.
+    return re.sub("[^A-Za-z0-9_-]", "_", target.cluster)
+
+
+def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
+    http = _negotiated(target)
     # The request's own host is resolved, asked for in SNI and demanded in the certificate.
     http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
         auto_sni=True, auto_san_validation=True
     )
     return Cluster(
-        name="egress",
+        name=target.cluster,
+        alt_stat_name=_stat_name(target) if target.pushed else "",
         cluster_type=ClusterCustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy",
             typed_config=Any.pack(ClusterConfig(dns_cache_config=dns_cache())),
@@ -245,15 +255,23 @@ def _resolution(*, every: bool) -> Message:
     )
 
 
-def _negotiated() -> ClusterHttpOptions:
-    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1."""
-    return ClusterHttpOptions(
+def _negotiated(target: Destination) -> ClusterHttpOptions:
+    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1; and its token's filter."""
+    options = ClusterHttpOptions(
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
-        auto_config=HttpProtocolOptionsAutoHttpConfig(
+        http_filters=injecting_filters(target.route, AUTHZ) if target.pushed else [],
+    )
+    if target.upstream is not None and target.upstream.plain_text:
+        # Without TLS there is no ALPN, and Envoy refuses to negotiate by it.
+        options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
+            http_protocol_options=Http1ProtocolOptions()
+        )
+    else:
+        options.auto_config = HttpProtocolOptionsAutoHttpConfig(
             http_protocol_options=Http1ProtocolOptions(),
             http2_protocol_options=Http2ProtocolOptions(),
-        ),
-    )
+        )
+    return options
 
 
 def _circuit_breakers(limit: int) -> CircuitBreakers:

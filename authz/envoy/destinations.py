@@ -1,10 +1,12 @@
 """Where the agent may go: the hosts of the egress routes, as Envoy matches them. No Envoy types here."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.config import Config
+from authz.config import Config, compile_policy
+from authz.core.exchange import Flow
+from authz.core.policy import PeerSource
 from authz.core.request import normalize_host
 from authz.envoy.sidecar import RenderError, SidecarSettings, Upstream
 
@@ -23,6 +25,9 @@ class Destination:
         port: Port to connect to. A wildcard goes to the port that the request names.
         domains: Authorities of requests that are meant, in Envoy's notation.
         upstream: Where it really is, when not where its name says.
+        pushed: Whether Envoy holds the route's token and asks for no decision.
+        flow: The route's flow.
+        repeated: Whether Envoy may repeat the route's decisions.
     """
 
     route: str
@@ -31,6 +36,9 @@ class Destination:
     port: int
     domains: tuple[str, ...]
     upstream: Upstream | None = None
+    pushed: bool = False
+    flow: Flow = Flow.NONE
+    repeated: bool = False
 
     @property
     def is_wildcard(self) -> bool:
@@ -39,8 +47,13 @@ class Destination:
 
     @property
     def cluster(self) -> str:
-        """Name of the Envoy cluster that leads there; all wildcards share one."""
-        return "egress" if self.is_wildcard else f"egress/{self.authority}"
+        """Name of the Envoy cluster that leads there.
+
+        All wildcards share one, but those whose route has a token of its own in Envoy.
+        """
+        if not self.is_wildcard:
+            return f"egress/{self.authority}"
+        return f"pushed/{self.route}" if self.pushed else "egress"
 
 
 def destinations(config: Config, settings: SidecarSettings) -> list[Destination]:
@@ -56,10 +69,49 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
         if host.lower() not in authorities or host.startswith("*"):
             raise RenderError(f"upstreams: {host!r} is not a host of any egress route")
     upstreams = {host.lower(): upstream for host, upstream in settings.upstreams.items()}
+    served = reason_not_to_push(config, settings) is None
+    pushed = {name for name, route in config.egress.items() if served and route.pushed}
+    repeated = _repeated(config)
     return [
-        _destination(route, authority, authorities, upstreams.get(authority))
+        replace(
+            _destination(route, authority, authorities, upstreams.get(authority)),
+            pushed=route in pushed,
+            flow=config.egress[route].flow,
+            repeated=route in repeated and route not in pushed,
+        )
         for authority, route in authorities.items()
     ]
+
+
+def _repeated(config: Config) -> frozenset[str]:
+    if config.cache.edge.max_ttl == 0:
+        return frozenset()
+    routes = compile_policy(config).egress.values()
+    return frozenset(route.name for route in routes if route.may_repeat_at_edge)
+
+
+def reason_not_to_push(config: Config, settings: SidecarSettings) -> str | None:
+    """Return why the service would give this Envoy no token ahead; None if it would (law 2).
+
+    The service takes the word of a Unix socket, or of a client certificate, and of nobody else.
+    """
+    if config.listen.workload_identity is not PeerSource.CONNECTION:
+        return "listen.workload_identity is source_principal, which only a request can carry"
+    where = settings.authz_address or config.listen.grpc
+    if config.listen.socket_path is not None and where.startswith("unix:"):
+        return None
+    tls, ours = config.listen.tls, settings.authz_tls
+    mutual = tls is not None and tls.client_ca_file is not None
+    if mutual and ours is not None and ours.certificate_file is not None:
+        return None
+    return "Envoy proves itself neither by a Unix socket nor by a client certificate"
+
+
+def left_on_checks(config: Config, settings: SidecarSettings) -> list[str]:
+    """Return the routes with hosts that could be pushed and are not, because of the connection."""
+    if reason_not_to_push(config, settings) is None:
+        return []
+    return [name for name, route in config.egress.items() if route.hosts and route.pushed]
 
 
 def _destination(

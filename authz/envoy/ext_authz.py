@@ -3,9 +3,8 @@
 Decoding is total: what Envoy left out is simply empty. How a denial looks is `authz.envoy.problem`.
 """
 
-import re
 from collections.abc import Awaitable, Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, assert_never, cast
 
 import grpc
@@ -29,12 +28,21 @@ from authz.core.policy import EgressRoute
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.problem import OK, describe
-from authz.ports import Check, CheckRecord, Timer
+from authz.ports import CheckRecord, Checks, Timer
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_OWN_PREFIX: Final = OWN_PREFIX.encode()
+LEAST_TTL: Final = 0.001
+"""Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
+EDGE_VERSION: Final = "1"
+"""Version of the metadata that Envoy's edge cache understands (`edge_cache.lua`)."""
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+
+
+def read(raw: bytes) -> tuple[bytes, WireRequest]:
+    """Parse a question; raises protobuf's `DecodeError`, which gRPC answers."""
+    return raw, WireRequest.FromString(raw)
 
 
 def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
@@ -44,26 +52,45 @@ def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
     headers = http.headers
     # Envoy joins repeated headers by a comma; the bearer grammar has none, so a pair is refused.
     authorization = headers.get("authorization")
-    trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    extensions = attributes.context_extensions
+    # By position: by name takes half as long again, for each request.
     return CheckRequest(
-        method=http.method,
-        host=http.host,
-        path=http.path,
-        authorization=None if authorization is None else Secret(authorization),
-        own_headers=tuple(name for name in headers if name.startswith(OWN_PREFIX)),
-        direction=attributes.context_extensions.get("authz.direction"),
-        route=attributes.context_extensions.get("authz.route"),
+        http.method,
+        http.host,
+        http.path,
+        None if authorization is None else Secret(authorization),
+        headers.get("x-request-id", ""),
+        headers.get("traceparent", ""),
+        extensions.get("authz.direction"),
+        extensions.get("authz.route"),
+        peer,
+        attributes.source.principal or None,
+        tuple([name for name in headers if name.startswith(OWN_PREFIX)]),
+        extensions.get("authz.edge") == EDGE_VERSION,
+    )
+
+
+def told_of(wire: WireRequest, peer: str | None) -> CheckRequest:
+    """Translate only what the log tells of a question that was answered before."""
+    http = wire.attributes.request.http
+    headers = http.headers
+    return CheckRequest(
+        http.method,
+        http.host,
+        http.path,
+        None,
+        headers.get("x-request-id", ""),
+        headers.get("traceparent", ""),
         peer=peer,
-        source_principal=attributes.source.principal or None,
-        request_id=headers.get("x-request-id", ""),
-        trace_id=trace[1] if trace else "",
     )
 
 
 def encode(record: CheckRecord) -> WireResponse:
-    """Translate our answer. Its facts become dynamic metadata, for Envoy's access log."""
+    """Translate our answer. Its facts become dynamic metadata, for Envoy's access log and edge cache."""
     decision = record.decision
     metadata = _metadata(tuple(facts(record)))
+    if record.edge_ttl >= LEAST_TTL:
+        metadata = _with_edge(metadata, record)
     match decision:
         case Allow():
             headers = [_set(name, value) for name, value in decision.headers]
@@ -102,6 +129,40 @@ def _metadata(told: tuple[tuple[str, str], ...]) -> Struct:
     return metadata
 
 
+def _with_edge(facts: Struct, record: CheckRecord) -> Struct:
+    """Add what Envoy's edge cache needs to repeat an allowance, to an Envoy that has one.
+
+    The headers that we set are named only. Their values, a token among them, the cache reads from the
+    request that we changed, so that no token is in metadata, which access logs may print.
+    """
+    decision, route = record.decision, record.route
+    assert isinstance(decision, Allow)
+    assert route is not None
+    changed = [name for name, _ in decision.headers]
+    if decision.authorization is not None:
+        changed.append("authorization")
+    metadata = Struct()
+    metadata.CopyFrom(facts)
+    edge = metadata.fields["edge"].struct_value
+    # Each value has a kind: Envoy 1.40 aborts where a script reads one that has none.
+    # Rounded down: nothing may be repeated longer than it holds.
+    edge["ttl_ms"] = int(record.edge_ttl * 1000)
+    edge["parts"] = "authorization" if route.reads_authorization else ""
+    edge.get_or_create_list("set").extend(changed)
+    edge.get_or_create_list("remove").extend(decision.remove)
+    return metadata
+
+
+def reply(record: CheckRecord) -> bytes:
+    """Return the answer as it goes over the wire; made once for an answer that is given again."""
+    answer = record.answer
+    if answer is None:
+        return encode(record).SerializeToString()
+    if answer.reply is None or answer.edge_ttl != record.edge_ttl:
+        answer.reply, answer.edge_ttl = encode(record).SerializeToString(), record.edge_ttl
+    return answer.reply
+
+
 def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
     """Tell what was decided, in words from closed sets and the configuration."""
     match record.decision:
@@ -126,7 +187,7 @@ class ExtAuthz:
     """The servicer: decodes, asks, encodes.
 
     Args:
-        check: Decides.
+        checks: Decides.
         timer: Monotonic seconds, the clock of deadlines.
         default_timeout: Seconds a Check may take when Envoy gives no deadline.
         margin: Seconds before Envoy's own deadline at which our answer must stand, so that the caller
@@ -136,14 +197,14 @@ class ExtAuthz:
 
     def __init__(
         self,
-        check: Check,
+        checks: Checks,
         *,
         timer: Timer,
         default_timeout: float,
         margin: float,
         peers_have_names: bool,
     ) -> None:
-        self._check = check
+        self._checks = checks
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
@@ -152,18 +213,54 @@ class ExtAuthz:
         self._last_arrival = timer()
 
     async def serve(
-        self, wire: WireRequest, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> WireResponse:
+        self, question: tuple[bytes, WireRequest], context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> bytes:
         """Answer one Check."""
-        self._under_way += 1
         self._last_arrival = self._timer()
+        raw, wire = question
+        peer = spiffe_id(context) if self._peers_have_names else None
+        known = self._repeat(raw, wire, peer)
+        return await self._decide(decode(wire, peer=peer), context) if known is None else known
+
+    def _repeat(self, raw: bytes, wire: WireRequest, peer: str | None) -> bytes | None:
+        """Answer at once what was answered before, having read no more than decides.
+
+        The same as `decode` and `CheckRequest.situation` read, in a fifth of the time. What is out of
+        the ordinary is left to them.
+        """
+        attributes = wire.attributes
+        extensions = attributes.context_extensions
+        route, http = extensions.get("authz.route"), attributes.request.http
+        if not route or not http.host or _OWN_PREFIX in raw:
+            return None
+        authorization = http.headers.get("authorization")
+        situation = (
+            extensions.get("authz.direction"),
+            route,
+            peer,
+            attributes.source.principal or None,
+            (),
+            extensions.get("authz.edge") == EDGE_VERSION,
+        )
+        return self._checks.repeat(
+            situation,
+            None if authorization is None else Secret(authorization),
+            partial(told_of, wire, peer),
+            self._last_arrival,
+        )
+
+    async def _decide(
+        self, request: CheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> bytes:
+        self._under_way += 1
         try:
-            request = decode(wire, peer=spiffe_id(context) if self._peers_have_names else None)
             # The stubs leave out that there is no remaining time without a deadline.
             remaining = cast("float | None", context.time_remaining())
             budget = self._default_timeout if remaining is None else remaining - self._margin
-            record = await self._check(request, deadline=self._timer() + min(budget, _LONGEST))
-            return encode(record)
+            record = await self._checks.check(
+                request, deadline=self._timer() + min(budget, _LONGEST)
+            )
+            return reply(record)
         finally:
             self._under_way -= 1
 
@@ -173,14 +270,15 @@ class ExtAuthz:
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register with a server."""
-        serve: Callable[..., Awaitable[WireResponse]] = self.serve
+        serve: Callable[..., Awaitable[bytes]] = self.serve
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
                 "Check": grpc.unary_unary_rpc_method_handler(
                     serve,
-                    request_deserializer=WireRequest.FromString,
-                    response_serializer=WireResponse.SerializeToString,
+                    request_deserializer=read,
+                    # What `serve` returns is serialized already.
+                    response_serializer=None,
                 )
             },
         )

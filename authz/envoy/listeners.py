@@ -38,14 +38,20 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    ListStringMatcher,
+    MetadataMatcher,
+    StringMatcher,
+)
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
+from authz.envoy.edge_cache import EDGE, EDGE_CACHE, edge_filter, unless_repeated
 from authz.envoy.ext_authz import OWN_PREFIX
+from authz.envoy.injection import replies_without_token
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
 from authz.envoy.virtual_hosts import EXT_AUTHZ
 
@@ -63,7 +69,9 @@ _ASKED_ABOUT: Final = ("authorization", "traceparent", "x-request-id")
 
 def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> Listener:
     """Return the listener for the callers of the agent."""
-    manager = _connection_manager(Direction.INBOUND, routes, [_ext_authz(settings), _router()])
+    manager = _connection_manager(
+        Direction.INBOUND, routes, [*_decision(settings, routes), _router()]
+    )
     # Before anything else looks at the request, on every route: only we may say who is calling.
     manager.early_header_mutation_extensions = [
         TypedExtensionConfig(
@@ -86,7 +94,7 @@ def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> L
 
 
 def egress_listener(
-    settings: SidecarSettings, routes: RouteConfiguration, *, wildcards: bool
+    settings: SidecarSettings, routes: RouteConfiguration, *, wildcards: bool, pushed: bool
 ) -> Listener:
     """Return the listener for the agent's own calls: a forward proxy that originates TLS.
 
@@ -94,8 +102,9 @@ def egress_listener(
         settings: Where it listens.
         routes: Where requests may go.
         wildcards: Whether some destinations are known only when a request names them.
+        pushed: Whether Envoy holds the tokens of some destinations.
     """
-    filters = [_ext_authz(settings), _egress_hygiene()]
+    filters = [*_decision(settings, routes), _egress_hygiene()]
     if wildcards:
         filters.append(
             _http_filter(
@@ -112,6 +121,8 @@ def egress_listener(
     manager.strip_trailing_host_dot = True
     # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
+    if pushed:
+        manager.local_reply_config = replies_without_token()
     return _listener(Direction.EGRESS, settings.egress_address, manager)
 
 
@@ -147,7 +158,11 @@ def _connection_manager(
         stat_prefix=direction.value,
         route_config=routes,
         http_filters=filters,
-        access_log=[access_log(direction.value)],
+        access_log=[
+            access_log(
+                direction.value, edge=EDGE if EDGE_CACHE in routes.typed_per_filter_config else None
+            )
+        ],
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=_IDLE, max_headers_count=_MAX_HEADERS
         ),
@@ -171,7 +186,14 @@ def _connection_manager(
     )
 
 
-def _ext_authz(settings: SidecarSettings) -> HttpFilter:
+def _decision(settings: SidecarSettings, routes: RouteConfiguration) -> list[HttpFilter]:
+    """Return the filters that decide: ext_authz and, where a route may use it, the edge cache around it."""
+    repeated = EDGE_CACHE in routes.typed_per_filter_config
+    check = _ext_authz(settings, unless_repeated() if repeated else None)
+    return [edge_filter(), check, edge_filter()] if repeated else [check]
+
+
+def _ext_authz(settings: SidecarSettings, when: MetadataMatcher | None) -> HttpFilter:
     return _http_filter(
         EXT_AUTHZ,
         ExtAuthz(
@@ -189,6 +211,7 @@ def _ext_authz(settings: SidecarSettings) -> HttpFilter:
                 ]
             ),
             validate_mutations=True,
+            filter_enabled_metadata=when,
         ),
     )
 

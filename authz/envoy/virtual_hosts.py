@@ -12,6 +12,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.config.route.v3 import (
     DirectResponseAction,
+    FilterConfig,
     HeaderMatcher,
     Route,
     RouteAction,
@@ -29,6 +30,8 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.request import Direction
 from authz.envoy.clusters import APP
 from authz.envoy.destinations import Destination
+from authz.envoy.edge_cache import EDGE, EDGE_EXTENSION, route_facts, with_script, without_script
+from authz.envoy.injection import route_metadata
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 
@@ -44,8 +47,16 @@ _NOT_CONFIGURED: Final = (
 )
 
 
-def inbound_routes(route: str, health_paths: Sequence[str]) -> RouteConfiguration:
-    """Return the routes to the agent: all need a decision, but health checks."""
+def inbound_routes(
+    route: str, health_paths: Sequence[str], *, repeated: bool = False
+) -> RouteConfiguration:
+    """Return the routes to the agent: all need a decision, but health checks.
+
+    Args:
+        route: The inbound route.
+        health_paths: Paths whose GET needs no decision.
+        repeated: Whether Envoy may repeat decisions.
+    """
     return RouteConfiguration(
         name="inbound",
         virtual_hosts=[
@@ -53,28 +64,39 @@ def inbound_routes(route: str, health_paths: Sequence[str]) -> RouteConfiguratio
                 name="app",
                 domains=["*"],
                 routes=[
-                    *(_health_route(path) for path in health_paths),
+                    *(_health_route(path, repeated=repeated) for path in health_paths),
                     Route(
                         name=route,
                         match=RouteMatch(prefix="/"),
                         route=RouteAction(cluster=APP, timeout=_UNLIMITED),
-                        typed_per_filter_config=_told(Direction.INBOUND, route),
+                        metadata=route_facts(route, None) if repeated else None,
+                        typed_per_filter_config=_told(Direction.INBOUND, route, repeated=repeated),
                     ),
                 ],
             )
         ],
+        typed_per_filter_config=with_script() if repeated else {},
     )
 
 
 def egress_routes(targets: Sequence[Destination]) -> RouteConfiguration:
     """Return the routes to the destinations, and a dead end for everything else."""
+    some_repeated = any(target.repeated for target in targets)
     hosts = [_destination_host(target) for target in targets]
     if not any("*" in host.domains for host in hosts):
         hosts.append(_dead_end())
-    return RouteConfiguration(name="egress", virtual_hosts=hosts)
+    if some_repeated:
+        for route in (route for host in hosts for route in host.routes):
+            if route.metadata is None or EDGE not in route.metadata.filter_metadata:
+                route.typed_per_filter_config.update(without_script())
+    return RouteConfiguration(
+        name="egress",
+        virtual_hosts=hosts,
+        typed_per_filter_config=with_script() if some_repeated else {},
+    )
 
 
-def _health_route(path: str) -> Route:
+def _health_route(path: str, *, repeated: bool) -> Route:
     return Route(
         name=f"health{path}",
         # Nothing but this very path, and only to be read.
@@ -85,23 +107,23 @@ def _health_route(path: str) -> Route:
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
         # Nobody has looked at it here, so the app must not take it for verified.
         request_headers_to_remove=["authorization"],
-        typed_per_filter_config={EXT_AUTHZ: Any.pack(ExtAuthzPerRoute(disabled=True))},
+        typed_per_filter_config=_unasked() | (without_script() if repeated else {}),
     )
 
 
 def _destination_host(target: Destination) -> VirtualHost:
-    return VirtualHost(
-        name=target.authority,
-        domains=list(target.domains),
-        routes=[
-            Route(
-                name=target.route,
-                match=RouteMatch(prefix="/"),
-                route=RouteAction(cluster=target.cluster, timeout=_UNLIMITED),
-                typed_per_filter_config=_told(Direction.EGRESS, target.route),
-            )
-        ],
+    route = Route(
+        name=target.route,
+        match=RouteMatch(prefix="/"),
+        route=RouteAction(cluster=target.cluster, timeout=_UNLIMITED),
+        metadata=route_facts(target.route, target.flow) if target.repeated else None,
+        typed_per_filter_config=_told(Direction.EGRESS, target.route, repeated=target.repeated),
     )
+    if target.pushed:
+        # The cluster injects the token, or refuses: there is nothing left to ask.
+        route.typed_per_filter_config = _unasked()
+        route.metadata = route_metadata(target.route)
+    return VirtualHost(name=target.authority, domains=list(target.domains), routes=[route])
 
 
 def _dead_end() -> VirtualHost:
@@ -131,10 +153,19 @@ def _dead_end() -> VirtualHost:
     )
 
 
-def _told(direction: Direction, route: str | None = None) -> dict[str, Any]:
+def _unasked() -> dict[str, Any]:
+    """Return what a route has on which the service is not asked."""
+    return {EXT_AUTHZ: Any.pack(FilterConfig(disabled=True))}
+
+
+def _told(
+    direction: Direction, route: str | None = None, *, repeated: bool = False
+) -> dict[str, Any]:
     """Return what a route tells the service; it alone decides which rules apply."""
     extensions = {"authz.direction": direction.value}
     if route is not None:
         extensions["authz.route"] = route
+    if repeated:
+        extensions |= EDGE_EXTENSION
     settings = CheckSettings(context_extensions=extensions)
     return {EXT_AUTHZ: Any.pack(ExtAuthzPerRoute(check_settings=settings))}

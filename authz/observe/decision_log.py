@@ -3,6 +3,7 @@
 Never a token: the record is made of fields picked one by one, and `Secret` does not print.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -12,8 +13,9 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
-from authz.observe.logging import write_record
-from authz.ports import CacheName, CacheResult, CheckRecord
+from authz.core.request import CheckRequest
+from authz.observe.logging import head_of, headed, heads_are_used, write_lines, write_record
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +42,23 @@ class DecisionLog:
         ours = isinstance(record.error, Unfulfilled)
         write_record("warning" if ours else "info", "check", fields_of(record))
 
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Write the records of Checks that were answered by a prepared reply."""
+        if self.which is not Decisions.ALL:
+            return
+        if not heads_are_used():
+            for repeat in repeats:
+                write_record("info", "check", fields_of(repeat.record()))
+            return
+        lines = []
+        for repeat in repeats:
+            answer = repeat.answer
+            if answer.told is None:
+                answer.told = head_of("info", "check", settled_fields(repeat.record()))
+            fields = passing_fields(repeat.request(), repeat.seconds)
+            lines.append(headed(answer.told, fields, at=repeat.at))
+        write_lines("info", lines)
+
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Look-ups are part of the record."""
 
@@ -54,32 +73,53 @@ class DecisionLog:
             fields["entra_code"] = error.code
         _log.warning("exchange failed", **fields)
 
+    def prefetched(self, route: str, outcome: str) -> None:
+        """Say so where somebody looks for it; a failed exchange has its own record."""
+        _log.debug("prefetch", route=route, outcome=outcome)
+
 
 def fields_of(record: CheckRecord) -> dict[str, Any]:
     """Return what is told of a Check: fields picked one by one, leaving out what there is not."""
-    request = record.request
+    fields = settled_fields(record) | passing_fields(
+        record.request, record.finished - record.started
+    )
+    if not record.repeated:
+        if record.principal_cache is not None:
+            fields["verify_ms"] = _milliseconds(record.verify_seconds)
+        if record.token_cache is not None:
+            fields["exchange_ms"] = _milliseconds(record.exchange_seconds)
+    return fields
+
+
+def settled_fields(record: CheckRecord) -> dict[str, Any]:
+    """Return what is told of the decision, and is the same each time the answer is repeated."""
     fields: dict[str, Any] = {"decision": "allow"}
     if isinstance(record.decision, Deny):
         fields = _denial(record, record.decision)
     _add_route(fields, record)
     _add_principal(fields, record)
-    fields["method"] = request.method
-    fields["host"] = request.host
-    # Not the query: it is the place where applications put what should not be logged.
-    fields["path"] = request.path.partition("?")[0]
-    if request.peer is not None:
-        fields["peer"] = request.peer
-    if request.request_id:
-        fields["request_id"] = request.request_id
-    if request.trace_id:
-        fields["trace_id"] = request.trace_id
-    fields["ms"] = _milliseconds(record.finished - record.started)
+    if record.request.peer is not None:
+        fields["peer"] = record.request.peer
     if record.principal_cache is not None:
-        fields["verify_ms"] = _milliseconds(record.verify_seconds)
         fields["principal_cache"] = record.principal_cache.value
     if record.token_cache is not None:
-        fields["exchange_ms"] = _milliseconds(record.exchange_seconds)
         fields["token_cache"] = record.token_cache.value
+    return fields
+
+
+def passing_fields(request: CheckRequest, seconds: float) -> dict[str, Any]:
+    """Return what is told of this very request, and how long it took."""
+    fields: dict[str, Any] = {
+        "method": request.method,
+        "host": request.host,
+        # Not the query: it is the place where applications put what should not be logged.
+        "path": request.path.partition("?")[0],
+        "ms": _milliseconds(seconds),
+    }
+    if request.request_id:
+        fields["request_id"] = request.request_id
+    if request.traceparent and (trace_id := request.trace_id):
+        fields["trace_id"] = trace_id
     return fields
 
 

@@ -3,12 +3,15 @@
 import datetime as dt
 import logging
 import sys
+import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import orjson
 import structlog
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 _LIBRARIES: Final = ("uvicorn", "uvicorn.error", "asyncio", "grpc")
 
 
@@ -61,15 +64,34 @@ def configure_logging(*, level: str, style: str) -> None:
 
 def write_record(level: str, event: str, fields: dict[str, Any]) -> None:
     """Write one record on the path of a request: what structlog would write, at a fifth of its cost."""
+    if _Settings.is_json:
+        write_lines(level, [headed(head_of(level, event, {}), fields, at=time.time())])
+    elif LEVELS[level] >= _Settings.level:
+        getattr(structlog.get_logger(), level)(event, **fields)
+
+
+def heads_are_used() -> bool:
+    """Whether records are JSON, so that a part of one can be made in advance."""
+    return _Settings.is_json
+
+
+def head_of(level: str, event: str, fields: dict[str, Any]) -> bytes:
+    """Make the part of a JSON record that is the same each time."""
+    return orjson.dumps({"level": level, "event": event, **fields})[:-1] + b","
+
+
+def headed(head: bytes, fields: dict[str, Any], *, at: float) -> bytes:
+    """Make a line of a head and of what is particular, with the epoch second `at`."""
+    fields["timestamp"] = dt.datetime.fromtimestamp(at, dt.UTC)
+    return head + orjson.dumps(fields, option=_LINE)[1:]
+
+
+def write_lines(level: str, lines: Sequence[bytes]) -> None:
+    """Write lines that `headed` made, all of one level, at once."""
     if LEVELS[level] < _Settings.level:
         return
-    if not _Settings.is_json:
-        getattr(structlog.get_logger(), level)(event, **fields)
-        return
-    fields["event"], fields["level"] = event, level
-    fields["timestamp"] = dt.datetime.now(dt.UTC)
     output = sys.stdout.buffer
-    output.write(orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+    output.write(b"".join(lines))
     output.flush()
 
 

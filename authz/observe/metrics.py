@@ -1,6 +1,7 @@
 """Every metric and every label is named here. Labels come from closed sets: never a user, token or host."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -10,7 +11,8 @@ from authz import __version__
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.exchange import Flow
-from authz.ports import CacheName, CacheResult, CheckRecord
+from authz.core.policy import InboundRoute
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 NONE: Final = "none"
 """Label value where there is nothing to say: a route that was not found, the reason of an allow."""
@@ -47,6 +49,10 @@ class Metrics:
             "authz_exchange_duration_seconds", "Time of exchanges carried out with Entra.",
             ["flow"], buckets=EXCHANGE_BUCKETS, registry=registry,
         )  # fmt: skip
+        self._prefetches = Counter(
+            "authz_prefetches", "Exchanges begun before anybody asked, by outcome.",
+            ["route", "outcome"], registry=registry,
+        )  # fmt: skip
         self._entra_errors = Counter(
             "authz_entra_errors", "Refusals by Entra, by AADSTS number.",
             ["code"], registry=registry,
@@ -67,6 +73,24 @@ class Metrics:
             "authz_config_reloads", "Configuration versions met, by outcome (applied, refused).",
             ["outcome"], registry=registry,
         )  # fmt: skip
+        self._secret_expiry = Gauge(
+            "authz_pushed_secret_expiry_seconds",
+            "Time until the token that Envoys hold expires; 0 when they hold none.",
+            ["secret"], registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._secret_pushes = Counter(
+            "authz_secret_pushes", "Values sent to Envoys, by outcome (token, empty).",
+            ["secret", "outcome"], registry=registry,
+        )  # fmt: skip
+        self._secret_nacks = Counter(
+            "authz_secret_nacks", "Values that an Envoy could not use.",
+            ["secret"], registry=registry,
+        )  # fmt: skip
+        self._secret_streams = Gauge(
+            "authz_secret_streams", "Streams of secrets: one for each secret of each Envoy.",
+            registry=registry, multiprocess_mode="livesum",
+        )  # fmt: skip
+        self._secrets_seen: set[str] = set()
         build = Gauge(
             "authz_build_info", "Always 1; the version is the label.",
             ["version"], registry=registry, multiprocess_mode="livemax",
@@ -88,6 +112,20 @@ class Metrics:
         count.inc()
         duration.observe(record.finished - record.started)
 
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Count Checks that were answered by a prepared reply."""
+        durations: dict[tuple[str, str], list[float]] = {}
+        for answer, _, _, seconds in repeats:
+            route = answer.route
+            direction = "inbound" if isinstance(route, InboundRoute) else "egress"
+            durations.setdefault((direction, route.name), []).append(seconds)
+        for (direction, name), taken in durations.items():
+            count, duration = self._check_children(direction, name, "allow", NONE)
+            count.inc(len(taken))
+            for seconds in taken:
+                duration.observe(seconds)
+        self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(repeats))
+
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Count one cache look-up."""
         self._lookup_child(cache, result).inc()
@@ -101,6 +139,10 @@ class Metrics:
             code = str(error.code) if error.code in self._known_codes else OTHER
             self._entra_errors.labels(code).inc()
 
+    def prefetched(self, route: str, outcome: str) -> None:
+        """Count one prefetch."""
+        self._prefetches.labels(route, outcome).inc()
+
     def reloaded(self, *, applied: bool) -> None:
         """Count one new configuration version."""
         self._config_reloads.labels("applied" if applied else "refused").inc()
@@ -111,6 +153,25 @@ class Metrics:
             self._cache_entries.labels(cache.value).set(count)
         for issuer, age in key_ages.items():
             self._keys_age.labels(issuer).set(age)
+
+    def secret_sent(self, route: str | None, *, empty: bool) -> None:
+        """Count one value sent to an Envoy."""
+        self._secret_pushes.labels(route or OTHER, "empty" if empty else "token").inc()
+
+    def secret_rejected(self, route: str | None) -> None:
+        """Count one value that an Envoy could not use."""
+        self._secret_nacks.labels(route or OTHER).inc()
+
+    def gauge_secrets(self, expiries: Mapping[str, float], streams: int) -> None:
+        """State what Envoys hold at the moment."""
+        self._secret_streams.set(streams)
+        # Nobody asks for it any more: a value that can never be the least, nor raise an alarm. Files
+        # of several workers cannot forget a label.
+        for name in self._secrets_seen - expiries.keys():
+            self._secret_expiry.labels(name).set(math.inf)
+        self._secrets_seen |= expiries.keys()
+        for name, seconds in expiries.items():
+            self._secret_expiry.labels(name).set(seconds)
 
     def _find_check_children(
         self, direction: str, route: str, decision: str, reason: str

@@ -4,6 +4,8 @@ import grp
 import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,7 +125,8 @@ async def test_metrics_and_status_tell_what_happened_and_no_secret(
         'authz_exchanges_total{flow="on_behalf_of",outcome="issued"} 1.0',
         'authz_exchanges_total{flow="blueprint_assertion",outcome="issued"} 1.0',
         'authz_entra_errors_total{code="65001"} 1.0',
-        'authz_cache_lookups_total{cache="tokens",result="hit"} 1.0',
+        'authz_cache_lookups_total{cache="answers",result="hit"} 1.0',
+        'authz_cache_lookups_total{cache="tokens",result="miss"} 2.0',
         'authz_build_info{version="',
         "authz_check_duration_seconds_bucket{",
         "authz_exchange_duration_seconds_bucket{",
@@ -181,6 +184,23 @@ def test_envoys_configuration_is_printed_and_valid(tmp_path: Path) -> None:
     outcome = validate(bootstrap, tmp_path)
     assert 0 == outcome.returncode, outcome.stderr
     assert "port_value: 15999" in bootstrap
+
+
+def test_envoys_configuration_notes_what_could_be_pushed_and_is_not(tmp_path: Path) -> None:
+    """On standard error, so that the configuration itself stays what Envoy reads."""
+    example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"
+    options = ["--config", str(example), "--upstream-ca", "/etc/ssl/certs/ca-certificates.crt"]
+    command = [sys.executable, "-m", "authz", "envoy", *options]
+    found = [
+        subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+        for more in ([], ["--authz-address", "127.0.0.1:9901"])
+    ]
+
+    assert "" == found[0].stderr
+    assert "credential_injector" in found[0].stdout
+    assert found[1].stderr.startswith("note: egress.graph: checked for each request: Envoy proves")
+    assert "credential_injector" not in found[1].stdout
+    assert 0 == validate(found[1].stdout, tmp_path).returncode
 
 
 def test_envoys_configuration_says_what_does_not_fit(tmp_path: Path) -> None:

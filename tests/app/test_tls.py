@@ -1,7 +1,6 @@
 """TLS and mutual TLS of the gRPC door: renewal without restart, and the peer's identity as law."""
 
 import asyncio
-import datetime as dt
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from support.stack import Client, Process, World, authorization, problem
+from support.secret_stream import SecretStream
+from support.stack import Client, Process, World, authorization, claims, problem
+from support.workload import workload_certificate
 
 Serve = Callable[..., Process]
 DESK = "spiffe://cluster.example/ns/agents/sa/desk"
@@ -48,33 +46,6 @@ class Files:
             return grpc.ssl_channel_credentials(roots)
         chain, key = workload_certificate(self.clients, spiffe_id)
         return grpc.ssl_channel_credentials(roots, key, chain)
-
-
-def workload_certificate(authority: trustme.CA, spiffe_id: str) -> tuple[bytes, bytes]:
-    """A certificate whose only name is a SPIFFE id, as a mesh issues them, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    now = dt.datetime.now(dt.UTC)
-    signing_key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
-    assert isinstance(signing_key, ec.EllipticCurvePrivateKey)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([]))
-        .issuer_name(issuer.subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=True
-        )
-        .sign(signing_key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM), key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
 
 
 @pytest.fixture
@@ -130,6 +101,52 @@ async def test_mutual_tls_binds_the_agent_to_the_workload(
     assert authorization(allowed)["appid"] == world.agent["client_id"]
     assert problem(refused)["reason"] == "workload_not_allowed"
     assert authorization(unbound)["appid"] == world.sibling["client_id"]
+
+
+async def test_mutual_tls_binds_pushed_tokens_to_the_workload(
+    files: Files, world: World, serve: Serve
+) -> None:
+    """Law 2 for tokens given ahead: named workloads only; who proves no SPIFFE id gets nothing at all."""
+    document = world.config(listen=listen(files, mutual=True))
+    document["agents"]["desk"]["workloads"] = [DESK]
+    process = serve(document)
+    address = process.event("serving")["grpc"].replace("127.0.0.1", "localhost")
+    async with SecretStream(address, files.client(DESK)) as envoy:
+        await envoy.ask("autonomous")
+        allowed = await envoy.hear()
+    async with SecretStream(address, files.client(OTHER)) as envoy:
+        await envoy.ask("autonomous", "autonomous-clerk")
+        refused = await envoy.hear()
+        if "autonomous-clerk" not in refused:
+            refused |= await envoy.hear()
+    async with SecretStream(address, files.client("https://no.spiffe.example")) as stranger:
+        code, said = await stranger.status()
+
+    assert (
+        claims(allowed["autonomous"].removeprefix("Bearer "))["appid"] == (world.agent["client_id"])
+    )
+    assert "" == refused["autonomous"]
+    assert (
+        claims(refused["autonomous-clerk"].removeprefix("Bearer "))["appid"]
+        == (world.sibling["client_id"])
+    )
+    assert grpc.StatusCode.PERMISSION_DENIED == code
+    assert "listen.tls.client_ca_file" in said
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_tokens_are_not_given_ahead_without_a_client_certificate(
+    files: Files, serve: Serve, tls: bool
+) -> None:
+    """Plain TCP, or TLS on our side only: whoever connects has proved nothing."""
+    plain = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
+    process = serve(listen=listen(files, mutual=False) if tls else plain)
+    address = process.event("serving")["grpc"].replace("127.0.0.1", "localhost")
+    async with SecretStream(address, files.client() if tls else None) as stranger:
+        code, _ = await stranger.status()
+
+    assert grpc.StatusCode.PERMISSION_DENIED == code
+    assert {} == process.admin("/status").json()["pushed_secrets"]
 
 
 async def test_a_client_without_certificate_gets_no_answer(files: Files, serve: Serve) -> None:

@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from authz.emulator.entities import Secret
-from support.stack import Client, Process, World, authorization, problem, until
+from support.secret_stream import SecretStream
+from support.stack import Client, Process, World, authorization, claims, problem, until
 
 Serve = Callable[..., Process]
 TCP = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}
@@ -143,6 +144,43 @@ async def test_sigterm_lets_a_slow_exchange_end(world: World, serve: Serve) -> N
 
     assert authorization(answer)["appid"] == world.agent["client_id"]
     assert 0 == process.wait()
+
+
+async def test_sigterm_does_not_wait_for_streams_of_secrets(world: World, serve: Serve) -> None:
+    """They never end by themselves: the drain is over when no Check comes, not when they are gone."""
+    process = serve(listen={"grpc": f"unix:{world.folder}/authz.sock", "drain_timeout": "1h"})
+    async with SecretStream(f"unix:{world.folder}/authz.sock") as envoy:
+        await envoy.ask("autonomous")
+        await envoy.hear()
+        process.signal(signal.SIGTERM)
+
+        assert 0 == await asyncio.to_thread(process.wait)
+        assert grpc.StatusCode.OK != (await envoy.status())[0]
+    assert "Traceback" not in process.log()
+
+
+async def test_reload_ends_a_pushed_token_on_open_streams(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """What is no longer configured is empty at once; what stays is renewed without a gap."""
+    process = serve(reload_interval="0s")
+    address = f"unix:{world.folder}/authz.sock"
+    async with SecretStream(address) as gone, SecretStream(address) as kept:
+        await gone.ask("autonomous")
+        await kept.ask("app")
+        before = (await gone.hear())["autonomous"], (await kept.hear())["app"]
+        document = world.config(reload_interval="0s")
+        del document["egress"]["autonomous"]
+        write(document)
+        process.signal(signal.SIGHUP)
+
+        assert {"autonomous": ""} == await gone.hear()
+        renewed = (await kept.hear())["app"]
+    assert all(before)
+    assert claims(renewed.removeprefix("Bearer "))["appid"] == world.reports["client_id"]
+    assert renewed != before[1]
+    (record,) = [one for one in process.events() if one["event"] == "secret refused"]
+    assert ("autonomous", "no egress route has this name") == (record["secret"], record["cause"])
 
 
 async def test_connections_age_and_are_replaced_without_a_loss(world: World, serve: Serve) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from authz.core.errors import InvalidToken, TokenFault
 from authz.core.policy import Policy
+from authz.ports import CacheName
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.scene import INBOUND, Scene
@@ -27,11 +28,14 @@ LIMIT: Final = Policy(version="v1").max_token_bytes
     ],
 )
 async def test_a_token_over_the_limit_is_refused_unread(token: str) -> None:
-    """Neither cache nor keys are asked about it."""
+    """Neither caches nor keys are asked about it, so it is not even hashed."""
     scene = Scene()
 
     assert TokenFault.TOO_LARGE is await fault_of(token, scene)
-    assert ([], []) == (scene.observer.lookups, scene.keys.finds)
+    assert ([], []) == (scene.observer.results(CacheName.PRINCIPALS), scene.keys.finds)
+    for record in scene.observer.records:
+        assert record.request.authorization is not None
+        assert record.request.authorization._digest is None
 
 
 async def test_a_genuine_token_of_exactly_the_limit_is_accepted() -> None:

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.zzz",
         (
             "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
-            "roles, actors, subjects, forward, leeway"
+            "roles, actors, subjects, forward, prefetch, leeway"
         ),
     ),
     "unknown section": ({"egres": {}}, "egres", "unknown key; did you mean 'egress'?"),
@@ -293,6 +293,29 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "unknown key; did you mean 'file'?",
     ),
     # Rules that concern several keys.
+    "prefetch of an unknown route": (
+        {"inbound.chat.prefetch": ["grahp"]},
+        "inbound.chat.prefetch.0",
+        "found 'grahp', which is not among egress; did you mean 'graph'?",
+    ),
+    "prefetch of one route twice": (
+        {"inbound.chat.prefetch": ["graph", "graph"]},
+        "inbound.chat.prefetch.1",
+        "found 'graph' twice: expected each route once",
+    ),
+    "prefetch without a token": (
+        {"inbound.chat.prefetch": ["none"], "egress.none": {"flow": "none"}},
+        "inbound.chat.prefetch.0",
+        "found 'none', whose flow none gives no token",
+    ),
+    "prefetch of what the agent cannot ask for": (
+        {"inbound.chat.prefetch": ["graph"], "inbound.chat.forward": "strip"},
+        "inbound.chat.prefetch.0",
+        (
+            "found 'graph', whose flow on_behalf_of needs the caller's token, and forward is strip: "
+            "the agent will not have it"
+        ),
+    ),
     "no routes": (
         {"inbound": DELETED, "egress": DELETED},
         "",
@@ -517,6 +540,26 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             f"found 2 ({GRAPH}, User.Read): flow autonomous takes exactly one scope, which ends in "
             "/.default"
         ),
+    ),
+    "token ahead of its user": (
+        {"egress.graph.push": True},
+        "egress.graph.push",
+        "does not go with flow on_behalf_of, whose token depends on the request's user",
+    ),
+    "token of a user kept on checks": (
+        {"egress.graph.push": False},
+        "egress.graph.push",
+        "does not go with flow on_behalf_of, whose token depends on the request's user",
+    ),
+    "no token ahead": (
+        {"egress.graph": {"flow": "none", "push": True}},
+        "egress.graph.push",
+        "does not go with flow none, which gives no token",
+    ),
+    "push that is no switch": (
+        {"egress.graph.flow": "autonomous", "egress.graph.push": "maybe"},
+        "egress.graph.push",
+        "found 'maybe': expected true or false",
     ),
     "demands on nobody": (
         {"egress.graph.flow": "autonomous", "egress.graph.requires": {"scopes": ["a"]}},

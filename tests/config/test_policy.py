@@ -145,7 +145,8 @@ def test_app_only_flows_look_at_no_users_token(
 ) -> None:
     """They have no expectation, so there is nothing to downgrade from."""
     route, version = egress(flow=flow, scopes=[GRAPH], **client)
-    wanted = EgressRoute("graph", (), Flow(flow), Target((GRAPH,), None, version), **expected)
+    target = Target((GRAPH,), None, version)
+    wanted = EgressRoute("graph", (), Flow(flow), target, push=True, **expected)
     assert wanted == route
 
 
@@ -189,6 +190,44 @@ def test_workloads_bind_the_routes_of_their_agent_and_routes_without_agent() -> 
         (frozenset({other}), PeerSource.SOURCE_PRINCIPAL),
     ]
     assert expected == [(routes[n].workloads, routes[n].peer_source) for n in ("graph", "app")]
+
+
+@pytest.mark.parametrize("given", [None, True, False])
+@pytest.mark.parametrize("flow", ["autonomous", "agent_user", "blueprint", "app"])
+def test_token_that_no_request_changes_is_pushed_unless_told_otherwise(
+    flow: str, given: bool | None
+) -> None:
+    """`push` is there to say no."""
+    client = {"blueprint": {"blueprint": "support"}, "app": {"application": "portal"}}
+    changes = {
+        "agents.assistant.agent_user": "assistant@contoso.example",
+        "egress.graph": {
+            "flow": flow,
+            "scopes": [GRAPH],
+            **client.get(flow, {"agent": "assistant"}),
+            **({} if given is None else {"push": given}),
+        },
+    }
+
+    route = compile_policy(load_data(changed(changes))).egress["graph"]
+
+    assert (given is not False) == route.push
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"flow": "on_behalf_of", "agent": "assistant", "scopes": [GRAPH]},
+        {"flow": "app_on_behalf_of", "application": "portal", "scopes": [GRAPH]},
+        {"flow": "none"},
+    ],
+    ids=lambda route: route["flow"],
+)
+def test_token_of_a_user_is_never_pushed(route: dict[str, Any]) -> None:
+    """Law 1: there is no user ahead of a request. And no token is none to push."""
+    policy = compile_policy(load_data(changed({"egress.graph": route})))
+
+    assert not policy.egress["graph"].push
 
 
 def test_the_only_inbound_route_is_the_default_one() -> None:

@@ -80,9 +80,12 @@ BEYOND = (
     "workloads of an agent route", "workloads of no flow", "scopes of no flow", "claims of no flow",
     "flow without scopes", "reserved scope", "two resources", "default scope beside others",
     "app-only flow with a delegated scope", "app-only flow with two scopes", "demands on nobody",
+    "token ahead of its user", "token of a user kept on checks", "no token ahead",
     "leeway for nobody", "subject of nobody", "two sources of a secret",
     "no source of a certificate", "two passwords", "claims that are no object",
-    "no credentials", "federated token without file",
+    "no credentials", "federated token without file", "prefetch of an unknown route",
+    "prefetch of one route twice", "prefetch without a token",
+    "prefetch of what the agent cannot ask for",
 )  # fmt: skip
 
 

@@ -16,8 +16,11 @@ import pytest
 from betterproto2 import Casing
 from betterproto2 import Message as FullMessage
 from envoy_data_plane.envoy.config.core import v3 as core
+from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tls
 from envoy_data_plane.envoy.service.auth import v3 as auth
+from envoy_data_plane.envoy.service.discovery import v3 as discovery
 from envoy_data_plane.envoy.type.v3 import StatusCode
+from google.protobuf.any_pb2 import Any as WireAny
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -31,8 +34,10 @@ from hypothesis import strategies as st
 from authz._pb import (
     attribute_context_pb2,
     base_pb2,
+    discovery_pb2,
     external_auth_pb2,
     http_status_pb2,
+    secret_pb2,
     status_pb2,
 )
 from authz.core.decision import Allow, Deny
@@ -45,11 +50,28 @@ from support.properties import thorough
 
 REQUEST = external_auth_pb2.CheckRequest
 RESPONSE = external_auth_pb2.CheckResponse
-FULL: Mapping[str, type[FullMessage]] = {
-    REQUEST.DESCRIPTOR.full_name: auth.CheckRequest,
-    RESPONSE.DESCRIPTOR.full_name: auth.CheckResponse,
+FULL: Mapping[type[Message], type[FullMessage]] = {
+    REQUEST: auth.CheckRequest,
+    RESPONSE: auth.CheckResponse,
+    discovery_pb2.DiscoveryRequest: discovery.DiscoveryRequest,
+    discovery_pb2.DiscoveryResponse: discovery.DiscoveryResponse,
+    discovery_pb2.DeltaDiscoveryRequest: discovery.DeltaDiscoveryRequest,
+    discovery_pb2.DeltaDiscoveryResponse: discovery.DeltaDiscoveryResponse,
+    secret_pb2.Secret: tls.Secret,
 }
-FILES = (status_pb2, http_status_pb2, base_pb2, attribute_context_pb2, external_auth_pb2)
+OURS = {ours.DESCRIPTOR.full_name: ours for ours in FULL}
+UPSTREAM = {ours.DESCRIPTOR.full_name: full for ours, full in FULL.items()}
+FILES = (
+    status_pb2,
+    http_status_pb2,
+    base_pb2,
+    attribute_context_pb2,
+    external_auth_pb2,
+    discovery_pb2,
+    secret_pb2,
+)
+BORROWED = {Struct.DESCRIPTOR.full_name, WireAny.DESCRIPTOR.full_name}
+"""Messages of protobuf itself. What an `Any` holds here is always a secret."""
 
 Json = dict[str, Any]
 Way = tuple[FieldDescriptor, ...]
@@ -68,7 +90,7 @@ def owner(field: FieldDescriptor) -> Descriptor:
 
 def is_ours(descriptor: Descriptor) -> bool:
     """Say whether a message is one we declare, and not one of protobuf's own."""
-    return descriptor.full_name != Struct.DESCRIPTOR.full_name
+    return descriptor.full_name not in BORROWED
 
 
 def is_map(field: FieldDescriptor) -> bool:
@@ -85,7 +107,7 @@ def ways(descriptor: Descriptor, before: Way = ()) -> Iterator[Way]:
             yield from ways(field.message_type, way)
 
 
-WAYS = [way for message in (REQUEST, RESPONSE) for way in ways(described(message))]
+WAYS = [way for message in FULL for way in ways(described(message))]
 NAMES = [".".join((owner(p[0]).name, *(field.name for field in p))) for p in WAYS]
 
 
@@ -96,7 +118,9 @@ def one_value(field: FieldDescriptor, nested: Any, numbers: Iterator[int]) -> An
         return {f"key-{number}": f"value-{number}"}
     if field.message_type is not None:
         value = nested if nested is not None else {}
-        if not is_ours(field.message_type):
+        if field.message_type.full_name == WireAny.DESCRIPTOR.full_name:
+            value = packed({"name": f"name-{number}"})
+        elif not is_ours(field.message_type):
             value = {f"name-{number}": f"value-{number}"}
     elif field.enum_type is not None:
         value = field.enum_type.values[-1].name
@@ -105,6 +129,11 @@ def one_value(field: FieldDescriptor, nested: Any, numbers: Iterator[int]) -> An
     else:
         value = 400 + number
     return [value] if field.is_repeated else value
+
+
+def packed(secret: Json) -> Json:
+    """Return an `Any` that holds a secret, as JSON."""
+    return {"@type": f"type.googleapis.com/{secret_pb2.Secret.DESCRIPTOR.full_name}", **secret}
 
 
 def only(way: Way) -> Json:
@@ -118,7 +147,7 @@ def only(way: Way) -> Json:
 
 def read_by_full(kind: str, wire: bytes) -> Json:
     """Return what the full schema reads, as JSON with our representation of HTTP status codes."""
-    found: Json = plain(FULL[kind].parse(wire).to_dict(casing=Casing.SNAKE))
+    found: Json = plain(UPSTREAM[kind].parse(wire).to_dict(casing=Casing.SNAKE))
     return found
 
 
@@ -151,7 +180,7 @@ def differences(ours: type[Message], said: Json) -> list[str]:
     except ValueError:
         wrong.append("the full schema meets a field of another type")
     try:
-        if message != ours.FromString(bytes(FULL[kind].from_dict(said))):
+        if message != ours.FromString(bytes(UPSTREAM[kind].from_dict(said))):
             wrong.append("our subset reads something else")
     except DecodeError:
         wrong.append("our subset meets a field of another type")
@@ -161,15 +190,14 @@ def differences(ours: type[Message], said: Json) -> list[str]:
 @pytest.mark.parametrize("way", WAYS, ids=NAMES)
 def test_field_means_the_same_to_both_sides(way: Way) -> None:
     """Each field we declare, alone in a message, is read under its own name by the other side."""
-    ours = REQUEST if owner(way[0]) is REQUEST.DESCRIPTOR else RESPONSE
-
-    assert [] == differences(ours, only(way))
+    assert [] == differences(OURS[owner(way[0]).full_name], only(way))
 
 
 def rebuilt(kind: str, wrong: FieldDescriptor | None = None) -> type[Message]:
     """Return our message of that name, made anew, with a wrong number for one field if one is given."""
     pool = DescriptorPool()
-    for described_file in (Struct.DESCRIPTOR.file, *(module.DESCRIPTOR for module in FILES)):
+    borrowed = (Struct.DESCRIPTOR.file, WireAny.DESCRIPTOR.file)
+    for described_file in (*borrowed, *(module.DESCRIPTOR for module in FILES)):
         file = FileDescriptorProto()
         described_file.CopyToProto(file)
         for name, message in every_message(file.message_type, file.package):
@@ -245,7 +273,10 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
         return st.dictionaries(TEXT, TEXT, max_size=3)
     single: st.SearchStrategy[Any]
     if field.message_type is not None:
-        single = messages(field.message_type) if is_ours(field.message_type) else STRUCT
+        if field.message_type.full_name == WireAny.DESCRIPTOR.full_name:
+            single = messages(described(secret_pb2.Secret)).map(packed)
+        else:
+            single = messages(field.message_type) if is_ours(field.message_type) else STRUCT
     elif field.enum_type is not None:
         single = st.sampled_from([value.name for value in field.enum_type.values])
     elif field.type == FieldDescriptor.TYPE_STRING:
@@ -274,7 +305,7 @@ def messages(descriptor: Descriptor) -> st.SearchStrategy[Json]:
     return st.tuples(*parts).map(lambda found: {key: part[key] for part in found for key in part})
 
 
-@pytest.mark.parametrize("ours", [REQUEST, RESPONSE], ids=lambda ours: ours.DESCRIPTOR.name)
+@pytest.mark.parametrize("ours", FULL, ids=lambda ours: ours.DESCRIPTOR.name)
 @thorough
 @given(data=st.data())
 def test_any_message_means_the_same_to_both_sides(ours: type[Message], data: st.DataObject) -> None:

@@ -158,3 +158,11 @@ def test_an_agent_user_has_exactly_one_name(username: str | None, object_id: str
 def test_an_agent_identity_may_have_no_user() -> None:
     """Most agents act for others or for themselves."""
     assert AgentIdentity("agent", "id", Client("app", "tenant", "id")).user is None
+
+
+def test_flows_that_depend_on_no_request_are_those_without_a_user_in_it() -> None:
+    """Their tokens can be had ahead. The legs inside the flows are nobody's to ask for."""
+    foreseeable = {flow for flow in Flow if flow.is_foreseeable}
+
+    assert {Flow.AUTONOMOUS, Flow.AGENT_USER, Flow.BLUEPRINT, Flow.APP} == foreseeable
+    assert not any(flow.is_delegated for flow in foreseeable)

@@ -9,10 +9,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.core.errors import AuthzError, InvalidToken, MalformedRequest, MissingToken, TokenFault
-from authz.core.request import normalize_host, parse_bearer
+from authz.core.request import CheckRequest, normalize_host, parse_bearer
 from authz.core.secret import Secret
 from support.properties import thorough
 
+TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 B64TOKEN: Final = st.builds(
     str.__add__,
     st.text(string.ascii_letters + string.digits + "-._~+/", min_size=1, max_size=40),
@@ -115,3 +116,19 @@ def test_every_authority_has_a_normal_form(authority: str) -> None:
 def test_an_authority_splits_into_host_and_port(authority: str, expected: tuple[str, str]) -> None:
     """Port, case and a trailing dot do not change which host is meant."""
     assert expected == normalize_host(authority)
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace_id"),
+    [
+        (f"00-{TRACE}-00f067aa0ba902b7-01", TRACE),
+        (f"00-{TRACE.upper()}-00f067aa0ba902b7-01", ""),
+        (f"00-{TRACE}-00f067aa0ba902b7-01 x", ""),
+        ("", ""),
+    ],
+)
+def test_the_trace_id_is_taken_from_a_well_formed_traceparent(
+    traceparent: str, trace_id: str
+) -> None:
+    """Anything else could be a line of somebody else's log."""
+    assert trace_id == CheckRequest(traceparent=traceparent).trace_id

@@ -16,9 +16,21 @@ from typing import Any, Final
 import pytest
 
 from authz import ports
-from authz.core import decision, exchange, keys, policy, principal, request, secret, token
+from authz.core import (
+    answer,
+    decision,
+    exchange,
+    keys,
+    policy,
+    principal,
+    request,
+    secret,
+    token,
+)
+from authz.core.answer import Answer
 from authz.core.decision import Allow
-from authz.core.exchange import AppOnBehalfOf, IssuedToken, OnBehalfOf, SubjectToken
+from authz.core.exchange import AppOnBehalfOf, Flow, IssuedToken, OnBehalfOf, SubjectToken
+from authz.core.policy import EgressRoute
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CheckRecord
@@ -27,7 +39,7 @@ from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [
-    decision, exchange, keys, policy, ports, principal, request, secret, token
+    answer, decision, exchange, keys, policy, ports, principal, request, secret, token
 ]  # fmt: skip
 
 SECRET: Final = Secret(TEXT)
@@ -41,6 +53,15 @@ HOLDERS: Final[list[Any]] = [
     IssuedToken(SECRET, START, START),
     Allow(authorization=SECRET),
     CheckRecord(CheckRequest(authorization=SECRET), 0.0, decision=Allow(authorization=SECRET)),
+    Answer(
+        EgressRoute("graph", (), Flow.NONE),
+        None,
+        Allow(SECRET),
+        START,
+        START,
+        has_token=True,
+        reply=TEXT.encode(),
+    ),
 ]
 EVERYTHING: Final = [SECRET, *HOLDERS]
 
@@ -149,17 +170,18 @@ def test_a_secret_has_no_attributes_to_list() -> None:
 
 
 def test_every_type_that_holds_a_secret_is_tested_here() -> None:
-    """The table above names each dataclass with a field of type `Secret`."""
+    """The table above names each dataclass and named tuple with a field of type `Secret`."""
     holders = {
         found.__name__
         for module in MODULES
         for found in vars(module).values()
-        if isinstance(found, type) and dataclasses.is_dataclass(found)
-        and Secret in {
-            part
+        if isinstance(found, type)
+        and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
+        and any(
+            part is Secret
             for hint in typing.get_type_hints(found, vars(module)).values()
             for part in (hint, *typing.get_args(hint))
-        }
+        )
     }  # fmt: skip
 
     assert {"CheckRequest", "BearerToken", "SubjectToken", "IssuedToken", "Allow"} <= holders
@@ -171,9 +193,9 @@ def test_reveal_returns_the_text() -> None:
     assert TEXT == SECRET.reveal()
 
 
-def test_the_digest_is_the_sha_256_of_the_text() -> None:
-    """What a cache may know of a token is its SHA-256, the same at each call."""
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+def test_the_digest_is_the_blake2b_of_the_text() -> None:
+    """What a cache may know of a token is its BLAKE2b-256, the same at each call."""
+    expected = "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"
     abc = Secret("abc")
 
     assert expected == abc.digest().hex() == abc.digest().hex()

@@ -14,6 +14,7 @@ from support.demo import Demo, Ended, running
 SCENARIOS = [
     "on-behalf-of-user",
     "on-behalf-of-user-warm",
+    "repeated-by-envoy",
     "on-behalf-of-second-user",
     "on-behalf-of-user-graph",
     "autonomous",
@@ -21,6 +22,7 @@ SCENARIOS = [
     "blueprint",
     "app-on-behalf-of",
     "app",
+    "app-token-pushed",
     "no-token",
     "wrong-audience",
     "expired",
@@ -71,7 +73,7 @@ def test_warm_requests_ask_entra_nothing(kept: Demo) -> None:
     """Cold takes two calls, warm none, and a second user shares the agent's assertion."""
     calls = {one["name"]: one["entra_calls"] for one in kept.document()["scenarios"]}
 
-    assert [calls[name] for name in SCENARIOS[:3]] == [2, 0, 1]
+    assert [calls[name] for name in SCENARIOS[:4]] == [2, 0, 0, 1]
 
 
 def test_no_token_is_in_any_output_or_log(kept: Demo) -> None:

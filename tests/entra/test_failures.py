@@ -8,6 +8,7 @@ import pytest
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.emulator import Fault, Match
+from authz.service import LOOK_AGAIN
 from support.stack import Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
@@ -155,6 +156,7 @@ async def test_a_token_is_refreshed_ahead_of_its_end(world: World, clock: Clock)
             for r in await asyncio.gather(*(service.egress("autonomous") for _ in range(50)))
         ]
         await service.engine.service._snapshot.tokens.drain()
+        clock.ahead += LOOK_AGAIN
         after = issued(await service.egress("autonomous"))["uti"]
 
         assert {first["uti"]} == set(during)

@@ -1,5 +1,8 @@
 """What Envoy configuration follows from which configuration of the service, and what is refused."""
 
+import subprocess
+import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,11 @@ from hypothesis import strategies as st
 
 from authz.config import Config, ConfigError, compile_policy, load
 from authz.config.document import parse
+from authz.config.settings import EdgeCache
 from authz.core.request import CheckRequest
 from authz.envoy.bootstrap import render
-from authz.envoy.destinations import destinations
+from authz.envoy.destinations import destinations, left_on_checks
+from authz.envoy.edge_cache import EDGE, EDGE_CACHE, script
 from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
 from support.envoy import validate
 from support.properties import thorough
@@ -24,13 +29,14 @@ ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))
 SHIPPED = ROOT / "envoy" / "sidecar.yaml"
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
+DECIDES = (EXT_AUTHZ, EDGE_CACHE)
 FAILS_OPEN = (
     "failure_mode_allow",
     "failure_mode_allow_header_add",
     "shadow_mode",
-    "filter_enabled",
-    "filter_enabled_metadata",
+    "filter_enabled:",
     "deny_at_disable",
+    "allow_request_without_credential",
 )
 SENDS_TWICE = (
     "retry_policy",
@@ -111,6 +117,32 @@ def cluster(data: dict[str, Any], name: str) -> dict[str, Any]:
     return found
 
 
+def with_script(text: str) -> str:
+    """Return the shipped configuration with the script in it, which it takes from a file beside it."""
+    document = yaml.safe_load(text)
+    for key, value in walk(document):
+        if key == "source_code":
+            assert {"filename": "/etc/envoy/edge_cache.lua"} == value
+            value.clear()
+            value["inline_string"] = script()
+    return yaml.safe_dump(document)
+
+
+def injected(data: dict[str, Any], name: str) -> str | None:
+    """Return the secret that a cluster injects; None if it injects none."""
+    (options,) = cluster(data, name)["typed_extension_protocol_options"].values()
+    filters = options.get("http_filters")
+    if filters is None:
+        return None
+    injector, codec = (entry["typed_config"] for entry in filters)
+    assert codec["@type"].endswith("UpstreamCodec")
+    assert injector["overwrite"] is True
+    generic = injector["credential"]["typed_config"]
+    assert generic.keys() == {"@type", "credential"}
+    secret: str = generic["credential"]["name"]
+    return secret
+
+
 def names(data: dict[str, Any], kind: str) -> list[str]:
     """Return the names of all listeners or clusters."""
     return [entry["name"] for entry in data["static_resources"].get(kind, [])]
@@ -123,7 +155,7 @@ def every_configuration(
     """The shipped configuration, and what is rendered for each example of the documentation."""
     directory = tmp_path_factory.mktemp("certificates")
     authority = Authority.create(directory)
-    texts = {"shipped": SHIPPED.read_text()}
+    texts = {"shipped": with_script(SHIPPED.read_text())}
     for path in EXAMPLES:
         loaded = load(path, EXAMPLE_ENVIRONMENT).config
         texts[path.stem] = render(loaded, settings_for(path, loaded, authority, directory))
@@ -149,7 +181,7 @@ def test_envoy_accepts_the_configuration_and_finds_nothing_outdated(
 
 def test_validation_finds_a_misspelt_field(example: Config, tmp_path: Path) -> None:
     """The tests with `validate` can fail."""
-    text = SHIPPED.read_text().replace("stat_prefix: inbound", "stat_prefixx: inbound")
+    text = with_script(SHIPPED.read_text()).replace("stat_prefix: inbound", "stat_prefixx: inbound")
 
     outcome = validate(text, tmp_path)
 
@@ -157,9 +189,24 @@ def test_validation_finds_a_misspelt_field(example: Config, tmp_path: Path) -> N
     assert "stat_prefixx" in outcome.stderr
 
 
+def test_script_beside_the_shipped_configuration_is_the_one_that_is_rendered() -> None:
+    """`envoy/edge_cache.lua` is the package's own file."""
+    assert script() == (ROOT / "envoy" / "edge_cache.lua").read_text()
+
+
+def test_script_is_in_the_wheel(tmp_path: Path) -> None:
+    """`authz envoy` renders it wherever the package was installed."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory"]
+    subprocess.run([*command, tmp_path], cwd=ROOT, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        assert script() == archive.read("authz/envoy/edge_cache.lua").decode()
+
+
 def test_shipped_configuration_is_what_is_rendered_for_the_example(example: Config) -> None:
     """Field by field, read through the full schema: neither can drift from the other."""
-    ours = Bootstrap.from_dict(yaml.safe_load(SHIPPED.read_text()))
+    ours = Bootstrap.from_dict(yaml.safe_load(with_script(SHIPPED.read_text())))
 
     expected = Bootstrap.from_dict(rendered(example)).to_dict()
     assert expected == ours.to_dict()
@@ -186,26 +233,33 @@ def test_no_yaml_of_the_project_fails_open() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_only_health_checks_go_without_a_decision(
+def test_only_health_checks_and_pushed_tokens_go_without_a_decision(
     every_configuration: dict[str, str], name: str
 ) -> None:
-    """Every other route has its own direction, and every listener its filter, before all others."""
+    """Every other route has its direction, and every listener its filter, before all but the edge cache.
+
+    Where a token is pushed, the cluster replaces whatever the agent sent by the route's own secret.
+    """
     data = yaml.safe_load(every_configuration[name])
 
-    exempt = []
+    exempt, pushed = [], []
     for entry in data["static_resources"]["listeners"]:
         manager = listener(data, entry["name"])
-        assert EXT_AUTHZ == manager["http_filters"][0]["name"]
+        names = [entry["name"] for entry in manager["http_filters"]]
+        assert EXT_AUTHZ == next(name for name in names if name != EDGE_CACHE)
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 settings = route["typed_per_filter_config"][EXT_AUTHZ]
-                if settings.get("disabled"):
+                if settings.get("disabled") and entry["name"] == "egress":
+                    pushed.append((route["name"], injected(data, route["route"]["cluster"])))
+                elif settings.get("disabled"):
                     exempt.append(route["match"]["path"])
                 else:
                     extensions = settings["check_settings"]["context_extensions"]
                     assert entry["name"] == extensions["authz.direction"]
 
     assert ["/healthz", "/readyz", "/livez"] == exempt
+    assert all(route == secret for route, secret in pushed)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -214,10 +268,93 @@ def test_both_listeners_ask_in_the_same_way(every_configuration: dict[str, str],
     data = yaml.safe_load(every_configuration[name])
 
     filters = [
-        listener(data, entry["name"])["http_filters"][0]["typed_config"]
-        for entry in data["static_resources"]["listeners"]
+        [
+            entry
+            for entry in listener(data, each["name"])["http_filters"]
+            if entry["name"] in DECIDES
+        ]
+        for each in data["static_resources"]["listeners"]
     ]
     assert all(filters[0] == other for other in filters)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_ext_authz_is_switched_off_for_what_the_edge_cache_answered_and_nothing_else(
+    every_configuration: dict[str, str], name: str
+) -> None:
+    """The matcher is inverted: without metadata, and with any other, the service is asked."""
+    data = yaml.safe_load(every_configuration[name])
+
+    for entry in data["static_resources"]["listeners"]:
+        filters = listener(data, entry["name"])["http_filters"]
+        names = [each["name"] for each in filters]
+        assert [EDGE_CACHE, EXT_AUTHZ, EDGE_CACHE] == names[:3]
+        assert filters[0] == filters[2]
+        expected = {
+            "filter": "authz.edge",
+            "path": [{"key": "decision"}],
+            "value": {"string_match": {"exact": "allow"}},
+            "invert": True,
+        }
+        assert expected == filters[1]["typed_config"]["filter_enabled_metadata"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_edge_cache_knows_each_route_by_the_name_that_the_service_is_told(
+    every_configuration: dict[str, str], name: str
+) -> None:
+    """Or is off on it: on health checks and on the dead end of unknown hosts. The log knows it so, too."""
+    data = yaml.safe_load(every_configuration[name])
+
+    for entry in data["static_resources"]["listeners"]:
+        for host in listener(data, entry["name"])["route_config"]["virtual_hosts"]:
+            for route in host["routes"]:
+                filters = route["typed_per_filter_config"]
+                check = filters[EXT_AUTHZ].get("check_settings", {}).get("context_extensions", {})
+                told = route.get("metadata", {}).get("filter_metadata", {}).get(EDGE, {})
+                if "authz.edge" in check:
+                    assert check["authz.route"] == route["name"] == told["route"]
+                    assert EDGE_CACHE not in filters
+                else:
+                    assert {} == told
+                    assert filters[EDGE_CACHE]["disabled"]
+
+
+def test_without_a_time_to_live_there_is_no_edge_cache(example: Config) -> None:
+    """`cache.edge.max_ttl: 0` leaves nothing of it in Envoy."""
+    assert "edge" in render(example, DEFAULTS)
+
+    off = example.model_copy(
+        update={"cache": example.cache.model_copy(update={"edge": EdgeCache(max_ttl=0)})}
+    )
+
+    for word in ("edge", "lua"):
+        assert word not in render(off, DEFAULTS).lower()
+
+
+def test_route_whose_caller_only_the_service_can_tell_apart_is_not_repeated() -> None:
+    """Workloads that Envoy vouches for are no part of what its cache goes by: each request is asked about."""
+    tenant = "11111111-0000-4000-8000-000000000001"
+    route = {"flow": "app", "application": "a", "scopes": ["https://graph.microsoft.com/.default"]}
+    document = {
+        "listen": {"workload_identity": "source_principal"},
+        "applications": {
+            "a": {
+                "tenant_id": tenant,
+                "client_id": tenant,
+                "credentials": [{"client_secret": {"file": "/run/secret"}}],
+            }
+        },
+        "egress": {
+            "bound": {**route, "hosts": ["bound.example"], "workloads": ["spiffe://a/b"]},
+            "free": {"flow": "none", "hosts": ["free.example"]},
+        },
+    }
+    found = parse(yaml.safe_dump(document), {})
+
+    assert {"bound": False, "free": True} == {
+        target.route: target.repeated for target in destinations(found, DEFAULTS)
+    }
 
 
 def test_every_destination_is_reached_by_tls_with_its_own_name(example: Config) -> None:
@@ -327,6 +464,105 @@ def test_envoy_and_the_service_read_hosts_alike(routes: dict[str, list[str]]) ->
                 assert target.route == policy.find(asked).name
 
 
+APP_ROUTE = """
+listen: {listen}
+applications:
+  portal:
+    tenant_id: 11111111-0000-4000-8000-000000000001
+    client_id: 66666666-0000-4000-8000-000000000001
+    credentials: [{{client_secret: {{env: PORTAL_CLIENT_SECRET}}}}]
+egress:
+  api:
+    flow: app
+    application: portal
+    scopes: [api://orders/.default]
+    hosts: [{hosts}]
+    {more}
+  other: {{flow: none, hosts: ["*.plain"]}}
+"""
+ON_SOCKET = "{grpc: 'unix:/run/authz.sock'}"
+ON_TCP = "{grpc: 'localhost:9901'}"
+MUTUAL = "{grpc: 'localhost:9901', tls: {certificate_file: c, key_file: k, client_ca_file: a}}"
+ONE_SIDED = "{grpc: 'localhost:9901', tls: {certificate_file: c, key_file: k}}"
+OWN = AuthzTls(Path("ca"), "authz", Path("cert"), Path("key"))
+
+
+def app_route(listen: str = ON_SOCKET, *, hosts: str = "api.example", more: str = "") -> Config:
+    """Return a configuration with one route whose token can be pushed, and one without token."""
+    text = APP_ROUTE.format(listen=listen, hosts=hosts, more=more)
+    return parse(text, {"PORTAL_CLIENT_SECRET": "s"})
+
+
+@pytest.mark.parametrize(
+    ("listen", "settings", "pushed"),
+    [
+        (ON_SOCKET, {}, True),
+        (ON_SOCKET, {"authz_address": "localhost:9901"}, False),
+        (ON_TCP, {}, False),
+        (ON_TCP, {"authz_address": "unix:/run/forwarder.sock"}, False),
+        (ONE_SIDED, {"authz_tls": AuthzTls(Path("ca"), "authz")}, False),
+        (ONE_SIDED, {"authz_tls": OWN}, False),
+        (MUTUAL, {"authz_tls": OWN}, True),
+        (
+            "{grpc: 'unix:/run/authz.sock', workload_identity: source_principal}",
+            {},
+            False,
+        ),
+    ],
+)
+def test_token_is_pushed_only_where_the_service_would_give_it(
+    listen: str, settings: dict[str, Any], pushed: bool
+) -> None:
+    """Law 2: Envoy must prove itself. Else the route stays on Checks, and the operator is told."""
+    found, given = app_route(listen), SidecarSettings(**settings)
+
+    data = rendered(found, given)
+
+    (route,) = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
+    assert pushed == route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False)
+    assert ("api" if pushed else None) == injected(data, "egress/api.example")
+    assert ([] if pushed else ["api"]) == left_on_checks(found, given)
+    assert pushed == ("node" in data)
+    assert pushed == ("local_reply_config" in listener(data, "egress"))
+
+
+def test_route_with_push_off_stays_on_checks() -> None:
+    """For who wants each request on record; that is no mistake to be told of."""
+    found = app_route(more="push: false")
+
+    data = rendered(found)
+
+    assert injected(data, "egress/api.example") is None
+    assert [] == left_on_checks(found, DEFAULTS)
+
+
+def test_pushed_wildcards_have_a_cluster_of_their_own_and_one_dns_cache() -> None:
+    """A token is injected into requests of its own route only; names are resolved in one place."""
+    data = rendered(app_route(hosts="'*.api', '*.api.example', api.example"))
+
+    assert ["authz", "egress/api.example", "pushed/api", "egress"] == names(data, "clusters")
+    assert ["api", "api", None] == [
+        injected(data, name) for name in ("egress/api.example", "pushed/api", "egress")
+    ]
+    caches = [
+        cluster(data, name)["cluster_type"]["typed_config"]["dns_cache_config"]
+        for name in ("pushed/api", "egress")
+    ]
+    assert caches[0] == caches[1]
+
+
+def test_envoy_accepts_pushed_wildcards(tmp_path: Path) -> None:
+    """`envoy --mode validate` has no error and no warning."""
+    authority = Authority.create(tmp_path)
+    text = render(
+        app_route(hosts="'*.api', api.example"), SidecarSettings(upstream_ca_file=authority.file)
+    )
+
+    outcome = validate(text, tmp_path)
+
+    assert (0, "") == (outcome.returncode, outcome.stderr)
+
+
 def test_service_on_tcp_is_health_checked_and_left_out_when_sick() -> None:
     """GRPC health decides; panic would send Checks to sick replicas."""
     data = rendered(
@@ -434,13 +670,14 @@ def test_plain_text_to_another_machine_is_refused(address: str | None) -> None:
         Upstream(address, plain_text=True)
 
 
-def test_plain_text_to_loopback_has_no_tls() -> None:
+def test_plain_text_to_loopback_has_no_tls(tmp_path: Path) -> None:
     """For demonstrations, where everything is on one machine."""
     settings = SidecarSettings(upstreams={"a.example": Upstream("127.0.0.1:81", plain_text=True)})
 
-    assert "transport_socket" not in cluster(
-        rendered(config({"a": ["a.example"]}), settings), "egress/a.example"
-    )
+    text = render(config({"a": ["a.example"]}), settings)
+
+    assert "transport_socket" not in cluster(yaml.safe_load(text), "egress/a.example")
+    assert validate(text, tmp_path).returncode == 0
 
 
 def test_destination_can_have_its_own_authority() -> None:

@@ -14,7 +14,7 @@ from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
-from support.ext_authz_server import ExtAuthzServer, allow
+from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.sidecar import Sidecar
 
 GRAPH = "graph.microsoft.com"
@@ -244,7 +244,8 @@ def test_every_way_to_write_a_destination_leads_there(
     )
 
     assert b"HTTP/1.1 200 " == answer[:13]
-    assert [{"authz.direction": "egress", "authz.route": "graph"}] == extensions(service)
+    expected = {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "1"}
+    assert [expected] == extensions(service)
     assert 1 == len(sidecar.destinations[GRAPH].received)
 
 
@@ -371,15 +372,36 @@ def test_repeated_authorization_arrives_as_one_value_with_a_comma(
 
 
 def test_service_is_told_direction_and_route(sidecar: Sidecar, service: ExtAuthzServer) -> None:
-    """Each Check names the route of the configuration that it belongs to."""
+    """Each Check names the route of the configuration that it belongs to, and that Envoy has a cache."""
     sidecar.caller.get("/chat")
-    sidecar.agent.get("http://inventory.internal:8443/items")
+    sidecar.agent.get("http://graph.microsoft.com/v1.0/me")
 
     expected = [
-        {"authz.direction": "inbound", "authz.route": "chat"},
-        {"authz.direction": "egress", "authz.route": "inventory"},
+        {"authz.direction": "inbound", "authz.route": "chat", "authz.edge": "1"},
+        {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "1"},
     ]
     assert expected == extensions(service)
+
+
+def test_pushed_token_replaces_whatever_the_agent_sent_without_a_check(
+    sidecar: Sidecar, service: ExtAuthzServer
+) -> None:
+    """Law 4 holds where the service is not asked: the user's token goes out in no way."""
+    answer = sidecar.agent.post(
+        "http://inventory.internal:8443/items?q=1",
+        headers={**USER, "x-authz-subject": "somebody", "x-request-id": "pushed-1"},
+        content=b"body",
+    )
+
+    (seen,) = sidecar.destinations["inventory.internal:8443"].received
+    assert 200 == answer.status_code
+    assert [] == service.requests
+    assert [PUSHED] == seen.values("authorization")
+    assert [] == seen.values("x-authz-subject")
+    assert ("POST", "/items?q=1", "body") == (seen.method, seen.path, seen.body)
+    entry = sidecar.envoy.access_log("pushed-1")
+    assert "inventory" == entry["pushed"]
+    assert PUSHED not in str(entry)
 
 
 def test_service_is_shown_only_what_it_reads(sidecar: Sidecar, service: ExtAuthzServer) -> None:

@@ -1,5 +1,6 @@
 """The decision record: what it tells, in which style and at which level, and what it never holds."""
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 
@@ -10,11 +11,13 @@ from authz.core.decision import Deny
 from authz.core.errors import ExchangeUnavailable, InvalidToken, Reason, TokenFault
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
+from authz.envoy.ext_authz import reply
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
-from authz.ports import CheckRecord
+from authz.ports import CheckRecord, Repeat
 from support.scene import Scene
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
 
 
@@ -34,7 +37,7 @@ def refused(**changes: object) -> CheckRecord:
         path="/v1.0/me?code=private",
         authorization=Secret(f"Bearer {TOKEN}"),
         request_id="r1",
-        trace_id="t1",
+        traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
     )
     values = {"decision": Deny(Reason.INVALID_TOKEN), "error": InvalidToken(TokenFault.EXPIRED)}
     return CheckRecord(request=request, started=1.0, finished=1.25, **(values | changes))  # type: ignore[arg-type]
@@ -52,7 +55,7 @@ def test_a_refusal_is_told_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     (record,) = written(capfd)
     assert {
         "decision": "deny", "reason": "invalid_token", "detail": "expired", "method": "GET",
-        "host": "graph.microsoft.com", "path": "/v1.0/me", "request_id": "r1", "trace_id": "t1",
+        "host": "graph.microsoft.com", "path": "/v1.0/me", "request_id": "r1", "trace_id": TRACE,
         "ms": 250.0, "event": "check", "level": "info",
     } == {name: value for name, value in record.items() if name != "timestamp"}  # fmt: skip
     assert str(record["timestamp"]).endswith("Z")
@@ -129,3 +132,74 @@ def test_the_console_style_is_for_people(capfd: pytest.CaptureFixture[str]) -> N
     output = capfd.readouterr().out
     assert "invalid_token" in output
     assert TOKEN not in output
+
+
+async def _repeated(scene: Scene, *requests: CheckRequest) -> list[Repeat]:
+    """Ask the first as a Check, and all of them for its prepared reply."""
+    reply(await scene.check(requests[0]))
+    assert all(scene.repeat(request) for request in requests)
+    return scene.observer.repeats
+
+
+async def test_a_repeated_answer_is_told_like_the_first(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Who, through whom and where to are the same; what is particular to the request is its own."""
+    scene, log = Scene(), DecisionLog(Decisions.ALL)
+    first = scene.request("egress", "on_behalf_of", scene.tenant.user_token(), request_id="r1")
+    again = first._replace(
+        method="POST", path="/b?code=private", host="b.example", request_id="r2",
+        traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
+    )  # fmt: skip
+    repeats = await _repeated(scene, first, again, again._replace(request_id="", traceparent="x"))
+    log.decided(scene.observer.records[0])
+    log.repeated(repeats)
+
+    checked, one, two, three = written(capfd)
+    passing = {"method", "path", "host", "request_id", "trace_id", "ms", "timestamp"}
+    durations = {"verify_ms", "exchange_ms"}
+    caches = {"principal_cache": "hit", "token_cache": "hit"}
+    settled = {key: value for key, value in checked.items() if key not in passing | durations}
+    for record in (one, two, three):
+        told = {key: value for key, value in record.items() if key not in passing}
+        assert settled | caches == told
+    assert ("GET", "/", "r1") == (one["method"], one["path"], one["request_id"])
+    assert ("POST", "/b", "b.example", "r2", TRACE) == (
+        two["method"], two["path"], two["host"], two["request_id"], two["trace_id"],
+    )  # fmt: skip
+    assert not {"request_id", "trace_id"} & three.keys()
+    assert repeats[0].at == dt.datetime.fromisoformat(str(one["timestamp"])).timestamp()
+
+
+async def test_a_repeated_answer_is_told_to_people_as_well(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """In the readable style nothing is prepared."""
+    configure_logging(level="info", style="console")
+    scene, log = Scene(), DecisionLog(Decisions.ALL)
+    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+
+    (line,) = capfd.readouterr().out.splitlines()
+    assert "token_cache=hit" in line
+
+
+@pytest.mark.parametrize("which", [Decisions.NONE, Decisions.DENIED])
+async def test_a_repeated_answer_is_told_only_where_allowances_are(
+    capfd: pytest.CaptureFixture[str], which: Decisions
+) -> None:
+    """There are no repeated denials."""
+    scene, log = Scene(), DecisionLog(which)
+    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+
+    assert [] == written(capfd)
+
+
+async def test_a_repeated_answer_below_the_level_is_not_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Levels hold for prepared records too."""
+    configure_logging(level="warning", style="json")
+    scene, log = Scene(), DecisionLog(Decisions.ALL)
+    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+
+    assert [] == written(capfd)

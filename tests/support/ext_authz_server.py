@@ -1,21 +1,32 @@
-"""A scripted ext_authz server: says what the test tells it to, and remembers what it was asked."""
+"""A scripted service: says of Checks what the test tells it to, and remembers what it was asked.
+
+To whoever asks for secrets it gives one token, the same for all.
+"""
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import grpc
+from google.protobuf.any_pb2 import Any as WireAny
 
-from authz._pb.base_pb2 import HeaderValue, HeaderValueOption
+from authz._pb.base_pb2 import DataSource, HeaderValue, HeaderValueOption
+from authz._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse, OkHttpResponse
+from authz._pb.secret_pb2 import GenericSecret, Secret
 from authz._pb.status_pb2 import Status
+from authz.envoy import sds
+from authz.envoy.discovery import TYPE_URL
 from authz.envoy.ext_authz import SERVICE
 from authz.envoy.server import GrpcServer, ServerSettings
 
 Answer = Callable[[CheckRequest], CheckResponse]
+
+PUSHED: Final = "Bearer pushed"
+"""The secret of every name."""
 
 
 def allow(*, headers: dict[str, str] | None = None, remove: tuple[str, ...] = ()) -> CheckResponse:
@@ -92,7 +103,14 @@ class ExtAuthzServer:
             response_serializer=CheckResponse.SerializeToString,
         )
         handler = grpc.method_handlers_generic_handler(SERVICE, {"Check": method})
-        self._server = GrpcServer(replace(self._settings, address=self.address), [handler])
+        stream = grpc.stream_stream_rpc_method_handler(
+            self._stream_secrets,
+            request_deserializer=DiscoveryRequest.FromString,
+            response_serializer=DiscoveryResponse.SerializeToString,
+        )
+        secrets = grpc.method_handlers_generic_handler(sds.SERVICE, {"StreamSecrets": stream})
+        settings = replace(self._settings, address=self.address)
+        self._server = GrpcServer(settings, [handler, secrets])
         await self._server.start()
         await self._server.set_serving(serving=True)
         if not self.address.startswith("unix:"):
@@ -108,3 +126,19 @@ class ExtAuthzServer:
     ) -> CheckResponse:
         self.requests.append(request)
         return self.answer(request)
+
+    async def _stream_secrets(
+        self,
+        requests: AsyncIterator[DiscoveryRequest],
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        async for request in requests:
+            if request.response_nonce:
+                continue
+            answer = DiscoveryResponse(version_info="1", nonce="1", type_url=TYPE_URL)
+            for name in request.resource_names:
+                value = GenericSecret(secret=DataSource(inline_string=PUSHED))
+                packed = WireAny()
+                packed.Pack(Secret(name=name, generic_secret=value))
+                answer.resources.append(packed)
+            await context.write(answer)

@@ -4,13 +4,13 @@ They keep count and never assert; what ought to have happened is said in the tes
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from authz.core.errors import AuthzError, DeadlineExceeded, InvalidToken, TokenFault
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.secret import Secret
-from authz.ports import CacheName, CacheResult, CheckRecord
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 
 class FakeKeys:
@@ -133,10 +133,18 @@ class FakeObserver:
         self.records: list[CheckRecord] = []
         self.lookups: list[tuple[CacheName, CacheResult]] = []
         self.exchanges: list[tuple[Flow, AuthzError | None, float]] = []
+        self.prefetches: list[tuple[str, str]] = []
+        self.repeats: list[Repeat] = []
 
     def decided(self, record: CheckRecord) -> None:
         """Remember a decision."""
         self.records.append(record)
+
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Remember repetitions as what they stand for."""
+        self.repeats += repeats
+        self.records += [repeat.record() for repeat in repeats]
+        self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Remember a look-up."""
@@ -145,6 +153,10 @@ class FakeObserver:
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Remember an exchange."""
         self.exchanges.append((flow, error, seconds))
+
+    def prefetched(self, route: str, outcome: str) -> None:
+        """Remember a prefetch."""
+        self.prefetches.append((route, outcome))
 
     def results(self, cache: CacheName) -> list[CacheResult]:
         """Return how the look-ups of one cache ended."""

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authz.caching import CachedExchange
+from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CacheName, CheckRecord, Timer
+from authz.prefetching import Prefetches
 from authz.service import CheckService, Snapshot
 from support.clock import Clock
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
@@ -30,8 +32,14 @@ DELEGATED_FLOWS: Final = tuple(flow for flow in EGRESS_FLOWS if flow.is_delegate
 class Scene:
     """A service and everything around it, which a test may look into and disturb."""
 
-    def __init__(self, *, timer: Timer = time.monotonic, max_flights: int = 100) -> None:
-        self.clock = Clock()
+    def __init__(
+        self,
+        *,
+        timer: Timer = time.monotonic,
+        max_flights: int = 100,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
         self.timer = timer
         self.tenant = FakeTenant(clock=self.clock)
         self.keys = FakeKeys(
@@ -52,12 +60,15 @@ class Scene:
             max_flights=max_flights,
         )
         self.principals = PrincipalCache(max_entries=100, max_bytes=10**6)
+        self.prefetches = Prefetches(observer=self.observer, max_running=3)
         self.service = CheckService(
-            Snapshot(Policy(version="empty"), self.keys, self.tokens),
+            self.snapshot(Policy(version="empty")),
             principals=self.principals,
             observer=self.observer,
             clock=self.clock,
             timer=timer,
+            prefetches=self.prefetches,
+            prefetch_timeout=5.0,
         )
         self.inbound_route = InboundRoute(INBOUND, self.tenant.expectation())
         self.egress_routes = {flow.value: self._egress_route(flow) for flow in EGRESS_FLOWS}
@@ -73,11 +84,22 @@ class Scene:
             else:
                 egress[route.name] = route
         policy = Policy(version="v1", inbound=inbound, egress=egress)
-        self.service.swap(Snapshot(replace(policy, **changes), self.keys, self.tokens))
+        self.service.swap(self.snapshot(replace(policy, **changes)))
+
+    def snapshot(self, policy: Policy) -> Snapshot:
+        """Return a version of the configuration with the scene's keys and tokens."""
+        answers = AnswerCache(max_entries=100, max_bytes=10**6)
+        return Snapshot(policy, self.keys, self.tokens, answers)
 
     async def check(self, request: CheckRequest, *, within: float = 5.0) -> CheckRecord:
         """Ask for a decision."""
         return await self.service.check(request, deadline=self.timer() + within)
+
+    def repeat(self, request: CheckRequest) -> bytes | None:
+        """Ask for the prepared reply."""
+        return self.service.repeat(
+            request.situation, request.authorization, lambda: request, self.timer()
+        )
 
     async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
         """Send a request with a bearer token to the agent."""
@@ -97,7 +119,7 @@ class Scene:
         request = CheckRequest(
             "GET", "api.example", "/", authorization, direction=direction, route=route
         )
-        return replace(request, **changes)
+        return request._replace(**changes)
 
     def _egress_route(self, flow: Flow) -> EgressRoute:
         client = flow in (Flow.BLUEPRINT, Flow.APP_ON_BEHALF_OF, Flow.APP)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.emulator import Emulator
 from authz.engine import Engine
-from authz.ports import CacheName, CacheResult, CheckRecord
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 GRAPH = "https://graph.microsoft.com/.default"
 
@@ -51,10 +51,16 @@ class Recorder:
     records: list[CheckRecord] = field(default_factory=list)
     lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
     exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
+    prefetches: list[tuple[str, str]] = field(default_factory=list)
 
     def decided(self, record: CheckRecord) -> None:
         """Remember a Check."""
         self.records.append(record)
+
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Remember repetitions as what they stand for."""
+        self.records += [repeat.record() for repeat in repeats]
+        self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Remember a look-up."""
@@ -63,6 +69,10 @@ class Recorder:
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Remember an exchange."""
         self.exchanges.append((flow, error))
+
+    def prefetched(self, route: str, outcome: str) -> None:
+        """Remember a prefetch."""
+        self.prefetches.append((route, outcome))
 
 
 class World:

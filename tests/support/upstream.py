@@ -3,6 +3,7 @@
 import json
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -38,11 +39,15 @@ class EchoUpstream:
 
     Attributes:
         received: The requests that arrived, in order.
+        before_answer: Called once a request is on record and before it is answered; may wait.
+        status: Status of every answer.
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.received: list[Seen] = []
-        received = self.received
+        self.before_answer: Callable[[Seen], None] = lambda _: None
+        self.status = 200
+        received, upstream = self.received, self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -57,8 +62,9 @@ class EchoUpstream:
                     body=self.rfile.read(length).decode(errors="replace"),
                 )
                 received.append(seen)
+                upstream.before_answer(seen)
                 body = json.dumps(asdict(seen)).encode()
-                self.send_response(200)
+                self.send_response(upstream.status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()

@@ -1,0 +1,110 @@
+"""Answers that may be given again: whole Checks, remembered for as long as all they rest on holds.
+
+Only allowances are remembered. Whoever repeats one must still ask whether the signing key of its
+principal is trusted; time is watched here, and a new configuration begins with an empty cache.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final
+
+from authz.core.cache import ENTRY_OVERHEAD, BoundedCache
+from authz.core.decision import Allow
+from authz.core.policy import Route
+from authz.core.principal import Principal
+from authz.core.request import CheckRequest
+from authz.core.secret import Secret
+
+MAX_SITUATIONS: Final = 4096
+"""Situations known at a time. They are few: routes times peers; names of odd headers could add some."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An allowance that was given, and what its repetition needs.
+
+    Attributes:
+        route: The route it was given on.
+        principal: Whom it was given to; None where the flow needs no caller.
+        decision: What was answered.
+        expires_at: Epoch second from which it is wrong: the earliest end of a token it rests on.
+        until: Epoch second at which to go the whole path again, to fetch a token's successor ahead.
+        has_token: Whether an exchange stands behind it.
+        edge_ttl: The `edge_ttl` that `reply` was made for.
+        reply: The door's bytes for it, once made. They hold the token, so they are not printed.
+        told: The fixed part of its log record, once made.
+    """
+
+    route: Route
+    principal: Principal | None
+    decision: Allow
+    expires_at: float
+    until: float
+    has_token: bool
+    edge_ttl: float = 0.0
+    reply: bytes | None = field(default=None, repr=False)
+    told: bytes | None = None
+
+
+def _size_of(answer: Answer) -> int:
+    token = answer.decision.authorization
+    # The reply holds the token a second time.
+    return ENTRY_OVERHEAD + (0 if token is None else 2 * len(token))
+
+
+class AnswerCache:
+    """Answers by what decides: the situation, and the `Authorization` value where the route reads it.
+
+    Args:
+        max_entries: Most answers held.
+        max_bytes: Most estimated bytes held.
+    """
+
+    def __init__(self, *, max_entries: int, max_bytes: int) -> None:
+        self._answers: BoundedCache[Answer] = BoundedCache(
+            max_entries=max_entries, max_bytes=max_bytes, size_of=_size_of
+        )
+        self._situations: dict[Hashable, tuple[bytes, bool]] = {}
+        self._numbers = count()
+
+    def get(self, situation: Hashable, authorization: Secret | None, now: float) -> Answer | None:
+        """Return the answer that stands for such a request."""
+        key = self._key(situation, authorization)
+        return None if key is None else self._answers.get(key, now)
+
+    def put(self, request: CheckRequest, answer: Answer, now: float) -> None:
+        """Let the answer stand until its `until`."""
+        situation = request.situation
+        if situation not in self._situations:
+            if len(self._situations) >= MAX_SITUATIONS:
+                # Numbers are never given twice, so what was known under the old ones is met no more.
+                self._situations.clear()
+            number = next(self._numbers).to_bytes(8, "big")
+            self._situations[situation] = (number, answer.route.reads_authorization)
+        key = self._key(situation, request.authorization)
+        if key is not None:
+            self._answers.put(key, answer, expires_at=answer.until, now=now)
+
+    def drop(self, situation: Hashable, authorization: Secret | None) -> None:
+        """Forget the answer to such a request, if there is one."""
+        key = self._key(situation, authorization)
+        if key is not None:
+            self._answers.drop(key)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    @property
+    def evictions(self) -> int:
+        """How many live answers had to make room."""
+        return self._answers.evictions
+
+    def _key(self, situation: Hashable, authorization: Secret | None) -> bytes | None:
+        known = self._situations.get(situation)
+        if known is None:
+            return None
+        number, reads_authorization = known
+        if not reads_authorization:
+            return number
+        return None if authorization is None else number + authorization.digest()

@@ -1,0 +1,177 @@
+"""The SDS door: `envoy.service.secret.v3.SecretDiscoveryService`, for Envoy's `credential_injector`.
+
+A secret is named like its egress route and holds the whole `Authorization` value. Who may have which is
+decided in `authz.pushing`; what is said on a stream is `authz.envoy.discovery`.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, Protocol, TypeVar
+
+import grpc
+
+from authz._pb.discovery_pb2 import (
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+)
+from authz.envoy.discovery import Delta, StateOfTheWorld, TooManyNames, Versions, WrongType
+from authz.envoy.ext_authz import spiffe_id
+from authz.ports import SecretObserver
+from authz.pushing import Peer, PushedTokens
+
+SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
+MAX_STREAMS: Final = 10_000
+"""Most streams of one process: one for each secret of each Envoy."""
+
+_STRANGER: Final = (
+    "tokens are given ahead over a Unix socket, or to a client certificate with a SPIFFE id: set "
+    "listen.tls.client_ca_file and give Envoy such a certificate, or set push: false on the route"
+)
+
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response_co = TypeVar("Response_co", covariant=True)
+
+
+class Conversation(Protocol[Request_contra, Response_co]):
+    """One of the two kinds of `authz.envoy.discovery`."""
+
+    def hear(self, request: Request_contra) -> None:
+        """Take in a request."""
+
+    def say(self) -> Response_co | None:
+        """Return what is to be said now; None for silence."""
+
+    def end(self) -> None:
+        """Want nothing any more."""
+
+
+class SecretDiscovery:
+    """The servicer: knows who is there, listens, speaks.
+
+    Args:
+        tokens: Keeps what is subscribed to.
+        observer: Hears what was sent and what was refused.
+        peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
+        max_streams: Most streams at a time.
+    """
+
+    def __init__(
+        self,
+        tokens: PushedTokens,
+        observer: SecretObserver,
+        *,
+        peers_have_names: bool,
+        max_streams: int = MAX_STREAMS,
+    ) -> None:
+        self._tokens = tokens
+        self._observer = observer
+        self._peers_have_names = peers_have_names
+        self._max_streams = max_streams
+        self._versions = Versions(secrets.token_hex(6))
+        self._streams = 0
+
+    def streams(self) -> int:
+        """Return how many streams there are."""
+        return self._streams
+
+    async def stream_secrets(
+        self,
+        requests: AsyncIterator[DiscoveryRequest],
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        """Serve a stream, state of the world."""
+
+        def begin(peer: Peer, stir: Callable[[], None]) -> StateOfTheWorld:
+            return StateOfTheWorld(self._tokens, peer, stir, self._versions, self._observer)
+
+        await self._serve(begin, requests, context)
+
+    async def delta_secrets(
+        self,
+        requests: AsyncIterator[DeltaDiscoveryRequest],
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        """Serve a stream, delta."""
+
+        def begin(peer: Peer, stir: Callable[[], None]) -> Delta:
+            return Delta(self._tokens, peer, stir, self._versions, self._observer)
+
+        await self._serve(begin, requests, context)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the handler to register with a server. `FetchSecrets` is not served."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "StreamSecrets": grpc.stream_stream_rpc_method_handler(
+                    self.stream_secrets,
+                    request_deserializer=DiscoveryRequest.FromString,
+                    response_serializer=DiscoveryResponse.SerializeToString,
+                ),
+                "DeltaSecrets": grpc.stream_stream_rpc_method_handler(
+                    self.delta_secrets,
+                    request_deserializer=DeltaDiscoveryRequest.FromString,
+                    response_serializer=DeltaDiscoveryResponse.SerializeToString,
+                ),
+            },
+        )
+
+    async def _serve(
+        self,
+        begin: Callable[[Peer, Callable[[], None]], Conversation[Request_contra, Response_co]],
+        requests: AsyncIterator[Request_contra],
+        context: "grpc.aio.ServicerContext[Any, Any]",
+    ) -> None:
+        peer = self._peer(context)
+        if peer is None:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, _STRANGER)
+        if self._streams >= self._max_streams:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"expected at most {self._max_streams} streams of secrets",
+            )
+        stirred = asyncio.Event()
+        conversation = begin(peer, stirred.set)
+        self._streams += 1
+        listening = asyncio.get_running_loop().create_task(_listen(conversation, requests, stirred))
+        try:
+            while not listening.done():
+                await stirred.wait()
+                stirred.clear()
+                # Only ever the newest: what a slow reader missed in between is nobody's need.
+                answer = conversation.say()
+                if answer is not None:
+                    await context.write(answer)
+            listening.result()
+        except WrongType as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TooManyNames as error:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        finally:
+            # However it ends: Envoy gone, connection too old, server stopped.
+            self._streams -= 1
+            conversation.end()
+            listening.cancel()
+
+    def _peer(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Peer | None:
+        """Return who is there; None for somebody who has proved nothing (law 2)."""
+        if context.peer().startswith("unix:"):
+            return Peer()
+        name = spiffe_id(context) if self._peers_have_names else None
+        return Peer(name) if name is not None else None
+
+
+async def _listen(
+    conversation: Conversation[Request_contra, Response_co],
+    requests: AsyncIterator[Request_contra],
+    stirred: asyncio.Event,
+) -> None:
+    try:
+        async for request in requests:
+            conversation.hear(request)
+            stirred.set()
+    finally:
+        stirred.set()

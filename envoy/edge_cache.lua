@@ -1,0 +1,1 @@
+../authz/envoy/edge_cache.lua

@@ -1,0 +1,195 @@
+"""Remembered answers: given again to the same question only, bounded, and never a second too long."""
+
+from typing import Any, Final
+
+import pytest
+
+from authz.core.answer import MAX_SITUATIONS, Answer, AnswerCache
+from authz.core.cache import ENTRY_OVERHEAD
+from authz.core.decision import Allow
+from authz.core.exchange import Flow
+from authz.core.policy import EgressRoute, PeerSource
+from authz.core.request import CheckRequest
+from authz.core.secret import Secret
+from support.clock import START
+from support.principals import principal
+
+LATER: Final = START + 100.0
+DELEGATED: Final = EgressRoute("graph", (), Flow.ON_BEHALF_OF)
+OWN: Final = EgressRoute("own", (), Flow.AUTONOMOUS)
+ASKED: Final = CheckRequest(
+    "GET", "graph.example", "/", Secret("Bearer a"), direction="egress", route="graph"
+)
+
+
+def _cache(*, max_entries: int = 10, max_bytes: int = 10**8) -> AnswerCache:
+    return AnswerCache(max_entries=max_entries, max_bytes=max_bytes)
+
+
+def _answer(route: EgressRoute = DELEGATED, value: str = "issued", until: float = LATER) -> Answer:
+    return Answer(
+        route, principal(), Allow(Secret(value)), expires_at=LATER, until=until, has_token=True
+    )
+
+
+def _changed(**changes: Any) -> CheckRequest:
+    return ASKED._replace(**changes)
+
+
+def _get(cache: AnswerCache, request: CheckRequest, now: float) -> Answer | None:
+    return cache.get(request.situation, request.authorization, now)
+
+
+def test_an_answer_is_given_again_to_the_same_question() -> None:
+    """Method, path, request id and trace have no part in a decision."""
+    cache, answer = _cache(), _answer()
+    cache.put(ASKED, answer, START)
+    again = _changed(
+        method="POST", path="/other", request_id="2", traceparent="x", host="b.example"
+    )
+
+    assert answer is _get(cache, again, START)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"authorization": Secret("Bearer b")},
+        {"authorization": Secret("bearer a")},
+        {"authorization": None},
+        {"direction": "inbound"},
+        {"direction": None},
+        {"route": "other"},
+        {"route": None},
+        {"host": ""},
+        {"peer": "spiffe://a/b"},
+        {"source_principal": "spiffe://a/b"},
+        {"own_headers": ("x-authz-subject",)},
+        {"at_edge": True},
+    ],
+    ids=str,
+)
+def test_another_question_is_not_answered(changes: dict[str, Any]) -> None:
+    """Whatever a decision depends on is part of the key."""
+    cache = _cache()
+    cache.put(ASKED, _answer(), START)
+
+    assert _get(cache, _changed(**changes), START) is None
+
+
+def test_a_route_that_is_found_by_host_is_another_for_another_host() -> None:
+    """Without a name from Envoy the host decides."""
+    cache, unnamed = _cache(), _changed(route=None)
+    cache.put(unnamed, _answer(), START)
+
+    assert _get(cache, unnamed, START) is not None
+    assert _get(cache, unnamed._replace(host="b.example"), START) is None
+
+
+@pytest.mark.parametrize("authorization", [None, Secret("Bearer b")])
+def test_what_the_app_sent_does_not_matter_where_the_route_does_not_read_it(
+    authorization: Secret | None,
+) -> None:
+    """The answer of an app-only flow is everybody's, and takes one place."""
+    cache, answer = _cache(), _answer(OWN)
+    cache.put(ASKED, answer, START)
+
+    assert answer is _get(cache, _changed(authorization=authorization), START)
+    assert 1 == len(cache)
+
+
+def test_an_answer_stands_until_its_time() -> None:
+    """And not at that second any more."""
+    cache = _cache()
+    cache.put(ASKED, _answer(until=START + 10), START)
+
+    assert _get(cache, ASKED, START + 9.9) is not None
+    assert _get(cache, ASKED, START + 10) is None
+
+
+def test_a_dropped_answer_is_gone() -> None:
+    """And one that was never there can be dropped."""
+    cache = _cache()
+    cache.drop(ASKED.situation, ASKED.authorization)
+    cache.put(ASKED, _answer(), START)
+    cache.drop(ASKED.situation, ASKED.authorization)
+
+    assert _get(cache, ASKED, START) is None
+    assert 0 == len(cache)
+
+
+def test_an_answer_without_a_value_to_know_it_by_is_not_held() -> None:
+    """A route that reads the value, and a request that has none: nothing to repeat."""
+    cache = _cache()
+    cache.put(_changed(authorization=None), _answer(), START)
+
+    assert 0 == len(cache)
+
+
+def test_the_number_of_answers_is_bounded() -> None:
+    """The least recently used makes room."""
+    cache = _cache(max_entries=2)
+    for value in "abc":
+        cache.put(_changed(authorization=Secret(value)), _answer(), START)
+
+    assert (2, 1) == (len(cache), cache.evictions)
+    assert _get(cache, _changed(authorization=Secret("a")), START) is None
+
+
+def test_the_memory_of_answers_is_bounded() -> None:
+    """A token counts twice: for itself, and in the reply."""
+    cache = _cache(max_bytes=2 * ENTRY_OVERHEAD + 400)
+    for value in "ab":
+        cache.put(_changed(authorization=Secret(value)), _answer(value="t" * 101), START)
+
+    assert 1 == len(cache)
+
+
+def test_an_answer_without_a_token_counts_as_well() -> None:
+    """An inbound answer is not free."""
+    cache = _cache(max_bytes=ENTRY_OVERHEAD)
+    for value in "ab":
+        answer = Answer(DELEGATED, principal(), Allow(), LATER, LATER, has_token=False)
+        cache.put(_changed(authorization=Secret(value)), answer, START)
+
+    assert 1 == len(cache)
+
+
+def test_the_number_of_situations_is_bounded() -> None:
+    """A peer who makes up header names ends answers early, and takes no memory for ever."""
+    cache = _cache(max_entries=2 * MAX_SITUATIONS)
+    first = _changed(own_headers=("x-authz-0",))
+    for number in range(MAX_SITUATIONS):
+        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(), START)
+    assert _get(cache, first, START) is not None
+
+    cache.put(ASKED, _answer(), START)
+
+    assert _get(cache, first, START) is None
+    assert _get(cache, ASKED, START) is not None
+
+
+def test_a_forgotten_situation_does_not_get_anothers_answer() -> None:
+    """Numbers of situations are never used twice."""
+    cache = _cache(max_entries=2 * MAX_SITUATIONS)
+    for number in range(MAX_SITUATIONS + 1):
+        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(OWN, "old"), START)
+    mine = _answer(OWN, "mine")
+    cache.put(_changed(own_headers=("x-authz-0",)), mine, START)
+
+    assert mine is _get(cache, _changed(own_headers=("x-authz-0",)), START)
+    assert _get(cache, _changed(own_headers=("x-authz-1",)), START) is None
+
+
+def test_a_route_whose_clients_envoy_vouches_for_is_not_repeated_at_the_edge() -> None:
+    """Envoy's own cache does not know who its client is; a connection's peer is always the same."""
+    bound = frozenset({"spiffe://a/b"})
+    vouched = EgressRoute(
+        "a", (), Flow.APP, workloads=bound, peer_source=PeerSource.SOURCE_PRINCIPAL
+    )
+
+    assert not vouched.may_repeat_at_edge
+    assert EgressRoute("a", (), Flow.APP, workloads=bound).may_repeat_at_edge
+    assert EgressRoute(
+        "a", (), Flow.APP, peer_source=PeerSource.SOURCE_PRINCIPAL
+    ).may_repeat_at_edge

@@ -1,0 +1,222 @@
+"""The door's hit path: bytes that were prepared, for exactly the requests that they were prepared for."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
+from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
+from authz.core.exchange import Flow
+from authz.core.request import CheckRequest
+from authz.core.secret import Secret
+from authz.envoy.ext_authz import ExtAuthz, decode, read
+from authz.ports import CacheName, CacheResult, CheckRecord
+from support.clock import START
+from support.properties import thorough
+from support.scene import INBOUND, Scene
+
+OBO: Final = Flow.ON_BEHALF_OF
+PEER: Final = "spiffe://cluster/ns/a/sa/agent"
+TEXT: Final = st.text(max_size=12)
+
+
+class Context:
+    """What the door asks of gRPC about one call."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = [name.encode() for name in names]
+
+    def time_remaining(self) -> float | None:
+        """The call has no deadline."""
+        return None
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        """The peer's certificate bears these names."""
+        return {"x509_subject_alternative_name": self._names}
+
+
+def door(checks: Any, *, named: bool = False) -> ExtAuthz:
+    """A door that asks these checks."""
+    return ExtAuthz(
+        checks, timer=time.monotonic, default_timeout=5.0, margin=0.05, peers_have_names=named
+    )
+
+
+def wire(
+    direction: str, route: str | None, token: str | None, *, edge: str = "", **headers: str
+) -> bytes:
+    """A question as Envoy sends it."""
+    request = WireRequest()
+    http = request.attributes.request.http
+    http.method, http.host, http.path = "GET", "api.example", "/"
+    if token is not None:
+        http.headers["authorization"] = f"Bearer {token}"
+    for name, value in headers.items():
+        http.headers[name.replace("_", "-")] = value
+    for name, value in (("direction", direction), ("route", route or ""), ("edge", edge)):
+        if value:
+            request.attributes.context_extensions[f"authz.{name}"] = value
+    return request.SerializeToString()
+
+
+async def answer(asked: ExtAuthz, raw: bytes, *names: str) -> bytes:
+    """What the door says."""
+    context: Any = Context(*names)
+    return await asked.serve(read(raw), context)
+
+
+@pytest.mark.parametrize("edge", ["", "1"])
+@pytest.mark.parametrize("route", [INBOUND, OBO, Flow.AUTONOMOUS, Flow.NONE])
+async def test_the_second_answer_is_the_first_ones_bytes_at_once(route: str, edge: str) -> None:
+    """Without giving up the thread once, and everybody hears of it."""
+    scene = Scene()
+    scene.configure(edge_ttl=30.0)
+    asked = door(scene.service)
+    raw = wire("inbound" if route == INBOUND else "egress", route, scene.tenant.user_token(),
+               edge=edge)  # fmt: skip
+    first = await answer(asked, raw)
+    path = answer(asked, raw)
+    with pytest.raises(StopIteration) as ended:
+        path.send(None)
+
+    assert first is ended.value.value
+    assert asked.is_quiet(0.0)
+    one, two = scene.observer.records
+    assert (False, True) == (one.repeated, two.repeated)
+    assert (one.decision, one.route, one.principal) == (two.decision, two.route, two.principal)
+    assert [CacheResult.MISS, CacheResult.HIT] == scene.observer.results(CacheName.ANSWERS)
+
+
+class Listener:
+    """Checks that take note of what the hit path is asked, and know no answer."""
+
+    def __init__(self) -> None:
+        self.asked: tuple[Hashable, Secret | None, CheckRequest] | None = None
+
+    def repeat(
+        self,
+        situation: Hashable,
+        authorization: Secret | None,
+        request: Callable[[], CheckRequest],
+        started: float,
+    ) -> bytes | None:
+        """Take note."""
+        self.asked = (situation, authorization, request())
+        return None
+
+    async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+        """Deny."""
+        return CheckRecord(request, 0.0)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> WireRequest:
+    """Any question, most of them near to what Envoy really sends."""
+    request = WireRequest()
+    http = request.attributes.request.http
+    http.method, http.path = draw(TEXT), draw(TEXT)
+    http.host = draw(st.sampled_from(["", "api.example"]) | TEXT)
+    names = st.sampled_from(["authorization", "x-request-id", "x-authz-subject", "traceparent"])
+    for name, value in draw(st.dictionaries(names | TEXT, TEXT, max_size=4)).items():
+        http.headers[name] = value
+    keys = st.sampled_from(["authz.direction", "authz.route", "authz.edge"])
+    values = st.sampled_from(["inbound", "egress", "graph", "1", ""])
+    for name, value in draw(st.dictionaries(keys, values, max_size=3)).items():
+        request.attributes.context_extensions[name] = value
+    request.attributes.source.principal = draw(st.sampled_from(["", PEER]))
+    return request
+
+
+@thorough
+@given(questions(), st.sampled_from([None, PEER]))
+def test_the_hit_path_reads_what_the_whole_path_reads(
+    question: WireRequest, peer: str | None
+) -> None:
+    """Otherwise an answer could be found for a request that it was not given to."""
+    listener = Listener()
+    names = () if peer is None else (peer,)
+    asyncio.run(answer(door(listener, named=True), question.SerializeToString(), *names))
+    whole = decode(question, peer=peer)
+
+    if listener.asked is None:
+        assert not whole.route or not whole.host or whole.own_headers or _mentions_own(question)
+        return
+    situation, authorization, request = listener.asked
+    assert (whole.situation, whole.authorization) == (situation, authorization)
+    told = (whole.method, whole.host, whole.path, None, whole.request_id, whole.traceparent)
+    assert CheckRequest(*told, peer=peer) == request
+    assert not whole.own_headers
+
+
+def _mentions_own(question: WireRequest) -> bool:
+    return b"x-authz-" in question.SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"route": None}, {"x_authz_subject": "root"}, {"token": "another"}], ids=str
+)
+async def test_what_is_out_of_the_ordinary_goes_the_whole_path(changes: dict[str, Any]) -> None:
+    """A route without a name, own headers in the request, a token that was not seen."""
+    scene = Scene()
+    asked = door(scene.service)
+    usual = {"direction": "egress", "route": OBO.value, "token": scene.tenant.user_token()}
+    await answer(asked, wire(**usual))
+    await answer(asked, wire(**(usual | changes)))
+
+    assert [False, False] == [record.repeated for record in scene.observer.records]
+
+
+async def test_another_peer_goes_the_whole_path() -> None:
+    """What one workload was allowed says nothing of another."""
+    scene = Scene()
+    asked = door(scene.service, named=True)
+    raw = wire("egress", "autonomous", None)
+    for peer in (PEER, PEER, "spiffe://cluster/ns/a/sa/other"):
+        await answer(asked, raw, peer)
+
+    assert [False, True, False] == [record.repeated for record in scene.observer.records]
+
+
+async def test_near_its_end_an_answer_is_made_anew_for_envoys_cache() -> None:
+    """The prepared bytes would promise more time than there is."""
+    scene = Scene()
+    scene.configure(edge_ttl=30.0)
+    asked = door(scene.service)
+    raw = wire("inbound", INBOUND, scene.tenant.user_token(exp=START + 100), edge="1")
+    told = []
+    for seconds in (0, 70, 10):
+        scene.clock.advance(seconds)
+        metadata = WireResponse.FromString(await answer(asked, raw)).dynamic_metadata
+        told.append(metadata.fields["edge"].struct_value.fields["ttl_ms"].number_value)
+
+    assert [30_000, 30_000, 20_000] == told
+
+
+async def test_a_defect_of_the_hit_path_denies() -> None:
+    """It is met again on the whole path, and is a denial there."""
+    scene = Scene()
+    asked = door(scene.service)
+    raw = wire("inbound", INBOUND, scene.tenant.user_token())
+    await answer(asked, raw)
+    scene.keys.current = _defect  # type: ignore[method-assign]
+
+    assert WireResponse.FromString(await answer(asked, raw)).status.code != 0
+    assert isinstance(scene.observer.records[-1].fault, ZeroDivisionError)
+
+
+def _defect(issuer: str, key_id: str) -> Any:
+    raise ZeroDivisionError
+
+
+async def test_a_check_that_was_never_encoded_has_no_bytes_to_repeat() -> None:
+    """Another door may have asked."""
+    scene = Scene()
+    request = scene.request("egress", "autonomous", None)
+    await scene.check(request)
+
+    assert scene.repeat(request) is None

@@ -1,0 +1,54 @@
+"""`PushedScene`: pushed tokens over a fake Entra, whose time a test moves."""
+
+import time
+from dataclasses import replace
+from typing import Any, Final
+
+from authz.core.exchange import Flow
+from authz.core.policy import EgressRoute, Policy
+from authz.pushing import PushedTokens
+from support.clock import AlarmClock
+from support.exchanges import AGENT_IDENTITY, GRAPH
+from support.scene import Scene
+
+LIFETIME: Final = 3600.0
+REFRESH: Final = 1800.0
+MARGIN: Final = 60.0
+
+
+def route(name: str = "api", **changes: Any) -> EgressRoute:
+    """Return a route of the agent itself, pushed."""
+    own = EgressRoute(name, (), Flow.AUTONOMOUS, GRAPH, AGENT_IDENTITY, push=True)
+    return replace(own, **changes)
+
+
+def policy(*routes: EgressRoute, version: str = "v1") -> Policy:
+    """Return a policy with these routes, each asking under its version."""
+    egress = {}
+    for one in routes:
+        target = None if one.target is None else replace(one.target, policy_version=version)
+        egress[one.name] = replace(one, target=target)
+    return Policy(version=version, egress=egress)
+
+
+class PushedScene(Scene):
+    """A scene with pushed tokens, whose time a test moves."""
+
+    def __init__(self, *routes: EgressRoute, behind: float = 0.0) -> None:
+        self.alarm = AlarmClock()
+        super().__init__(clock=self.alarm)
+        self.entra.lifetime, self.entra.refresh_after = LIFETIME, REFRESH
+        self.pushed = PushedTokens(
+            policy(*(routes or (route(),))),
+            self.tokens,
+            clock=self.alarm,
+            timer=lambda: time.monotonic() - behind,
+            margin=MARGIN,
+            wait=self.alarm.wait,
+            jitter=lambda: 1.0,
+        )
+
+    async def swap(self, *routes: EgressRoute, version: str = "v2") -> None:
+        """Apply another configuration."""
+        self.pushed.swap(policy(*routes, version=version), self.tokens)
+        await self.alarm.forward()
