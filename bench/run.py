@@ -1,269 +1,135 @@
-"""Compare the service with the floor of Python gRPC and with Entra's own answers: ratios, in one run.
+"""`make bench`: measures everything in one run, prints tables, writes results/latest.json and .svg."""
 
-What each row means is in README.md. Prints a table and writes results/latest.json.
-"""
-
-import json
-import os
-import platform
 import signal
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 
-import httpx
 from rich.console import Console
-from rich.table import Table
 
-from authz import __version__
-from authz._pb.external_auth_pb2 import CheckRequest
-from authz.emulator import Emulator
-
-HERE = Path(__file__).parent
-GRAPH = "https://graph.microsoft.com/.default"
-ROUNDS = 3
-HITS = 6000
-COLD = 400
-IN_FLIGHT = 16
+from authz.demo.processes import StartFailure
+from bench import cold, flights, load, machine, plot, rows, straight, through_envoy, users, workers
+from bench.load import LoadError
+from bench.machine import Cores, pinned
+from bench.results import LATEST, Results
+from bench.rows import Effort
+from bench.scene import Scene
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measured thing; medians over the rounds, with the spread of the rates."""
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured.
 
-    name: str
-    requests_per_second: float
-    p50_us: float
-    p99_us: float
-    cpu_us: float
-    spread: float
+    Attributes:
+        effort: For the rows that are compared with one another.
+        workers: For the numbers of worker processes.
+        pairs: Cold exchanges of each kind.
+        mixed_users: Users of the mixed load.
+        mixed_requests: Its requests.
+        levels: Numbers of cached users.
+        level_rounds: Rounds at each.
+        level_hits: Hits in each round.
+    """
 
-
-class Server:
-    """A server process on a Unix socket."""
-
-    def __init__(self, command: Sequence[str], socket: Path) -> None:
-        self.socket = socket
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while not socket.exists():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"did not start: {' '.join(command)}")
-
-    def cpu_seconds(self) -> float:
-        """Return the processor time used so far, by every thread."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+    effort: Effort = field(default_factory=Effort)
+    workers: Effort = field(default_factory=lambda: Effort(rounds=3))
+    pairs: int = 60
+    mixed_users: int = 1000
+    mixed_requests: int = 12_000
+    levels: tuple[int, ...] = (100, 10_000, 100_000)
+    level_rounds: int = 3
+    level_hits: int = 1500
 
 
-def request(direction: str, route: str, token: str) -> bytes:
-    """Prepare a Check of about the size that Envoy sends."""
-    wire = CheckRequest()
-    http = wire.attributes.request.http
-    http.method, http.host, http.path = "GET", "graph.microsoft.com", "/v1.0/me"
-    http.headers["authorization"] = f"Bearer {token}"
-    for name in ("user-agent", "accept", "x-request-id", "traceparent", "x-forwarded-proto"):
-        http.headers[name] = "v" * 40
-    wire.attributes.context_extensions["authz.direction"] = direction
-    wire.attributes.context_extensions["authz.route"] = route
-    content = wire.SerializeToString()
-    return len(content).to_bytes(4, "big") + content
+FULL: Final = Scale()
+QUICK: Final = Scale(
+    effort=Effort(rounds=1, loaded=0.3, single=0.3),
+    workers=Effort(rounds=1, loaded=0.3, single=0.3),
+    pairs=2,
+    mixed_users=5,
+    mixed_requests=50,
+    levels=(5, 20),
+    level_rounds=1,
+    level_hits=50,
+)
+"""Exercises everything and measures nothing: for tests."""
 
 
-def load(server: Server, prepared: Sequence[bytes], number: int, in_flight: int) -> dict[str, Any]:
-    """Send Checks from another process; return what it measured, and the server's time."""
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join(prepared))
-        file.flush()
-        before = server.cpu_seconds()
-        command = [sys.executable, str(HERE / "load.py"), str(server.socket), file.name]
-        output = subprocess.run(
-            [*command, str(number), str(in_flight)], check=True, capture_output=True, text=True
-        ).stdout
-        measured: dict[str, Any] = json.loads(output)
-    if measured["denied"]:
-        raise SystemExit(f"{measured['denied']} of {number} Checks were denied")
-    return {**measured, "cpu": server.cpu_seconds() - before}
+RATIOS: Final = {**through_envoy.RATIOS, **straight.RATIOS}
 
 
-def row(name: str, runs: Sequence[dict[str, Any]]) -> Row:
-    """Summarize the rounds of one row."""
-    rates = [len(run["durations"]) / run["seconds"] for run in runs]
-    quantiles = [statistics.quantiles(run["durations"], n=100) for run in runs]
-    return Row(
-        name=name,
-        requests_per_second=round(statistics.median(rates), 1),
-        p50_us=round(statistics.median(q[49] for q in quantiles) * 1e6, 1),
-        p99_us=round(statistics.median(q[98] for q in quantiles) * 1e6, 1),
-        cpu_us=round(statistics.median(r["cpu"] / len(r["durations"]) for r in runs) * 1e6, 1),
-        spread=round((max(rates) - min(rates)) / statistics.median(rates), 3),
+def measure(scale: Scale, announce: Callable[[str], None]) -> Results:
+    """Measure everything.
+
+    Raises:
+        LoadError: h2load is missing, or a request was answered otherwise than its row says.
+        StartFailure: A program did not come up.
+    """
+    load.find()
+    facts = machine.describe()
+    cores = Cores.of_this_machine()
+    announce("starting")
+    with pinned(cores.others), Scene(cores) as scene:
+        ways = [*through_envoy.WAYS, through_envoy.floor(scene)]
+        lanes = [*through_envoy.lanes(scene, ways), *straight.lanes(scene)]
+        found = rows.measure(lanes, scale.effort, between=scene.forget_logs, announce=announce)
+        announce("tokens never seen")
+        found["inbound_cold"] = straight.inbound_cold(scene, scale.effort)
+        announce("cold exchanges")
+        figures = _exchanges(scene, scale)
+        by_workers = workers.throughput(scene, scale.workers, announce=announce)
+        with pinned(cores.everything):
+            levels = users.measure(
+                scene,
+                scale.levels,
+                rounds=scale.level_rounds,
+                hits=scale.level_hits,
+                announce=announce,
+            )
+    return Results(
+        machine=facts,
+        rows=[*found.values(), *by_workers.values()],
+        ratios={
+            **rows.ratios(found, RATIOS),
+            **rows.ratios(by_workers, workers.ratios(by_workers)),
+            **users.ratios(levels),
+        },
+        figures={**figures, "bytes_per_user": levels[-1].bytes_per_user or 0},
+        users=[level.described() for level in levels],
     )
 
 
-class Scene:
-    """An emulated Entra, the service in front of it, and the floor."""
-
-    def __init__(self, entra: Emulator, folder: Path) -> None:
-        self.entra = entra
-        self.tenant = entra.describe()["tenants"][0]
-        self.blueprint = self.tenant["blueprints"][0]
-        (folder / "secret").write_text(self.blueprint["client_secret"])
-        socket = folder / "authz.sock"
-        (folder / "authz.yaml").write_text(json.dumps(self._config(folder, socket)))
-        self.service = Server(
-            [sys.executable, "-m", "authz", "serve", "--config", str(folder / "authz.yaml")], socket
-        )
-        floor = folder / "floor.sock"
-        self.floor = Server([sys.executable, str(HERE / "floor.py"), str(floor)], floor)
-
-    def token(self) -> str:
-        """Mint a token of the user, unlike every other one."""
-        return self.entra.mint_user_token(
-            user="alice@contoso.example", audience=self.blueprint["client_id"]
-        )
-
-    def ask_entra(self, number: int) -> dict[str, Any]:
-        """Time the one call that a cold exchange with a cached T1 makes, without the service."""
-        agent = self.blueprint["agents"][0]["client_id"]
-        url = f"{self.entra.authority}/{self.tenant['tenant_id']}/oauth2/v2.0/token"
-        tokens = [self.token() for _ in range(number)]
-        with httpx.Client(verify=str(self.entra.ca_file), trust_env=False) as client:
-            t1 = client.post(
-                url,
-                data={
-                    "client_id": self.blueprint["client_id"],
-                    "client_secret": self.blueprint["client_secret"],
-                    "grant_type": "client_credentials",
-                    "scope": "api://AzureADTokenExchange/.default",
-                    "fmi_path": agent,
-                },
-            ).json()["access_token"]
-            durations = []
-            for token in tokens:
-                form = {
-                    "client_id": agent,
-                    "client_assertion": t1,
-                    "client_assertion_type": (
-                        "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-                    ),
-                    "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
-                    "assertion": token,
-                    "requested_token_use": "on_behalf_of",
-                    "scope": f"{GRAPH} openid profile offline_access",
-                }
-                started = time.perf_counter()
-                client.post(url, data=form).raise_for_status()
-                durations.append(time.perf_counter() - started)
-        return {"durations": durations, "seconds": sum(durations), "cpu": 0.0}
-
-    def stop(self) -> None:
-        """End both servers."""
-        self.service.stop()
-        self.floor.stop()
-
-    def _config(self, folder: Path, socket: Path) -> dict[str, Any]:
-        return {
-            "listen": {"grpc": f"unix:{socket}", "admin": None},
-            "entra": {"authority": self.entra.authority, "ca_file": str(self.entra.ca_file)},
-            "blueprints": {
-                "b": {
-                    "tenant_id": self.tenant["tenant_id"],
-                    "client_id": self.blueprint["client_id"],
-                    "credentials": [{"client_secret": {"file": str(folder / "secret")}}],
-                }
-            },
-            "agents": {
-                "a": {
-                    "blueprint": "b",
-                    "agent_identity": self.blueprint["agents"][0]["client_id"],
-                }
-            },
-            "inbound": {"agent": {"agent": "a"}},
-            "egress": {"graph": {"flow": "on_behalf_of", "agent": "a", "scopes": [GRAPH]}},
-        }
-
-
-@contextmanager
-def scene() -> Iterator[Scene]:
-    """Start everything, and end it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="authz-bench-") as folder, Emulator() as entra:
-        running = Scene(entra, Path(folder))
-        try:
-            yield running
-        finally:
-            running.stop()
-
-
-def measure(running: Scene) -> list[Row]:
-    """Measure every row, in alternating rounds."""
-    known = running.token()
-    hit, inbound = request("egress", "graph", known), request("inbound", "agent", known)
-    load(running.service, [hit, inbound], 200, 1)
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(ROUNDS):
-        fresh = [running.token() for _ in range(2 * COLD)]
-        cold = [request("inbound", "agent", token) for token in fresh[:COLD]]
-        exchange = [request("egress", "graph", token) for token in fresh[COLD:]]
-        outcomes = {
-            "floor": load(running.floor, [hit], HITS, IN_FLIGHT),
-            "check_hit": load(running.service, [hit], HITS, IN_FLIGHT),
-            "inbound_hit": load(running.service, [inbound], HITS, IN_FLIGHT),
-            "inbound_cold": load(running.service, cold, COLD, IN_FLIGHT),
-            "obo_cold": load(running.service, exchange, COLD, 1),
-            "entra": running.ask_entra(COLD),
-        }
-        for name, outcome in outcomes.items():
-            runs.setdefault(name, []).append(outcome)
-    return [row(name, outcomes) for name, outcomes in runs.items()]
+def _exchanges(scene: Scene, scale: Scale) -> dict[str, float]:
+    times = cold.measure(scene, scale.pairs)
+    mixed = flights.mixed(scene, users=scale.mixed_users, requests=scale.mixed_requests)
+    return {
+        **times.figures(),
+        f"exchanges_for_{flights.AT_ONCE}_checks_of_one_key": flights.one_key(scene),
+        **mixed.figures(),
+    }
 
 
 def main() -> None:
     """Measure, print and write."""
     console = Console()
-    console.print("bench: about a minute; nothing else should be running", style="dim")
-    with scene() as running:
-        rows = measure(running)
-    by_name = {entry.name: entry for entry in rows}
-    ratios = {
-        "check_vs_floor": by_name["check_hit"].requests_per_second
-        / by_name["floor"].requests_per_second,
-        "check_cpu_vs_floor": by_name["check_hit"].cpu_us / by_name["floor"].cpu_us,
-        "cold_obo_vs_entra": by_name["obo_cold"].p50_us / by_name["entra"].p50_us,
-    }
-    table = Table(box=None, pad_edge=False)
-    for title in ("row", "requests/s", "p50 µs", "p99 µs", "CPU µs", "spread"):
-        table.add_column(title, justify="left" if title == "row" else "right")
-    for entry in rows:
-        table.add_row(*(str(value) for value in asdict(entry).values()))
-    console.print(table)
-    for name, ratio in ratios.items():
-        console.print(f"{name}  {ratio:.2f}")
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    document = {
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "authz": __version__,
-        },
-        "rows": [asdict(entry) for entry in rows],
-        "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
-    }
-    (results / "latest.json").write_text(json.dumps(document, indent=2) + "\n")
+    # What was started is ended also when we are told to end.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    console.print("bench: five minutes; nothing else should be running", style="dim")
+    started = time.monotonic()
+    try:
+        with console.status("") as status:
+            results = measure(FULL, status.update)
+    except (LoadError, StartFailure) as error:
+        console.print(f"bench: {error}", style="red", markup=False)
+        sys.exit(1)
+    results.show(console)
+    results.write(LATEST)
+    picture = LATEST.with_suffix(".svg")
+    picture.write_text(plot.draw(results.document()))
+    seconds = time.monotonic() - started
+    console.print(f"{seconds:.0f} s; written to {LATEST} and {picture.name}", style="dim")
 
 
 if __name__ == "__main__":

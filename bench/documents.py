@@ -1,0 +1,86 @@
+"""The service's configuration in each scene: defaults, but for what a scene is about."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from authz.demo.processes import free_ports
+from bench.entra import Entra
+from bench.population import APIS
+
+DELEGATED_HOST: Final = "delegated.example"
+APP_ONLY_HOST: Final = "app-only.example"
+DELEGATED: Final = "delegated"
+APP_ONLY: Final = "app-only"
+INBOUND: Final = "agent"
+
+
+def document(
+    entra: Entra,
+    folder: Path,
+    *,
+    grpc: str,
+    agents: Iterable[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Return a configuration with a delegated and an app-only route, and one for each API.
+
+    Args:
+        entra: Whom to ask.
+        folder: Where the secret goes.
+        grpc: Where to listen.
+        agents: Client ids of further agents; the route of each is named like it.
+        more: Top-level sections to add.
+    """
+    secret = folder / "secret"
+    secret.write_text(entra.blueprint["client_secret"])
+    graph = APIS["graph"]
+    return {
+        "listen": {"grpc": grpc, "admin": f"127.0.0.1:{free_ports(1)[0]}"},
+        "entra": {"authority": entra.authority, "ca_file": str(entra.ca_file)},
+        "blueprints": {
+            "blueprint": {
+                "tenant_id": entra.tenant_id,
+                "client_id": entra.blueprint["client_id"],
+                "credentials": [{"client_secret": {"file": str(secret)}}],
+            }
+        },
+        "agents": {
+            "agent": _agent(entra.agent),
+            **{agent: _agent(agent) for agent in agents},
+        },
+        "inbound": {INBOUND: {"agent": "agent"}},
+        "egress": {
+            DELEGATED: {**_delegated("agent", graph), "hosts": [DELEGATED_HOST]},
+            APP_ONLY: {
+                "flow": "autonomous", "agent": "agent", "scopes": [graph], "hosts": [APP_ONLY_HOST],
+            },
+            **{name: _delegated("agent", scope) for name, scope in APIS.items()},
+            **{agent: _delegated(agent, graph) for agent in agents},
+        },
+        **more,
+    }  # fmt: skip
+
+
+def of_envoy(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return what Envoy's egress listener is rendered from: routes with hosts; sections may be added."""
+    egress = {name: route for name, route in config["egress"].items() if "hosts" in route}
+    agents = {
+        name: config["agents"][name] for name in {route["agent"] for route in egress.values()}
+    }
+    return {**config, "inbound": {}, "agents": agents, "egress": egress, **more}
+
+
+def write(config: Mapping[str, Any], file: Path) -> Path:
+    """Write a configuration (JSON is YAML) and return where."""
+    file.write_text(json.dumps(config))
+    return file
+
+
+def _agent(client_id: str) -> dict[str, str]:
+    return {"blueprint": "blueprint", "agent_identity": client_id}
+
+
+def _delegated(agent: str, scope: str) -> dict[str, Any]:
+    return {"flow": "on_behalf_of", "agent": agent, "scopes": [scope]}

@@ -1,0 +1,60 @@
+"""The rows without Envoy: Checks straight to the Unix socket, from h2load or from `bench.caller`."""
+
+from typing import Final
+
+from bench import caller
+from bench.checks import answer_bytes, request, target
+from bench.documents import DELEGATED, INBOUND
+from bench.load import Run
+from bench.rows import IN_FLIGHT, Effort, Lane, Row, summarize
+from bench.scene import Scene
+
+RATIOS: Final = {
+    "check_vs_floor_direct": ("check_hit_direct", "floor_direct"),
+    "inbound_vs_floor_direct": ("inbound_hit_direct", "floor_direct"),
+}
+
+
+def lanes(scene: Scene) -> list[Lane]:
+    """Return what h2load measures: over one connection, as Envoy has it.
+
+    Raises:
+        LoadError: A Check was denied.
+    """
+    known = request("egress", DELEGATED, scene.user_token)
+    inbound = request("inbound", INBOUND, scene.user_token)
+    plan = (
+        ("floor_direct", scene.floor_socket, known, scene.floor),
+        ("check_hit_direct", scene.socket, known, scene.service),
+        ("inbound_hit_direct", scene.socket, inbound, scene.service),
+    )
+    return [
+        Lane(
+            name,
+            target(socket, prepared),
+            server=server,
+            answer_bytes=answer_bytes(f"unix:{socket}", prepared),
+        )
+        for name, socket, prepared, server in plan
+    ]
+
+
+def inbound_cold(scene: Scene, effort: Effort) -> Row:
+    """Measure inbound Checks of tokens that were never seen: one RS256 verification each.
+
+    Raises:
+        LoadError: A Check was denied.
+    """
+    number = max(IN_FLIGHT, int(200 * effort.loaded))
+    loaded: list[Run] = []
+    single: list[Run] = []
+    cpu: list[float] = []
+    for _ in range(effort.rounds):
+        for runs, in_flight in ((loaded, IN_FLIGHT), (single, 1)):
+            fresh = [request("inbound", INBOUND, scene.entra.mint()) for _ in range(number)]
+            before = scene.service.cpu_seconds()
+            runs.append(
+                caller.send(f"unix:{scene.socket}", fresh, number=number, in_flight=in_flight)
+            )
+            cpu.append((scene.service.cpu_seconds() - before) / number)
+    return summarize("inbound_cold", loaded, single, server_cpu=cpu)

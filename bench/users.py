@@ -1,0 +1,192 @@
+"""What a cached user costs: memory of the service, and the latency of hits, at several numbers of users."""
+
+import random
+import statistics
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from authz.emulator import Emulator
+from bench import caller, documents
+from bench.checks import request
+from bench.documents import DELEGATED
+from bench.entra import Entra
+from bench.load import Run
+from bench.programs import Measured, wait
+from bench.rows import Ratio
+from bench.scene import Scene
+
+_CHUNK: Final = 4000
+_IN_FLIGHT: Final = 64
+_ROOM: Final = {"max_entries": 1_000_000, "max_bytes": 8 * 1024**3}
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """The service with so many users cached; medians over the rounds.
+
+    Attributes:
+        users: Users, each with a verified token and an exchanged one.
+        resident_mb: Memory of the process.
+        bytes_per_user: Memory since the smallest level, for each user since then.
+        p50_us: Latency of a hit of a random user, one Check at a time.
+        p99_us: The same, of the slowest hundredth.
+        cpu_us: The service's processor time for each hit.
+        latency_ratio: `p50_us` over that of a service with the smallest level's users.
+        cpu_ratio: The same of `cpu_us`.
+    """
+
+    users: int
+    resident_mb: float
+    bytes_per_user: float | None
+    p50_us: float
+    p99_us: float
+    cpu_us: float
+    latency_ratio: Ratio
+    cpu_ratio: Ratio
+
+    def described(self) -> dict[str, Any]:
+        """Return what is told of it; the ratios are told with all others."""
+        told = asdict(self)
+        del told["latency_ratio"], told["cpu_ratio"]
+        return told
+
+
+def ratios(levels: Sequence[Level]) -> dict[str, Ratio]:
+    """Return what the largest level's hits take of the smallest one's."""
+    least, most = _short(levels[0].users), _short(levels[-1].users)
+    return {
+        f"hit_latency_{most}_vs_{least}": levels[-1].latency_ratio,
+        f"hit_cpu_{most}_vs_{least}": levels[-1].cpu_ratio,
+    }
+
+
+def measure(
+    scene: Scene,
+    levels: Sequence[int],
+    *,
+    rounds: int,
+    hits: int,
+    announce: Callable[[str], None] = lambda _: None,
+) -> list[Level]:
+    """Fill one service level by level, and compare its hits with those of a service with few users.
+
+    Raises:
+        LoadError: A Check was denied.
+    """
+    folder = scene.folder / "users"
+    folder.mkdir()
+    with Emulator() as emulator, _crowds(scene, emulator, folder) as (few, many):
+        few.fill(levels[0])
+        found: list[Level] = []
+        first: int | None = None
+        for users in levels:
+            announce(f"filling up to {users:,} users")
+            many.fill(users)
+            resident = many.program.resident_bytes()
+            first = first if first is not None else resident
+            announce(f"hits of {users:,} users")
+            more = users - levels[0]
+            pairs = [(few.hits(hits), many.hits(hits)) for _ in range(rounds)]
+            found.append(
+                Level(
+                    users=users,
+                    resident_mb=round(resident / 1e6, 1),
+                    bytes_per_user=round((resident - first) / more) if more else None,
+                    p50_us=statistics.median(hit.p50 for _, hit in pairs),
+                    p99_us=statistics.median(hit.p99 for _, hit in pairs),
+                    cpu_us=round(statistics.median(hit.cpu for _, hit in pairs), 1),
+                    latency_ratio=Ratio.of_pairs([hit.p50 / base.p50 for base, hit in pairs]),
+                    cpu_ratio=Ratio.of_pairs([hit.cpu / base.cpu for base, hit in pairs]),
+                )
+            )
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Hits:
+    """Microseconds of hits: latencies, and the service's processor time for each."""
+
+    p50: float
+    p99: float
+    cpu: float
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """A service and the users it knows.
+
+    Attributes:
+        program: The service.
+        address: Where it listens.
+        mint: Makes a new user's token.
+        checks: A Check of each user so far.
+    """
+
+    program: Measured
+    address: str
+    mint: Callable[[], str]
+    checks: list[bytes] = field(default_factory=list)
+    _random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311
+
+    def fill(self, users: int) -> None:
+        """Let new users send their first Check, until there are so many."""
+        with ThreadPoolExecutor(1) as sender:
+            # One chunk is sent while the next one is signed.
+            sending = []
+            while len(self.checks) < users:
+                number = min(_CHUNK, users - len(self.checks))
+                chunk = [request("egress", DELEGATED, self.mint()) for _ in range(number)]
+                self.checks += chunk
+                sending.append(sender.submit(self._send, chunk, _IN_FLIGHT))
+                if len(sending) > 1:
+                    sending.pop(0).result()
+            for last in sending:
+                last.result()
+        self.program.forget_log()
+
+    def hits(self, number: int) -> _Hits:
+        """Let random users send another one, one at a time."""
+        drawn = self._random.choices(self.checks, k=number)
+        before = self.program.cpu_seconds()
+        run = self._send(drawn, 1)
+        cpu = (self.program.cpu_seconds() - before) / number
+        return _Hits(run.quantile(0.50), run.quantile(0.99), cpu * 1e6)
+
+    def _send(self, checks: Sequence[bytes], in_flight: int) -> Run:
+        return caller.send(self.address, checks, number=len(checks), in_flight=in_flight)
+
+
+@contextmanager
+def _crowds(scene: Scene, emulator: Emulator, folder: Path) -> Iterator[tuple[_Crowd, _Crowd]]:
+    emulator.write(folder)
+    entra = Entra(folder)
+    entra.close()
+
+    def mint() -> str:
+        user = str(uuid.uuid4())
+        return emulator.mint_user_token(audience=entra.blueprint["client_id"], claims={"oid": user})
+
+    crowds = []
+    try:
+        for name in ("few", "many"):
+            address = f"unix:{folder / name}.sock"
+            config = documents.document(
+                entra,
+                folder,
+                grpc=address,
+                cache=dict.fromkeys(("tokens", "principals", "answers"), _ROOM),
+            )
+            crowds.append(_Crowd(scene.serve(name, config, module="bench.crowd"), address, mint))
+        wait([crowd.program for crowd in crowds])
+        yield crowds[0], crowds[1]
+    finally:
+        scene.stop(*(crowd.program for crowd in crowds))
+
+
+def _short(number: int) -> str:
+    return f"{number // 1000}k" if number % 1000 == 0 else str(number)
