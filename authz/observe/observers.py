@@ -10,7 +10,7 @@ from authz.ports import CacheName, CacheResult, CheckRecord, Observer, Repeat
 
 PATIENCE: Final = 0.02
 """Seconds for which repeats are gathered. A process that is killed loses so much of its log and counts."""
-MOST_GATHERED: Final = 1000
+MOST_GATHERED: Final = 32
 
 
 class Observers:
