@@ -49,7 +49,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
-from authz.envoy.edge_cache import EDGE, EDGE_CACHE, edge_filter, unless_repeated
+from authz.envoy.edge_cache import EDGE, EDGE_CACHE, asking_filter, learning_filter, unless_repeated
 from authz.envoy.ext_authz import OWN_PREFIX
 from authz.envoy.injection import replies_without_token
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
@@ -190,7 +190,7 @@ def _decision(settings: SidecarSettings, routes: RouteConfiguration) -> list[Htt
     """Return the filters that decide: ext_authz and, where a route may use it, the edge cache around it."""
     repeated = EDGE_CACHE in routes.typed_per_filter_config
     check = _ext_authz(settings, unless_repeated() if repeated else None)
-    return [edge_filter(), check, edge_filter()] if repeated else [check]
+    return [asking_filter(), check, learning_filter()] if repeated else [check]
 
 
 def _ext_authz(settings: SidecarSettings, when: MetadataMatcher | None) -> HttpFilter:

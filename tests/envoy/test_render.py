@@ -289,14 +289,18 @@ def test_ext_authz_is_switched_off_for_what_the_edge_cache_answered_and_nothing_
         filters = listener(data, entry["name"])["http_filters"]
         names = [each["name"] for each in filters]
         assert [EDGE_CACHE, EXT_AUTHZ, EDGE_CACHE] == names[:3]
-        assert filters[0] == filters[2]
-        expected = {
-            "filter": "authz.edge",
-            "path": [{"key": "decision"}],
-            "value": {"string_match": {"exact": "allow"}},
-            "invert": True,
-        }
-        assert expected == filters[1]["typed_config"]["filter_enabled_metadata"]
+        where = {"filter": "authz.edge", "path": [{"key": "decision"}]}
+        value = {"string_match": {"exact": "allow"}}
+        when = filters[1]["typed_config"]["filter_enabled_metadata"]
+        assert {**where, "value": value, "invert": True} == when
+        # The second is the first, but where ext_authz was switched off there is nothing to learn.
+        second = filters[2]["typed_config"]
+        assert filters[0] == second["extension_config"]
+        (rule,) = second["xds_matcher"]["matcher_list"]["matchers"]
+        predicate = rule["predicate"]["single_predicate"]
+        assert where.items() <= predicate["input"]["typed_config"].items()
+        assert value == predicate["custom_match"]["typed_config"]["value"]
+        assert rule["on_match"]["action"]["typed_config"]["@type"].endswith("v3.SkipFilter")
 
 
 @pytest.mark.parametrize("name", KINDS)
