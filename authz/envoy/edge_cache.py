@@ -71,7 +71,7 @@ def asking_filter() -> HttpFilter:
 def learning_filter() -> HttpFilter:
     """Return the filter that stands after ext_authz: the same, but skipped where an answer was repeated.
 
-    To run it, only for it to find nothing to do, would cost a hit a tenth of its time.
+    A hit is what should be fast, and running a script only for it to find nothing to do takes its time.
     """
     repeated = MatcherMatcherListPredicateSinglePredicate(
         input=_extension(
