@@ -64,7 +64,8 @@ class Pod:
 
 def document(world: World) -> dict[str, Any]:
     """Return a configuration with a pushed route and one for users."""
-    found = world.config(cache={"tokens": {"margin": "2s"}})
+    # A second, so that what Envoy may repeat after the service has died is soon over.
+    found = world.config(cache={"tokens": {"margin": "2s"}, "edge": {"max_ttl": "1s"}})
     routes = found["egress"]
     found["egress"] = {
         "graph": routes["graph"],
