@@ -20,6 +20,7 @@ import uvloop
 from authz import __version__
 from authz.admin.server import AdminServer
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
+from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
 from authz.envoy.configured import server_settings
@@ -86,6 +87,7 @@ class App:
             default_timeout=config.limits.check_timeout,
             margin=config.limits.deadline_margin,
             peers_have_names=peers_have_names,
+            believes_source=config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL,
         )
         self._secrets = SecretDiscovery(
             self._engine.pushed, self._metrics, peers_have_names=peers_have_names

@@ -162,25 +162,30 @@ class Repeat(NamedTuple):
 
     Attributes:
         answer: Which.
-        request: Makes what is told of the request: no `authorization`, and of what decides only the peer.
+        request: What is told of the request, if anybody wants to know: no `authorization`, and of what
+            decides only the peer.
         at: Epoch second.
         seconds: How long it took.
     """
 
     answer: Answer
-    request: Callable[[], CheckRequest]
+    request: CheckRequest | None
     at: float
     seconds: float
 
     def record(self) -> CheckRecord:
         """Return the same as the whole path would have told it."""
-        record = CheckRecord(self.request(), 0.0, finished=self.seconds)
+        record = CheckRecord(self.request or CheckRequest(), 0.0, finished=self.seconds)
         record.repeats(self.answer)
         return record
 
 
 class Observer(Protocol):
     """Who hears of what happens. Must not raise and must not wait."""
+
+    @property
+    def reads_requests(self) -> bool:
+        """Whether `repeated` wants each `Repeat.request`: reading it takes time."""
 
     def decided(self, record: CheckRecord) -> None:
         """Hear of the end of a Check. Called exactly once for each that went the whole path."""

@@ -52,6 +52,7 @@ IDENTITY_HEADERS: Final = (
 )
 LOOK_AGAIN: Final = 1.0
 """Seconds for which an answer stands whose token is due for a successor that is not there yet."""
+_new_tuple: Final = tuple.__new__
 _VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
@@ -148,7 +149,7 @@ class CheckService:
         Args:
             situation: That of the request.
             authorization: That of the request.
-            request: Makes what is told of the request, for those who want to know it afterwards.
+            request: Reads what is told of the request, for those who want to know it.
             started: Monotonic second at which it arrived.
         """
         now = self._clock()
@@ -161,7 +162,10 @@ class CheckService:
         if answer.edge_ttl and now + answer.edge_ttl > answer.expires_at:
             # Near its end an answer tells Envoy's cache a shorter time each time.
             return None
-        self._observer.repeated((Repeat(answer, request, now, self._timer() - started),))
+        told = request() if self._observer.reads_requests else None
+        # Past `Repeat.__new__`, which Python would have to interpret.
+        repeat = _new_tuple(Repeat, (answer, told, now, self._timer() - started))
+        self._observer.repeated((repeat,))
         return answer.reply
 
     async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:

@@ -36,6 +36,7 @@ class Scene:
         user_token: A user's token, 1.5 kB long.
         config: The configuration of the service.
         service: The service; on the Unix socket `socket`.
+        logging_service: The same with `log.decisions: all`; on `logging_socket`.
         floor: The server that does nothing; on `floor_socket`.
         upstream: The upstream server's `host:port`.
 
@@ -51,6 +52,7 @@ class Scene:
             cleanup.callback(stop_all, self._programs)
             self.folder = Path(folder)
             self.socket = self.folder / "authz.sock"
+            self.logging_socket = self.folder / "logging.sock"
             self.floor_socket = self.folder / "floor.sock"
             entra = self.module("entra", folder, ready=(self.folder / READY).exists)
             self.floor = self.module(
@@ -67,10 +69,19 @@ class Scene:
                 agents=self.entra.cold_agents,
             )
             self.service = self.serve("authz", self.config)
+            logging = documents.document(
+                self.entra,
+                self.folder,
+                grpc=f"unix:{self.logging_socket}",
+                agents=self.entra.cold_agents,
+            )
+            self.logging_service = self.serve(
+                "authz_logging", {**logging, "log": {"decisions": "all"}}
+            )
             port = free_ports(1)[0]
             self.upstream = f"127.0.0.1:{port}"
             upstream = self._serve_upstream(port)
-            wait([self.service, upstream])
+            wait([self.service, self.logging_service, upstream])
             self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Self:

@@ -195,7 +195,7 @@ async def test_a_prepared_reply_is_given_again() -> None:
 
     assert b"reply" == scene.repeat(request)
     (repeat,) = scene.observer.repeats
-    assert (scene.clock(), 1.0, request) == (repeat.at, repeat.seconds, repeat.request())
+    assert (scene.clock(), 1.0, request) == (repeat.at, repeat.seconds, repeat.request)
     assert repeat.record().repeated
 
 

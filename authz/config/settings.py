@@ -168,9 +168,15 @@ class LogLevel(StrEnum):
 
 
 class Decisions(StrEnum):
-    """Which decisions are logged."""
+    """Which decisions are logged.
+
+    `MADE` leaves out an allowance that is given again to the same caller on the same route. Envoy's edge
+    cache and pushed tokens answer requests that never come here, so Envoy's access log is where each
+    request has its line; `ALL` tells of each that does come here.
+    """
 
     ALL = "all"
+    MADE = "made"
     DENIED = "denied"
     NONE = "none"
 
@@ -186,7 +192,11 @@ class Log(Section):
     """What is logged. Never a token, never a secret."""
 
     level: LogLevel = Field(default=LogLevel.INFO, description="Least level logged.")
-    decisions: Decisions = Field(default=Decisions.ALL, description="Which decisions get a record.")
+    decisions: Decisions = Field(
+        default=Decisions.MADE,
+        description="Which decisions get a record. `made`: denials, and allowances when they are made, not "
+        "when they are given again.",
+    )
     format: LogFormat = Field(
         default=LogFormat.JSON, description="`json`: a line per record. `console`: for people."
     )

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, assert_never, cast
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
 from authz._pb.base_pb2 import HeaderValue, HeaderValueOption
@@ -40,13 +41,16 @@ EDGE_VERSION: Final = "1"
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
 
-def read(raw: bytes) -> tuple[bytes, WireRequest]:
-    """Parse a question; raises protobuf's `DecodeError`, which gRPC answers."""
-    return raw, WireRequest.FromString(raw)
+def decode(
+    wire: WireRequest, *, peer: str | None = None, believes_source: bool = True
+) -> CheckRequest:
+    """Translate Envoy's question.
 
-
-def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
-    """Translate Envoy's question. `peer` is the SPIFFE id that the connection proved."""
+    Args:
+        wire: The question.
+        peer: SPIFFE id that the connection proved.
+        believes_source: Whether Envoy's word for who its client is counts at all.
+    """
     attributes = wire.attributes
     http = attributes.request.http
     headers = http.headers
@@ -64,7 +68,7 @@ def decode(wire: WireRequest, *, peer: str | None = None) -> CheckRequest:
         extensions.get("authz.direction"),
         extensions.get("authz.route"),
         peer,
-        attributes.source.principal or None,
+        (attributes.source.principal or None) if believes_source else None,
         tuple([name for name in headers if name.startswith(OWN_PREFIX)]),
         extensions.get("authz.edge") == EDGE_VERSION,
     )
@@ -193,6 +197,7 @@ class ExtAuthz:
         margin: Seconds before Envoy's own deadline at which our answer must stand, so that the caller
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
+        believes_source: Whether Envoy's word for who its client is counts at all.
     """
 
     def __init__(
@@ -203,24 +208,30 @@ class ExtAuthz:
         default_timeout: float,
         margin: float,
         peers_have_names: bool,
+        believes_source: bool,
     ) -> None:
         self._checks = checks
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
         self._peers_have_names = peers_have_names
+        self._believes_source = believes_source
         self._under_way = 0
         self._last_arrival = timer()
 
-    async def serve(
-        self, question: tuple[bytes, WireRequest], context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> bytes:
+    async def serve(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
         """Answer one Check."""
         self._last_arrival = self._timer()
-        raw, wire = question
+        try:
+            wire = WireRequest.FromString(raw)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
         peer = spiffe_id(context) if self._peers_have_names else None
         known = self._repeat(raw, wire, peer)
-        return await self._decide(decode(wire, peer=peer), context) if known is None else known
+        if known is not None:
+            return known
+        request = decode(wire, peer=peer, believes_source=self._believes_source)
+        return await self._decide(request, context)
 
     def _repeat(self, raw: bytes, wire: WireRequest, peer: str | None) -> bytes | None:
         """Answer at once what was answered before, having read no more than decides.
@@ -238,7 +249,7 @@ class ExtAuthz:
             extensions.get("authz.direction"),
             route,
             peer,
-            attributes.source.principal or None,
+            (attributes.source.principal or None) if self._believes_source else None,
             (),
             extensions.get("authz.edge") == EDGE_VERSION,
         )
@@ -276,8 +287,8 @@ class ExtAuthz:
             {
                 "Check": grpc.unary_unary_rpc_method_handler(
                     serve,
-                    request_deserializer=read,
-                    # What `serve` returns is serialized already.
+                    # `serve` takes and returns bytes.
+                    request_deserializer=None,
                     response_serializer=None,
                 )
             },

@@ -23,10 +23,6 @@ from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Liste
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
-    HeaderMutation as HeaderMutationFilter,
-)
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -73,12 +69,7 @@ def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> L
         Direction.INBOUND, routes, [*_decision(settings, routes), _router()]
     )
     # Before anything else looks at the request, on every route: only we may say who is calling.
-    manager.early_header_mutation_extensions = [
-        TypedExtensionConfig(
-            name="envoy.http.early_header_mutation.header_mutation",
-            typed_config=Any.pack(EarlyHeaderMutation(mutations=[_remove_prefix(OWN_PREFIX)])),
-        )
-    ]
+    manager.early_header_mutation_extensions = [_without(OWN_PREFIX)]
     # Many frameworks read x_authz_subject and x-authz-subject as one name.
     assert manager.common_http_protocol_options is not None
     manager.common_http_protocol_options.headers_with_underscores_action = (
@@ -104,7 +95,7 @@ def egress_listener(
         wildcards: Whether some destinations are known only when a request names them.
         pushed: Whether Envoy holds the tokens of some destinations.
     """
-    filters = [*_decision(settings, routes), _egress_hygiene()]
+    filters = _decision(settings, routes)
     if wildcards:
         filters.append(
             _http_filter(
@@ -113,6 +104,9 @@ def egress_listener(
             )
         )
     manager = _connection_manager(Direction.EGRESS, routes, [*filters, _router()])
+    # What is between app, Envoy and service is none of the destination's business. Not a filter:
+    # each one that Envoy builds for a request takes its time.
+    manager.early_header_mutation_extensions = [_without(OWN_PREFIX, "x-envoy-")]
     # Routes here are hosts, so the path is the destination's business and stays as it is.
     manager.normalize_path = False
     manager.path_with_escaped_slashes_action = (
@@ -216,27 +210,17 @@ def _ext_authz(settings: SidecarSettings, when: MetadataMatcher | None) -> HttpF
     )
 
 
-def _egress_hygiene() -> HttpFilter:
-    """Return the filter that keeps what is between app, Envoy and service from the destination."""
-    return _http_filter(
-        "envoy.filters.http.header_mutation",
-        HeaderMutationFilter(
-            mutations=Mutations(
-                request_mutations=[
-                    _remove_prefix(OWN_PREFIX),
-                    _remove_prefix("x-envoy-"),
-                    HeaderMutation(remove="proxy-authorization"),
-                    # Envoy would say "http", of the agent's hop to us.
-                    HeaderMutation(remove="x-forwarded-proto"),
-                ]
-            )
-        ),
-    )
-
-
-def _remove_prefix(prefix: str) -> HeaderMutation:
-    return HeaderMutation(
-        remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix))
+def _without(*prefixes: str) -> TypedExtensionConfig:
+    """Return what takes the headers with these prefixes away before anything looks at a request."""
+    removals = [
+        HeaderMutation(
+            remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix))
+        )
+        for prefix in prefixes
+    ]
+    return TypedExtensionConfig(
+        name="envoy.http.early_header_mutation.header_mutation",
+        typed_config=Any.pack(EarlyHeaderMutation(mutations=removals)),
     )
 
 

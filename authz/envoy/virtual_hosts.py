@@ -92,6 +92,8 @@ def egress_routes(targets: Sequence[Destination]) -> RouteConfiguration:
     return RouteConfiguration(
         name="egress",
         virtual_hosts=hosts,
+        # The second Envoy adds by itself, and would say "http", of the agent's hop to it.
+        request_headers_to_remove=["proxy-authorization", "x-forwarded-proto"],
         typed_per_filter_config=with_script() if some_repeated else {},
     )
 

@@ -4,12 +4,12 @@ Never a token: the record is made of fields picked one by one, and `Secret` does
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import structlog
 
 from authz.config.settings import Decisions
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
@@ -30,14 +30,18 @@ class DecisionLog:
     def __init__(self, which: Decisions) -> None:
         self.which = which
 
+    @property
+    def reads_requests(self) -> bool:
+        """Whether it tells of repeats, each by its request."""
+        return self.which is Decisions.ALL
+
     def decided(self, record: CheckRecord) -> None:
         """Write the record of one Check."""
         if record.fault is not None:
             # A defect of ours is always logged, with its traceback.
             _log.error("check failed", exc_info=record.fault, **fields_of(record))
             return
-        allowed = isinstance(record.decision, Allow)
-        if self.which is Decisions.NONE or (allowed and self.which is Decisions.DENIED):
+        if not self._tells_of(record):
             return
         ours = isinstance(record.error, Unfulfilled)
         write_record("warning" if ours else "info", "check", fields_of(record))
@@ -55,9 +59,23 @@ class DecisionLog:
             answer = repeat.answer
             if answer.told is None:
                 answer.told = head_of("info", "check", settled_fields(repeat.record()))
-            fields = passing_fields(repeat.request(), repeat.seconds)
-            lines.append(headed(answer.told, fields, at=repeat.at))
+            if repeat.request is not None:
+                fields = passing_fields(repeat.request, repeat.seconds)
+                lines.append(headed(answer.told, fields, at=repeat.at))
         write_lines("info", lines)
+
+    def _tells_of(self, record: CheckRecord) -> bool:
+        match self.which:
+            case Decisions.ALL:
+                return True
+            case Decisions.MADE:
+                return not record.repeated
+            case Decisions.DENIED:
+                return isinstance(record.decision, Deny)
+            case Decisions.NONE:
+                return False
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Look-ups are part of the record."""

@@ -31,6 +31,8 @@ class Metrics:
         known_codes: AADSTS numbers that get a label of their own; others are `other`.
     """
 
+    reads_requests = False
+
     def __init__(self, registry: CollectorRegistry, known_codes: frozenset[int]) -> None:
         self._known_codes = known_codes
         self._checks = Counter(

@@ -21,6 +21,8 @@ class Observers:
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+        self.reads_requests = self._some_read_requests()
+        """Whether one of them does; asked anew after each batch, not for each repeat."""
         self._gathered: list[Repeat] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -41,6 +43,7 @@ class Observers:
             self._timer.cancel()
             self._timer = None
         gathered, self._gathered = self._gathered, []
+        self.reads_requests = self._some_read_requests()
         if gathered:
             for observer in self._observers:
                 observer.repeated(gathered)
@@ -59,6 +62,9 @@ class Observers:
         """Pass on the end of a prefetch."""
         for observer in self._observers:
             observer.prefetched(route, outcome)
+
+    def _some_read_requests(self) -> bool:
+        return any(observer.reads_requests for observer in self._observers)
 
     def _pass_on_soon(self) -> None:
         if len(self._gathered) >= MOST_GATHERED:

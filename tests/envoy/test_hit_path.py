@@ -3,8 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable, Hashable
+from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +16,8 @@ from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.exchange import Flow
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import ExtAuthz, decode, read
+from authz.envoy.ext_authz import SERVICE, ExtAuthz, decode
+from authz.envoy.server import GrpcServer, ServerSettings
 from authz.ports import CacheName, CacheResult, CheckRecord
 from support.clock import START
 from support.properties import thorough
@@ -40,10 +43,15 @@ class Context:
         return {"x509_subject_alternative_name": self._names}
 
 
-def door(checks: Any, *, named: bool = False) -> ExtAuthz:
+def door(checks: Any, *, named: bool = False, believes_source: bool = True) -> ExtAuthz:
     """A door that asks these checks."""
     return ExtAuthz(
-        checks, timer=time.monotonic, default_timeout=5.0, margin=0.05, peers_have_names=named
+        checks,
+        timer=time.monotonic,
+        default_timeout=5.0,
+        margin=0.05,
+        peers_have_names=named,
+        believes_source=believes_source,
     )
 
 
@@ -67,7 +75,7 @@ def wire(
 async def answer(asked: ExtAuthz, raw: bytes, *names: str) -> bytes:
     """What the door says."""
     context: Any = Context(*names)
-    return await asked.serve(read(raw), context)
+    return await asked.serve(raw, context)
 
 
 @pytest.mark.parametrize("edge", ["", "1"])
@@ -133,15 +141,16 @@ def questions(draw: st.DrawFn) -> WireRequest:
 
 
 @thorough
-@given(questions(), st.sampled_from([None, PEER]))
+@given(questions(), st.sampled_from([None, PEER]), st.booleans())
 def test_the_hit_path_reads_what_the_whole_path_reads(
-    question: WireRequest, peer: str | None
+    question: WireRequest, peer: str | None, believes_source: bool
 ) -> None:
     """Otherwise an answer could be found for a request that it was not given to."""
     listener = Listener()
     names = () if peer is None else (peer,)
-    asyncio.run(answer(door(listener, named=True), question.SerializeToString(), *names))
-    whole = decode(question, peer=peer)
+    asked = door(listener, named=True, believes_source=believes_source)
+    asyncio.run(answer(asked, question.SerializeToString(), *names))
+    whole = decode(question, peer=peer, believes_source=believes_source)
 
     if listener.asked is None:
         assert not whole.route or not whole.host or whole.own_headers or _mentions_own(question)
@@ -180,6 +189,41 @@ async def test_another_peer_goes_the_whole_path() -> None:
         await answer(asked, raw, peer)
 
     assert [False, True, False] == [record.repeated for record in scene.observer.records]
+
+
+@pytest.mark.parametrize("believes_source", [True, False])
+async def test_envoys_word_for_its_client_is_read_where_it_counts(believes_source: bool) -> None:
+    """Elsewhere it is not even looked at, and tells no two requests apart."""
+    scene = Scene()
+    asked = door(scene.service, believes_source=believes_source)
+    question = WireRequest.FromString(wire("egress", "autonomous", None))
+    for principal in (PEER, "spiffe://cluster/ns/a/sa/other"):
+        question.attributes.source.principal = principal
+        await answer(asked, question.SerializeToString())
+
+    assert [False, not believes_source] == [record.repeated for record in scene.observer.records]
+    told = {record.request.source_principal for record in scene.observer.records[:1]}
+    assert {PEER if believes_source else None} == told
+
+
+async def test_bytes_that_are_no_question_are_refused_by_grpc(short_directory: Path) -> None:
+    """Envoy never sends them, and an error of the RPC is a denial to it."""
+    scene = Scene()
+    address = f"unix:{short_directory / 'door.sock'}"
+    server = GrpcServer(ServerSettings(address), [door(scene.service).handler()])
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            call: Any = channel.unary_unary(f"/{SERVICE}/Check")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call(b"\xff\xff", timeout=10)
+            good = await call(wire("egress", "autonomous", None), timeout=10)
+    finally:
+        await server.stop()
+
+    assert grpc.StatusCode.INVALID_ARGUMENT is refused.value.code()
+    assert 0 == WireResponse.FromString(good).status.code
+    assert 1 == len(scene.observer.records)
 
 
 async def test_near_its_end_an_answer_is_made_anew_for_envoys_cache() -> None:

@@ -31,7 +31,8 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
 
     assert {
         *(way.name for way in through_envoy.WAYS),
-        *("floor", "floor_direct", "check_hit_direct", "inbound_hit_direct", "inbound_cold"),
+        *("floor", "floor_direct", "check_hit_direct", "check_hit_logged"),
+        *("inbound_hit_direct", "inbound_cold"),
         *(name for name in rows if name.startswith("workers_")),
     } == set(rows)
     assert "workers_1" in rows

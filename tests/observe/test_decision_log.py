@@ -183,7 +183,7 @@ async def test_a_repeated_answer_is_told_to_people_as_well(
     assert "token_cache=hit" in line
 
 
-@pytest.mark.parametrize("which", [Decisions.NONE, Decisions.DENIED])
+@pytest.mark.parametrize("which", [Decisions.NONE, Decisions.DENIED, Decisions.MADE])
 async def test_a_repeated_answer_is_told_only_where_allowances_are(
     capfd: pytest.CaptureFixture[str], which: Decisions
 ) -> None:
@@ -192,6 +192,23 @@ async def test_a_repeated_answer_is_told_only_where_allowances_are(
     log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
 
     assert [] == written(capfd)
+
+
+async def test_an_allowance_is_told_when_it_is_made(capfd: pytest.CaptureFixture[str]) -> None:
+    """Not when it is given again, whichever way; a denial is made anew each time."""
+    scene, log = Scene(), DecisionLog(Decisions.MADE)
+    allowed = scene.request("egress", "autonomous", None)
+    for request in (allowed, allowed, scene.request("egress", "nowhere", None)):
+        log.decided(await scene.check(request))
+        log.decided(await scene.check(request))
+
+    assert ["allow", "deny", "deny"] == [record["decision"] for record in written(capfd)]
+
+
+@pytest.mark.parametrize("which", Decisions)
+def test_requests_of_repeats_are_read_where_they_are_told(which: Decisions) -> None:
+    """Reading them takes time."""
+    assert (which is Decisions.ALL) == DecisionLog(which).reads_requests
 
 
 async def test_a_repeated_answer_below_the_level_is_not_told(

@@ -2,8 +2,10 @@
 
 import asyncio
 
+from authz.config.settings import Decisions
 from authz.core.exchange import Flow
 from authz.envoy.ext_authz import reply
+from authz.observe.decision_log import DecisionLog
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
@@ -75,6 +77,30 @@ async def test_what_is_gathered_can_be_asked_for() -> None:
     await asyncio.sleep(0)
 
     assert repeats == heard.repeats
+
+
+async def test_whether_requests_are_wanted_is_asked_after_each_batch() -> None:
+    """What is logged may change at any time."""
+    (repeat,) = await _repeats(Scene(), 1)
+    log = DecisionLog(Decisions.MADE)
+    observers = Observers([log])
+    assert not observers.reads_requests
+    log.which = Decisions.ALL
+    observers.repeated([repeat])
+    observers.flush()
+
+    assert observers.reads_requests
+
+
+async def test_an_unwanted_request_is_not_read() -> None:
+    """The hit path is for those who want speed."""
+    scene = Scene()
+    request = scene.request("egress", Flow.AUTONOMOUS, None)
+    reply(await scene.check(request))
+    scene.observer.reads_requests = False
+    assert scene.repeat(request)
+
+    assert [None] == [repeat.request for repeat in scene.observer.repeats]
 
 
 async def test_repeats_count_like_checks() -> None:

@@ -135,6 +135,7 @@ class FakeObserver:
         self.exchanges: list[tuple[Flow, AuthzError | None, float]] = []
         self.prefetches: list[tuple[str, str]] = []
         self.repeats: list[Repeat] = []
+        self.reads_requests = True
 
     def decided(self, record: CheckRecord) -> None:
         """Remember a decision."""

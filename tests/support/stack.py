@@ -52,6 +52,7 @@ class Recorder:
     lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
     exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
     prefetches: list[tuple[str, str]] = field(default_factory=list)
+    reads_requests: bool = True
 
     def decided(self, record: CheckRecord) -> None:
         """Remember a Check."""
