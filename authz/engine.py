@@ -25,6 +25,7 @@ from authz.ports import CacheName, Clock, Exchange, Observer, Timer
 from authz.prefetching import Prefetches
 from authz.pushing import PushedTokens
 from authz.service import CheckService, Snapshot
+from authz.subjects import SubjectMemory
 
 KEY_FETCHES = 4
 """Threads for signing keys, apart from those for exchanges: neither can starve the other."""
@@ -60,6 +61,11 @@ class Engine:
         self._principals = PrincipalCache(
             max_entries=cache.principals.max_entries, max_bytes=cache.principals.max_bytes
         )
+        self._subjects = SubjectMemory(
+            max_entries=config.subject.max_entries,
+            max_bytes=config.subject.max_bytes,
+            max_age=config.subject.max_age,
+        )
         self._tokens = _token_cache(config)
         self._assertions = _token_cache(config)
         self._failures = FailureCache(max_entries=cache.failures.max_entries)
@@ -77,6 +83,7 @@ class Engine:
         self.service = CheckService(
             self._parts.snapshot,
             principals=self._principals,
+            subjects=self._subjects,
             observer=observer,
             clock=clock,
             timer=timer,
@@ -98,6 +105,7 @@ class Engine:
         parts.keys.adopt(self._parts.keys)
         await self._stop_refreshing()
         self.config, self._parts = config, parts
+        self._subjects.max_age = config.subject.max_age
         self.start()
         self.service.swap(parts.snapshot)
         self.pushed.swap(parts.snapshot.policy, parts.snapshot.tokens)
@@ -125,7 +133,22 @@ class Engine:
             CacheName.TOKENS: len(self._tokens),
             CacheName.ASSERTIONS: len(self._assertions),
             CacheName.ANSWERS: len(self._parts.snapshot.answers),
+            CacheName.SUBJECTS: len(self._subjects),
         }
+
+    def evictions(self) -> dict[CacheName, int]:
+        """Return how many live entries of each cache had to make room so far."""
+        return {
+            CacheName.PRINCIPALS: self._principals.evictions,
+            CacheName.TOKENS: self._tokens.evictions,
+            CacheName.ASSERTIONS: self._assertions.evictions,
+            CacheName.ANSWERS: self._parts.snapshot.answers.evictions,
+            CacheName.SUBJECTS: self._subjects.evictions,
+        }
+
+    def sweep(self) -> None:
+        """Forget references that have ended. Called each second or so."""
+        self._subjects.sweep(self._clock())
 
     def key_ages(self) -> dict[str, float]:
         """Return the seconds since each issuer's keys were fetched."""

@@ -18,6 +18,7 @@ from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
+from authz.core.subject import Origin, Reference, Subject
 
 Clock = Callable[[], float]
 """Epoch seconds, as `time.time`."""
@@ -33,6 +34,7 @@ class Checks(Protocol):
         self,
         situation: Hashable,
         authorization: Secret | None,
+        baggage: Secret | None,
         request: Callable[[], CheckRequest],
         started: float,
     ) -> bytes | None:
@@ -69,6 +71,25 @@ class Exchange(Protocol):
         """
 
 
+class SubjectStore(Protocol):
+    """References to verified users' tokens. One that several processes share would wait, hence `async`."""
+
+    async def give(
+        self, token: Secret, origin: Origin, *, expires_at: float, now: float
+    ) -> Reference:
+        """Return a reference to a token that ends at `expires_at` (epoch seconds, like `now`)."""
+
+    async def find(self, reference: Secret, now: float) -> Subject:
+        """Return what a reference stands for.
+
+        Raises:
+            UnknownSubject: It was never given out, has ended, or had to make room.
+        """
+
+    def holds(self, reference: Secret, now: float) -> bool:
+        """Whether a reference that was given out may be given out again, as far as is known here."""
+
+
 class CacheName(StrEnum):
     """The caches, as metric labels."""
 
@@ -76,6 +97,7 @@ class CacheName(StrEnum):
     TOKENS = "tokens"
     ASSERTIONS = "assertions"
     ANSWERS = "answers"
+    SUBJECTS = "subjects"
 
 
 class CacheResult(StrEnum):
@@ -109,6 +131,7 @@ class CheckRecord:
         principal_cache: Result of the verified-token look-up.
         token_cache: Result of the exchanged-token look-up.
         token: What was issued for the exchange, by the whole path.
+        reference: What was given to the app to refer to its caller, by the whole path.
         expires_at: Epoch second at which an allowance ends: the earliest end of a token it rests on.
         edge_ttl: Seconds for which Envoy's own cache may repeat the answer; 0 for not at all.
         answer: The remembered answer that this one repeats or has become, if there is one.
@@ -128,6 +151,7 @@ class CheckRecord:
     principal_cache: CacheResult | None = None
     token_cache: CacheResult | None = None
     token: IssuedToken | None = None
+    reference: Reference | None = None
     expires_at: float = inf
     edge_ttl: float = 0.0
     answer: Answer | None = None

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from authz.caching import CachedExchange
 from authz.core.answer import Answer, AnswerCache
+from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, Reason
@@ -27,6 +28,13 @@ from authz.core.policy import (
 from authz.core.principal import Principal
 from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized, parse_bearer
 from authz.core.secret import Secret
+from authz.core.subject import (
+    Origin,
+    SubjectSource,
+    authorize_reference,
+    find_subject,
+    placeholder,
+)
 from authz.core.token import Expectation, peek, verify
 from authz.ports import (
     CacheName,
@@ -36,11 +44,13 @@ from authz.ports import (
     KeySource,
     Observer,
     Repeat,
+    SubjectStore,
     Timer,
 )
 from authz.prefetching import Prefetches
 
 AUTHORIZATION: Final = "authorization"
+BAGGAGE: Final = "baggage"
 IDENTITY_HEADERS: Final = (
     "x-authz-subject",
     "x-authz-subject-type",
@@ -104,6 +114,7 @@ class CheckService:
     Args:
         snapshot: The configuration to start with.
         principals: Cache of verified tokens.
+        subjects: References that are given to apps.
         observer: Hears of each decision, once.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations.
@@ -116,6 +127,7 @@ class CheckService:
         snapshot: Snapshot,
         *,
         principals: PrincipalCache,
+        subjects: SubjectStore,
         observer: Observer,
         clock: Clock,
         timer: Timer,
@@ -124,6 +136,7 @@ class CheckService:
     ) -> None:
         self._snapshot = snapshot
         self._principals = principals
+        self._subjects = subjects
         self._observer = observer
         self._clock = clock
         self._timer = timer
@@ -138,6 +151,7 @@ class CheckService:
         self,
         situation: Hashable,
         authorization: Secret | None,
+        baggage: Secret | None,
         request: Callable[[], CheckRequest],
         started: float,
     ) -> bytes | None:
@@ -149,12 +163,13 @@ class CheckService:
         Args:
             situation: That of the request.
             authorization: That of the request.
+            baggage: That of the request.
             request: Reads what is told of the request, for those who want to know it.
             started: Monotonic second at which it arrived.
         """
         now = self._clock()
         try:
-            answer = self._standing(situation, authorization, self._snapshot, now)
+            answer = self._standing(situation, authorization, baggage, self._snapshot, now)
         except Exception:  # noqa: BLE001 - see above
             return None
         if answer is None or answer.reply is None:
@@ -199,7 +214,9 @@ class CheckService:
         """Give an answer again, if one stands."""
         now = self._clock()
         request = record.request
-        answer = self._standing(request.situation, request.authorization, snapshot, now)
+        answer = self._standing(
+            request.situation, request.authorization, request.baggage, snapshot, now
+        )
         found = CacheResult.MISS if answer is None else CacheResult.HIT
         self._observer.looked_up(CacheName.ANSWERS, found)
         if answer is None:
@@ -209,20 +226,31 @@ class CheckService:
         return True
 
     def _standing(
-        self, situation: Hashable, authorization: Secret | None, snapshot: Snapshot, now: float
+        self,
+        situation: Hashable,
+        authorization: Secret | None,
+        baggage: Secret | None,
+        snapshot: Snapshot,
+        now: float,
     ) -> Answer | None:
         if authorization is not None and is_oversized(
             authorization, snapshot.policy.max_token_bytes
         ):
             # Not even hashed; the parser will refuse it.
             return None
-        answer = snapshot.answers.get(situation, authorization, now)
-        if answer is None or answer.principal is None:
-            return answer
-        principal = answer.principal
-        if snapshot.keys.current(principal.issuer, principal.key_id) is None:
+        answer = snapshot.answers.get(situation, authorization, baggage, now)
+        if answer is None:
+            return None
+        principal, reference = answer.principal, answer.reference
+        if (
             # The key was withdrawn: the whole path will say what that means.
-            snapshot.answers.drop(situation, authorization)
+            principal is not None
+            and snapshot.keys.current(principal.issuer, principal.key_id) is None
+        ) or (
+            # It had to make room, and would be refused on egress.
+            reference is not None and not self._subjects.holds(reference, now)
+        ):
+            snapshot.answers.drop(situation, authorization, baggage)
             return None
         return answer
 
@@ -235,14 +263,25 @@ class CheckService:
             until = min(until, record.principal.expires_at)
         if token is not None:
             until = min(until, snapshot.tokens.usable_until(token))
+        reference = record.reference
+        if reference is not None:
+            until = min(until, reference.expires_at)
         record.expires_at = until
         record.edge_ttl = _edge_ttl(record, snapshot.policy, now)
         if token is not None:
             # From then on somebody has to go the whole path, which fetches a successor ahead. Once a
             # second is enough while Entra does not answer.
             until = min(until, token.refresh_at if now < token.refresh_at else now + LOOK_AGAIN)
+        if reference is not None:
+            until = min(until, reference.renew_at)
         record.answer = Answer(
-            route, record.principal, allow, record.expires_at, until, token is not None
+            route,
+            record.principal,
+            allow,
+            record.expires_at,
+            until,
+            token is not None,
+            None if reference is None else reference.secret,
         )
         snapshot.answers.put(record.request, record.answer, now)
 
@@ -260,29 +299,51 @@ class CheckService:
         bearer = walk.bearer()  # 3
         principal = await self._verified(walk, bearer, route.expectation)  # 4
         authorize(route.requirement, principal)  # 5
-        self._prefetch(walk, route)
+        allow = await self._forwarded(walk, route, bearer, principal)  # 8
+        self._prefetch(walk, route, allow)
+        return allow
+
+    async def _forwarded(
+        self, walk: _Walk, route: InboundRoute, bearer: BearerToken, principal: Principal
+    ) -> Allow:
+        """Say what the app receives: who is calling, and what the route gives it of the token."""
+        request, forward = walk.request, route.forward
         headers = identity_headers(principal)
         # What is not set is removed, whether or not Envoy told us that the client sent it: an empty
         # value would leave it to Envoy what becomes of a forged one.
         named = {name for name, _ in headers}
-        unset = dict.fromkeys((*IDENTITY_HEADERS, *walk.request.own_headers))
-        remove = tuple(name for name in unset if name not in named)
-        match route.forward:  # 8
-            case Forward.BEARER:
-                return Allow(headers=headers, remove=remove)
-            case Forward.STRIP:
-                return Allow(headers=headers, remove=(*remove, AUTHORIZATION))
-            case _ as unreachable:
-                assert_never(unreachable)
+        unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
+        remove = [name for name in unset if name not in named]
+        baggage = Baggage.parse(request.baggage)
+        authorization = carried = None
+        if route.gives_reference:
+            reference = walk.record.reference = await self._subjects.give(
+                bearer.secret,
+                Origin(route.name, route.called, request.peer),
+                expires_at=principal.expires_at,
+                now=self._clock(),
+            )
+            if Forward.HANDLE in forward:
+                carried = baggage.with_own(reference.secret.reveal())
+            if Forward.PLACEHOLDER in forward:
+                authorization = placeholder(reference.secret)
+        if baggage.own and carried is None:
+            # Whoever sent it is no sidecar of ours.
+            carried = baggage.without_own()
+            remove += [BAGGAGE] if carried is None else []
+        if authorization is None and Forward.BEARER not in forward:
+            remove.append(AUTHORIZATION)
+        return Allow(authorization, carried, headers, tuple(remove))
 
-    def _prefetch(self, walk: _Walk, route: InboundRoute) -> None:
+    def _prefetch(self, walk: _Walk, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""
         for name in route.prefetch:
             if not self._prefetches.may_begin(name):
                 continue
             request = CheckRequest(
                 host=walk.request.host,
-                authorization=walk.request.authorization,
+                authorization=_received(walk.request, route, allow),
+                baggage=allow.baggage,
                 direction=Direction.EGRESS.value,
                 route=name,
                 peer=walk.request.peer,
@@ -296,20 +357,52 @@ class CheckService:
 
     async def _egress(self, walk: _Walk, route: EgressRoute) -> Allow:
         authorize_workload(route, walk.request)
+        baggage = Baggage.parse(walk.request.baggage)
         bearer: BearerToken | None = None
         principal: Principal | None = None
         if route.flow.is_delegated:
-            bearer = walk.bearer()  # 3
-            assert route.expectation is not None
-            principal = await self._verified(walk, bearer, route.expectation)  # 4
-            authorize(route.requirement, principal)  # 5
+            bearer = await self._subject(walk, route, baggage)  # 3
+            if bearer is None:
+                assert route.fallback is not None
+                route = walk.record.route = route.fallback
+            else:
+                assert route.expectation is not None
+                principal = await self._verified(walk, bearer, route.expectation)  # 4
+                authorize(route.requirement, principal)  # 5
         exchange = plan(route, principal, bearer)  # 6
-        own_headers = walk.request.own_headers
+        remove, carried = list(walk.request.own_headers), None
+        if baggage.own:
+            # A reference is for us alone, and does not go out either.
+            carried = baggage.without_own()
+            remove += [BAGGAGE] if carried is None else []
         if exchange is None:
             # Law 4: what the app sent, very likely the user's token, does not go out.
-            return Allow(remove=(*own_headers, AUTHORIZATION))
+            return Allow(baggage=carried, remove=(*remove, AUTHORIZATION))
         token = walk.record.token = await self._exchanged(walk, exchange)  # 7
-        return Allow(authorization=token.secret, remove=own_headers)  # 8
+        return Allow(token.secret, carried, remove=tuple(remove))  # 8
+
+    async def _subject(
+        self, walk: _Walk, route: EgressRoute, baggage: Baggage
+    ) -> BearerToken | None:
+        """Return the token of the user for whom the agent calls; None where the route does without one."""
+        policy, request = walk.snapshot.policy, walk.request
+        if route.sources == (SubjectSource.BEARER,):
+            return walk.bearer()
+        found = find_subject(
+            route.sources, request.authorization, baggage, max_bytes=policy.max_token_bytes
+        )
+        if not isinstance(found, Secret):
+            return found
+        now, result = self._clock(), CacheResult.MISS
+        try:
+            subject = await self._subjects.find(found, now)
+            result = CacheResult.HIT
+        finally:
+            self._observer.looked_up(CacheName.SUBJECTS, result)
+        authorize_reference(subject.origin, peer=request.peer, accepted=route.origins)
+        # No answer that rests on it outlives it.
+        walk.record.expires_at = min(walk.record.expires_at, subject.expires_at)
+        return BearerToken(subject.token)
 
     async def _exchanged(self, walk: _Walk, exchange: TokenExchange) -> IssuedToken:
         record, started = walk.record, self._timer()
@@ -363,6 +456,13 @@ def _edge_ttl(record: CheckRecord, policy: Policy, now: float) -> float:
     if route is None or not route.may_repeat_at_edge:
         return 0.0
     return max(0.0, min(policy.edge_ttl, record.expires_at - now))
+
+
+def _received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Secret | None:
+    """Return the `Authorization` value that the app receives."""
+    if allow.authorization is not None:
+        return Secret(f"Bearer {allow.authorization.reveal()}")
+    return request.authorization if Forward.BEARER in route.forward else None
 
 
 def identity_headers(principal: Principal) -> tuple[tuple[str, str], ...]:

@@ -328,7 +328,7 @@ async def test_envoy_does_not_repeat_what_its_own_client_decides() -> None:
 async def test_a_stripped_token_stays_stripped_when_repeated() -> None:
     """The repetition removes what the first answer removed."""
     scene = Scene()
-    scene.configure(replace(scene.inbound_route, forward=Forward.STRIP))
+    scene.configure(replace(scene.inbound_route, forward=frozenset({Forward.STRIP})))
     token = scene.tenant.user_token()
     await scene.inbound(token)
     record = await scene.inbound(token)

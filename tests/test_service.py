@@ -69,7 +69,7 @@ async def test_an_inbound_route_forwards_the_users_token_untouched() -> None:
 async def test_an_inbound_route_may_keep_the_token_from_the_app() -> None:
     """With `strip` the app sees the identity headers only."""
     scene = Scene()
-    scene.configure(replace(scene.inbound_route, forward=Forward.STRIP))
+    scene.configure(replace(scene.inbound_route, forward=frozenset({Forward.STRIP})))
     allow = _allow(await scene.inbound(scene.tenant.user_token()))
 
     assert allow.authorization is None

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 from authz.config.clients import Application
 from authz.config.faults import Fault, did_you_mean
-from authz.config.route_checks import check_egress, check_inbound, check_prefetch
+from authz.config.route_checks import (
+    check_egress,
+    check_inbound,
+    check_prefetch,
+    check_references,
+    gives_references,
+)
 from authz.config.values import span
 from authz.core.policy import PeerSource
 
@@ -35,12 +41,14 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *_check_presence(names, left_out),
         *(() if "listen" in left_out else _check_listen(config)),
         *(() if "listen" in left_out else _check_proof(config)),
+        *(() if "listen" in left_out else _check_memory(config)),
         *(() if {"entra", "limits"} & left_out.keys() else _check_times(config)),
         *_check_clients(config),
         *_check_agents(config),
         *_check_references(config, names, left_out),
         *check_inbound(config.inbound),
         *check_prefetch(config.inbound, config.egress),
+        *(() if "inbound" in left_out else check_references(config.inbound, config.egress)),
         *check_egress(config.egress, config.agents),
     ]
 
@@ -71,6 +79,15 @@ def _check_listen(config: "Config") -> Iterator[Fault]:
         for key in ("socket_mode", "socket_group"):
             if key in listen.model_fields_set and getattr(listen, key) is not None:
                 yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
+
+
+def _check_memory(config: "Config") -> Iterator[Fault]:
+    if config.listen.workers > 1 and gives_references(config.inbound):
+        yield Fault(
+            "listen.workers",
+            f"found {config.listen.workers}, and forward gives references, which only the process that "
+            "gave them knows: expected 1",
+        )
 
 
 def _check_times(config: "Config") -> Iterator[Fault]:

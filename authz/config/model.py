@@ -14,7 +14,7 @@ from authz.config.faults import ConfigError
 from authz.config.listen import Listen
 from authz.config.routes import Egress, Inbound
 from authz.config.section import Section
-from authz.config.settings import Cache, Entra, Limits, Log
+from authz.config.settings import Cache, Entra, Limits, Log, Subject
 from authz.config.values import Name, duration
 
 
@@ -42,6 +42,9 @@ class Config(Section):
     )
     egress: Mapping[Name, Egress] = Field(
         default_factory=dict, description="Routes from agents to APIs, by route name."
+    )
+    subject: Subject = Field(
+        default_factory=Subject, description="References that are given to apps."
     )
     cache: Cache = Field(default_factory=Cache, description="What is kept in memory.")
     limits: Limits = Field(default_factory=Limits, description="Bounds on what requests may take.")

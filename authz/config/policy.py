@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Final
 
 from authz.config.clients import Agent, Application, Credential
 from authz.config.clouds import cloud_of
@@ -14,7 +15,11 @@ from authz.config.model import Config
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
+from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation
+
+_WITHOUT_USER: Final = {Flow.ON_BEHALF_OF: Flow.AUTONOMOUS, Flow.APP_ON_BEHALF_OF: Flow.APP}
+"""The flow by which the same agent or application gets a token of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,8 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
             roles=route.roles,
             actors=frozenset(route.actors),
         ),
-        forward=route.forward,
+        forward=frozenset(route.forward),
+        called=_called(config, route),
         prefetch=route.prefetch,
     )
 
@@ -164,7 +170,55 @@ def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRou
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
         push=route.pushed,
+        sources=route.sources,
+        origins=_origins(config, route) if REFERENCES.intersection(route.sources) else {},
+        fallback=EgressRoute(
+            name=name,
+            hosts=route.hosts,
+            flow=_WITHOUT_USER[route.flow],
+            target=Target((_default_scope(route.scopes[0]),), route.claims, version),
+            agent=agent,
+            client=client,
+            stands_in=True,
+        )
+        if SubjectSource.NONE in route.sources
+        else None,
     )
+
+
+def _default_scope(scope: str) -> str:
+    """Return the scope by which an application asks for what it was granted at a scope's resource."""
+    return f"{scope.rpartition('/')[0]}/.default"
+
+
+def _called(config: Config, route: Inbound) -> str | None:
+    """Return the client id of what an inbound route calls; None where it does not say."""
+    if route.agent is not None:
+        return config.agents[route.agent].agent_identity
+    if route.blueprint is None and route.application is None:
+        return None
+    return _asker(config, route).client_id
+
+
+def _origins(config: Config, route: Egress) -> dict[str, str | None]:
+    """Return the inbound routes whose references count: those that call nobody else."""
+    agents = config.agents
+    blueprint = agents[route.agent].blueprint if route.agent is not None else route.blueprint
+
+    def calls_another(inbound: Inbound) -> bool:
+        if inbound.agent is not None:
+            if route.agent is not None:
+                return inbound.agent != route.agent
+            return agents[inbound.agent].blueprint != blueprint
+        if inbound.blueprint is not None:
+            return inbound.blueprint != blueprint
+        return inbound.application is not None and inbound.application != route.application
+
+    return {
+        name: _called(config, inbound)
+        for name, inbound in config.inbound.items()
+        if not calls_another(inbound)
+    }
 
 
 def _tenants(config: Config, route: Inbound) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from authz.config.clients import Agent
 from authz.config.faults import Fault
 from authz.config.routes import Egress, Inbound, SubjectKind
 from authz.core.exchange import Flow
-from authz.core.policy import Forward
+from authz.core.subject import REFERENCES, SubjectSource
 
 CLIENT_KEYS: Final = ("agent", "blueprint", "application")
 
@@ -22,6 +22,8 @@ CLIENT_OF_FLOW: Final[Mapping[Flow, tuple[str, ...]]] = {
 }
 """The keys of which an egress route has exactly one."""
 
+_CARRIED: Final = REFERENCES | {SubjectSource.BEARER}
+"""What an app can hand on; `Forward` and `SubjectSource` spell it alike."""
 _RESERVED_SCOPES: Final = frozenset({"openid", "profile", "offline_access"})
 _GRAPH: Final = "https://graph.microsoft.com"
 _APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.BLUEPRINT, Flow.APP)
@@ -68,12 +70,35 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
                 yield Fault(path, f"found {wanted!r} twice: expected each route once")
             elif target is not None and target.flow is Flow.NONE:
                 yield Fault(path, f"found {wanted!r}, whose flow none gives no token")
-            elif target is not None and target.flow.is_delegated and route.forward is Forward.STRIP:
+            elif (
+                target is not None
+                and target.flow.is_delegated
+                and not _CARRIED.intersection(route.forward).intersection(target.sources)
+            ):
                 yield Fault(
                     path,
-                    f"found {wanted!r}, whose flow {target.flow} needs the caller's token, and forward "
-                    "is strip: the agent will not have it",
+                    f"found {wanted!r}, whose subject is {', '.join(target.sources)}, and forward is "
+                    f"{', '.join(route.forward)}: the agent will not have it",
                 )
+
+
+def check_references(
+    inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]
+) -> Iterator[Fault]:
+    """Return the faults of egress routes that wait for references which nobody gives out."""
+    given = {name.value for route in inbound.values() for name in route.forward}
+    for name, route in egress.items():
+        for index, source in enumerate(route.subject or ()):
+            if source in REFERENCES and source.value not in given:
+                yield Fault(
+                    f"egress.{name}.subject.{index}",
+                    f"found {source}, which no inbound route gives: expected {source} in a forward",
+                )
+
+
+def gives_references(routes: Mapping[str, Inbound]) -> bool:
+    """Whether some route gives the app a reference."""
+    return any(not REFERENCES.isdisjoint(route.forward) for route in routes.values())
 
 
 def check_egress(routes: Mapping[str, Egress], agents: Mapping[str, Agent]) -> Iterator[Fault]:
@@ -170,6 +195,7 @@ def _check_user_keys(path: str, route: Egress) -> Iterator[Fault]:
                     f"{path}.{key}",
                     f"does not go with flow {route.flow}, which looks at no user's token",
                 )
+    yield from _check_sources(path, route)
     if route.push is not None and not route.flow.is_foreseeable:
         yield Fault(
             f"{path}.push",
@@ -179,3 +205,24 @@ def _check_user_keys(path: str, route: Egress) -> Iterator[Fault]:
         )
     if route.flow is Flow.NONE and route.claims is not None:
         yield Fault(f"{path}.claims", "does not go with flow none, which gives no token")
+
+
+def _check_sources(path: str, route: Egress) -> Iterator[Fault]:
+    path, sources = f"{path}.subject", route.sources
+    for index, source in enumerate(sources):
+        if source in sources[:index]:
+            yield Fault(f"{path}.{index}", f"found {source} twice: expected each only once")
+        elif source is SubjectSource.NONE and index < len(sources) - 1:
+            yield Fault(f"{path}.{index}", "found none before others: expected it at the end")
+    if sources == (SubjectSource.NONE,):
+        yield Fault(
+            path,
+            "found none alone, which never looks for a user: expected flow autonomous or app, "
+            "or other sources before it",
+        )
+    elif SubjectSource.NONE in sources and not all("/" in scope for scope in route.scopes):
+        yield Fault(
+            path,
+            "found none, and a scope without its resource: expected scopes such as "
+            "https://graph.microsoft.com/User.Read, to know what to ask /.default of",
+        )

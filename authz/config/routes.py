@@ -4,7 +4,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from authz.config.section import Section
 from authz.config.values import (
@@ -22,9 +22,7 @@ from authz.config.values import (
 )
 from authz.core.exchange import Flow
 from authz.core.policy import Forward
-
-LATER: Final = ("placeholder", "handle")
-"""Ways for a user's identity to cross the app that this version does not have."""
+from authz.core.subject import SubjectSource
 
 FLOWS: Final = tuple(
     flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
@@ -40,10 +38,36 @@ class SubjectKind(StrEnum):
     APPLICATION = "application"
 
 
-class SubjectSource(StrEnum):
-    """Where an egress route finds the user's token."""
+_FORWARDS: Final = frozenset(forward.value for forward in Forward)
 
-    BEARER = "bearer"
+
+def _forward(value: Any) -> tuple[Forward, ...]:
+    names = value if isinstance(value, list | tuple) else [value]
+    if not names or not all(isinstance(name, str) and name in _FORWARDS for name in names):
+        raise Expected(f"expected one of {', '.join(Forward)}, or a list of some")
+    found = tuple(Forward(name) for name in names)
+    if len(set(found)) < len(found):
+        raise Expected("expected each only once")
+    if sum(name is not Forward.HANDLE for name in found) > 1:
+        raise Expected("expected one of bearer, strip and placeholder, which share one header")
+    return found
+
+
+_FORWARD: Final = Scalar(
+    _forward,
+    {
+        "anyOf": [
+            {"type": "string", "enum": list(Forward)},
+            {
+                "type": "array",
+                "items": {"type": "string", "enum": list(Forward)},
+                "minItems": 1,
+                "uniqueItems": True,
+            },
+        ],
+        "x-kind": "name or list of " + ", ".join(f"`{name}`" for name in Forward),
+    },
+)
 
 
 class Inbound(Section):
@@ -91,9 +115,11 @@ class Inbound(Section):
             "with roles and no scopes `[application]`"
         },
     )
-    forward: Forward = Field(
-        default=Forward.BEARER,
-        description="What the app receives: the user's token (`bearer`) or none (`strip`).",
+    forward: Annotated[tuple[Forward, ...], _FORWARD] = Field(
+        default=(Forward.BEARER,),
+        description="What the app receives for the user's token: in `Authorization` the token itself "
+        "(`bearer`), nothing (`strip`) or a reference (`placeholder`); in `baggage` a reference "
+        "(`handle`), which alone leaves `Authorization` empty. A reference is useless anywhere else.",
     )
     prefetch: tuple[Name, ...] = Field(
         default=(),
@@ -104,13 +130,6 @@ class Inbound(Section):
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0, description="Clock difference forgiven on `exp` and `nbf`."
     )
-
-    @field_validator("forward", mode="before")
-    @classmethod
-    def _refuse_later_forward(cls, value: Any) -> Any:
-        if value in LATER:
-            raise Expected("not available in this version: expected bearer or strip")
-        return value
 
     @property
     def served(self) -> frozenset[SubjectKind]:
@@ -195,7 +214,10 @@ class Egress(Section):
     subject: tuple[SubjectSource, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Where the user's token is found, for delegated flows.",
+        description="Where the user's token is found, for delegated flows: the first of these that the "
+        "request has. `bearer`: the token itself; `placeholder`, `handle`: a reference that an inbound "
+        "route gave out; `none`, at the end: where there is nothing, the agent's (or application's) own "
+        "token, logged and counted.",
         json_schema_extra={"x-default": "`[bearer]`"},
     )
     requires: Requires | None = Field(
@@ -217,12 +239,10 @@ class Egress(Section):
         json_schema_extra={"x-default": "`true` for those flows"},
     )
 
-    @field_validator("subject", mode="before")
-    @classmethod
-    def _refuse_later_subjects(cls, value: Any) -> Any:
-        if isinstance(value, list) and any(item in LATER for item in value):
-            raise Expected("placeholder and handle are not available in this version: [bearer]")
-        return value
+    @property
+    def sources(self) -> tuple[SubjectSource, ...]:
+        """Where the user's token is found, after defaults."""
+        return self.subject or (SubjectSource.BEARER,)
 
     @property
     def pushed(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
+from authz.core.baggage import mentions_own
 from authz.core.cache import ENTRY_OVERHEAD, BoundedCache
 from authz.core.decision import Allow
 from authz.core.policy import Route
@@ -18,6 +19,8 @@ from authz.core.secret import Secret
 
 MAX_SITUATIONS: Final = 4096
 """Situations known at a time. They are few: routes times peers; names of odd headers could add some."""
+_NO_VALUE: Final = bytes(32)
+"""In place of a digest, so that keys of one situation cannot be mistaken for one another."""
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class Answer:
         expires_at: Epoch second from which it is wrong: the earliest end of a token it rests on.
         until: Epoch second at which to go the whole path again, to fetch a token's successor ahead.
         has_token: Whether an exchange stands behind it.
+        reference: The reference that an inbound answer hands to the app; None where it hands out none.
         edge_ttl: The `edge_ttl` that `reply` was made for.
         reply: The door's bytes for it, once made. They hold the token, so they are not printed.
         told: The fixed part of its log record, once made.
@@ -42,6 +46,7 @@ class Answer:
     expires_at: float
     until: float
     has_token: bool
+    reference: Secret | None = None
     edge_ttl: float = 0.0
     reply: bytes | None = field(default=None, repr=False)
     told: bytes | None = None
@@ -49,12 +54,16 @@ class Answer:
 
 def _size_of(answer: Answer) -> int:
     token = answer.decision.authorization
-    # The reply holds the token a second time.
-    return ENTRY_OVERHEAD + (0 if token is None else 2 * len(token))
+    baggage = answer.decision.baggage
+    # The reply holds both a second time.
+    return ENTRY_OVERHEAD + 2 * sum(len(part) for part in (token, baggage) if part is not None)
 
 
 class AnswerCache:
-    """Answers by what decides: the situation, and the `Authorization` value where the route reads it.
+    """Answers by what decides: the situation, and those values of which the route reads something.
+
+    `Authorization` counts on routes that read it. `baggage` counts wherever it may hold a member of ours,
+    which is taken away, and on routes that put one in among the others.
 
     Args:
         max_entries: Most answers held.
@@ -65,20 +74,26 @@ class AnswerCache:
         self._answers: BoundedCache[Answer] = BoundedCache(
             max_entries=max_entries, max_bytes=max_bytes, size_of=_size_of
         )
-        self._situations: dict[Hashable, tuple[bytes, bool]] = {}
+        self._situations: dict[Hashable, tuple[bytes, bool, bool]] = {}
         self._numbers = count()
 
-    def get(self, situation: Hashable, authorization: Secret | None, now: float) -> Answer | None:
+    def get(
+        self,
+        situation: Hashable,
+        authorization: Secret | None,
+        baggage: Secret | None,
+        now: float,
+    ) -> Answer | None:
         """Return the answer that stands for such a request."""
         # As `_key` has it, less a call: this is the hit path.
         known = self._situations.get(situation)
         if known is None:
             return None
-        key, reads_authorization = known
+        key, reads_authorization, reads_baggage = known
         if reads_authorization:
-            if authorization is None:
-                return None
-            key += authorization.digest()
+            key += _NO_VALUE if authorization is None else authorization.digest()
+        if baggage is not None and (reads_baggage or mentions_own(baggage)):
+            key += baggage.digest()
         return self._answers.get(key, now)
 
     def put(self, request: CheckRequest, answer: Answer, now: float) -> None:
@@ -89,14 +104,17 @@ class AnswerCache:
                 # Numbers are never given twice, so what was known under the old ones is met no more.
                 self._situations.clear()
             number = next(self._numbers).to_bytes(8, "big")
-            self._situations[situation] = (number, answer.route.reads_authorization)
-        key = self._key(situation, request.authorization)
-        if key is not None:
-            self._answers.put(key, answer, expires_at=answer.until, now=now)
+            route = answer.route
+            self._situations[situation] = (number, route.reads_authorization, route.reads_baggage)
+        key = self._key(situation, request.authorization, request.baggage)
+        assert key is not None
+        self._answers.put(key, answer, expires_at=answer.until, now=now)
 
-    def drop(self, situation: Hashable, authorization: Secret | None) -> None:
+    def drop(
+        self, situation: Hashable, authorization: Secret | None, baggage: Secret | None
+    ) -> None:
         """Forget the answer to such a request, if there is one."""
-        key = self._key(situation, authorization)
+        key = self._key(situation, authorization, baggage)
         if key is not None:
             self._answers.drop(key)
 
@@ -108,11 +126,15 @@ class AnswerCache:
         """How many live answers had to make room."""
         return self._answers.evictions
 
-    def _key(self, situation: Hashable, authorization: Secret | None) -> bytes | None:
+    def _key(
+        self, situation: Hashable, authorization: Secret | None, baggage: Secret | None
+    ) -> bytes | None:
         known = self._situations.get(situation)
         if known is None:
             return None
-        number, reads_authorization = known
-        if not reads_authorization:
-            return number
-        return None if authorization is None else number + authorization.digest()
+        key, reads_authorization, reads_baggage = known
+        if reads_authorization:
+            key += _NO_VALUE if authorization is None else authorization.digest()
+        if baggage is not None and (reads_baggage or mentions_own(baggage)):
+            key += baggage.digest()
+        return key

@@ -78,6 +78,10 @@ class BoundedCache(Generic[Value]):
         if entry is not None:
             self._bytes -= entry.size
 
+    def knows(self, key: bytes) -> bool:
+        """Whether something is held under the key, live or not; it does not count as used."""
+        return key in self._entries
+
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
@@ -194,3 +198,8 @@ class PrincipalCache:
 
     def __len__(self) -> int:
         return len(self._cache)
+
+    @property
+    def evictions(self) -> int:
+        """How many live verifications had to make room."""
+        return self._cache.evictions

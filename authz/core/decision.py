@@ -15,17 +15,21 @@ class Allow:
 
     Attributes:
         authorization: The token that replaces `Authorization`; None leaves or removes it.
+        baggage: What replaces `baggage`; None leaves or removes it.
         headers: Further headers to set, overwriting.
         remove: Names of headers to remove. Never holds one that is set: in Envoy removal wins.
     """
 
     authorization: Secret | None = None
+    baggage: Secret | None = None
     headers: tuple[tuple[str, str], ...] = ()
     remove: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.authorization is not None and "authorization" in self.remove:
             raise ValueError("authorization is set and removed at once: Envoy would remove it")
+        if self.baggage is not None and "baggage" in self.remove:
+            raise ValueError("baggage is set and removed at once: Envoy would remove it")
 
 
 @dataclass(frozen=True, slots=True)

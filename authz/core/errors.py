@@ -18,6 +18,9 @@ class Reason(StrEnum):
     INTERACTION_REQUIRED = "interaction_required"
     CONSENT_REQUIRED = "consent_required"
     EXCHANGE_REJECTED = "exchange_rejected"
+    AMBIGUOUS_SUBJECT = "ambiguous_subject"
+    UNKNOWN_SUBJECT = "unknown_subject"
+    FOREIGN_SUBJECT = "foreign_subject"
     UNKNOWN_ROUTE = "unknown_route"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_NOT_ALLOWED = "actor_not_allowed"
@@ -107,6 +110,24 @@ class InvalidToken(Unauthenticated):
     def __init__(self, fault: TokenFault, detail: str = "") -> None:
         super().__init__(f"{fault.value}: {detail}" if detail else fault.value)
         self.fault = fault
+
+
+class AmbiguousSubject(BadRequest):
+    """The request refers to a user twice, or in a form in which no reference is given out."""
+
+    reason = Reason.AMBIGUOUS_SUBJECT
+
+
+class UnknownSubject(Unauthenticated):
+    """The reference was never given out, has ended, or had to make room."""
+
+    reason = Reason.UNKNOWN_SUBJECT
+
+
+class ForeignSubject(Forbidden):
+    """The reference was given to another peer, for another agent, or on another inbound route."""
+
+    reason = Reason.FOREIGN_SUBJECT
 
 
 class EntraError(AuthzError):

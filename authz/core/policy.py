@@ -32,16 +32,22 @@ from authz.core.exchange import (
 )
 from authz.core.principal import Principal
 from authz.core.request import BearerToken, CheckRequest, Direction, normalize_host
+from authz.core.subject import SubjectSource
 from authz.core.token import Expectation
 
 Part = TypeVar("Part")
 
 
 class Forward(StrEnum):
-    """What an inbound route does with the user's verified token."""
+    """What the app receives for the user's verified token, beside the identity headers.
+
+    `HANDLE` comes in `baggage`, the others in `Authorization`, where a handle alone leaves nothing.
+    """
 
     BEARER = "bearer"
     STRIP = "strip"
+    PLACEHOLDER = "placeholder"
+    HANDLE = "handle"
 
 
 class PeerSource(StrEnum):
@@ -78,20 +84,32 @@ class InboundRoute:
         name: Route name.
         expectation: What the caller's token must be.
         requirement: What the caller must be and hold.
-        forward: What the app receives of the token.
+        forward: What the app receives for the token.
+        called: Client id of the agent or application that is called; None where the route names none.
         prefetch: Names of egress routes that the agent will probably use for this caller.
     """
 
     name: str
     expectation: Expectation
     requirement: Requirement = field(default_factory=Requirement)
-    forward: Forward = Forward.BEARER
+    forward: frozenset[Forward] = frozenset({Forward.BEARER})
+    called: str | None = None
     prefetch: tuple[str, ...] = ()
+
+    @property
+    def gives_reference(self) -> bool:
+        """Whether the app receives a reference to the token."""
+        return bool(self.forward & {Forward.PLACEHOLDER, Forward.HANDLE})
 
     @property
     def reads_authorization(self) -> bool:
         """Whether the request's `Authorization` has a part in the decision."""
         return True
+
+    @property
+    def reads_baggage(self) -> bool:
+        """Whether foreign members of `baggage` have a part in the answer."""
+        return Forward.HANDLE in self.forward
 
     @property
     def may_repeat_at_edge(self) -> bool:
@@ -115,6 +133,10 @@ class EgressRoute:
         workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
         peer_source: Whose word says which workload is asking.
         push: Whether Envoy may be given the token ahead, to be used without a Check.
+        sources: Where the user's token is found, for delegated flows.
+        origins: The inbound routes whose references count, with the client id that each calls.
+        fallback: The route that stands in where `sources` found no user and end in `none`.
+        stands_in: Whether this is such a route.
     """
 
     name: str
@@ -128,15 +150,28 @@ class EgressRoute:
     workloads: frozenset[str] = frozenset()
     peer_source: PeerSource = PeerSource.CONNECTION
     push: bool = False
+    sources: tuple[SubjectSource, ...] = (SubjectSource.BEARER,)
+    origins: Mapping[str, str | None] = field(default_factory=dict)
+    fallback: "EgressRoute | None" = None
+    stands_in: bool = False
 
     @property
     def reads_authorization(self) -> bool:
         """Whether the request's `Authorization` has a part in the decision."""
-        return self.flow.is_delegated
+        # That there was no user in it, too.
+        return self.flow.is_delegated or self.stands_in
+
+    @property
+    def reads_baggage(self) -> bool:
+        """Whether foreign members of `baggage` have a part in the answer."""
+        return False
 
     @property
     def may_repeat_at_edge(self) -> bool:
         """Whether Envoy's cache knows all that the decision depends on: not who its client is."""
+        if self.stands_in:
+            # To Envoy an answer that is the same without a user is one for everybody.
+            return False
         return not self.workloads or self.peer_source is PeerSource.CONNECTION
 
 

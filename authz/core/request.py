@@ -19,7 +19,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a
 _SCHEME: Final = re.compile(r"bearer(?: |$)", re.IGNORECASE | re.ASCII)
 
 
-_DIRECTION: Final = 6
+_DIRECTION: Final = 7
 """Place of `direction` in a `CheckRequest`. From there on stands what decides, together."""
 
 
@@ -40,6 +40,7 @@ class CheckRequest(NamedTuple):
         host: Authority as the client sent it, possibly with a port.
         path: Path with query.
         authorization: The `Authorization` value, or None when there is none.
+        baggage: The `baggage` value, or None when there is none.
         request_id: Envoy's `x-request-id`.
         traceparent: W3C `traceparent`, any text.
         direction: From `context_extensions["authz.direction"]`, any text; None when Envoy did not say.
@@ -54,6 +55,7 @@ class CheckRequest(NamedTuple):
     host: str = ""
     path: str = ""
     authorization: Secret | None = None
+    baggage: Secret | None = None
     request_id: str = ""
     traceparent: str = ""
     direction: str | None = None
@@ -65,7 +67,7 @@ class CheckRequest(NamedTuple):
 
     @property
     def situation(self) -> Hashable:
-        """All but the `Authorization` value that a decision depends on."""
+        """All but `authorization` and `baggage` that a decision depends on."""
         # A route that Envoy names is not looked up by host; that there is one is looked at.
         return self[_DIRECTION:] if self.route and self.host else (self.host, *self[_DIRECTION:])
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from authz.config import Config, compile_policy
 from authz.core.exchange import Flow
-from authz.core.policy import PeerSource
+from authz.core.policy import Forward, PeerSource
 from authz.core.request import normalize_host
 from authz.envoy.sidecar import RenderError, SidecarSettings, Upstream
 
@@ -28,6 +28,7 @@ class Destination:
         pushed: Whether Envoy holds the route's token and asks for no decision.
         flow: The route's flow.
         repeated: Whether Envoy may repeat the route's decisions.
+        drops_baggage: Whether `baggage` does not go out, since nobody takes a handle out of it.
     """
 
     route: str
@@ -39,6 +40,7 @@ class Destination:
     pushed: bool = False
     flow: Flow = Flow.NONE
     repeated: bool = False
+    drops_baggage: bool = False
 
     @property
     def is_wildcard(self) -> bool:
@@ -72,12 +74,14 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     served = reason_not_to_push(config, settings) is None
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
     repeated = _repeated(config)
+    handles = any(Forward.HANDLE in route.forward for route in config.inbound.values())
     return [
         replace(
             _destination(route, authority, authorities, upstreams.get(authority)),
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
+            drops_baggage=route in pushed and handles,
         )
         for authority, route in authorities.items()
     ]

@@ -63,10 +63,17 @@ local function is_single(value)
   return value ~= "" and not value:find(",", 1, true)
 end
 
-local function find_in(answers, route, host, bearer)
+-- What a request with baggage is told apart by. Baggage may hold a reference to the user, or be changed by the
+-- answer: such a request is like no other but its own repetition. No header contains a line break.
+local function with_baggage(bearer, baggage)
+  return (bearer or "") .. "\n" .. baggage
+end
+
+local function find_in(answers, route, host, bearer, baggage)
   local hosts = answers.items[route]
   local place = hosts and hosts[host]
   if place == nil then return nil end
+  if baggage ~= nil then return place.by[with_baggage(bearer, baggage)] end
   if bearer == nil then return place.any end
   local entry = place.by[bearer]
   if entry == nil and place.any ~= nil and is_single(bearer) then return place.any end
@@ -100,15 +107,18 @@ local function keep(entry, route, host, bearer)
 end
 
 -- Note a question and return its number; 0 if its answer cannot be kept.
-local function note(route, host, bearer, now)
+local function note(route, host, bearer, baggage, now)
   if host == nil or #host > MAX_HOST_BYTES then return 0 end
   if bearer ~= nil and (#bearer > MAX_VALUE_BYTES or not is_single(bearer)) then return 0 end
-  local bytes = ENTRY_BYTES + #host + (bearer and #bearer or 0)
+  if baggage ~= nil and #baggage > MAX_VALUE_BYTES then return 0 end
+  local bytes = ENTRY_BYTES + #host + (bearer and #bearer or 0) + (baggage and #baggage or 0)
   if asked_late.bytes + bytes > MAX_ASKED_BYTES then
     asked_early, asked_late = asked_late, generation()
   end
   last_number = last_number + 1
-  asked_late.items[last_number] = {route = route, host = host, bearer = bearer, at = now, bytes = bytes}
+  local question = {route = route, host = host, at = now, bytes = bytes}
+  question.bearer, question.baggage = bearer, baggage
+  asked_late.items[last_number] = question
   asked_late.bytes = asked_late.bytes + bytes
   asked_late.ends = now + PATIENCE_MS
   return last_number
@@ -186,18 +196,21 @@ local function learn(handle, marks, number)
   if told.decision ~= "allow" or told.route ~= question.route then return end
   local ttl = edge.ttl_ms
   if type(ttl) ~= "number" or not (ttl > 0 and ttl <= MAX_TTL_MS) then return end
-  local bearer = question.bearer
-  if edge.parts == "" then
-    bearer = nil
-  elseif edge.parts ~= "authorization" or bearer == nil then
+  local bearer, key = question.bearer, question.bearer
+  if question.baggage ~= nil then
+    key = with_baggage(bearer, question.baggage)
+  elseif edge.parts == "" then
+    bearer, key = nil, nil
+  elseif bearer == nil then
     return
   end
+  if edge.parts ~= "" and edge.parts ~= "authorization" then return end
   local now = handle:timestamp()
   keep_time(now)
   -- Time counts from the question on: the answer was right at some moment after it.
   if now < question.at then return end
   local entry = entry_of(handle:headers(), edge, question, bearer)
-  if entry ~= nil then keep(entry, question.route, question.host, bearer) end
+  if entry ~= nil then keep(entry, question.route, question.host, key) end
 end
 
 -- Before ext_authz: repeat an answer, or note the question.
@@ -205,10 +218,12 @@ local function look(handle, stream, marks)
   local route, headers, now = stream:routeName(), handle:headers(), handle:timestamp()
   keep_time(now)
   local host, bearer = headers:get(":authority"), headers:get("authorization")
-  local entry = find_in(young, route, host, bearer) or find_in(old, route, host, bearer)
+  local baggage = headers:get("baggage")
+  local entry = find_in(young, route, host, bearer, baggage)
+    or find_in(old, route, host, bearer, baggage)
   if entry == nil or now >= entry.ends then
     drop_ended(now)
-    marks:set(EDGE, "asked", note(route, host, bearer, now))
+    marks:set(EDGE, "asked", note(route, host, bearer, baggage, now))
     return
   end
   local set, remove = entry.set, entry.remove

@@ -36,7 +36,7 @@ OWN_PREFIX: Final = "x-authz-"
 _OWN_PREFIX: Final = OWN_PREFIX.encode()
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
-EDGE_VERSION: Final = "1"
+EDGE_VERSION: Final = "2"
 """Version of the metadata that Envoy's edge cache understands (`edge_cache.lua`)."""
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -55,7 +55,7 @@ def decode(
     http = attributes.request.http
     headers = http.headers
     # Envoy joins repeated headers by a comma; the bearer grammar has none, so a pair is refused.
-    authorization = headers.get("authorization")
+    authorization, baggage = headers.get("authorization"), headers.get("baggage")
     extensions = attributes.context_extensions
     # By position: by name takes half as long again, for each request.
     return CheckRequest(
@@ -63,6 +63,7 @@ def decode(
         http.host,
         http.path,
         None if authorization is None else Secret(authorization),
+        None if baggage is None else Secret(baggage),
         headers.get("x-request-id", ""),
         headers.get("traceparent", ""),
         extensions.get("authz.direction"),
@@ -83,6 +84,7 @@ def told_of(wire: WireRequest, peer: str | None) -> CheckRequest:
         http.host,
         http.path,
         None,
+        None,
         headers.get("x-request-id", ""),
         headers.get("traceparent", ""),
         peer=peer,
@@ -100,6 +102,8 @@ def encode(record: CheckRecord) -> WireResponse:
             headers = [_set(name, value) for name, value in decision.headers]
             if decision.authorization is not None:
                 headers.append(_set("authorization", f"Bearer {decision.authorization.reveal()}"))
+            if decision.baggage is not None:
+                headers.append(_set("baggage", decision.baggage.reveal()))
             return WireResponse(
                 status=Status(code=OK),
                 ok_response=OkHttpResponse(headers=headers, headers_to_remove=decision.remove),
@@ -145,6 +149,8 @@ def _with_edge(facts: Struct, record: CheckRecord) -> Struct:
     changed = [name for name, _ in decision.headers]
     if decision.authorization is not None:
         changed.append("authorization")
+    if decision.baggage is not None:
+        changed.append("baggage")
     metadata = Struct()
     metadata.CopyFrom(facts)
     edge = metadata.fields["edge"].struct_value
@@ -244,7 +250,8 @@ class ExtAuthz:
         route, http = extensions.get("authz.route"), attributes.request.http
         if not route or not http.host or _OWN_PREFIX in raw:
             return None
-        authorization = http.headers.get("authorization")
+        headers = http.headers
+        authorization, baggage = headers.get("authorization"), headers.get("baggage")
         situation = (
             extensions.get("authz.direction"),
             route,
@@ -256,6 +263,7 @@ class ExtAuthz:
         return self._checks.repeat(
             situation,
             None if authorization is None else Secret(authorization),
+            None if baggage is None else Secret(baggage),
             partial(told_of, wire, peer),
             self._last_arrival,
         )

@@ -59,7 +59,7 @@ _MAX_HEADERS_KB: Final = 60
 _MAX_HEADERS: Final = 100
 _MAX_STREAMS: Final = 100
 
-_ASKED_ABOUT: Final = ("authorization", "traceparent", "x-request-id")
+_ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id")
 """Request headers that the service reads beside its own. It is not shown the others."""
 
 

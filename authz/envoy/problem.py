@@ -70,6 +70,20 @@ FACES: Final[dict[Reason, Face]] = {
         401, UNAUTHENTICATED, "Token not accepted for exchange",
         "Entra did not accept the user's token. Sign in again.", "invalid_token",
     ),
+    Reason.AMBIGUOUS_SUBJECT: Face(
+        400, INVALID_ARGUMENT, "Ambiguous subject",
+        "The request refers to a user twice, or in an unknown form. Send what was received, unchanged.",
+        "invalid_request",
+    ),
+    Reason.UNKNOWN_SUBJECT: Face(
+        401, UNAUTHENTICATED, "Unknown subject",
+        "The reference to the user has ended or is not known. The user must call again.",
+        "invalid_token",
+    ),
+    Reason.FOREIGN_SUBJECT: Face(
+        403, PERMISSION_DENIED, "Foreign subject",
+        "The reference to the user was given to another workload, or for another agent.",
+    ),
     Reason.UNKNOWN_ROUTE: Face(
         403, PERMISSION_DENIED, "Unknown route",
         "No route is configured for this destination. An operator must add one.",

@@ -107,8 +107,8 @@ def _health_route(path: str, *, repeated: bool) -> Route:
             headers=[HeaderMatcher(name=":method", string_match=StringMatcher(exact="GET"))],
         ),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
-        # Nobody has looked at it here, so the app must not take it for verified.
-        request_headers_to_remove=["authorization"],
+        # Nobody has looked at them here, so the app must not take them for verified, nor hand them on.
+        request_headers_to_remove=["authorization", "baggage"],
         typed_per_filter_config=_unasked() | (without_script() if repeated else {}),
     )
 
@@ -125,6 +125,8 @@ def _destination_host(target: Destination) -> VirtualHost:
         # The cluster injects the token, or refuses: there is nothing left to ask.
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
+        if target.drops_baggage:
+            route.request_headers_to_remove = ["baggage"]
     return VirtualHost(name=target.authority, domains=list(target.domains), routes=[route])
 
 

@@ -158,6 +158,8 @@ def _add_route(fields: dict[str, Any], record: CheckRecord) -> None:
     fields["route"] = route.name
     if isinstance(route, EgressRoute):
         fields["flow"] = route.flow.value
+        if route.stands_in:
+            fields["fallback"] = True
         if route.agent is not None:
             fields["agent"] = route.agent.client_id
 

@@ -11,7 +11,7 @@ from authz import __version__
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.exchange import Flow
-from authz.core.policy import InboundRoute
+from authz.core.policy import EgressRoute, InboundRoute
 from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 NONE: Final = "none"
@@ -67,6 +67,17 @@ class Metrics:
             "authz_cache_entries", "Entries held.",
             ["cache"], registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
+        self._cache_evictions = Counter(
+            "authz_cache_evictions", "Live entries that had to make room.",
+            ["cache"], registry=registry,
+        )  # fmt: skip
+        self._evictions_seen: dict[CacheName, int] = {}
+        self._fallbacks = Counter(
+            "authz_subject_fallbacks",
+            "Checks allowed by a token of the agent's own, because no user was found and the route does "
+            "without one.",
+            ["route"], registry=registry,
+        )  # fmt: skip
         self._keys_age = Gauge(
             "authz_signing_keys_age_seconds", "Time since the issuer's keys were last fetched.",
             ["issuer"], registry=registry, multiprocess_mode="livemax",
@@ -113,6 +124,8 @@ class Metrics:
         )
         count.inc()
         duration.observe(record.finished - record.started)
+        if denial is None and isinstance(record.route, EgressRoute) and record.route.stands_in:
+            self._fallbacks.labels(record.route.name).inc()
 
     def repeated(self, repeats: Sequence[Repeat]) -> None:
         """Count Checks that were answered by a prepared reply."""
@@ -121,6 +134,8 @@ class Metrics:
             route = answer.route
             direction = "inbound" if isinstance(route, InboundRoute) else "egress"
             durations.setdefault((direction, route.name), []).append(seconds)
+            if isinstance(route, EgressRoute) and route.stands_in:
+                self._fallbacks.labels(route.name).inc()
         for (direction, name), taken in durations.items():
             count, duration = self._check_children(direction, name, "allow", NONE)
             count.inc(len(taken))
@@ -148,6 +163,16 @@ class Metrics:
     def reloaded(self, *, applied: bool) -> None:
         """Count one new configuration version."""
         self._config_reloads.labels("applied" if applied else "refused").inc()
+
+    def count_evictions(self, evictions: Mapping[CacheName, int]) -> None:
+        """State how many entries of each cache have had to make room since it was made."""
+        for cache, number in evictions.items():
+            before = self._evictions_seen.get(cache, 0)
+            # A cache that was made anew begins with none.
+            self._cache_evictions.labels(cache.value).inc(
+                number - before if number >= before else number
+            )
+            self._evictions_seen[cache] = number
 
     def gauge(self, entries: Mapping[CacheName, int], key_ages: Mapping[str, float]) -> None:
         """State what is held at the moment."""

@@ -180,15 +180,27 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "spiffe://cluster.local/ns/default/sa/agent"
         ),
     ),
-    "forward for later": (
-        {"inbound.chat.forward": "placeholder"},
+    "two forwards in one header": (
+        {"inbound.chat.forward": ["bearer", "placeholder"]},
         "inbound.chat.forward",
-        "found 'placeholder': not available in this version: expected bearer or strip",
+        "found a list: expected one of bearer, strip and placeholder, which share one header",
+    ),
+    "forward twice": (
+        {"inbound.chat.forward": ["handle", "handle"]},
+        "inbound.chat.forward",
+        "found a list: expected each only once",
+    ),
+    "forward of nothing": (
+        {"inbound.chat.forward": []},
+        "inbound.chat.forward",
+        (
+            "found an empty list: expected one of bearer, strip, placeholder, handle, or a list of some"
+        ),
     ),
     "bad forward": (
         {"inbound.chat.forward": "drop"},
         "inbound.chat.forward",
-        "found 'drop': expected 'bearer' or 'strip'",
+        "found 'drop': expected one of bearer, strip, placeholder, handle, or a list of some",
     ),
     "bad subject kind": (
         {"inbound.chat.subjects": ["users"]},
@@ -234,10 +246,53 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "egress.graph.claims",
         "found '[1]': expected a JSON object, as text or as a mapping",
     ),
-    "subject for later": (
+    "bad subject": (
+        {"egress.graph.subject": ["bearer", "cookie"]},
+        "egress.graph.subject.1",
+        "found 'cookie': expected 'bearer', 'placeholder', 'handle' or 'none'",
+    ),
+    "subject that nobody gives": (
         {"egress.graph.subject": ["bearer", "handle"]},
+        "egress.graph.subject.1",
+        "found handle, which no inbound route gives: expected handle in a forward",
+    ),
+    "subject twice": (
+        {"egress.graph.subject": ["bearer", "bearer"]},
+        "egress.graph.subject.1",
+        "found bearer twice: expected each only once",
+    ),
+    "none before others": (
+        {"egress.graph.subject": ["none", "bearer"]},
+        "egress.graph.subject.0",
+        "found none before others: expected it at the end",
+    ),
+    "none alone": (
+        {"egress.graph.subject": ["none"]},
         "egress.graph.subject",
-        "found a list: placeholder and handle are not available in this version: [bearer]",
+        (
+            "found none alone, which never looks for a user: expected flow autonomous or app, or other "
+            "sources before it"
+        ),
+    ),
+    "none, of which resource": (
+        {"egress.graph.subject": ["bearer", "none"], "egress.graph.scopes": ["User.Read"]},
+        "egress.graph.subject",
+        (
+            "found none, and a scope without its resource: expected scopes such as "
+            "https://graph.microsoft.com/User.Read, to know what to ask /.default of"
+        ),
+    ),
+    "references among workers": (
+        {
+            "listen.grpc": "127.0.0.1:9191",
+            "listen.workers": 2,
+            "inbound.chat.forward": "handle",
+        },
+        "listen.workers",
+        (
+            "found 2, and forward gives references, which only the process that gave them knows: "
+            "expected 1"
+        ),
     ),
     # Credentials.
     "no credentials": (
@@ -312,8 +367,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"inbound.chat.prefetch": ["graph"], "inbound.chat.forward": "strip"},
         "inbound.chat.prefetch.0",
         (
-            "found 'graph', whose flow on_behalf_of needs the caller's token, and forward is strip: "
-            "the agent will not have it"
+            "found 'graph', whose subject is bearer, and forward is strip: the agent will not have it"
         ),
     ),
     "no routes": (

@@ -41,7 +41,8 @@ def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint()
         name="chat",
         expectation=Expectation(OWN, TRUSTED, 60.0),
         requirement=Requirement(users=True, applications=False, scopes=("access_agent",)),
-        forward=Forward.BEARER,
+        forward=frozenset({Forward.BEARER}),
+        called=AGENT,
     )
     assert expected == compile_policy(load_data(BASE)).inbound["chat"]
 
@@ -73,7 +74,8 @@ def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
             roles=("Run",),
             actors=frozenset({APP}),
         ),
-        forward=Forward.STRIP,
+        forward=frozenset({Forward.STRIP}),
+        called=APP,
     )
     assert expected == compile_policy(load_data(changed({"inbound.chat": route}))).inbound["chat"]
 
@@ -375,3 +377,65 @@ def test_clients_come_with_their_credentials_and_agents_by_name() -> None:
     secret = ClientSecret.model_validate({"file": "/etc/authz/secret"})
     assert {BLUEPRINT: (secret,), PORTAL: (ManagedIdentity(),)} == credentials(config)
     assert {"assistant": ASSISTANT} == agent_identities(config)
+
+
+REFERRING = {
+    "inbound.chat.forward": ["placeholder", "handle"],
+    "egress.graph.subject": ["bearer", "placeholder", "handle", "none"],
+    "egress.graph.scopes": [
+        "https://graph.microsoft.com/User.Read",
+        "https://graph.microsoft.com/Mail.Read",
+    ],
+}
+
+
+def test_references_count_where_the_same_agent_was_called() -> None:
+    """Also where a route calls its blueprint, or does not say whom it calls; never another's."""
+    anyone = {"audiences": ["api://x"], "tenants": [TENANT]}
+    others = {
+        "agents.other": {"blueprint": "support", "agent_identity": OTHER},
+        "inbound.other": {"agent": "other"},
+        "inbound.blueprint": {"blueprint": "support"},
+        "inbound.portal": {"application": "portal"},
+        "inbound.anyone": anyone,
+    }
+    routes = compile_policy(load_data(changed({**REFERRING, **others}))).egress
+    assert {"chat": AGENT, "blueprint": CLIENT, "anyone": None} == dict(routes["graph"].origins)
+
+
+def test_references_to_callers_of_a_blueprint_count_for_the_blueprint() -> None:
+    """A route of the blueprint itself serves all of its agents' callers, and an application its own."""
+    flows = {
+        "egress.graph": {
+            "flow": "app_on_behalf_of", "blueprint": "support", "scopes": ["api://x/Read"],
+            "subject": ["handle"],
+        },
+        "egress.portal": {
+            "flow": "app_on_behalf_of", "application": "portal", "scopes": ["api://x/Read"],
+            "subject": ["handle"],
+        },
+        "inbound.chat.forward": "handle",
+        "inbound.portal": {"application": "portal"},
+    }  # fmt: skip
+    routes = compile_policy(load_data(changed(flows))).egress
+    assert [{"chat": AGENT}, {"portal": APP}] == [
+        dict(routes[name].origins) for name in ("graph", "portal")
+    ]
+
+
+def test_a_route_without_user_asks_for_what_the_agent_was_granted() -> None:
+    """The same agent and resource, and nothing of the user's permissions."""
+    routes = compile_policy(load_data(changed(REFERRING))).egress
+    fallback = routes["graph"].fallback
+    assert fallback is not None
+    assert (Flow.AUTONOMOUS, ASSISTANT, True) == (
+        fallback.flow, fallback.agent, fallback.stands_in,
+    )  # fmt: skip
+    assert fallback.target is not None
+    assert (GRAPH,) == fallback.target.scopes
+
+
+def test_a_route_that_wants_a_user_has_no_way_round() -> None:
+    """Law 1."""
+    changes = {**REFERRING, "egress.graph.subject": ["placeholder", "handle"]}
+    assert compile_policy(load_data(changed(changes))).egress["graph"].fallback is None

@@ -85,7 +85,9 @@ BEYOND = (
     "no source of a certificate", "two passwords", "claims that are no object",
     "no credentials", "federated token without file", "prefetch of an unknown route",
     "prefetch of one route twice", "prefetch without a token",
-    "prefetch of what the agent cannot ask for",
+    "prefetch of what the agent cannot ask for", "two forwards in one header",
+    "subject that nobody gives", "subject twice", "none before others", "none alone",
+    "none, of which resource", "references among workers",
 )  # fmt: skip
 
 

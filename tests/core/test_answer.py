@@ -1,5 +1,6 @@
 """Remembered answers: given again to the same question only, bounded, and never a second too long."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -8,11 +9,12 @@ from authz.core.answer import MAX_SITUATIONS, Answer, AnswerCache
 from authz.core.cache import ENTRY_OVERHEAD
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
-from authz.core.policy import EgressRoute, PeerSource
+from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from support.clock import START
+from support.clock import START, Clock
 from support.principals import principal
+from support.tenant import FakeTenant
 
 LATER: Final = START + 100.0
 DELEGATED: Final = EgressRoute("graph", (), Flow.ON_BEHALF_OF)
@@ -37,7 +39,7 @@ def _changed(**changes: Any) -> CheckRequest:
 
 
 def _get(cache: AnswerCache, request: CheckRequest, now: float) -> Answer | None:
-    return cache.get(request.situation, request.authorization, now)
+    return cache.get(request.situation, request.authorization, request.baggage, now)
 
 
 def test_an_answer_is_given_again_to_the_same_question() -> None:
@@ -110,20 +112,68 @@ def test_an_answer_stands_until_its_time() -> None:
 def test_a_dropped_answer_is_gone() -> None:
     """And one that was never there can be dropped."""
     cache = _cache()
-    cache.drop(ASKED.situation, ASKED.authorization)
+    cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
     cache.put(ASKED, _answer(), START)
-    cache.drop(ASKED.situation, ASKED.authorization)
+    cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
 
     assert _get(cache, ASKED, START) is None
     assert 0 == len(cache)
 
 
-def test_an_answer_without_a_value_to_know_it_by_is_not_held() -> None:
-    """A route that reads the value, and a request that has none: nothing to repeat."""
-    cache = _cache()
-    cache.put(_changed(authorization=None), _answer(), START)
+def test_an_answer_to_a_request_without_a_value_is_for_such_requests() -> None:
+    """A route that reads the value, and finds the user elsewhere."""
+    cache, answer = _cache(), _answer()
+    cache.put(_changed(authorization=None), answer, START)
 
-    assert 0 == len(cache)
+    assert answer is _get(cache, _changed(authorization=None), START)
+    assert _get(cache, ASKED, START) is None
+
+
+OURS = Secret(f"authz-subject={'r' * 43}")
+
+
+@pytest.mark.parametrize("route", [DELEGATED, OWN], ids=lambda route: route.name)
+@pytest.mark.parametrize(
+    "other",
+    [
+        None,
+        Secret(f"authz-subject={'s' * 43}"),
+        Secret(f"{OURS.reveal()},a=b"),
+        Secret(f"{OURS.reveal()},{OURS.reveal()}"),
+        Secret("authz%2dsubject=x"),
+        Secret("a=b"),
+    ],
+    ids=["none", "another", "foreign", "twice", "encoded", "only foreign"],
+)
+def test_an_answer_to_a_reference_is_for_that_one(route: EgressRoute, other: Secret | None) -> None:
+    """Whatever the route reads: with the reference, baggage is changed; and it may be the user."""
+    cache, answer = _cache(), _answer(route)
+    cache.put(_changed(baggage=OURS), answer, START)
+
+    assert answer is _get(cache, _changed(baggage=OURS), START)
+    assert _get(cache, _changed(baggage=other), START) is None
+
+
+def test_baggage_of_others_alone_tells_no_requests_apart() -> None:
+    """It is neither read nor changed, and may be another one with each request."""
+    cache, answer = _cache(), _answer()
+    cache.put(_changed(baggage=Secret("a=b")), answer, START)
+
+    assert answer is _get(cache, _changed(baggage=Secret("a=c")), START)
+    assert answer is _get(cache, ASKED, START)
+
+
+def test_where_a_handle_is_put_in_all_of_the_baggage_counts() -> None:
+    """The answer holds the foreign members too."""
+    route = InboundRoute(
+        "chat", FakeTenant(clock=Clock()).expectation(), forward=frozenset({Forward.HANDLE})
+    )
+    cache, answer = _cache(), replace(_answer(), route=route)
+    cache.put(_changed(baggage=Secret("a=b")), answer, START)
+
+    assert answer is _get(cache, _changed(baggage=Secret("a=b")), START)
+    assert _get(cache, _changed(baggage=Secret("a=c")), START) is None
+    assert _get(cache, ASKED, START) is None
 
 
 def test_the_number_of_answers_is_bounded() -> None:

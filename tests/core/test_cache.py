@@ -290,3 +290,12 @@ def test_a_principal_costs_more_with_longer_names() -> None:
     cache.put(ROUTE, TOKEN_DIGEST, long, now=START)
 
     assert cache.get(ROUTE, TOKEN_DIGEST, START) is None
+
+
+def test_verifications_that_had_to_make_room_are_counted() -> None:
+    """The least recently used goes."""
+    cache = _principals(max_entries=1)
+    for token in (b"a" * 32, b"b" * 32):
+        cache.put(ROUTE, token, PRINCIPAL, now=START)
+
+    assert (1, 1) == (len(cache), cache.evictions)

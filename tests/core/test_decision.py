@@ -20,6 +20,12 @@ def test_authorization_is_never_both_set_and_removed() -> None:
         Allow(authorization=Secret("token"), remove=("x-authz-subject", "authorization"))
 
 
+def test_baggage_is_never_both_set_and_removed() -> None:
+    """For the same reason."""
+    with pytest.raises(ValueError, match="set and removed at once"):
+        Allow(baggage=Secret("a=b"), remove=("baggage",))
+
+
 def test_authorization_may_be_set_while_other_headers_are_removed() -> None:
     """Only the one contradiction is refused."""
     allow = Allow(authorization=Secret("token"), remove=("x-authz-subject",))

@@ -18,6 +18,7 @@ import pytest
 from authz import ports
 from authz.core import (
     answer,
+    baggage,
     decision,
     exchange,
     keys,
@@ -25,21 +26,24 @@ from authz.core import (
     principal,
     request,
     secret,
+    subject,
     token,
 )
 from authz.core.answer import Answer
+from authz.core.baggage import Baggage
 from authz.core.decision import Allow
 from authz.core.exchange import AppOnBehalfOf, Flow, IssuedToken, OnBehalfOf, SubjectToken
 from authz.core.policy import EgressRoute
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.secret import Secret
+from authz.core.subject import Origin, Reference, Subject
 from authz.ports import CheckRecord
 from support.clock import START
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [
-    answer, decision, exchange, keys, policy, ports, principal, request, secret, token
+    answer, baggage, decision, exchange, keys, policy, ports, principal, request, secret, subject, token
 ]  # fmt: skip
 
 SECRET: Final = Secret(TEXT)
@@ -51,6 +55,9 @@ HOLDERS: Final[list[Any]] = [
     OnBehalfOf(AGENT_IDENTITY, GRAPH, SUBJECT),
     AppOnBehalfOf(BLUEPRINT_CLIENT, GRAPH, SUBJECT),
     IssuedToken(SECRET, START, START),
+    Baggage(own=(SECRET,)),
+    Subject(SECRET, Origin("chat", None, None), START),
+    Reference(SECRET, START, START),
     Allow(authorization=SECRET),
     CheckRecord(CheckRequest(authorization=SECRET), 0.0, decision=Allow(authorization=SECRET)),
     Answer(

@@ -192,6 +192,91 @@ def test_two_authorization_headers_are_always_asked_about(
     assert 2 == len(service.requests)
 
 
+def handle() -> dict[str, str]:
+    """Return the baggage of a user whom only these headers know."""
+    return {"baggage": f"authz-subject={uuid4().hex}{uuid4().hex[:11]}"}
+
+
+def by_handle(request: CheckRequest, parts: str = "authorization") -> CheckResponse:
+    """Give each user, known by baggage alone, a token of his own, and take the baggage away."""
+    baggage = request.attributes.request.http.headers["baggage"]
+    route = request.attributes.context_extensions["authz.route"]
+    return repeatable(
+        route,
+        set_={"authorization": f"Bearer for {baggage}"},
+        remove=("baggage",),
+        edge={"parts": parts},
+    )
+
+
+@pytest.mark.parametrize("parts", ["authorization", ""])
+def test_answer_to_a_handle_is_repeated_to_that_handle_alone(
+    sidecar: Sidecar, service: ExtAuthzServer, parts: str
+) -> None:
+    """Whatever else the answer depends on: a request with baggage is like none but itself."""
+
+    def answer(request: CheckRequest) -> CheckResponse:
+        if "baggage" not in request.attributes.request.http.headers:
+            return denial()
+        return by_handle(request, parts)
+
+    service.answer = answer
+    users = [handle(), handle()]
+    url = f"http://{GRAPH}/{uuid4()}"
+    statuses = [sidecar.agent.get(url, headers=user).status_code for user in (*users, *users)]
+    without = sidecar.agent.get(url).status_code
+    mixed = {"baggage": f"{users[0]['baggage']},{users[1]['baggage']}"}
+    sidecar.agent.get(url, headers=mixed)
+    sidecar.agent.get(url, headers={**users[0], **fresh()})
+
+    assert [200] * 4 == statuses
+    assert DENIED == without
+    assert 5 == len(service.requests)
+    received = sidecar.destinations[GRAPH].received
+    expected = [f"Bearer for {user['baggage']}" for user in (*users, *users, mixed, users[0])]
+    assert [[value] for value in expected] == [seen.values("authorization") for seen in received]
+    assert [[]] * 6 == [seen.values("baggage") for seen in received]
+
+
+def test_answer_for_everybody_is_not_one_for_a_request_with_baggage(
+    sidecar: Sidecar, service: ExtAuthzServer
+) -> None:
+    """A reference in it would reach the destination."""
+    changes = {"authorization": "Bearer of-the-agent"}
+    service.answer = lambda _: repeatable("inventory", set_=changes, edge={"parts": ""})
+    sidecar.agent.get(f"http://{INVENTORY}/")
+    asked = len(service.requests)
+    service.answer = by_handle
+
+    sidecar.agent.get(f"http://{INVENTORY}/", headers=handle())
+
+    assert asked + 1 == len(service.requests)
+    assert [] == sidecar.destinations[INVENTORY].received[-1].values("baggage")
+
+
+def test_repeated_answer_puts_the_same_baggage_in(
+    sidecar: Sidecar, service: ExtAuthzServer
+) -> None:
+    """Ours beside the foreign members that came with the request, and never another request's."""
+    given = handle()["baggage"]
+
+    def answer(request: CheckRequest) -> CheckResponse:
+        foreign = request.attributes.request.http.headers.get("baggage", "")
+        both = f"{given},{foreign}".rstrip(",")
+        return repeatable("chat", set_={"baggage": both}, remove=("authorization",))
+
+    service.answer = answer
+    user = fresh()
+    for foreign in ("a=1", "a=2", "", "a=1", "a=2", ""):
+        sidecar.caller.get("/chat", headers={**user, **({"baggage": foreign} if foreign else {})})
+
+    assert 3 == len(service.requests)
+    expected = [f"{given},a=1", f"{given},a=2", given] * 2
+    assert [[value] for value in expected] == [
+        seen.values("baggage") for seen in sidecar.app.received
+    ]
+
+
 def test_denial_is_never_repeated(sidecar: Sidecar, service: ExtAuthzServer) -> None:
     """Each refused request is asked about, and the first allowed one passes."""
     user = fresh()

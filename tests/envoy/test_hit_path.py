@@ -78,7 +78,7 @@ async def answer(asked: ExtAuthz, raw: bytes, *names: str) -> bytes:
     return await asked.serve(raw, context)
 
 
-@pytest.mark.parametrize("edge", ["", "1"])
+@pytest.mark.parametrize("edge", ["", "2"])
 @pytest.mark.parametrize("route", [INBOUND, OBO, Flow.AUTONOMOUS, Flow.NONE])
 async def test_the_second_answer_is_the_first_ones_bytes_at_once(route: str, edge: str) -> None:
     """Without giving up the thread once, and everybody hears of it."""
@@ -104,17 +104,18 @@ class Listener:
     """Checks that take note of what the hit path is asked, and know no answer."""
 
     def __init__(self) -> None:
-        self.asked: tuple[Hashable, Secret | None, CheckRequest] | None = None
+        self.asked: tuple[Hashable, Secret | None, Secret | None, CheckRequest] | None = None
 
     def repeat(
         self,
         situation: Hashable,
         authorization: Secret | None,
+        baggage: Secret | None,
         request: Callable[[], CheckRequest],
         started: float,
     ) -> bytes | None:
         """Take note."""
-        self.asked = (situation, authorization, request())
+        self.asked = (situation, authorization, baggage, request())
         return None
 
     async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
@@ -129,11 +130,13 @@ def questions(draw: st.DrawFn) -> WireRequest:
     http = request.attributes.request.http
     http.method, http.path = draw(TEXT), draw(TEXT)
     http.host = draw(st.sampled_from(["", "api.example"]) | TEXT)
-    names = st.sampled_from(["authorization", "x-request-id", "x-authz-subject", "traceparent"])
+    names = st.sampled_from(
+        ["authorization", "baggage", "x-request-id", "x-authz-subject", "traceparent"]
+    )
     for name, value in draw(st.dictionaries(names | TEXT, TEXT, max_size=4)).items():
         http.headers[name] = value
     keys = st.sampled_from(["authz.direction", "authz.route", "authz.edge"])
-    values = st.sampled_from(["inbound", "egress", "graph", "1", ""])
+    values = st.sampled_from(["inbound", "egress", "graph", "2", ""])
     for name, value in draw(st.dictionaries(keys, values, max_size=3)).items():
         request.attributes.context_extensions[name] = value
     request.attributes.source.principal = draw(st.sampled_from(["", PEER]))
@@ -155,9 +158,10 @@ def test_the_hit_path_reads_what_the_whole_path_reads(
     if listener.asked is None:
         assert not whole.route or not whole.host or whole.own_headers or _mentions_own(question)
         return
-    situation, authorization, request = listener.asked
-    assert (whole.situation, whole.authorization) == (situation, authorization)
-    told = (whole.method, whole.host, whole.path, None, whole.request_id, whole.traceparent)
+    situation, *values, request = listener.asked
+    assert whole.situation == situation
+    assert [whole.authorization, whole.baggage] == values
+    told = (whole.method, whole.host, whole.path, None, None, whole.request_id, whole.traceparent)
     assert CheckRequest(*told, peer=peer) == request
     assert not whole.own_headers
 
@@ -231,7 +235,7 @@ async def test_near_its_end_an_answer_is_made_anew_for_envoys_cache() -> None:
     scene = Scene()
     scene.configure(edge_ttl=30.0)
     asked = door(scene.service)
-    raw = wire("inbound", INBOUND, scene.tenant.user_token(exp=START + 100), edge="1")
+    raw = wire("inbound", INBOUND, scene.tenant.user_token(exp=START + 100), edge="2")
     told = []
     for seconds in (0, 70, 10):
         scene.clock.advance(seconds)

@@ -715,3 +715,46 @@ def test_what_is_no_address_is_refused(text: str) -> None:
     """Only `host:port` is read, with brackets around an IPv6 address and nothing else."""
     with pytest.raises(RenderError, match="expected host:port"):
         SocketName.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("forward", "dropped"),
+    [("bearer", False), ("placeholder", False), ("[placeholder, handle]", True)],
+)
+def test_where_a_token_is_pushed_nobody_takes_a_handle_out_so_no_baggage_goes_out(
+    forward: str, dropped: bool
+) -> None:
+    """Elsewhere the service takes out its own member and leaves the others."""
+    tenant = "11111111-0000-4000-8000-000000000001"
+    found = parse(
+        f"""
+applications:
+  a: {{tenant_id: {tenant}, client_id: {tenant}, credentials: [client_secret: {{file: /run/secret}}]}}
+inbound:
+  chat: {{application: a, forward: {forward}}}
+egress:
+  pushed: {{flow: app, application: a, scopes: [api://x/.default], hosts: [pushed.example]}}
+  asked: {{flow: none, hosts: [asked.example]}}
+""",
+        {},
+    )
+    egress = listener(rendered(found), "egress")
+    removed = {
+        route["name"]: route.get("request_headers_to_remove", [])
+        for host in egress["route_config"]["virtual_hosts"]
+        for route in host["routes"]
+    }
+
+    assert ["baggage"] * dropped == removed["pushed"]
+    assert [] == removed["asked"]
+
+
+def test_the_service_is_shown_baggage(example: Config) -> None:
+    """Of which it takes out what is its own, in both directions."""
+    for direction in ("inbound", "egress"):
+        (check,) = [
+            entry["typed_config"]
+            for entry in listener(rendered(example), direction)["http_filters"]
+            if entry["name"] == EXT_AUTHZ
+        ]
+        assert {"exact": "baggage"} in check["allowed_headers"]["patterns"]

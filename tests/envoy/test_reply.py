@@ -157,7 +157,7 @@ def test_time_is_told_in_whole_milliseconds_and_never_more_than_there_is() -> No
     assert 1999 == _edge(reply(record))["ttl_ms"]
 
 
-@pytest.mark.parametrize(("value", "at_edge"), [("1", True), ("2", False), ("", False)])
+@pytest.mark.parametrize(("value", "at_edge"), [("2", True), ("1", False), ("", False)])
 def test_envoys_cache_announces_itself_by_its_version(value: str, *, at_edge: bool) -> None:
     """Another version of the script gets nothing that it would misread."""
     wire = WireRequest()

@@ -17,6 +17,7 @@ from authz.core.secret import Secret
 from authz.ports import CacheName, CheckRecord, Timer
 from authz.prefetching import Prefetches
 from authz.service import CheckService, Snapshot
+from authz.subjects import SubjectMemory
 from support.clock import Clock
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.fakes import FakeExchange, FakeKeys, FakeObserver
@@ -60,10 +61,12 @@ class Scene:
             max_flights=max_flights,
         )
         self.principals = PrincipalCache(max_entries=100, max_bytes=10**6)
+        self.subjects = SubjectMemory(max_entries=100, max_bytes=10**6, max_age=600.0)
         self.prefetches = Prefetches(observer=self.observer, max_running=3)
         self.service = CheckService(
             self.snapshot(Policy(version="empty")),
             principals=self.principals,
+            subjects=self.subjects,
             observer=self.observer,
             clock=self.clock,
             timer=timer,
@@ -98,7 +101,11 @@ class Scene:
     def repeat(self, request: CheckRequest) -> bytes | None:
         """Ask for the prepared reply."""
         return self.service.repeat(
-            request.situation, request.authorization, lambda: request, self.timer()
+            request.situation,
+            request.authorization,
+            request.baggage,
+            lambda: request,
+            self.timer(),
         )
 
     async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:

@@ -1,0 +1,53 @@
+"""What is counted of Checks without a user and of caches that are too small."""
+
+from dataclasses import replace
+
+import pytest
+
+from authz.core.answer import Answer
+from authz.core.decision import Allow, Deny
+from authz.core.errors import Reason
+from authz.core.exchange import Flow
+from authz.core.policy import EgressRoute
+from authz.core.request import CheckRequest
+from authz.observe.decision_log import fields_of
+from authz.observe.metrics import Metrics
+from authz.observe.registry import own_registry
+from authz.ports import CacheName, CheckRecord, Repeat
+from support.clock import START
+
+FALLBACK = EgressRoute("graph", (), Flow.AUTONOMOUS, stands_in=True)
+ALLOWED = CheckRecord(CheckRequest(), 0.0, route=FALLBACK, decision=Allow())
+
+
+def test_calls_without_a_user_are_counted_and_told() -> None:
+    """Each one, also where its answer was given again; not where it was denied, nor elsewhere."""
+    registry = own_registry()
+    metrics = Metrics(registry, frozenset())
+    metrics.decided(ALLOWED)
+    metrics.decided(replace(ALLOWED, decision=Deny(Reason.EXCHANGE_UNAVAILABLE)))
+    metrics.decided(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
+    answer = Answer(FALLBACK, None, Allow(), START, START, has_token=True)
+    metrics.repeated([Repeat(answer, None, START, 0.001)] * 2)
+
+    assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
+    assert True is fields_of(ALLOWED)["fallback"]
+    assert "autonomous" == fields_of(ALLOWED)["flow"]
+    assert "fallback" not in fields_of(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected"), [([0], 0), ([2, 2, 5], 5), ([3, 0, 1], 4), ([3, 2], 5)]
+)
+def test_evictions_are_counted_over_the_life_of_the_process(
+    stated: list[int], expected: int
+) -> None:
+    """A cache that a new configuration made begins with none."""
+    registry = own_registry()
+    metrics = Metrics(registry, frozenset())
+    for number in stated:
+        metrics.count_evictions({CacheName.SUBJECTS: number})
+
+    assert expected == registry.get_sample_value(
+        "authz_cache_evictions_total", {"cache": "subjects"}
+    )
