@@ -59,6 +59,15 @@ async def whoami(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if name.startswith("x-authz-")}
 
 
+@app.get("/received")
+async def received(request: Request) -> dict[str, str]:
+    """Log what arrived to go on with, as one does when something does not work."""
+    headers = {name: request.headers.get(name, "") for name in ("authorization", "baggage")}
+    for name, value in headers.items():
+        print(f"received {name}: {value}", flush=True)  # noqa: T201
+    return headers
+
+
 @app.get("/my-profile")
 async def my_profile(request: Request) -> Response:
     """Look up the caller in Microsoft Graph."""
@@ -69,6 +78,16 @@ async def my_profile(request: Request) -> Response:
 async def my_orders(request: Request) -> Response:
     """Fetch the caller's orders."""
     return await call(request, f"{ORDERS_URL}/orders", as_caller(request))
+
+
+@app.get("/my-orders-traced")
+async def my_orders_traced(request: Request) -> Response:
+    """Fetch the caller's orders by a library that hands on nothing but what belongs to tracing.
+
+    An agent that is started with OpenTelemetry's instrumentation does so in each call, without this line.
+    """
+    traced = {name: request.headers[name] for name in ("baggage",) if name in request.headers}
+    return await call(request, f"{ORDERS_URL}/orders", traced)
 
 
 @app.get("/my-report")

@@ -131,15 +131,35 @@ def write_certificates(paths: Paths) -> None:
 
 
 def write_configuration(
-    landscape: Landscape, paths: Paths, *, authority: str, admin_port: int
+    landscape: Landscape,
+    paths: Paths,
+    *,
+    authority: str,
+    admin_port: int,
+    references: bool = False,
 ) -> None:
-    """Write `authz.yaml` and the secrets that it refers to."""
+    """Write `authz.yaml` and the secrets that it refers to.
+
+    Args:
+        landscape: Who is who.
+        paths: Where files are.
+        authority: Entra's address.
+        admin_port: Where the service tells of itself.
+        references: Whether the agent receives references to its callers, and no tokens.
+    """
     for name, application in (("support", landscape.blueprint), ("reports", landscape.reports)):
         paths.secret(name).write_text(application.secrets[0].value)
-    paths.config.write_text(_configuration(landscape, paths, authority, admin_port))
+    carried = "[placeholder, handle]" if references else "[bearer]"
+    text = _configuration(landscape, paths, authority, admin_port, carried)
+    new = paths.config.with_suffix(".new")
+    new.write_text(text)
+    # The service may look at it at any time.
+    new.replace(paths.config)
 
 
-def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_port: int) -> str:
+def _configuration(
+    landscape: Landscape, paths: Paths, authority: str, admin_port: int, carried: str
+) -> str:
     tenant, blueprint = landscape.tenant_id, landscape.blueprint.client_id
     reports = landscape.reports.client_id
     orders = f"{landscape.orders.identifier_uri}/.default"
@@ -180,6 +200,7 @@ def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_por
             agent: support-desk
             audiences: [{blueprint}, "api://{blueprint}", {reports}, "api://{reports}"]
             scopes: [access_agent, access_as_user]
+            forward: {carried}
 
         egress:
           graph:
@@ -198,6 +219,7 @@ def _configuration(landscape: Landscape, paths: Paths, authority: str, admin_por
             flow: on_behalf_of
             agent: support-desk
             scopes: ["{orders}"]
+            subject: {carried}
           nightly-orders:
             hosts: [{ORDERS_HOSTS[1]}]
             flow: autonomous

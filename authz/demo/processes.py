@@ -158,6 +158,11 @@ class Program:
             self._process.kill()
             self._process.wait()
 
+    def tell(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     @property
     def status(self) -> int | None:
         """Its exit status, or None when it has not ended or not begun."""
@@ -187,6 +192,20 @@ def wait_until_ready(
             if seconds is not None:
                 awaited.remove(program)
                 announce(program, seconds)
+        interruption.pause(POLL)
+
+
+def wait_until(condition: Callable[[], bool], program: Program, interruption: Interruption) -> None:
+    """Wait for something that a running program is about to do.
+
+    Raises:
+        StartFailure: It ended, or takes too long.
+        Interrupted: We were asked to end.
+    """
+    deadline = time.monotonic() + LONGEST_START
+    while not condition():
+        if program.status is not None or time.monotonic() > deadline:
+            raise StartFailure(f"{program.name} did not take the new configuration")
         interruption.pause(POLL)
 
 

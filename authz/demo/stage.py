@@ -6,12 +6,13 @@
 What can be done with it, and seen of it, is in `visitor`.
 """
 
+import signal
 import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from importlib import import_module
 from importlib.metadata import version
@@ -29,7 +30,14 @@ from authz.demo.landscape import (
     write_certificates,
     write_configuration,
 )
-from authz.demo.processes import Interruption, Program, free_ports, stop_all, wait_until_ready
+from authz.demo.processes import (
+    Interruption,
+    Program,
+    free_ports,
+    stop_all,
+    wait_until,
+    wait_until_ready,
+)
 from authz.emulator import Emulator
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings, Upstream
@@ -98,6 +106,7 @@ class Stage:
     def __init__(self, interruption: Interruption, announce: Callable[[Started], None]) -> None:
         self._interruption = interruption
         self._programs: list[Program] = []
+        self._had_references = False
         with ExitStack() as cleanup:
             folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-"))
             cleanup.callback(stop_all, self._programs)
@@ -154,15 +163,50 @@ class Stage:
         self.authz.start()
         wait_until_ready([self.authz], self._interruption)
 
-    def _write_files(self) -> None:
-        self.emulator.write(self.paths.folder)
-        write_certificates(self.paths)
+    @contextmanager
+    def references(self) -> Iterator[None]:
+        """Give the agent references to its callers, in place of tokens, for a while: by a reload.
+
+        Raises:
+            StartFailure: The service did not take the configuration.
+            Interrupted: We were asked to end.
+        """
+        calls = self.emulator.calls
+        before, again = calls.snapshot()["total"], self._had_references
+        self._configure(references=True)
+        # The first time, the token that Envoy is given ahead is fetched anew for this configuration.
+        wait_until(
+            lambda: again or calls.snapshot()["total"] > before, self.authz, self._interruption
+        )
+        self._had_references = True
+        try:
+            yield
+        finally:
+            self._configure(references=False)
+
+    def _configure(self, *, references: bool) -> None:
+        before = self._configuration()
+        self._write_configuration(references=references)
+        self.authz.tell(signal.SIGHUP)
+        wait_until(lambda: self._configuration() != before, self.authz, self._interruption)
+
+    def _configuration(self) -> object:
+        url = f"http://{LOOPBACK}:{self.ports.authz_admin}/status"
+        return self.http.get(url, timeout=_PROBE_SECONDS).json()["configuration"]["digest"]
+
+    def _write_configuration(self, *, references: bool) -> None:
         write_configuration(
             self.landscape,
             self.paths,
             authority=self.emulator.authority,
             admin_port=self.ports.authz_admin,
+            references=references,
         )
+
+    def _write_files(self) -> None:
+        self.emulator.write(self.paths.folder)
+        write_certificates(self.paths)
+        self._write_configuration(references=False)
 
     def _write_bootstrap(self) -> None:
         ports = self.ports

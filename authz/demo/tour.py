@@ -14,6 +14,7 @@ from authz.emulator import Fault, Match
 DESK: Final = "support-desk"
 _USERS_TOKEN: Final = "user's token"
 _NOTHING: Final = "nothing"
+_REFERENCE: Final = "a reference"
 _NOT_CALLED: Final = "not called"
 _TIMER: Final = "nothing, timer"
 _RETRY_AFTER: Final = 7
@@ -25,6 +26,7 @@ def tour() -> Iterator[Scenario]:
     yield from _users()
     yield from _nobody()
     yield from _applications()
+    yield from _references()
     yield from _bad_callers()
     yield from _entra_refuses()
     yield from _things_break()
@@ -96,6 +98,37 @@ def _applications() -> Iterator[Scenario]:
         _counts_checks(_ticks("/jobs/payroll")),
         # Envoy was given the token when it started.
         _served(_caller("reports", "reports", "app"), entra_calls=0, checks=0),
+    )  # fmt: skip
+
+
+def _references() -> Iterator[Scenario]:
+    yield Scenario(
+        "what-the-agent-receives", "alice's token", _REFERENCE,
+        _with_references(_looks_at_what_arrives),
+        {
+            "status": 200, "tokens": 0, "references": {"placeholder": 1, "handle": 1},
+            # The token that Envoy is given ahead, for a configuration that is new.
+            "api_saw": None, "app_called": True, "entra_calls": 1,
+        },
+    )  # fmt: skip
+    yield Scenario(
+        "placeholder", "alice's token", _REFERENCE,
+        _with_references(_asks("/my-orders", "alice")),
+        # Agent and user: nothing of another configuration's is used.
+        _served(_caller(DESK, "alice", "user"), entra_calls=2),
+    )  # fmt: skip
+    yield Scenario(
+        "handle", "alice2's token", _REFERENCE,
+        _with_references(_asks("/my-orders-traced", "alice2")),
+        _served(_caller(DESK, "alice2", "user"), entra_calls=1),
+    )  # fmt: skip
+    yield Scenario(
+        "stolen-reference", "alice's token", _REFERENCE,
+        _with_references(_takes_reference_to_api),
+        {
+            "status": 401, "api_saw": {"idtyp": None, "agent": False, "refused": "DecodeError"},
+            "app_called": True, "entra_calls": 0,
+        },
     )  # fmt: skip
 
 
@@ -263,6 +296,33 @@ def _is_sent_to_stranger(visitor: Visitor) -> Json:
     url = quote(visitor.stranger_url(), safe="")
     answer = visitor.ask(f"/fetch?url={url}", visitor.token("alice"))
     return {**outcome(answer), "reached_stranger": visitor.strangers_visits()}
+
+
+def _with_references(play: Play) -> Play:
+    def played(visitor: Visitor) -> Mapping[str, Any]:
+        # Envoy would repeat to a known token what it was answered under the former rules.
+        with visitor.stage.references(), visitor.signing_in_anew():
+            return play(visitor)
+
+    return played
+
+
+def _looks_at_what_arrives(visitor: Visitor) -> Json:
+    answer = visitor.ask("/received", visitor.token("alice"))
+    logged = visitor.agents_log()
+    return {
+        **outcome(answer),
+        "tokens": visitor.token_like_texts()["agent app"],
+        "references": {
+            "placeholder": logged.count("authorization: Bearer authz_placeholder_"),
+            "handle": logged.count("baggage: authz-subject="),
+        },
+    }
+
+
+def _takes_reference_to_api(visitor: Visitor) -> Json:
+    held = visitor.ask("/received", visitor.token("alice")).json()["authorization"]
+    return {"status": visitor.call_orders_directly(held)}
 
 
 def _asks_while_throttled(visitor: Visitor) -> Json:

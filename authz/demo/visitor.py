@@ -5,8 +5,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, Self
 
 import httpx
@@ -70,6 +70,24 @@ class Visitor:
             self._tokens[user] = self.mint(user)
         return self._tokens[user]
 
+    @contextmanager
+    def signing_in_anew(self) -> Iterator[None]:
+        """Let every user sign in again, and go on with the former tokens afterwards."""
+        before, self._tokens = self._tokens, {}
+        try:
+            yield
+        finally:
+            self._tokens = before
+
+    def call_orders_directly(self, authorization: str) -> int:
+        """Call the orders API from outside, past Envoy; return the status."""
+        url = f"https://{LOOPBACK}:{self.stage.ports.orders}/orders"
+        return self.stage.http.get(url, headers={"authorization": authorization}).status_code
+
+    def agents_log(self) -> str:
+        """Return what the agent app has written so far."""
+        return self.stage.logs()["agent app"].read_text()
+
     @staticmethod
     def key_id(token: str) -> str:
         """Return the id of the key that a token says it is signed with."""
@@ -96,7 +114,7 @@ class Visitor:
 
     def app_calls(self) -> int:
         """Return how many requests the agent app has seen, by its own access log."""
-        return self.stage.logs()["agent app"].read_text().count('"GET /')
+        return self.agents_log().count('"GET /')
 
     def new_arrivals(self) -> list[dict[str, Any]]:
         """Return what reached the APIs since the last look: why it was refused if it was, and claims."""
