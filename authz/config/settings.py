@@ -137,7 +137,7 @@ class Subject(Section):
     """References to verified users, where `forward` says `placeholder` or `handle`. In memory."""
 
     max_age: Annotated[float, duration(least=1, most=86400)] = Field(
-        default=3600.0,
+        default=1800.0,
         description="Time after which a reference ends, if the user's token does not end before. Longer "
         "than the agent works on one request. Each user gets a new one after half of it.",
     )
