@@ -213,7 +213,10 @@ class CheckService:
     def _repeat(self, record: CheckRecord, snapshot: Snapshot) -> bool:
         """Give an answer again, if one stands."""
         now = self._clock()
-        request = record.request
+        request, most = record.request, snapshot.policy.max_token_bytes
+        if request.authorization is not None and is_oversized(request.authorization, most):
+            # Not even hashed; the parser will refuse it.
+            return False
         answer = self._standing(
             request.situation, request.authorization, request.baggage, snapshot, now
         )
@@ -233,11 +236,6 @@ class CheckService:
         snapshot: Snapshot,
         now: float,
     ) -> Answer | None:
-        if authorization is not None and is_oversized(
-            authorization, snapshot.policy.max_token_bytes
-        ):
-            # Not even hashed; the parser will refuse it.
-            return None
         answer = snapshot.answers.get(situation, authorization, baggage, now)
         if answer is None:
             return None

@@ -34,6 +34,8 @@ from authz.ports import CheckRecord, Checks, Timer
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
 _OWN_PREFIX: Final = OWN_PREFIX.encode()
+LARGEST_REPEATED: Final = 64 * 1024
+"""Bytes of a Check up to which it is looked up as it came, which hashes what it carries."""
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
 EDGE_VERSION: Final = "2"
@@ -248,7 +250,7 @@ class ExtAuthz:
         attributes = wire.attributes
         extensions = attributes.context_extensions
         route, http = extensions.get("authz.route"), attributes.request.http
-        if not route or not http.host or _OWN_PREFIX in raw:
+        if not route or not http.host or len(raw) > LARGEST_REPEATED or _OWN_PREFIX in raw:
             return None
         headers = http.headers
         authorization, baggage = headers.get("authorization"), headers.get("baggage")

@@ -103,6 +103,32 @@ async def test_mutual_tls_binds_the_agent_to_the_workload(
     assert authorization(unbound)["appid"] == world.sibling["client_id"]
 
 
+async def test_mutual_tls_binds_references_to_the_workload(
+    files: Files, world: World, serve: Serve
+) -> None:
+    """What one workload's Envoy was given to refer to a user is worth nothing in another's hands.
+
+    Nor is it on the routes of another agent, from the very workload that received it.
+    """
+    document = world.config(listen=listen(files, mutual=True))
+    document["inbound"]["agent"]["forward"] = ["placeholder", "handle"]
+    for route in ("graph", "graph-clerk"):
+        document["egress"][route]["subject"] = ["placeholder", "handle"]
+    process = serve(document)
+    address = process.event("serving")["grpc"].replace("127.0.0.1", "localhost")
+    async with Client(address, files.client(DESK)) as client:
+        received = await client.check("inbound", "agent", world.token())
+        set_ = {o.header.key: o.header.value for o in received.ok_response.headers}
+        held = [{name: set_[name]} for name in ("authorization", "baggage")]
+        allowed = [await client.check("egress", "graph", headers=each) for each in held]
+        refused = [await client.check("egress", "graph-clerk", headers=each) for each in held]
+    async with Client(address, files.client(OTHER)) as client:
+        refused += [await client.check("egress", "graph", headers=each) for each in held]
+
+    assert [world.agent["client_id"]] * 2 == [authorization(answer)["appid"] for answer in allowed]
+    assert ["foreign_subject"] * 4 == [problem(answer)["reason"] for answer in refused]
+
+
 async def test_mutual_tls_binds_pushed_tokens_to_the_workload(
     files: Files, world: World, serve: Serve
 ) -> None:

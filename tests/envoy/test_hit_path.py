@@ -16,7 +16,7 @@ from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.exchange import Flow
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import SERVICE, ExtAuthz, decode
+from authz.envoy.ext_authz import LARGEST_REPEATED, SERVICE, ExtAuthz, decode
 from authz.envoy.server import GrpcServer, ServerSettings
 from authz.ports import CacheName, CacheResult, CheckRecord
 from support.clock import START
@@ -182,6 +182,15 @@ async def test_what_is_out_of_the_ordinary_goes_the_whole_path(changes: dict[str
     await answer(asked, wire(**(usual | changes)))
 
     assert [False, False] == [record.repeated for record in scene.observer.records]
+
+
+@pytest.mark.parametrize(("length", "looked_up"), [(1000, True), (LARGEST_REPEATED, False)])
+async def test_a_huge_question_is_not_hashed_as_it_comes(length: int, looked_up: bool) -> None:
+    """Its token may be longer than any is allowed to be. The whole path knows, and may still repeat."""
+    listener, question = Listener(), wire("egress", OBO, "x" * length)
+    await answer(door(listener), question)
+
+    assert looked_up == (listener.asked is not None)
 
 
 async def test_another_peer_goes_the_whole_path() -> None:

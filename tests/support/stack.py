@@ -381,7 +381,13 @@ class Client:
         await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
 
     async def check(
-        self, direction: str, route: str, token: str | None = None, *, seconds: float = 10.0
+        self,
+        direction: str,
+        route: str,
+        token: str | None = None,
+        *,
+        seconds: float = 10.0,
+        headers: Mapping[str, str] | None = None,
     ) -> WireResponse:
         """Ask for a decision."""
         request = WireRequest()
@@ -389,6 +395,8 @@ class Client:
         http.method, http.host, http.path = "GET", "graph.microsoft.com", "/v1.0/me"
         if token is not None:
             http.headers["authorization"] = f"Bearer {token}"
+        for name, value in (headers or {}).items():
+            http.headers[name] = value
         request.attributes.context_extensions["authz.direction"] = direction
         request.attributes.context_extensions["authz.route"] = route
         return await self._call(request, timeout=seconds, wait_for_ready=True)
