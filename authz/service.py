@@ -7,7 +7,6 @@ signing key and the wait for an exchange can take time, and both end with the Ch
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, assert_never
-from urllib.parse import quote
 
 from authz.caching import CachedExchange
 from authz.core.answer import Answer, AnswerCache
@@ -18,7 +17,6 @@ from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.policy import (
     EgressRoute,
-    Forward,
     InboundRoute,
     Policy,
     authorize,
@@ -28,14 +26,9 @@ from authz.core.policy import (
 from authz.core.principal import Principal
 from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized, parse_bearer
 from authz.core.secret import Secret
-from authz.core.subject import (
-    Origin,
-    SubjectSource,
-    authorize_reference,
-    find_subject,
-    placeholder,
-)
+from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.core.token import Expectation, peek, verify
+from authz.forwarding import AUTHORIZATION, forwarded, received, without_reference
 from authz.ports import (
     CacheName,
     CacheResult,
@@ -49,21 +42,9 @@ from authz.ports import (
 )
 from authz.prefetching import Prefetches
 
-AUTHORIZATION: Final = "authorization"
-BAGGAGE: Final = "baggage"
-IDENTITY_HEADERS: Final = (
-    "x-authz-subject",
-    "x-authz-subject-type",
-    "x-authz-tenant",
-    "x-authz-actor",
-    "x-authz-actor-blueprint",
-    "x-authz-scopes",
-    "x-authz-roles",
-)
 LOOK_AGAIN: Final = 1.0
 """Seconds for which an answer stands whose token is due for a successor that is not there yet."""
 _new_tuple: Final = tuple.__new__
-_VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,41 +278,16 @@ class CheckService:
         bearer = walk.bearer()  # 3
         principal = await self._verified(walk, bearer, route.expectation)  # 4
         authorize(route.requirement, principal)  # 5
-        allow = await self._forwarded(walk, route, bearer, principal)  # 8
-        self._prefetch(walk, route, allow)
-        return allow
-
-    async def _forwarded(
-        self, walk: _Walk, route: InboundRoute, bearer: BearerToken, principal: Principal
-    ) -> Allow:
-        """Say what the app receives: who is calling, and what the route gives it of the token."""
-        request, forward = walk.request, route.forward
-        headers = identity_headers(principal)
-        # What is not set is removed, whether or not Envoy told us that the client sent it: an empty
-        # value would leave it to Envoy what becomes of a forged one.
-        named = {name for name, _ in headers}
-        unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
-        remove = [name for name in unset if name not in named]
-        baggage = Baggage.parse(request.baggage)
-        authorization = carried = None
         if route.gives_reference:
-            reference = walk.record.reference = await self._subjects.give(
+            walk.record.reference = await self._subjects.give(
                 bearer.secret,
-                Origin(route.name, route.called, request.peer),
+                Origin(route.name, route.called, walk.request.peer),
                 expires_at=principal.expires_at,
                 now=self._clock(),
             )
-            if Forward.HANDLE in forward:
-                carried = baggage.with_own(reference.secret.reveal())
-            if Forward.PLACEHOLDER in forward:
-                authorization = placeholder(reference.secret)
-        if baggage.own and carried is None:
-            # Whoever sent it is no sidecar of ours.
-            carried = baggage.without_own()
-            remove += [BAGGAGE] if carried is None else []
-        if authorization is None and Forward.BEARER not in forward:
-            remove.append(AUTHORIZATION)
-        return Allow(authorization, carried, headers, tuple(remove))
+        allow = forwarded(walk.request, route, principal, walk.record.reference)  # 8
+        self._prefetch(walk, route, allow)
+        return allow
 
     def _prefetch(self, walk: _Walk, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""
@@ -340,7 +296,7 @@ class CheckService:
                 continue
             request = CheckRequest(
                 host=walk.request.host,
-                authorization=_received(walk.request, route, allow),
+                authorization=received(walk.request, route, allow),
                 baggage=allow.baggage,
                 direction=Direction.EGRESS.value,
                 route=name,
@@ -368,16 +324,13 @@ class CheckService:
                 principal = await self._verified(walk, bearer, route.expectation)  # 4
                 authorize(route.requirement, principal)  # 5
         exchange = plan(route, principal, bearer)  # 6
-        remove, carried = list(walk.request.own_headers), None
-        if baggage.own:
-            # A reference is for us alone, and does not go out either.
-            carried = baggage.without_own()
-            remove += [BAGGAGE] if carried is None else []
+        # Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
+        carried, gone = without_reference(baggage)
+        remove = (*walk.request.own_headers, *gone)
         if exchange is None:
-            # Law 4: what the app sent, very likely the user's token, does not go out.
             return Allow(baggage=carried, remove=(*remove, AUTHORIZATION))
         token = walk.record.token = await self._exchanged(walk, exchange)  # 7
-        return Allow(token.secret, carried, remove=tuple(remove))  # 8
+        return Allow(token.secret, carried, remove=remove)  # 8
 
     async def _subject(
         self, walk: _Walk, route: EgressRoute, baggage: Baggage
@@ -454,30 +407,3 @@ def _edge_ttl(record: CheckRecord, policy: Policy, now: float) -> float:
     if route is None or not route.may_repeat_at_edge:
         return 0.0
     return max(0.0, min(policy.edge_ttl, record.expires_at - now))
-
-
-def _received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Secret | None:
-    """Return the `Authorization` value that the app receives."""
-    if allow.authorization is not None:
-        return Secret(f"Bearer {allow.authorization.reveal()}")
-    return request.authorization if Forward.BEARER in route.forward else None
-
-
-def identity_headers(principal: Principal) -> tuple[tuple[str, str], ...]:
-    """Return what the app may know of its caller: those `IDENTITY_HEADERS` that have a value."""
-    values = (
-        principal.subject.object_id,
-        principal.subject.type.value,
-        principal.subject.tenant_id,
-        principal.actor.client_id,
-        principal.actor.blueprint or "",
-        _header_list(principal.scopes),
-        _header_list(principal.roles),
-    )
-    pairs = zip(IDENTITY_HEADERS, values, strict=True)
-    return tuple((name, value) for name, value in pairs if value)
-
-
-def _header_list(names: frozenset[str]) -> str:
-    # A role's name is free text. A blank inside it would read as two roles, a line break as a header.
-    return " ".join(sorted(quote(name, safe=_VISIBLE) for name in names))

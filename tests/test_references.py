@@ -17,8 +17,8 @@ from authz.core.policy import EgressRoute, Forward
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
+from authz.forwarding import IDENTITY_HEADERS
 from authz.ports import CacheName, CacheResult, CheckRecord
-from authz.service import IDENTITY_HEADERS
 from support.clock import START
 from support.scene import INBOUND, Scene
 from support.tenant import USER

@@ -20,8 +20,8 @@ from authz.core.policy import Forward, Policy, Requirement
 from authz.core.principal import Actor, SubjectType
 from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
+from authz.forwarding import IDENTITY_HEADERS, identity_headers
 from authz.ports import CacheName, CacheResult, CheckRecord
-from authz.service import IDENTITY_HEADERS, identity_headers
 from support.clock import Ticks
 from support.exchanges import GRAPH
 from support.principals import principal

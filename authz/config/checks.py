@@ -48,7 +48,11 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *_check_references(config, names, left_out),
         *check_inbound(config.inbound),
         *check_prefetch(config.inbound, config.egress),
-        *(() if "inbound" in left_out else check_references(config.inbound, config.egress)),
+        *(
+            ()
+            if {"inbound", "agents"} & left_out.keys()
+            else check_references(config.inbound, config.egress, config.agents)
+        ),
         *check_egress(config.egress, config.agents),
     ]
 

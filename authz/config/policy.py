@@ -12,6 +12,7 @@ from typing import Final
 from authz.config.clients import Agent, Application, Credential
 from authz.config.clouds import cloud_of
 from authz.config.model import Config
+from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
@@ -201,23 +202,11 @@ def _called(config: Config, route: Inbound) -> str | None:
 
 
 def _origins(config: Config, route: Egress) -> dict[str, str | None]:
-    """Return the inbound routes whose references count: those that call nobody else."""
-    agents = config.agents
-    blueprint = agents[route.agent].blueprint if route.agent is not None else route.blueprint
-
-    def calls_another(inbound: Inbound) -> bool:
-        if inbound.agent is not None:
-            if route.agent is not None:
-                return inbound.agent != route.agent
-            return agents[inbound.agent].blueprint != blueprint
-        if inbound.blueprint is not None:
-            return inbound.blueprint != blueprint
-        return inbound.application is not None and inbound.application != route.application
-
+    """Return the inbound routes whose references count, with the client id that each calls."""
     return {
         name: _called(config, inbound)
         for name, inbound in config.inbound.items()
-        if not calls_another(inbound)
+        if belongs(inbound, route, config.agents)
     }
 
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from authz.config.clients import Agent
 from authz.config.faults import Fault
+from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, SubjectKind
 from authz.core.exchange import Flow
 from authz.core.subject import REFERENCES, SubjectSource
@@ -83,16 +84,18 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
 
 
 def check_references(
-    inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]
+    inbound: Mapping[str, Inbound], egress: Mapping[str, Egress], agents: Mapping[str, Agent]
 ) -> Iterator[Fault]:
-    """Return the faults of egress routes that wait for references which nobody gives out."""
-    given = {name.value for route in inbound.values() for name in route.forward}
+    """Return the faults of egress routes that wait for references which nobody gives them."""
     for name, route in egress.items():
+        belonging = [each for each in inbound.values() if belongs(each, route, agents)]
+        given = {forward.value for each in belonging for forward in each.forward}
         for index, source in enumerate(route.subject or ()):
             if source in REFERENCES and source.value not in given:
                 yield Fault(
                     f"egress.{name}.subject.{index}",
-                    f"found {source}, which no inbound route gives: expected {source} in a forward",
+                    f"found {source}, which no inbound route gives that calls the same client: "
+                    f"expected {source} in its forward",
                 )
 
 

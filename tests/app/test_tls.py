@@ -111,7 +111,9 @@ async def test_mutual_tls_binds_references_to_the_workload(
     Nor is it on the routes of another agent, from the very workload that received it.
     """
     document = world.config(listen=listen(files, mutual=True))
-    document["inbound"]["agent"]["forward"] = ["placeholder", "handle"]
+    document["inbound"]["clerk"] = {"agent": "clerk", "scopes": ["access_agent"]}
+    for inbound in document["inbound"].values():
+        inbound["forward"] = ["placeholder", "handle"]
     for route in ("graph", "graph-clerk"):
         document["egress"][route]["subject"] = ["placeholder", "handle"]
     process = serve(document)

@@ -254,7 +254,22 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "subject that nobody gives": (
         {"egress.graph.subject": ["bearer", "handle"]},
         "egress.graph.subject.1",
-        "found handle, which no inbound route gives: expected handle in a forward",
+        (
+            "found handle, which no inbound route gives that calls the same client: expected handle in "
+            "its forward"
+        ),
+    ),
+    "subject that only another agent's callers are given": (
+        {
+            "agents.other": {"blueprint": "support", "agent_identity": OTHER},
+            "inbound.other": {"agent": "other", "forward": "handle"},
+            "egress.graph.subject": ["handle"],
+        },
+        "egress.graph.subject.0",
+        (
+            "found handle, which no inbound route gives that calls the same client: expected handle in "
+            "its forward"
+        ),
     ),
     "subject twice": (
         {"egress.graph.subject": ["bearer", "bearer"]},

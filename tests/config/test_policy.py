@@ -415,7 +415,7 @@ def test_references_to_callers_of_a_blueprint_count_for_the_blueprint() -> None:
             "subject": ["handle"],
         },
         "inbound.chat.forward": "handle",
-        "inbound.portal": {"application": "portal"},
+        "inbound.portal": {"application": "portal", "forward": "handle"},
     }  # fmt: skip
     routes = compile_policy(load_data(changed(flows))).egress
     assert [{"chat": AGENT}, {"portal": APP}] == [

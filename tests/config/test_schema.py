@@ -86,7 +86,8 @@ BEYOND = (
     "no credentials", "federated token without file", "prefetch of an unknown route",
     "prefetch of one route twice", "prefetch without a token",
     "prefetch of what the agent cannot ask for", "two forwards in one header",
-    "subject that nobody gives", "subject twice", "none before others", "none alone",
+    "subject that nobody gives", "subject that only another agent's callers are given",
+    "subject twice", "none before others", "none alone",
     "none, of which resource", "references among workers",
 )  # fmt: skip
 

@@ -27,6 +27,7 @@ from support.edge import (
     bearer,
     fresh,
     get_request,
+    handle,
     managers,
     raw,
     until,
@@ -46,7 +47,10 @@ PLACES: Final = {GRAPH: "graph", f"{GRAPH}:443": "graph", INVENTORY: "inventory"
 """Hosts that requests name, and the route of each."""
 
 REQUEST: Final = st.tuples(
-    st.integers(0, 3), st.sampled_from(sorted(PLACES)), st.sampled_from(["/", "/slow"])
+    st.integers(0, 3),
+    st.sampled_from(sorted(PLACES)),
+    st.sampled_from(["/", "/slow"]),
+    st.sampled_from(["token", "handle", "token of another beside the handle"]),
 )
 BATCH: Final = st.tuples(
     st.sampled_from([1, 20, 60_000]), st.lists(REQUEST, min_size=1, max_size=8)
@@ -66,9 +70,11 @@ def test_nobody_is_served_with_anothers_or_an_ended_token(
     running: Sidecar,
     service: ExtAuthzServer,
     protocol: str,
-    batches: list[tuple[int, list[tuple[int, str, str]]]],
+    batches: list[tuple[int, list[tuple[int, str, str, str]]]],
 ) -> None:
     """Users, hosts, routes and times to live in any order, many at once, some with a slow destination.
+
+    Users are known by their token or by a handle in `baggage`, which no destination sees.
 
     Each request leaves with a token that the service gave to this user for this host and route, and that
     had not ended when the request was sent.
@@ -83,12 +89,19 @@ def test_nobody_is_served_with_anothers_or_an_ended_token(
     for destination in running.destinations.values():
         destination.before_answer = linger
 
-    async def send(client: httpx.AsyncClient, user: int, host: str, path: str) -> None:
+    async def send(
+        client: httpx.AsyncClient, user: int, host: str, path: str, known_by: str
+    ) -> None:
         sent = time.time()
-        headers = {**bearer(f"{crowd}-{user}"), "host": host}
+        headers = {"host": host}
+        if known_by != "handle":
+            headers |= bearer(f"{crowd}-{user if known_by == 'token' else user + 1}")
+        if known_by != "token":
+            headers |= handle(f"{crowd}-{user}")
         answer = await client.get(path, headers=headers)
         assert (200, protocol) == (answer.status_code, answer.http_version)
         (token,) = [value for name, value in answer.json()["headers"] if name == "authorization"]
+        assert "baggage" not in dict(answer.json()["headers"])
         found = issuer.issued[token]
         assert (f"user-{crowd}-{user}", PLACES[host], host) == (found.user, found.route, found.host)
         assert sent < found.until

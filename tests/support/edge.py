@@ -22,6 +22,9 @@ from support.sidecar import Sidecar
 USER: Final = "Bearer user-"
 """How the `Authorization` of every user of these tests begins."""
 
+HANDLE: Final = "authz-subject=user-"
+"""How the `baggage` of every user begins who is known by it."""
+
 DENIED: Final = 401
 
 PATIENCE: Final = 20.0
@@ -113,16 +116,21 @@ class Issuer:
     def __call__(self, request: CheckRequest) -> CheckResponse:
         """Answer a Check."""
         http = request.attributes.request.http
-        authorization = http.headers.get("authorization", "")
+        # A user is known by a token or, in baggage, by a reference, as each egress route decides.
+        baggage = http.headers.get("baggage", "")
+        authorization = baggage.replace(HANDLE, USER) or http.headers.get("authorization", "")
         if not authorization.startswith(USER) or "," in authorization:
             return denial()
         route = request.attributes.context_extensions["authz.route"]
         user = authorization.removeprefix("Bearer ")
+        remove = ("baggage",) if baggage else ()
         with self._lock:
             token = f"Bearer token-{next(self._numbers)}"
             until = time.time() + self.ttl_ms / 1000
             self.issued[token] = Issued(user, route, http.host, until)
-        return repeatable(route, set_={"authorization": token}, edge={"ttl_ms": self.ttl_ms})
+        return repeatable(
+            route, set_={"authorization": token}, remove=remove, edge={"ttl_ms": self.ttl_ms}
+        )
 
 
 class Scripted(Sidecar):
@@ -165,6 +173,11 @@ def managers(document: dict[str, Any]) -> list[dict[str, Any]]:
 def bearer(user: str) -> dict[str, str]:
     """Return the header of a user."""
     return {"authorization": f"{USER}{user}"}
+
+
+def handle(user: str) -> dict[str, str]:
+    """Return the header of a user who is known by a reference."""
+    return {"baggage": f"{HANDLE}{user}"}
 
 
 def fresh() -> dict[str, str]:
