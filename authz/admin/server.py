@@ -1,19 +1,16 @@
 """The admin HTTP server: `/livez`, `/readyz`, `/metrics`, `/status`. It shows no secret, changes nothing."""
 
-import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-import uvicorn
 from prometheus_client import CollectorRegistry, exposition
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from authz.http_server import HttpServer
 
 Readiness = Callable[[], Mapping[str, Any]]
 """Why the service is not ready, by subject; empty when it is."""
@@ -22,7 +19,7 @@ Status = Callable[[], Mapping[str, Any]]
 """Facts about what runs, free of secrets."""
 
 
-class AdminServer:
+class AdminServer(HttpServer):
     """Serves the admin endpoints until it is stopped.
 
     Args:
@@ -40,43 +37,16 @@ class AdminServer:
         readiness: Readiness,
         status: Status,
     ) -> None:
-        self._address = address
         self._registry = registry
         self._readiness = readiness
         self._status = status
-        app = Starlette(
-            routes=[
-                Route("/livez", _livez),
-                Route("/readyz", self._readyz),
-                Route("/metrics", self._metrics),
-                Route("/status", self._state),
-            ]
-        )
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False
-        )
-        self._server = _EmbeddedServer(config)
-        self._serving: asyncio.Task[None] | None = None
-        self.port: int | None = None
-
-    async def start(self) -> None:
-        """Listen and serve.
-
-        Raises:
-            OSError: The address cannot be had.
-        """
-        listener = _listen(self._address)
-        if listener.family != socket.AF_UNIX:
-            self.port = listener.getsockname()[1]
-        self._serving = asyncio.get_running_loop().create_task(
-            self._server.serve(sockets=[listener])
-        )
-
-    async def stop(self) -> None:
-        """Stop, finishing requests under way."""
-        self._server.should_exit = True
-        if self._serving is not None:
-            await self._serving
+        routes = [
+            Route("/livez", _livez),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._metrics),
+            Route("/status", self._state),
+        ]
+        super().__init__(address, Starlette(routes=routes))
 
     async def _readyz(self, _: Request) -> Response:
         reasons = self._readiness()
@@ -101,24 +71,3 @@ def _json(content: Mapping[str, Any], status: int = 200) -> Response:
         media_type="application/json",
         headers={"cache-control": "no-store"},
     )
-
-
-def _listen(address: str) -> socket.socket:
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        if path.is_socket():
-            path.unlink()
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen(128)
-        return listener
-    host, _, port = address.rpartition(":")
-    return socket.create_server((host.strip("[]"), int(port)), backlog=128)
-
-
-class _EmbeddedServer(uvicorn.Server):
-    """A server that leaves signals to the program it is part of."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

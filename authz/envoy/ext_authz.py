@@ -1,6 +1,6 @@
 """The ext_authz door: `envoy.service.auth.v3.CheckRequest` in, `CheckResponse` out. Nothing is decided.
 
-Decoding is total: what Envoy left out is simply empty. How a denial looks is `authz.envoy.problem`.
+Decoding is total: what Envoy left out is simply empty. How a denial looks is `authz.problem`.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,8 +28,8 @@ from authz.core.decision import Allow, Deny
 from authz.core.policy import EgressRoute
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from authz.envoy.problem import OK, describe
 from authz.ports import CheckRecord, Checks, Timer
+from authz.problem import OK, describe
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"

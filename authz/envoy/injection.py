@@ -39,7 +39,7 @@ from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.problem import describe
+from authz.problem import describe
 
 NODE: Final = Node(id="sidecar", cluster="authz")
 """Envoy takes secrets only under a name. The service believes the connection, not the name."""

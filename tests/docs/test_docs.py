@@ -7,7 +7,7 @@ import pytest
 
 from authz.core.errors import Reason
 from authz.entra.refusals import MEANINGS
-from authz.envoy.problem import FACES
+from authz.problem import FACES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

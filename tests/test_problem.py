@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.problem import FACES, OK, describe
+from authz.problem import FACES, OK, describe
 
 
 def test_every_reason_has_a_face() -> None:
