@@ -31,7 +31,7 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     metrics.repeated([Repeat(answer, None, START, 0.001)] * 2)
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
-    assert True is fields_of(ALLOWED)["fallback"]
+    assert fields_of(ALLOWED)["fallback"]
     assert "autonomous" == fields_of(ALLOWED)["flow"]
     assert "fallback" not in fields_of(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
 
