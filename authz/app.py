@@ -27,11 +27,13 @@ from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
 from authz.envoy.sds import SecretDiscovery
 from authz.envoy.server import GrpcServer, ListenError
+from authz.http_server import HttpServer
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.registry import Registry, own_registry
+from authz.sidecar_api.server import SidecarApi
 
 HOUSEKEEPING: Final = 1.0
 """Seconds between looks at readiness, and between updates of the gauges."""
@@ -106,6 +108,18 @@ class App:
             if config.listen.admin is not None and seat is None
             else None
         )
+        self._api = (
+            SidecarApi(
+                config.listen.api,
+                self._engine.issuer,
+                config,
+                observer=self._observers,
+                missing=self._missing,
+                timer=time.monotonic,
+            )
+            if config.listen.api is not None and seat is None
+            else None
+        )
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._reload_now = asyncio.Event()
@@ -126,7 +140,9 @@ class App:
         config = self._engine.config
         self._engine.start()
         if self._admin is not None:
-            await _listening(self._admin, config)
+            await _listening(self._admin, "admin", config.listen.admin)
+        if self._api is not None:
+            await _listening(self._api, "api", config.listen.api)
         await self._grpc.start()
         self._started = True
         _log.info(
@@ -134,6 +150,7 @@ class App:
             version=__version__,
             grpc=_with_port(config.listen.grpc, self._grpc.port),
             admin=_with_port(config.listen.admin, self._admin.port) if self._admin else None,
+            api=_with_port(config.listen.api, self._api.port) if self._api else None,
             pid=os.getpid(),
         )
         background = [
@@ -170,6 +187,8 @@ class App:
                 while not (self._hurry.is_set() or self._ext_authz.is_quiet(QUIET)):
                     await self._wait_hurried(QUIET / 10)
         await self._grpc.stop()
+        if self._api is not None:
+            await self._api.stop()
         await self._engine.stop()
         self._observers.flush()
         if self._admin is not None:
@@ -264,6 +283,8 @@ class App:
         for key in _needing_restart(self._watch.current.config, loaded.config):
             _log.warning("takes effect at the next start", key=key)
         await self._engine.apply(loaded.config)
+        if self._api is not None:
+            await self._api.swap(loaded.config)
         self._watch.current = loaded
         _configure_logging(loaded.config)
         self._decisions.which = loaded.config.log.decisions
@@ -295,11 +316,13 @@ def _configure_logging(config: Config) -> None:
     configure_logging(level=config.log.level.value, style=config.log.format.value)
 
 
-async def _listening(admin: AdminServer, config: Config) -> None:
+async def _listening(server: HttpServer, key: str, address: str | None) -> None:
     try:
-        await admin.start()
+        await server.start()
     except OSError as error:
-        raise ListenError(f"cannot listen on {config.listen.admin}: {error.strerror}") from error
+        raise ListenError(
+            f"listen.{key}: cannot listen on {address}: {error.strerror or error}"
+        ) from error
 
 
 def _with_port(address: str | None, port: int | None) -> str | None:

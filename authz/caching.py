@@ -145,6 +145,10 @@ class CachedExchange:
             raise failure.with_traceback(None)
         return await self._land(self._flights.get(key) or self._take_off(key, exchange), deadline)
 
+    def held(self, exchange: TokenExchange) -> IssuedToken | None:
+        """Return the token that `obtain` would hand out at once."""
+        return self._tokens.get(cache_key(exchange), self._clock())
+
     def forget(self, exchange: TokenExchange) -> None:
         """Drop what is held for the exchange: Entra no longer takes it."""
         self._tokens.drop(cache_key(exchange))

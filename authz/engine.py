@@ -21,10 +21,12 @@ from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.configured import credential, http_client
 from authz.entra.exchange import EntraExchange
 from authz.entra.signing_keys import Issuer, SigningKeys
+from authz.issuing import TokenIssuer
 from authz.ports import CacheName, Clock, Exchange, Observer, Timer
 from authz.prefetching import Prefetches
 from authz.pushing import PushedTokens
-from authz.service import CheckService, Snapshot
+from authz.service import CheckService
+from authz.steps import Snapshot
 from authz.subjects import SubjectMemory
 
 KEY_FETCHES = 4
@@ -91,6 +93,14 @@ class Engine:
             prefetch_timeout=config.entra.exchange_timeout,
         )
 
+        self.issuer = TokenIssuer(
+            self._parts.snapshot,
+            principals=self._principals,
+            observer=observer,
+            clock=clock,
+            timer=timer,
+        )
+
     def start(self) -> None:
         """Begin to fetch signing keys."""
         self._refreshing = asyncio.get_running_loop().create_task(self._parts.keys.keep_fresh())
@@ -108,6 +118,7 @@ class Engine:
         self._subjects.max_age = config.subject.max_age
         self.start()
         self.service.swap(parts.snapshot)
+        self.issuer.swap(parts.snapshot)
         self.pushed.swap(parts.snapshot.policy, parts.snapshot.tokens)
 
     async def stop(self) -> None:

@@ -19,6 +19,7 @@ from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
+from authz.core.wish import Wish
 
 Clock = Callable[[], float]
 """Epoch seconds, as `time.time`."""
@@ -42,6 +43,23 @@ class Checks(Protocol):
 
     def check(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
         """Decide before `deadline` (monotonic seconds). Never raises."""
+
+
+class Tokens(Protocol):
+    """Tokens for those who ask for one by themselves: what the HTTP API calls."""
+
+    def issue(
+        self,
+        request: CheckRequest,
+        read_wish: Callable[[], Wish],
+        *,
+        authenticated: bool,
+        deadline: float,
+    ) -> Awaitable["CheckRecord"]:
+        """Get the token of an egress route, changed as wished. Never raises."""
+
+    def validate(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
+        """Verify a caller as the default inbound route does. Never raises."""
 
 
 class KeySource(Protocol):
@@ -222,6 +240,9 @@ class Observer(Protocol):
 
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Hear of the end of an exchange or a leg that was really carried out."""
+
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Hear of a call to an API, made for a caller of the HTTP API: its status, or why there is none."""
 
     def prefetched(self, route: str, outcome: str) -> None:
         """Hear of the end of a prefetch: `issued`, `known`, `skipped`, or the reason of a denial."""

@@ -13,6 +13,7 @@ from authz.core.errors import Reason
 OK: Final = 0
 INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
+NOT_FOUND: Final = 5
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
@@ -103,6 +104,30 @@ FACES: Final[dict[Reason, Face]] = {
     Reason.WORKLOAD_NOT_ALLOWED: Face(
         403, PERMISSION_DENIED, "Workload not allowed",
         "This workload may not act as the agent of this route.",
+    ),
+    Reason.AGENT_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Agent not allowed",
+        "The configuration does not let callers name this agent identity or user account.",
+    ),
+    Reason.OVERRIDE_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Override not allowed",
+        "The configuration does not let requests to this endpoint change what is configured.",
+    ),
+    Reason.BAD_PARAMETER: Face(
+        400, INVALID_ARGUMENT, "Bad parameter", "A parameter is not what it should be.",
+    ),
+    Reason.UNKNOWN_API: Face(
+        404, NOT_FOUND, "Unknown API", "No API of this name is configured.",
+    ),
+    Reason.REQUEST_TOO_LARGE: Face(
+        413, INVALID_ARGUMENT, "Request too large", "The body is larger than the service takes.",
+    ),
+    Reason.DOWNSTREAM_BUSY: Face(
+        503, UNAVAILABLE, "Too many calls to APIs", "Try again after the stated time.",
+    ),
+    Reason.DOWNSTREAM_UNAVAILABLE: Face(
+        502, UNAVAILABLE, "API unavailable",
+        "The API could not be reached, took too long, or answered with more than the service takes.",
     ),
     Reason.KEYS_UNAVAILABLE: Face(
         503, UNAVAILABLE, "Signing keys unavailable",

@@ -5,16 +5,12 @@ signing key and the wait for an exchange can take time, and both end with the Ch
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import Final, assert_never
 
-from authz.caching import CachedExchange
-from authz.core.answer import Answer, AnswerCache
+from authz.core.answer import Answer
 from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
-from authz.core.decision import Allow, Deny
-from authz.core.errors import AuthzError, Reason
-from authz.core.exchange import IssuedToken, TokenExchange
+from authz.core.decision import Allow
 from authz.core.policy import (
     EgressRoute,
     InboundRoute,
@@ -24,69 +20,26 @@ from authz.core.policy import (
     plan,
 )
 from authz.core.principal import Principal
-from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized, parse_bearer
+from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized
 from authz.core.secret import Secret
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
-from authz.core.token import Expectation, peek, verify
 from authz.forwarding import AUTHORIZATION, forwarded, received, without_reference
 from authz.ports import (
     CacheName,
     CacheResult,
     CheckRecord,
     Clock,
-    KeySource,
     Observer,
     Repeat,
     SubjectStore,
     Timer,
 )
 from authz.prefetching import Prefetches
+from authz.steps import Snapshot, Steps, Walk, denying
 
 LOOK_AGAIN: Final = 1.0
 """Seconds for which an answer stands whose token is due for a successor that is not there yet."""
 _new_tuple: Final = tuple.__new__
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One version of everything that a configuration change replaces, swapped as a whole.
-
-    Attributes:
-        policy: The routes.
-        keys: Signing keys of the issuers that the routes trust.
-        tokens: Exchanges with the credentials that the routes' agents use.
-        answers: What was answered under this configuration, and still holds.
-    """
-
-    policy: Policy
-    keys: KeySource
-    tokens: CachedExchange
-    answers: AnswerCache
-
-
-@dataclass(frozen=True, slots=True)
-class _Walk:
-    """One Check on its way: what it goes by, and where it notes what it finds.
-
-    Attributes:
-        record: The request, and what is known of it so far.
-        snapshot: The configuration that was in use when the Check arrived.
-        deadline: Monotonic second at which the answer must stand.
-    """
-
-    record: CheckRecord
-    snapshot: Snapshot
-    deadline: float
-
-    @property
-    def request(self) -> CheckRequest:
-        """What Envoy asked."""
-        return self.record.request
-
-    def bearer(self) -> BearerToken:
-        """Parse the one bearer value of the request."""
-        limit = self.snapshot.policy.max_token_bytes
-        return parse_bearer(self.request.authorization, max_bytes=limit)
 
 
 class CheckService:
@@ -116,7 +69,7 @@ class CheckService:
         prefetch_timeout: float,
     ) -> None:
         self._snapshot = snapshot
-        self._principals = principals
+        self._steps = Steps(principals=principals, observer=observer, clock=clock, timer=timer)
         self._subjects = subjects
         self._observer = observer
         self._clock = clock
@@ -170,25 +123,18 @@ class CheckService:
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
         record = CheckRecord(request, self._timer())
-        await self._answer(_Walk(record, self._snapshot, deadline))
+        await self._answer(Walk(record, self._snapshot, deadline))
         record.finished = self._timer()
         self._observer.decided(record)  # 9
         return record
 
-    async def _answer(self, walk: _Walk) -> CheckRecord:
+    async def _answer(self, walk: Walk) -> CheckRecord:
         record = walk.record
-        try:
+        with denying(record):
             if not self._repeat(record, walk.snapshot):
                 allow = await self._decide(walk)
                 self._remember(record, allow, walk.snapshot)
                 record.decision = allow
-        except AuthzError as error:
-            # Others may be raising the same error at this moment, from the failure cache.
-            record.error = error.bare()
-            record.decision = Deny.because(error)
-        except Exception as fault:  # noqa: BLE001 - fail closed by type
-            record.fault = fault
-            record.decision = Deny(Reason.INTERNAL)
         return record
 
     def _repeat(self, record: CheckRecord, snapshot: Snapshot) -> bool:
@@ -264,7 +210,7 @@ class CheckService:
         )
         snapshot.answers.put(record.request, record.answer, now)
 
-    async def _decide(self, walk: _Walk) -> Allow:
+    async def _decide(self, walk: Walk) -> Allow:
         route = walk.record.route = walk.snapshot.policy.find(walk.request)  # 2
         match route:
             case InboundRoute():
@@ -274,10 +220,8 @@ class CheckService:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _inbound(self, walk: _Walk, route: InboundRoute) -> Allow:
-        bearer = walk.bearer()  # 3
-        principal = await self._verified(walk, bearer, route.expectation)  # 4
-        authorize(route.requirement, principal)  # 5
+    async def _inbound(self, walk: Walk, route: InboundRoute) -> Allow:
+        bearer, principal = await self._steps.let_in(walk, route)  # 3 to 5
         if route.gives_reference:
             walk.record.reference = await self._subjects.give(
                 bearer.secret,
@@ -289,7 +233,7 @@ class CheckService:
         self._prefetch(walk, route, allow)
         return allow
 
-    def _prefetch(self, walk: _Walk, route: InboundRoute, allow: Allow) -> None:
+    def _prefetch(self, walk: Walk, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""
         for name in route.prefetch:
             if not self._prefetches.may_begin(name):
@@ -304,12 +248,12 @@ class CheckService:
                 at_edge=walk.request.at_edge,
             )
             started = self._timer()
-            foreseen = _Walk(
+            foreseen = Walk(
                 CheckRecord(request, started), walk.snapshot, started + self._prefetch_timeout
             )
             self._prefetches.begin(name, self._answer(foreseen))
 
-    async def _egress(self, walk: _Walk, route: EgressRoute) -> Allow:
+    async def _egress(self, walk: Walk, route: EgressRoute) -> Allow:
         authorize_workload(route, walk.request)
         baggage = Baggage.parse(walk.request.baggage)
         bearer: BearerToken | None = None
@@ -321,7 +265,7 @@ class CheckService:
                 route = walk.record.route = route.fallback
             else:
                 assert route.expectation is not None
-                principal = await self._verified(walk, bearer, route.expectation)  # 4
+                principal = await self._steps.verified(walk, bearer, route.expectation)  # 4
                 authorize(route.requirement, principal)  # 5
         exchange = plan(route, principal, bearer)  # 6
         # Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
@@ -329,11 +273,11 @@ class CheckService:
         remove = (*walk.request.own_headers, *gone)
         if exchange is None:
             return Allow(baggage=carried, remove=(*remove, AUTHORIZATION))
-        token = walk.record.token = await self._exchanged(walk, exchange)  # 7
+        token = walk.record.token = await self._steps.exchanged(walk, exchange)  # 7
         return Allow(token.secret, carried, remove=remove)  # 8
 
     async def _subject(
-        self, walk: _Walk, route: EgressRoute, baggage: Baggage
+        self, walk: Walk, route: EgressRoute, baggage: Baggage
     ) -> BearerToken | None:
         """Return the token of the user for whom the agent calls; None where the route does without one."""
         policy, request = walk.snapshot.policy, walk.request
@@ -354,49 +298,6 @@ class CheckService:
         # No answer that rests on it outlives it.
         walk.record.expires_at = min(walk.record.expires_at, subject.expires_at)
         return BearerToken(subject.token)
-
-    async def _exchanged(self, walk: _Walk, exchange: TokenExchange) -> IssuedToken:
-        record, started = walk.record, self._timer()
-
-        def seen(result: CacheResult) -> None:
-            record.token_cache = result
-
-        try:
-            return await walk.snapshot.tokens.obtain(exchange, deadline=walk.deadline, seen=seen)
-        finally:
-            record.exchange_seconds = self._timer() - started
-
-    async def _verified(
-        self, walk: _Walk, bearer: BearerToken, expectation: Expectation
-    ) -> Principal:
-        record, started = walk.record, self._timer()
-        try:
-            record.principal = await self._known_or_verified(walk, bearer, expectation)
-        finally:
-            record.verify_seconds = self._timer() - started
-        return record.principal
-
-    async def _known_or_verified(
-        self, walk: _Walk, bearer: BearerToken, expectation: Expectation
-    ) -> Principal:
-        keys, digest = walk.snapshot.keys, bearer.secret.digest()
-        principal = self._principals.get(expectation.key, digest, self._clock())
-        result = CacheResult.MISS if principal is None else CacheResult.HIT
-        if principal is not None and keys.current(principal.issuer, principal.key_id) is None:
-            # The key was withdrawn: what it once proved is no longer proved.
-            self._principals.drop(expectation.key, digest)
-            result, principal = CacheResult.STALE_KEY, None
-        self._observer.looked_up(CacheName.PRINCIPALS, result)
-        walk.record.principal_cache = result
-        if principal is None:
-            claim = peek(bearer, expectation)
-            key = keys.current(claim.issuer, claim.key_id)
-            if key is None:
-                key = await keys.find(claim.issuer, claim.key_id, deadline=walk.deadline)
-            now = self._clock()
-            principal = verify(bearer, key, expectation, now=now)
-            self._principals.put(expectation.key, digest, principal, now=now)
-        return principal
 
 
 def _edge_ttl(record: CheckRecord, policy: Policy, now: float) -> float:

@@ -42,6 +42,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *(() if "listen" in left_out else _check_listen(config)),
         *(() if "listen" in left_out else _check_proof(config)),
         *(() if "listen" in left_out else _check_memory(config)),
+        *(() if {"listen", "inbound"} & left_out.keys() else _check_api(config, names["inbound"])),
         *(() if {"entra", "limits"} & left_out.keys() else _check_times(config)),
         *_check_clients(config),
         *_check_agents(config),
@@ -83,6 +84,23 @@ def _check_listen(config: "Config") -> Iterator[Fault]:
         for key in ("socket_mode", "socket_group"):
             if key in listen.model_fields_set and getattr(listen, key) is not None:
                 yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
+
+
+def _check_api(config: "Config", inbound: Collection[str]) -> Iterator[Fault]:
+    listen = config.listen
+    if listen.api is None:
+        return
+    if listen.workers > 1:
+        yield Fault(
+            "listen.api",
+            f"found it with {listen.workers} workers: expected listen.workers 1, or another process "
+            "for the API",
+        )
+    if listen.inbound_route is None and len(inbound) != 1:
+        yield Fault(
+            "listen.inbound_route",
+            "is missing: callers of listen.api are verified by one inbound route",
+        )
 
 
 def _check_memory(config: "Config") -> Iterator[Fault]:

@@ -221,6 +221,13 @@ class Application(Section):
 class Blueprint(Application):
     """An agent identity blueprint: its credentials vouch for its agent identities."""
 
+    any_agent: Switch = Field(
+        default=False,
+        description="Whether callers of `listen.api` may name any agent identity of this blueprint, and "
+        "any user account of it, and not only those under `agents`. Whoever reaches the API may then act "
+        "as each of them.",
+    )
+
 
 def _agent_user(value: Any) -> AgentUser:
     if isinstance(value, AgentUser):

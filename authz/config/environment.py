@@ -1,7 +1,7 @@
 """The Entra SDK sidecar's environment keys to `Config`: one client, one route per DownstreamApi.
 
-The keys themselves are in `environment_keys`. An agent is named by keys of our own; the sidecar takes it
-from each request, which would let a request choose the identity.
+The keys themselves are in `environment_keys`. For Envoy an agent is named by keys of our own; callers of
+the HTTP API name it in each request, as they do with the sidecar, and may name any of the blueprint's.
 """
 
 from collections import Counter
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from authz.config.environment_api import DEFAULT_ADDRESS, GATES, read_address, read_downstream
 from authz.config.environment_credentials import read_credentials
 from authz.config.environment_keys import split
 from authz.config.environment_values import Variable, Variables
@@ -81,8 +82,7 @@ class _Form:
         has_agents = bool(self._agents)
         without_agent = any("agent" not in route for route in routes.values())
         client = self._client()
-        if has_agents:
-            self._put_client("blueprints", client)
+        self._put_client("blueprints", {**client, "any_agent": True})
         if without_agent or not has_agents:
             self._put_client("applications", client)
         self.data["agents"] = self._agents
@@ -90,6 +90,7 @@ class _Form:
         self.data["inbound"] = {NAME: self._inbound(default_agent, has_agents=has_agents)}
         self._entra()
         self._log()
+        self._api()
 
     def _put_client(self, section: str, client: dict[str, Any]) -> None:
         self.data[section] = {NAME: client}
@@ -140,6 +141,7 @@ class _Form:
         route: dict[str, Any] = {
             "scopes": self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", "")),
             "hosts": self._hosts(api),
+            **self._downstream(api),
         }
         self.keys.setdefault(f"{path}.scopes", variables.name(f"{key}__Scopes__0"))
         claims = variables.get(f"{key}__AcquireTokenOptions__Claims")
@@ -148,7 +150,10 @@ class _Form:
             self.keys[f"{path}.claims"] = claims.name
         if agent is None:
             flow = Flow.APP if app_token else Flow.APP_ON_BEHALF_OF
-            text = "no AgentIdentity is configured: tokens are those of AzureAd__ClientId itself"
+            text = (
+                "no AgentIdentity is configured: tokens are those of AzureAd__ClientId itself, except for "
+                "callers of the HTTP API that name an agent"
+            )
             variables.notices.append(Notice(f"DownstreamApis__{api}", text))
             return {**route, "application": NAME, "flow": flow.value}
         if self._agents[agent].get("agent_user"):
@@ -251,15 +256,35 @@ class _Form:
             self.data["log"] = {"level": LOG_LEVELS.get(level.value.lower(), level.value)}
             self.keys["log.level"] = level.name
 
+    def _api(self) -> None:
+        address = read_address(self.variables)
+        self.data["listen"] = {"api": DEFAULT_ADDRESS if address is None else address.value}
+        if address is not None:
+            self.keys["listen.api"] = address.name
+        self.data["api"] = {
+            "any_resource": True,
+            "follow_redirects": self._is_true("Sidecar__AllowOutboundRedirects"),
+            "overrides": [
+                endpoint.value
+                for key, endpoint in GATES.items()
+                if self._is_true(f"Sidecar__AllowOverrides__{key}", default=True)
+            ],
+        }
+
+    def _downstream(self, api: str) -> dict[str, Any]:
+        found, keys = read_downstream(self.variables, api)
+        self.keys |= keys
+        return {"downstream": found} if found else {}
+
     def _list(self, path: str, entries: Any) -> list[str]:
         found = list(entries)
         for index, entry in enumerate(found):
             self.keys[f"{path}.{index}"] = entry.name
         return [entry.value for entry in found]
 
-    def _is_true(self, key: str) -> bool:
+    def _is_true(self, key: str, *, default: bool = False) -> bool:
         found = self.variables.get(key)
-        value = found.value.lower() if found else "false"
+        value = found.value.lower() if found else str(default).lower()
         if found is not None and value not in {"true", "false"}:
             text = f"found {found.value!r}: expected true or false"
             self.variables.faults.append(Fault(found.name, text))

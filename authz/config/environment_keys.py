@@ -59,8 +59,10 @@ _CREDENTIAL: Final = "AzureAd__ClientCredentials__N__"
 _API: Final = "DownstreamApis__NAME__"
 _ACQUIRE: Final = f"{_API}AcquireTokenOptions__"
 _BY_FILE: Final = "use the configuration file"
-_HTTP_API: Final = "belongs to the sidecar's HTTP API, which Envoy does not use"
-_APP_REQUEST: Final = "shapes a request that here the app itself makes"
+_DOWNSTREAM: Final = "of `downstream`: how `/DownstreamApi` calls the API"
+_GATE: Final = (
+    "whether requests may change what is configured, at this endpoint; here the default is true"
+)
 
 KEYS: Final = (
     Key("AzureAd__Instance", Use.READ, "`entra.authority`"),
@@ -116,12 +118,12 @@ KEYS: Final = (
     Key(f"{_API}AgentIdentity", Use.READ, "agent identity of this API (a key of our own)"),
     Key(f"{_API}AgentUsername", Use.READ, "the agent's user account (a key of our own)"),
     Key(f"{_API}AgentUserId", Use.READ, "the same by object id (a key of our own)"),
-    Key(f"{_API}RelativePath", Use.IGNORED, _APP_REQUEST),
-    Key(f"{_API}HttpMethod", Use.IGNORED, _APP_REQUEST),
-    Key(f"{_API}AcceptHeader", Use.IGNORED, _APP_REQUEST),
-    Key(f"{_API}ContentType", Use.IGNORED, _APP_REQUEST),
-    Key(f"{_API}ExtraHeaderParameters__*", Use.IGNORED, _APP_REQUEST),
-    Key(f"{_API}ExtraQueryParameters__*", Use.IGNORED, _APP_REQUEST),
+    Key(f"{_API}RelativePath", Use.READ, _DOWNSTREAM),
+    Key(f"{_API}HttpMethod", Use.READ, _DOWNSTREAM),
+    Key(f"{_API}AcceptHeader", Use.READ, _DOWNSTREAM),
+    Key(f"{_API}ContentType", Use.READ, _DOWNSTREAM),
+    Key(f"{_API}ExtraHeaderParameters__NAME", Use.READ, _DOWNSTREAM),
+    Key(f"{_API}ExtraQueryParameters__NAME", Use.READ, _DOWNSTREAM),
     Key(f"{_API}ProtocolScheme", Use.READ, "only `Bearer`"),
     Key(f"{_ACQUIRE}Tenant", Use.READ, "only the tenant of the client"),
     Key(f"{_ACQUIRE}Claims", Use.READ, "`claims` of the route"),
@@ -142,13 +144,17 @@ KEYS: Final = (
         "can change which token Entra issues, and is not sent"),
     Key(f"{_ACQUIRE}ExtraHeadersParameters__*", Use.REFUSED,
         "can change which token Entra issues, and is not sent"),
-    Key("Sidecar__*", Use.IGNORED, _HTTP_API),
+    Key("Sidecar__AllowOverrides__GetAuthorizationHeader", Use.READ, _GATE),
+    Key("Sidecar__AllowOverrides__GetAuthorizationHeaderUnauthenticated", Use.READ, _GATE),
+    Key("Sidecar__AllowOverrides__CallDownstreamApi", Use.READ, _GATE),
+    Key("Sidecar__AllowOverrides__CallDownstreamApiUnauthenticated", Use.READ, _GATE),
+    Key("Sidecar__AllowOutboundRedirects", Use.READ, "`api.follow_redirects`"),
     Key("Logging__LogLevel__Default", Use.READ, "`log.level`"),
     Key("Logging__*", Use.IGNORED, "only Logging__LogLevel__Default is read"),
-    Key("Kestrel__*", Use.IGNORED, f"{_HTTP_API}; see AUTHZ_LISTEN_GRPC and AUTHZ_LISTEN_ADMIN"),
-    Key("ASPNETCORE_URLS", Use.IGNORED,
-        f"{_HTTP_API}; see AUTHZ_LISTEN_GRPC and AUTHZ_LISTEN_ADMIN"),
-    Key("ASPNETCORE_ENVIRONMENT", Use.IGNORED, _HTTP_API),
+    Key("Kestrel__Endpoints__NAME__Url", Use.READ, "`listen.api`; goes before ASPNETCORE_URLS"),
+    Key("Kestrel__*", Use.IGNORED, "only addresses of plain HTTP are read"),
+    Key("ASPNETCORE_URLS", Use.READ, "`listen.api`; default `127.0.0.1:5000`"),
+    Key("ASPNETCORE_ENVIRONMENT", Use.IGNORED, "`/openapi/v1.json` is served in any case"),
     Key("TokenCache__*", Use.IGNORED, f"to size the caches {_BY_FILE}"),
 )  # fmt: skip
 

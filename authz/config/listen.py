@@ -1,11 +1,11 @@
 """Section `listen`: where the service is reached, by whom, and how it stops."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from authz.config.section import Section
-from authz.config.values import Address, Expected, File, GroupName, Name, count, duration
+from authz.config.values import Address, File, GroupName, Name, count, duration
 from authz.core.policy import PeerSource
 from authz.core.request import Direction
 
@@ -41,10 +41,10 @@ class Listen(Section):
         default="127.0.0.1:9902",
         description="Health, metrics and status over HTTP. `null` turns it off.",
     )
-    api: None = Field(
+    api: Address | None = Field(
         default=None,
-        description="Reserved for the HTTP API of the Entra SDK sidecar. "
-        "Not available in this version: leave it out.",
+        description="Token API by HTTP, as the Entra SDK sidecar has it, for apps that ask for tokens "
+        "themselves (docs/sidecar-api.md). Off by default. What callers may do is section `api`.",
     )
     tls: Tls | None = Field(default=None, description="TLS of `grpc`. Not for a Unix socket.")
     workers: Annotated[int, count(least=1, most=64)] = Field(
@@ -81,12 +81,6 @@ class Listen(Section):
         description="Whose word says which workload is asking: the client certificate of the "
         "`connection`, or Envoy's `source_principal` (only for an Envoy that alone can reach us).",
     )
-
-    @field_validator("api", mode="before")
-    @classmethod
-    def _refuse_api(cls, value: Any) -> None:
-        if value is not None:
-            raise Expected("not available in this version: leave it out")
 
     @property
     def socket_path(self) -> str | None:

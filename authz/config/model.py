@@ -15,6 +15,7 @@ from authz.config.listen import Listen
 from authz.config.routes import Egress, Inbound
 from authz.config.section import Section
 from authz.config.settings import Cache, Entra, Limits, Log, Subject
+from authz.config.sidecar_api import Api
 from authz.config.values import Name, duration
 
 
@@ -43,6 +44,7 @@ class Config(Section):
     egress: Mapping[Name, Egress] = Field(
         default_factory=dict, description="Routes from agents to APIs, by route name."
     )
+    api: Api = Field(default_factory=Api, description="What callers of `listen.api` may do.")
     subject: Subject = Field(
         default_factory=Subject, description="References that are given to apps."
     )

@@ -22,12 +22,13 @@ class Override:
 OVERRIDES: Final = (
     Override("AUTHZ_LISTEN_GRPC", "listen", "grpc"),
     Override("AUTHZ_LISTEN_ADMIN", "listen", "admin"),
+    Override("AUTHZ_LISTEN_API", "listen", "api"),
     Override("AUTHZ_LISTEN_DIRECTION", "listen", "direction"),
     Override("AUTHZ_CA_FILE", "entra", "ca_file"),
     Override("AUTHZ_LOG_LEVEL", "log", "level"),
 )
 OFF: Final = "off"
-"""Value of `AUTHZ_LISTEN_ADMIN` that stands for `null`."""
+"""Value of `AUTHZ_LISTEN_ADMIN` and `AUTHZ_LISTEN_API` that stands for `null`."""
 
 _NAMES: Final = (CONFIG_VARIABLE, *(override.variable for override in OVERRIDES))
 
@@ -47,7 +48,7 @@ def override(data: Any, environ: Mapping[str, str]) -> tuple[Any, dict[str, str]
         section = data.get(entry.section)
         if not value or not isinstance(section, dict | None):
             continue
-        turned_off = entry.key == "admin" and value == OFF
+        turned_off = entry.key in ("admin", "api") and value == OFF
         data[entry.section] = {**(section or {}), entry.key: None if turned_off else value}
         keys[f"{entry.section}.{entry.key}"] = entry.variable
     return data, keys

@@ -5,7 +5,7 @@ A `Config` has been checked, so nothing here can fail and nothing is left to dec
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
 
@@ -15,7 +15,7 @@ from authz.config.model import Config
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
-from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
+from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy, Requirement
 from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation
 
@@ -61,6 +61,13 @@ def compile_policy(config: Config) -> Policy:
         default_inbound=default_inbound,
         max_token_bytes=config.limits.max_token_bytes,
         edge_ttl=config.cache.edge.max_ttl,
+        agents=_known_agents(config),
+        open_blueprints=frozenset(
+            _client(name, blueprint)
+            for name, blueprint in config.blueprints.items()
+            if blueprint.any_agent
+        ),
+        any_resource=config.api.any_resource,
     )
 
 
@@ -104,6 +111,20 @@ def credentials(config: Config) -> dict[Client, tuple[Credential, ...]]:
 def agent_identities(config: Config) -> dict[str, AgentIdentity]:
     """Return the agent identities by name."""
     return {name: _agent(config, name, agent) for name, agent in config.agents.items()}
+
+
+def _known_agents(config: Config) -> dict[str, KnownAgent]:
+    """Return the agents by client id. Entries of one agent identity are taken together."""
+    known: dict[str, KnownAgent] = {}
+    for name, agent in config.agents.items():
+        identity = replace(_agent(config, name, agent), user=None)
+        other = known.get(agent.agent_identity, KnownAgent(identity))
+        known[agent.agent_identity] = KnownAgent(
+            other.identity,
+            other.users | ({agent.agent_user} if agent.agent_user is not None else set()),
+            other.workloads | set(agent.workloads),
+        )
+    return known
 
 
 def _client(name: str, application: Application) -> Client:

@@ -54,8 +54,8 @@ Without a file, the keys that configure Microsoft's "Entra SDK for Agent ID" sid
 client named `default`, one inbound route named `default`, and one egress route for each `DownstreamApis__NAME`,
 selected by the host of its `BaseUrl`. Keys are read in any case, with `__` or `:` between parts.
 
-The sidecar takes the agent from each request, so that a request chooses the identity. Here the agent is
-configured, by keys of our own:
+The sidecar's [HTTP API](sidecar-api.md) is served as well: there the agent is taken from each request, as the
+sidecar does it. For Envoy the agent is configured, by keys of our own:
 
 | `AgentIdentity` | `AgentUsername` or `AgentUserId` | `RequestAppToken` | flow |
 |---|---|---|---|
@@ -98,7 +98,7 @@ def reference(example: str) -> str:
 
 
 def _sets(entry: Any) -> str:
-    off = f"; `{OFF}` stands for `null`" if entry.key == "admin" else ""
+    off = f"; `{OFF}` stands for `null`" if entry.key in ("admin", "api") else ""
     return f"`{entry.section}.{entry.key}`{off}"
 
 

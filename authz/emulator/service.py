@@ -30,6 +30,7 @@ from authz.emulator.token_endpoint import TokenEndpoint
 
 _CONTROL_PATH = "/emulator"
 _ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_HTTPS = 443
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
 
 
@@ -226,9 +227,8 @@ class Emulator:
             hosts = [*self._names, "127.0.0.1", "localhost"]
         else:
             hosts.insert(0, self._server.host)
+        port = "" if self._server.port == _HTTPS else f":{self._server.port}"
         return [
-            f"https://[{host}]:{self._server.port}"
-            if ":" in host
-            else f"https://{host}:{self._server.port}"
+            f"https://[{host}]{port}" if ":" in host else f"https://{host}{port}"
             for host in dict.fromkeys(hosts)
         ]

@@ -24,6 +24,8 @@ from authz.ports import Clock
 
 REFRESH_AT: Final = 0.75
 """Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
+MOST_AGENTS: Final = 1000
+"""MSAL clients of agents kept; one takes a few kilobytes, and less than a millisecond to build."""
 DISCOVERY_LIFETIME: Final = 3600.0
 DEFAULT_LIFETIME: Final = 300.0
 
@@ -121,7 +123,9 @@ class Applications:
                 application = self._application(client, position, proof)
                 return issued(application, call, self._clock, user_is_asked=user_is_asked)
             except CredentialFault as fault:
-                refused = refused or ExchangeMisconfigured(f"{client.name}: {fault}")
+                refused = refused or ExchangeMisconfigured(
+                    f"{client.name}: {fault}", by_credential=True
+                )
             except EntraError as error:
                 if error.code not in BAD_CREDENTIAL:
                     raise
@@ -161,7 +165,9 @@ class Agents:
         self._clock = clock
         self._authority = authority
         self._transport = transport
+        # By use, the latest last. Callers of the HTTP API may name new agents all the time.
         self._built: dict[AgentIdentity, msal.ConfidentialClientApplication] = {}
+        self._lock = threading.Lock()
         # One MSAL client serves many threads, and MSAL asks it for the assertion inside the call.
         self._assertion = threading.local()
 
@@ -173,17 +179,25 @@ class Agents:
         Raises:
             EntraError: Entra refused or could not be reached.
         """
-        application = self._built.get(agent)
-        if application is None:
-            credential = {"client_assertion": self._reveal_assertion}
-            application = build(self._authority, agent.blueprint.tenant_id, agent.client_id,
-                                credential, self._transport)  # fmt: skip
-            self._built[agent] = application
+        application = self._application(agent)
         self._assertion.secret = assertion
         try:
             return issued(application, call, self._clock, user_is_asked=user_is_asked)
         finally:
             del self._assertion.secret
+
+    def _application(self, agent: AgentIdentity) -> msal.ConfidentialClientApplication:
+        with self._lock:
+            application = self._built.pop(agent, None)
+        if application is None:
+            credential = {"client_assertion": self._reveal_assertion}
+            application = build(self._authority, agent.blueprint.tenant_id, agent.client_id,
+                                credential, self._transport)  # fmt: skip
+        with self._lock:
+            self._built[agent] = application
+            if len(self._built) > MOST_AGENTS:
+                del self._built[next(iter(self._built))]
+        return application
 
     def _reveal_assertion(self) -> str:
         secret: Secret = self._assertion.secret

@@ -7,6 +7,7 @@ agent share them.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -36,6 +37,8 @@ REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""
 REPLICATION_PERIOD: Final = 300.0
 """Seconds after we first met a client during which such an answer may mean "not yet"."""
+MOST_MET: Final = 10_000
+"""Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
 ALWAYS_REPLICATING: Final = 70021
 """For this number Entra's page asks for retries on every request, even after a first success."""
 
@@ -117,7 +120,8 @@ class EntraExchange:
         """T1, T2, then `user_fic` (Entra page "agent-user-oauth-flow")."""
         agent = exchange.agent
         assert agent.user is not None
-        t2 = await self._obtain(AgentAssertion(agent, self._assertion_target(exchange.target)))
+        target = self._assertion_target(exchange.target)
+        t2 = await self._obtain(AgentAssertion(replace(agent, user=None), target))
         call = partial(_user_fic, t2.secret, user_argument(agent.user))
         return await self._as_agent(agent, exchange.target, call)
 
@@ -130,6 +134,8 @@ class EntraExchange:
         user_is_asked: bool = False,
     ) -> IssuedToken:
         """Run a call as the agent identity, with T1 as its credential."""
+        # Whoever the agent acts as: it has one T1, and one MSAL client.
+        agent = replace(agent, user=None)
         assertion = BlueprintAssertion(agent, self._assertion_target(target))
 
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
@@ -191,6 +197,8 @@ class EntraExchange:
         """Call in a worker thread, again a little later while the directory is replicating."""
         loop = asyncio.get_running_loop()
         met = self._first_met.setdefault(asker, self._clock())
+        if len(self._first_met) > MOST_MET:
+            del self._first_met[next(iter(self._first_met))]
         for delay in REPLICATION_DELAYS:
             try:
                 return await loop.run_in_executor(self._executor, call)

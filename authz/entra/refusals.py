@@ -174,6 +174,7 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
         f"{_word(oauth_error)} {number}{words} correlation_id={_word(answer.get('correlation_id'))}",
         code=code,
         claims=_challenge(answer.get("claims")),
+        by_credential=code in BAD_CREDENTIAL,
     )
 
 

@@ -91,6 +91,17 @@ class DecisionLog:
             fields["entra_code"] = error.code
         _log.warning("exchange failed", **fields)
 
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Log a call to an API that failed. Before each call a decision was logged."""
+        if isinstance(outcome, AuthzError):
+            _log.warning(
+                "call failed",
+                route=route,
+                reason=outcome.reason.value,
+                detail=outcome.detail,
+                ms=_milliseconds(seconds),
+            )
+
     def prefetched(self, route: str, outcome: str) -> None:
         """Say so where somebody looks for it; a failed exchange has its own record."""
         _log.debug("prefetch", route=route, outcome=outcome)

@@ -55,6 +55,11 @@ class Metrics:
             "authz_prefetches", "Exchanges begun before anybody asked, by outcome.",
             ["route", "outcome"], registry=registry,
         )  # fmt: skip
+        self._downstream_duration = Histogram(
+            "authz_downstream_duration_seconds",
+            "Time of calls to APIs for callers of the HTTP API, by class of status or reason.",
+            ["route", "outcome"], buckets=EXCHANGE_BUCKETS, registry=registry,
+        )  # fmt: skip
         self._entra_errors = Counter(
             "authz_entra_errors", "Refusals by Entra, by AADSTS number.",
             ["code"], registry=registry,
@@ -155,6 +160,11 @@ class Metrics:
         if isinstance(error, EntraError) and error.code is not None:
             code = str(error.code) if error.code in self._known_codes else OTHER
             self._entra_errors.labels(code).inc()
+
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Count one call to an API."""
+        told = outcome.reason.value if isinstance(outcome, AuthzError) else f"{outcome // 100}xx"
+        self._downstream_duration.labels(route, told).observe(seconds)
 
     def prefetched(self, route: str, outcome: str) -> None:
         """Count one prefetch."""

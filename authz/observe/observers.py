@@ -58,6 +58,11 @@ class Observers:
         for observer in self._observers:
             observer.exchanged(flow, error, seconds)
 
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Pass on the end of a call to an API."""
+        for observer in self._observers:
+            observer.called(route, outcome, seconds)
+
     def prefetched(self, route: str, outcome: str) -> None:
         """Pass on the end of a prefetch."""
         for observer in self._observers:

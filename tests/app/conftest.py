@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from support.stack import Process, World
+from support.token_api import Sidecar, environment
 
 
 @pytest.fixture
@@ -37,6 +38,22 @@ def serve(write: Callable[..., Path]) -> Iterator[Callable[..., Process]]:
     yield start
     for process in running:
         process.close()
+
+
+@pytest.fixture
+def start(world: World) -> Iterator[Callable[..., Sidecar]]:
+    """Start the service with the walk-through's keys, changed; ended after the test."""
+    running: list[Sidecar] = []
+
+    def run(**more: str) -> Sidecar:
+        sidecar = Sidecar(Process("serve", environ=environment(world, **more)))
+        running.append(sidecar)
+        return sidecar
+
+    yield run
+    for sidecar in running:
+        sidecar.http.close()
+        sidecar.process.close()
 
 
 class _NoAliases(yaml.SafeDumper):

@@ -19,6 +19,7 @@ def environment(world: World, **more: str) -> dict[str, str]:
         "SSL_CERT_FILE": str(world.emulator.ca_file),
         "AUTHZ_LISTEN_GRPC": f"unix:{world.folder}/authz.sock",
         "AUTHZ_LISTEN_ADMIN": "127.0.0.1:0",
+        "AUTHZ_LISTEN_API": "127.0.0.1:0",
         "AUTHZ_LISTEN_DIRECTION": "egress",
         **more,
     }

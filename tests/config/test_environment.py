@@ -11,6 +11,7 @@ from authz.config.environment_keys import KEYS, Use, split
 from authz.config.faults import ConfigError, Notice
 from authz.config.model import Config
 from authz.config.policy import compile_policy
+from authz.config.sidecar_api import Downstream, Endpoint
 from authz.config.source import load
 from authz.core.exchange import AgentUser, Flow
 from config.samples import AGENT, CLIENT, TENANT, faults_of
@@ -71,12 +72,18 @@ def test_the_walk_through_starts_as_it_is() -> None:
         graph.application,
     )
     assert {"default"} == set(config.inbound)
-    assert {} == dict(config.blueprints)
+    # The client as a blueprint is there for callers of the HTTP API, who name the agent themselves.
+    assert config.blueprints["default"].any_agent
+    assert ("[::]:5000", True) == (config.listen.api, config.api.any_resource)
+    assert tuple(Endpoint) == config.api.overrides
+    downstream = config.egress["graph"].downstream
+    assert downstream is not None
+    assert "https://graph.microsoft.com/v1.0" == downstream.base_url
 
 
 def test_the_walk_through_learns_what_has_no_effect() -> None:
     """Among it that nothing names an agent, so the token is the client's own."""
-    assert ["ASPNETCORE_ENVIRONMENT", "ASPNETCORE_URLS", "DownstreamApis__graph"] == [
+    assert ["ASPNETCORE_ENVIRONMENT", "DownstreamApis__graph"] == [
         notice.path for notice in notices()
     ]
 
@@ -312,6 +319,63 @@ def test_other_settings_find_their_place() -> None:
     assert '{"a":1}' == config.egress["graph"].claims
 
 
+def test_the_apis_keys_say_how_it_is_called() -> None:
+    """Everything that shapes the sidecar's own calls."""
+    keys = {
+        "RelativePath": "me",
+        "HttpMethod": "Post",
+        "AcceptHeader": "text/plain",
+        "ContentType": "application/xml",
+        "ExtraHeaderParameters__OData-Version": "4.0",
+        "ExtraQueryParameters__api-version": "1",
+    }
+    config = read(**{f"DownstreamApis__graph__{key}": value for key, value in keys.items()})
+    expected = Downstream(
+        base_url="https://graph.microsoft.com/v1.0",
+        path="me",
+        method="POST",
+        accept="text/plain",
+        content_type="application/xml",
+        headers={"OData-Version": "4.0"},
+        query={"api-version": "1"},
+    )
+    assert expected == config.egress["graph"].downstream
+
+
+@pytest.mark.parametrize(
+    ("keys", "address"),
+    [
+        ({"ASPNETCORE_URLS": None}, "127.0.0.1:5000"),
+        ({"ASPNETCORE_URLS": "http://localhost:5001/"}, "localhost:5001"),
+        ({"ASPNETCORE_URLS": "http://*:8080"}, "[::]:8080"),
+        ({"ASPNETCORE_URLS": "http://[::1]:8080"}, "[::1]:8080"),
+        ({"ASPNETCORE_URLS": "http://127.0.0.1"}, "127.0.0.1:80"),
+        ({"Kestrel__Endpoints__Http__Url": "http://127.0.0.1:7000"}, "127.0.0.1:7000"),
+        ({"AUTHZ_LISTEN_API": "127.0.0.1:0"}, "127.0.0.1:0"),
+        ({"AUTHZ_LISTEN_API": "off"}, None),
+    ],
+)
+def test_the_address_is_that_of_the_sidecar(
+    keys: dict[str, str | None], address: str | None
+) -> None:
+    """Its default, its variables in its order of precedence, and ours before them."""
+    assert address == read(**keys).listen.api
+
+
+def test_gates_and_redirects_are_honoured_when_they_are_set() -> None:
+    """They are open, unlike the sidecar's, unless something says otherwise."""
+    config = read(
+        Sidecar__AllowOverrides__GetAuthorizationHeaderUnauthenticated="false",
+        Sidecar__AllowOverrides__CallDownstreamApi="False",
+        Sidecar__AllowOverrides__GetAuthorizationHeader="true",
+        Sidecar__AllowOutboundRedirects="true",
+    )
+    assert (Endpoint.AUTHORIZATION_HEADER, Endpoint.DOWNSTREAM_API_UNAUTHENTICATED) == (
+        config.api.overrides
+    )
+    assert config.api.follow_redirects
+
+
 API = "DownstreamApis__graph__"
 REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no tenant": ({"AzureAd__TenantId": None}, "AzureAd__TenantId", "is missing"),
@@ -320,6 +384,31 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         {"AzureAd__TenantId": "organizations"},
         "AzureAd__TenantId",
         "found 'organizations': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+    ),
+    "an address with TLS": (
+        {"ASPNETCORE_URLS": "https://+:5001"},
+        "ASPNETCORE_URLS",
+        "expected one address of plain HTTP, such as http://+:5000 or http://127.0.0.1:5000",
+    ),
+    "two addresses": (
+        {"ASPNETCORE_URLS": "http://+:5000;http://+:5001"},
+        "ASPNETCORE_URLS",
+        "found 2 addresses: expected one",
+    ),
+    "a method that is none": (
+        {"DownstreamApis__graph__HttpMethod": "FETCH"},
+        "DownstreamApis__graph__HttpMethod",
+        "found 'FETCH': expected one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    ),
+    "a header that carries a credential": (
+        {"DownstreamApis__graph__ExtraHeaderParameters__Authorization": "Basic x"},
+        "DownstreamApis__graph__ExtraHeaderParameters__Authorization",
+        "found 'Authorization': expected a header that can be added: not a credential, nor one with its own key",
+    ),
+    "a gate ajar": (
+        {"Sidecar__AllowOverrides__CallDownstreamApi": "yes"},
+        "Sidecar__AllowOverrides__CallDownstreamApi",
+        "found 'yes': expected true or false",
     ),
     "instance with tenant": (
         {"AzureAd__Instance": "https://login.microsoftonline.com/x"},

@@ -133,10 +133,15 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "listen.grpc",
         f"found 'unix:/{'a' * 53}…: expected a socket path of at most 107 bytes",
     ),
-    "api is for later": (
-        {"listen.api": "127.0.0.1:5000"},
+    "api without a port": (
+        {"listen.api": "127.0.0.1"},
         "listen.api",
-        "found '127.0.0.1:5000': not available in this version: leave it out",
+        "found '127.0.0.1': expected an address: host:port or unix:PATH",
+    ),
+    "a network with bits behind it": (
+        {"api.peers": ["10.1.2.3/16"]},
+        "api.peers.0",
+        "found '10.1.2.3/16': expected a network such as 10.1.0.0/16, without bits behind it",
     ),
     "authority with tenant": (
         {"entra.authority": f"https://login.microsoftonline.com/{TENANT}"},

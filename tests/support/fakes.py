@@ -155,6 +155,9 @@ class FakeObserver:
         """Remember an exchange."""
         self.exchanges.append((flow, error, seconds))
 
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Take no interest."""
+
     def prefetched(self, route: str, outcome: str) -> None:
         """Remember a prefetch."""
         self.prefetches.append((route, outcome))

@@ -16,7 +16,8 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CacheName, CheckRecord, Timer
 from authz.prefetching import Prefetches
-from authz.service import CheckService, Snapshot
+from authz.service import CheckService
+from authz.steps import Snapshot
 from authz.subjects import SubjectMemory
 from support.clock import Clock
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH

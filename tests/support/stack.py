@@ -52,6 +52,7 @@ class Recorder:
     lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
     exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
     prefetches: list[tuple[str, str]] = field(default_factory=list)
+    calls: list[tuple[str, int | AuthzError]] = field(default_factory=list)
     reads_requests: bool = True
 
     def decided(self, record: CheckRecord) -> None:
@@ -70,6 +71,10 @@ class Recorder:
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Remember an exchange."""
         self.exchanges.append((flow, error))
+
+    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
+        """Remember a call to an API."""
+        self.calls.append((route, outcome))
 
     def prefetched(self, route: str, outcome: str) -> None:
         """Remember a prefetch."""

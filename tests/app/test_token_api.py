@@ -1,0 +1,212 @@
+"""The Entra SDK sidecar's endpoints of the running program, by the commands of the public walk-through.
+
+The keys are those of its ConfigMap and Secret. Two of them lead to the emulator, which cannot have the names
+of Microsoft's hosts.
+"""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.emulator.faults import Fault
+from support.stack import Process, World, claims
+from support.token_api import Sidecar
+
+APP = "/AuthorizationHeaderUnauthenticated/graph"
+USER = "/AuthorizationHeader/graph"
+
+
+def test_the_commands_of_the_walk_through(world: World, start: Callable[..., Sidecar]) -> None:
+    """Health, the blueprint's token, an agent's, a call by an agent, and an agent's for a user."""
+    sidecar = start()
+    agent, user = world.agent["client_id"], world.token()
+
+    health = sidecar.get("/healthz")
+    blueprint = sidecar.token(APP)
+    autonomous = sidecar.token(APP, AgentIdentity=agent)
+    for_user = sidecar.token(
+        USER, token=user, AgentIdentity=agent, **{"optionsOverride.RequestAppToken": "false"}
+    )
+    call = sidecar.http.post(
+        "/DownstreamApiUnauthenticated/graph",
+        params={"AgentIdentity": agent, "optionsOverride.RelativePath": "whoami"},
+    ).json()
+
+    assert (200, "Healthy") == (health.status_code, health.text)
+    assert (world.blueprint["client_id"], "app") == (blueprint["appid"], blueprint["idtyp"])
+    assert (agent, "app") == (autonomous["appid"], autonomous["idtyp"])
+    assert (agent, "user", world.users["alice"]["object_id"]) == (
+        for_user["appid"], for_user["idtyp"], for_user["oid"],
+    )  # fmt: skip
+    assert (200, agent) == (call["statusCode"], json.loads(call["content"])["appid"])
+    assert ["application/json"] == call["headers"]["Content-Type"]
+
+
+def test_a_foreign_agent_is_a_refusal_and_no_other_token(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """Entra's refusal is one here: neither the blueprint's token nor another agent's comes instead."""
+    sidecar = start()
+    foreign = world.other_blueprint["agents"][0]["client_id"]
+    answer = sidecar.get(APP, AgentIdentity=foreign)
+    assert (403, "agent_not_allowed") == (answer.status_code, answer.json()["reason"])
+    assert "authorizationHeader" not in answer.text
+
+
+def test_an_agents_user_account(world: World, start: Callable[..., Sidecar]) -> None:
+    """By name and by object id; the profile's RequestAppToken gives way to the user that is named."""
+    sidecar = start()
+    agent = world.agent["client_id"]
+    by_name = sidecar.token(APP, AgentIdentity=agent, AgentUsername=world.agent["agent_user"])
+    by_id = sidecar.token(APP, AgentIdentity=agent, AgentUserId=by_name["oid"])
+    assert ("user", agent, by_name["oid"]) == (by_id["idtyp"], by_id["appid"], by_id["oid"])
+    assert world.agent["agent_user"] == by_name["upn"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "status", "reason"),
+    [
+        ({"AgentUsername": "a@b.example"}, 400, "bad_parameter"),
+        ({"AgentIdentity": "desk"}, 400, "bad_parameter"),
+        ({"optionsOverride.RequestAppToken": "false"}, 401, "missing_token"),
+        ({"optionsOverride.AcquireTokenOptions.FmiPath": "x"}, 400, "bad_parameter"),
+        ({"optionsOverride.Scopes": "api://unknown/.default"}, 400, "bad_parameter"),
+    ],
+)
+def test_what_cannot_be_is_a_problem(
+    start: Callable[..., Sidecar], parameters: dict[str, str], status: int, reason: str
+) -> None:
+    """As RFC 9457 has it, with our reason."""
+    answer = start().get(APP, **parameters)
+    assert (status, "application/problem+json") == (
+        answer.status_code,
+        answer.headers["content-type"],
+    )
+    body = answer.json()
+    assert (status, reason) == (body["status"], body["reason"])
+    assert {"type", "title", "detail"} <= body.keys()
+
+
+def test_callers_are_verified(world: World, start: Callable[..., Sidecar]) -> None:
+    """On every authenticated route: no token, a wrong one, one without the scope that is asked for."""
+    sidecar = start(AzureAd__Scopes="access_agent")
+    strange = world.emulator.mint_user_token(
+        user=world.users["alice"]["object_id"], audience=world.other_blueprint["client_id"]
+    )
+    for path in ("/Validate", USER):
+        without = sidecar.get(path)
+        assert (401, 'Bearer realm="authz"') == (
+            without.status_code,
+            without.headers["www-authenticate"],
+        )
+        wrong = sidecar.get(path, token=strange)
+        assert 401 == wrong.status_code
+        assert 'error="invalid_token"' in wrong.headers["www-authenticate"]
+    post = sidecar.http.post("/DownstreamApi/graph")
+    assert (401, "missing_token") == (post.status_code, post.json()["reason"])
+
+    other_scope = start(AzureAd__Scopes="another_scope")
+    for path in ("/Validate", USER):
+        refused = other_scope.get(path, token=world.token())
+        assert (403, "insufficient_scope") == (refused.status_code, refused.json()["reason"])
+        assert 'scope="another_scope"' in refused.headers["www-authenticate"]
+
+
+def test_validate_returns_the_claims_as_they_are(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """With the token, and for nobody to store."""
+    token = world.token()
+    answer = start().get("/validate", token=token)
+    assert {"protocol": "Bearer", "token": token, "claims": claims(token)} == answer.json()
+    assert "no-cache, no-store, must-revalidate" == answer.headers["cache-control"]
+    assert ("0", "no-cache") == (answer.headers["expires"], answer.headers["pragma"])
+
+
+def test_a_gate_that_is_shut_refuses_what_is_wished(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """The sidecar passes the agent over, and gives the blueprint's token."""
+    sidecar = start(Sidecar__AllowOverrides__GetAuthorizationHeaderUnauthenticated="false")
+    refused = sidecar.get(APP, AgentIdentity=world.agent["client_id"])
+    assert (403, "override_not_allowed") == (refused.status_code, refused.json()["reason"])
+    assert world.blueprint["client_id"] == sidecar.token(APP)["appid"]
+    open_gate = sidecar.token(
+        USER, token=world.token(), AgentIdentity=world.agent["client_id"],
+        **{"optionsOverride.RequestAppToken": "false"},
+    )  # fmt: skip
+    assert world.agent["client_id"] == open_gate["appid"]
+
+
+def test_entras_troubles_keep_their_status(world: World, start: Callable[..., Sidecar]) -> None:
+    """The sidecar makes a 401 of each: callers' retries never see that they should wait."""
+    sidecar = start()
+    world.emulator.faults.add(Fault("status", status=429, retry_after=7))
+    throttled = sidecar.get(APP)
+    assert (503, "exchange_throttled", "7") == (
+        throttled.status_code,
+        throttled.json()["reason"],
+        throttled.headers["retry-after"],
+    )
+
+
+def test_a_claims_challenge_reaches_the_caller(world: World, start: Callable[..., Sidecar]) -> None:
+    """Of the user who must do something at Entra first."""
+    sidecar = start(DownstreamApis__graph__RequestAppToken="false")
+    answer = sidecar.get(USER, token=world.token("carol"), AgentIdentity=world.agent["client_id"])
+    assert 401 == answer.status_code
+    assert "claims=" in answer.headers["www-authenticate"]
+
+
+def test_a_refresh_is_forced(world: World, start: Callable[..., Sidecar]) -> None:
+    """Else a token comes from the cache, for as long as it holds."""
+    sidecar = start()
+    force = {"optionsOverride.AcquireTokenOptions.ForceRefresh": "true"}
+    first, again = sidecar.token(APP), sidecar.token(APP)
+    forced, after = sidecar.token(APP, **force), sidecar.token(APP)
+    assert first["uti"] == again["uti"] != forced["uti"] == after["uti"]
+
+
+def test_metrics_and_log_tell_of_each(world: World, start: Callable[..., Sidecar]) -> None:
+    """Like those of Checks: which API, which agent, and never the token."""
+    sidecar = start()
+    agent = world.agent["client_id"]
+    header = sidecar.get(APP, AgentIdentity=agent).json()["authorizationHeader"]
+    sidecar.http.post("/DownstreamApiUnauthenticated/graph?optionsOverride.RelativePath=whoami")
+    metrics = sidecar.process.admin("/metrics").text
+    checks = (
+        'authz_checks_total{decision="allow",direction="egress",reason="none",route="graph"} 2.0'
+    )
+    assert checks in metrics
+    assert 'authz_downstream_duration_seconds_count{outcome="2xx",route="graph"} 1.0' in metrics
+    record = sidecar.process.event("check")
+    assert ("graph", agent, "autonomous") == (record["route"], record["agent"], record["flow"])
+    assert header.removeprefix("Bearer ") not in sidecar.process.log()
+
+
+def test_a_new_configuration_counts_for_the_api_as_well(
+    world: World, serve: Callable[..., Process], write: Callable[..., Path]
+) -> None:
+    """Without a restart: another agent may be named, another API is there."""
+    listen = {**world.config()["listen"], "api": "127.0.0.1:0"}
+    agents = world.config()["agents"]
+    process = serve(listen=listen, agents={"desk": agents["desk"]}, egress=_graph("desk"))
+    sidecar = Sidecar(process)
+    sibling = agents["clerk"]["agent_identity"]
+    refused = sidecar.get(APP, AgentIdentity=sibling)
+    assert (403, "agent_not_allowed") == (refused.status_code, refused.json()["reason"])
+
+    write(listen=listen, agents=agents, egress=_graph("desk"))
+    process.signal(signal.SIGHUP)
+    process.event("configuration applied")
+    assert sibling == sidecar.token(APP, AgentIdentity=sibling)["appid"]
+    sidecar.http.close()
+
+
+def _graph(agent: str) -> dict[str, Any]:
+    scopes = ["https://graph.microsoft.com/.default"]
+    return {"graph": {"flow": "autonomous", "agent": agent, "scopes": scopes}}

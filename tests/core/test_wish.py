@@ -1,0 +1,218 @@
+"""Which route a wish makes of an API's: the token that was named, or none."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.errors import AgentNotAllowed, AuthzError, BadWish
+from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
+from authz.core.policy import EgressRoute, KnownAgent
+from authz.core.token import Expectation
+from authz.core.wish import Grants, Wish, fulfil
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.properties import thorough
+from support.tenant import AGENT, TENANT
+
+SUBJECT: Final = Expectation(frozenset({"aud"}), {"iss": TENANT}, 60.0)
+OWN: Final = Expectation(frozenset({"own"}), {"iss": TENANT}, 60.0)
+STRANGER: Final = "99999999-0000-4000-8000-000000000009"
+USER: Final = AgentUser(username="desk@contoso.example")
+OTHER_CLIENT: Final = Client("other", TENANT, STRANGER)
+SIBLING: Final = AgentIdentity("sibling", "88888888-0000-4000-8000-000000000008", BLUEPRINT_CLIENT)
+FOREIGN: Final = AgentIdentity("foreign", "77777777-0000-4000-8000-000000000007", OTHER_CLIENT)
+KNOWN: Final = {
+    AGENT: KnownAgent(replace(AGENT_IDENTITY, user=None), frozenset({USER})),
+    SIBLING.client_id: KnownAgent(SIBLING, workloads=frozenset({"spiffe://c/w"})),
+    FOREIGN.client_id: KnownAgent(FOREIGN),
+}
+CLOSED: Final = Grants(KNOWN, frozenset(), SUBJECT)
+# The same registration by another name: clients are told apart by what they are.
+OPEN: Final = replace(CLOSED, open_blueprints=frozenset({replace(BLUEPRINT_CLIENT, name="x")}))
+
+
+def api(flow: Flow = Flow.APP, **changes: Any) -> EgressRoute:
+    """An API's route, as configured."""
+    by_agent = flow in (Flow.ON_BEHALF_OF, Flow.AUTONOMOUS, Flow.AGENT_USER)
+    route = EgressRoute(
+        "graph",
+        ("graph.example",),
+        flow,
+        target=GRAPH,
+        agent=replace(AGENT_IDENTITY, user=USER) if by_agent else None,
+        client=None if by_agent else BLUEPRINT_CLIENT,
+        expectation=OWN if flow.is_delegated else None,
+    )
+    return replace(route, **changes)
+
+
+@pytest.mark.parametrize(
+    ("configured", "wish", "flow"),
+    [
+        (Flow.APP, Wish(), Flow.APP),
+        (Flow.BLUEPRINT, Wish(), Flow.BLUEPRINT),
+        (Flow.APP_ON_BEHALF_OF, Wish(), Flow.APP_ON_BEHALF_OF),
+        (Flow.APP, Wish(app_token=False), Flow.APP_ON_BEHALF_OF),
+        (Flow.BLUEPRINT, Wish(app_token=True), Flow.BLUEPRINT),
+        (Flow.APP_ON_BEHALF_OF, Wish(app_token=True), Flow.APP),
+        (Flow.APP, Wish(agent=AGENT), Flow.AUTONOMOUS),
+        (Flow.APP, Wish(agent=AGENT.upper(), app_token=False), Flow.ON_BEHALF_OF),
+        (Flow.APP_ON_BEHALF_OF, Wish(agent=AGENT), Flow.ON_BEHALF_OF),
+        (Flow.APP_ON_BEHALF_OF, Wish(agent=AGENT, app_token=True), Flow.AUTONOMOUS),
+        (Flow.APP, Wish(agent=AGENT, user=USER), Flow.AGENT_USER),
+        (Flow.APP, Wish(agent=AGENT, user=USER, app_token=False), Flow.AGENT_USER),
+        (Flow.AUTONOMOUS, Wish(), Flow.AUTONOMOUS),
+        (Flow.AUTONOMOUS, Wish(app_token=False), Flow.ON_BEHALF_OF),
+        (Flow.ON_BEHALF_OF, Wish(app_token=True), Flow.AUTONOMOUS),
+        (Flow.AGENT_USER, Wish(), Flow.AGENT_USER),
+        (Flow.AGENT_USER, Wish(app_token=True), Flow.AUTONOMOUS),
+        (Flow.AGENT_USER, Wish(agent=AGENT), Flow.ON_BEHALF_OF),
+    ],
+)
+def test_agent_user_and_app_token_give_the_flow(configured: Flow, wish: Wish, flow: Flow) -> None:
+    """The sidecar's table (its page "configuration"); `RequestAppToken=false` counts as well."""
+    route = fulfil(api(configured), wish, CLOSED)
+    assert (flow, "graph") == (route.flow, route.name)
+    assert flow.is_delegated == (route.expectation is not None)
+    assert (route.agent is None) != (route.client is None)
+
+
+def test_who_is_named_is_who_acts() -> None:
+    """With the user account that was named, and with no other one that the agent has."""
+    for wish in (Wish(agent=AGENT), Wish(agent=AGENT, user=USER)):
+        agent = fulfil(api(), wish, CLOSED).agent
+        assert agent is not None
+        assert (AGENT, wish.user) == (agent.client_id, agent.user)
+
+
+def test_an_agent_keeps_its_workloads() -> None:
+    """Those that may act as it, whichever way it is named."""
+    assert {"spiffe://c/w"} == fulfil(api(), Wish(agent=SIBLING.client_id), CLOSED).workloads
+    guarded = api(Flow.AUTONOMOUS, workloads=frozenset({"spiffe://c/own"}))
+    assert {"spiffe://c/own"} == fulfil(guarded, Wish(), CLOSED).workloads
+
+
+def test_any_agent_of_a_blueprint_that_is_open() -> None:
+    """Configured or not, with any user account."""
+    agent = fulfil(api(), Wish(agent=STRANGER, user=USER), OPEN).agent
+    assert AgentIdentity(STRANGER, STRANGER, BLUEPRINT_CLIENT, USER) == agent
+    other = AgentUser(object_id=STRANGER)
+    assert fulfil(api(), Wish(agent=AGENT, user=other), OPEN).agent is not None
+
+
+@pytest.mark.parametrize("grants", [CLOSED, OPEN])
+def test_an_agent_of_another_blueprint_is_refused(grants: Grants) -> None:
+    """It is configured, for another client than the API's."""
+    with pytest.raises(AgentNotAllowed):
+        fulfil(api(), Wish(agent=FOREIGN.client_id), grants)
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish(agent=STRANGER),
+        Wish(agent=AGENT, user=AgentUser(username="other@contoso.example")),
+        Wish(agent=SIBLING.client_id, user=USER),
+    ],
+)
+def test_what_is_not_configured_is_refused(wish: Wish) -> None:
+    """Another agent, another user account, the account of another agent."""
+    with pytest.raises(AgentNotAllowed):
+        fulfil(api(), wish, CLOSED)
+
+
+@pytest.mark.parametrize(
+    ("route", "wish", "names"),
+    [
+        (api(), Wish(user=USER), "AgentIdentity"),
+        (api(), Wish(agent=AGENT, user=USER, app_token=True), "RequestAppToken"),
+        (api(), Wish(tenant=STRANGER), "Tenant"),
+        (api(), Wish(scopes=("api://other/.default",)), "own resource"),
+        (api(), Wish(scopes=("api://a/.default", "api://b/.default")), "one resource"),
+        (api(), Wish(scopes=("https://graph.microsoft.com/User.Read",)), "/.default"),
+        (api(Flow.NONE, target=None, client=None), Wish(), "no token"),
+    ],
+)
+def test_what_does_not_go_together_is_told(route: EgressRoute, wish: Wish, names: str) -> None:
+    """By the name of the parameter that should change."""
+    with pytest.raises(BadWish, match=names):
+        fulfil(route, wish, CLOSED)
+
+
+def test_scopes_of_another_resource_where_they_are_granted() -> None:
+    """But never for a call to the API itself: its host would get another one's token."""
+    grants = replace(CLOSED, any_resource=True)
+    elsewhere = Wish(scopes=("api://other/.default",))
+    target = fulfil(api(), elsewhere, grants).target
+    assert target is not None
+    assert ("api://other/.default",) == target.scopes
+    with pytest.raises(BadWish):
+        fulfil(api(), replace(elsewhere, for_own_resource=True), grants)
+
+
+@pytest.mark.parametrize(
+    "scope", ["User.Read", "00000003-0000-0000-c000-000000000000/Mail.Read", "openid"]
+)
+def test_microsoft_graph_has_several_names(scope: str) -> None:
+    """Scopes without a resource are Graph's."""
+    target = fulfil(api(Flow.ON_BEHALF_OF), Wish(scopes=(scope,)), CLOSED).target
+    assert target == Target((scope,), policy_version=GRAPH.policy_version)
+
+
+def test_claims_and_tenant() -> None:
+    """The caller's claims go before the configured ones; its tenant can only be the client's."""
+    configured = api(target=replace(GRAPH, claims='{"a":1}'))
+    kept = fulfil(configured, Wish(tenant=TENANT.upper()), CLOSED).target
+    changed = fulfil(configured, Wish(claims='{"b":2}'), CLOSED).target
+    assert kept is not None
+    assert changed is not None
+    assert ('{"a":1}', '{"b":2}') == (kept.claims, changed.claims)
+
+
+def test_a_delegated_flow_of_an_app_route_expects_what_the_entrance_does() -> None:
+    """A route that was made for users has an expectation of its own."""
+    made = fulfil(api(Flow.APP), Wish(app_token=False), CLOSED)
+    own = fulfil(api(Flow.ON_BEHALF_OF), Wish(), CLOSED)
+    assert (SUBJECT, OWN) == (made.expectation, own.expectation)
+
+
+IDS: Final = st.sampled_from([AGENT, SIBLING.client_id, FOREIGN.client_id, STRANGER])
+USERS: Final = st.sampled_from([USER, AgentUser(object_id=STRANGER)])
+
+
+@thorough
+@given(
+    wish=st.builds(
+        Wish,
+        agent=st.none() | IDS,
+        user=st.none() | USERS,
+        scopes=st.sampled_from([(), GRAPH.scopes, ("User.Read",), ("api://x/.default",)]),
+        app_token=st.none() | st.booleans(),
+        tenant=st.none() | st.sampled_from([TENANT, STRANGER]),
+        for_own_resource=st.booleans(),
+    ),
+    flow=st.sampled_from(
+        [f for f in Flow if f not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION, Flow.NONE)]
+    ),
+    grants=st.sampled_from([CLOSED, OPEN, replace(OPEN, any_resource=True)]),
+)
+def test_no_wish_gives_a_token_of_another_identity(wish: Wish, flow: Flow, grants: Grants) -> None:
+    """Whatever comes together: the one that was named, else the configured one, else a refusal."""
+    configured = api(flow)
+    try:
+        route = fulfil(configured, wish, grants)
+    except AuthzError:
+        return
+    if wish.agent is None:
+        assert (configured.agent, configured.client) == (route.agent, route.client)
+    else:
+        assert route.agent is not None
+        assert (wish.agent, wish.user) == (route.agent.client_id, route.agent.user)
+        assert route.agent.blueprint.client_id == BLUEPRINT_CLIENT.client_id
+        known = grants.agents.get(wish.agent)
+        assert known is not None or grants.open_blueprints
+        assert wish.user is None or grants.open_blueprints or wish.user in KNOWN[wish.agent].users
+    if wish.app_token is not None and wish.user is None and route.flow is not Flow.AGENT_USER:
+        assert wish.app_token != route.flow.is_delegated

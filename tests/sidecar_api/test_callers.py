@@ -1,0 +1,108 @@
+"""Who may talk to the API at all: programs of this machine and of configured networks, no web pages."""
+
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Message
+
+from authz.sidecar_api.callers import KnownCallers
+
+PATHS = ["healthz", "Validate", "AuthorizationHeader"]
+
+
+async def status(
+    client: tuple[str, int] | None,
+    headers: dict[str, str] | None = None,
+    path: str = "/Validate",
+    peers: tuple[str, ...] = (),
+) -> tuple[int, str]:
+    """Return the status of a request and the path by which the application saw it."""
+    seen: list[str] = []
+    sent: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["path"])
+        await PlainTextResponse("in")(scope, receive, send)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    callers = KnownCallers(app, PATHS)
+    callers.peers = [ip_network(peer) for peer in peers]
+    raw = [
+        (k.encode(), v.encode()) for k, v in {"host": "localhost:5000", **(headers or {})}.items()
+    ]
+    scope = {"type": "http", "method": "GET", "path": path, "headers": raw, "client": client}
+    await callers(scope, receive, send)
+    return sent[0]["status"], "".join(seen)
+
+
+LOCAL = ("127.0.0.1", 4000)
+
+
+@pytest.mark.parametrize(
+    "client", [LOCAL, ("127.8.8.8", 1), ("::1", 1), ("::ffff:127.0.0.1", 1), ("::1%lo", 1), None]
+)
+async def test_this_machine_may_call(client: tuple[str, int] | None) -> None:
+    """By either version of IP, or by a Unix socket."""
+    assert (200, "/Validate") == await status(client)
+
+
+@pytest.mark.parametrize("client", [("10.0.0.7", 1), ("::ffff:10.0.0.7", 1), ("fe80::1%eth0", 1)])
+async def test_others_may_not(client: tuple[str, int]) -> None:
+    """But they may ask for health: the kubelet does."""
+    assert (403, "") == await status(client)
+    assert (200, "/healthz") == await status(client, path="/healthz")
+
+
+async def test_networks_that_are_configured_may_call() -> None:
+    """By whatever name they call us."""
+    peers = ("10.0.0.0/24", "fd00::/8")
+    headers = {"host": "authz.default.svc:5000"}
+    assert (200, "/Validate") == await status(("10.0.0.7", 1), headers, peers=peers)
+    assert (200, "/Validate") == await status(("fd00::7", 1), headers, peers=peers)
+    assert (403, "") == await status(("10.0.1.7", 1), headers, peers=peers)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"host": "localhost"}, 200),
+        ({"host": "127.0.0.1:5000"}, 200),
+        ({"host": "[::1]:5000"}, 200),
+        ({"host": "[::1]"}, 200),
+        ({"host": "sidecar:5000"}, 200),
+        ({"host": ""}, 200),
+        ({"host": "rebound.example"}, 403),
+        ({"host": "rebound.example:5000"}, 403),
+        ({"host": "127.0.0.1.rebound.example:5000"}, 403),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "none"}, 200),
+    ],
+)
+async def test_web_pages_may_not(headers: dict[str, str], expected: int) -> None:
+    """A browser on this machine reaches loopback for any page that asks."""
+    assert expected == (await status(LOCAL, headers))[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("/validate", "/Validate"),
+        ("/VALIDATE/", "/Validate"),
+        ("/authorizationheader/Graph", "/AuthorizationHeader/Graph"),
+        ("/HealthZ", "/healthz"),
+        ("/other/x", "/other/x"),
+        ("/", "/"),
+    ],
+)
+async def test_paths_are_taken_in_any_case(path: str, seen: str) -> None:
+    """As ASP.NET Core takes them; names of APIs stay as they are."""
+    assert (200, seen) == await status(LOCAL, path=path)

@@ -1,0 +1,161 @@
+"""What a request's query asks for; and that nothing it asks for is passed over."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz.core.errors import BadWish
+from authz.core.exchange import AgentUser
+from authz.core.wish import Wish
+from authz.sidecar_api.parameters import Call, Parameters
+from support.properties import thorough
+
+GUID = "a1a1a1a1-0000-4000-8000-00000000000a"
+ACQUIRE = "optionsOverride.AcquireTokenOptions."
+
+
+def wish(*items: tuple[str, str]) -> Wish:
+    """Return what a query wishes."""
+    return Parameters.of(items).wish(for_own_resource=False)
+
+
+def call(*items: tuple[str, str]) -> Call:
+    """Return how a query wants an API called."""
+    return Parameters.of(items).call()
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([], Wish()),
+        ([("unrelated", "x"), ("_", "1")], Wish()),
+        ([("AgentIdentity", GUID.upper())], Wish(agent=GUID)),
+        ([("agentidentity", GUID)], Wish(agent=GUID)),
+        (
+            [("AgentIdentity", GUID), ("AGENTUSERNAME", "a@b.example")],
+            Wish(agent=GUID, user=AgentUser(username="a@b.example")),
+        ),
+        ([("AgentUserId", GUID.upper())], Wish(user=AgentUser(object_id=GUID))),
+        ([("optionsoverride.scopes", "a"), ("optionsOverride.Scopes", "b c")], Wish(scopes=("a", "b", "c"))),
+        ([("optionsOverride.RequestAppToken", "True")], Wish(app_token=True)),
+        ([("optionsOverride.RequestAppToken", "false")], Wish(app_token=False)),
+        ([(f"{ACQUIRE}Tenant", GUID)], Wish(tenant=GUID)),
+        ([(f"{ACQUIRE}Claims", '{ "b":1, "a":2 }')], Wish(claims='{"a":2,"b":1}')),
+        ([(f"{ACQUIRE}ForceRefresh", "true")], Wish(anew=True)),
+        ([(f"{ACQUIRE}ForceRefresh", "false")], Wish()),
+        ([(f"{ACQUIRE}CorrelationId", GUID), ("optionsOverride.BaseUrl", "https://x")], Wish()),
+    ],
+)  # fmt: skip
+def test_what_is_wished(items: list[tuple[str, str]], expected: Wish) -> None:
+    """By names in any case."""
+    assert expected == wish(*items)
+
+
+@pytest.mark.parametrize(
+    ("items", "names"),
+    [
+        ([("AgentIdentity", "desk")], "AgentIdentity"),
+        ([("AgentIdentity", "")], "AgentIdentity"),
+        ([("AgentIdentity", GUID), ("agentidentity", GUID)], "AgentIdentity"),
+        ([("AgentUserId", "not-a-guid")], "AgentUserId"),
+        ([("AgentUserId", GUID), ("AgentUsername", "a@b")], "one of the two"),
+        ([("AgentUsername", "nobody")], "AgentUsername"),
+        ([("AgentName", "x")], "AgentName"),
+        ([("optionsOverride.RequestAppToken", "1")], "RequestAppToken"),
+        ([("optionsOverride.Scopes", 'a"b')], "Scopes"),
+        ([("optionsOverride.Scopes", "")], "Scopes"),
+        ([("optionsOverride.Unheard", "x")], "Unheard"),
+        ([("optionsOverride", "x")], "optionsOverride"),
+        ([(f"{ACQUIRE}Claims", "[]")], "Claims"),
+        ([(f"{ACQUIRE}Claims", '{"a":NaN}')], "Claims"),
+        ([(f"{ACQUIRE}Claims", "[" * 100_000)], "Claims"),
+        ([(f"{ACQUIRE}Tenant", "common")], "Tenant"),
+        ([(f"{ACQUIRE}FmiPath", "x")], "FmiPath"),
+        ([(f"{ACQUIRE}PopPublicKey", "x")], "PopPublicKey"),
+        ([(f"{ACQUIRE}LongRunningWebApiSessionKey", "x")], "LongRunningWebApiSessionKey"),
+        ([(f"{ACQUIRE}ManagedIdentity.UserAssignedClientId", GUID)], "ManagedIdentity"),
+    ],
+)
+def test_what_cannot_be_is_told_by_its_name(items: list[tuple[str, str]], names: str) -> None:
+    """Never passed over: the token would be of another identity than its caller meant."""
+    with pytest.raises(BadWish, match=names) as caught:
+        wish(*items)
+    assert all(
+        value not in str(caught.value) for _, value in items if len(value) > 3 and value != GUID
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([("optionsOverride.RelativePath", "me?$top=1")], {"path": "me?$top=1"}),
+        ([("optionsOverride.HttpMethod", "patch")], {"method": "PATCH"}),
+        ([("optionsOverride.AcceptHeader", "text/plain")], {"accept": "text/plain"}),
+        ([("optionsOverride.ContentType", "text/csv")], {"content_type": "text/csv"}),
+        (
+            [("optionsoverride.extraheaderparameters.OData-Version", "4.0")],
+            {"headers": {"odata-version": "4.0"}},
+        ),
+        ([("optionsOverride.ExtraQueryParameters.$Top", "5")], {"query": {"$Top": "5"}}),
+    ],
+)
+def test_how_an_api_is_to_be_called(items: list[tuple[str, str]], expected: dict[str, Any]) -> None:
+    """Names of headers know no case; those of query parameters do."""
+    assert Call(**expected) == call(*items)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Authorization", "Cookie", "Host", "Content-Length", "Transfer-Encoding", "Proxy-Authorization",
+     "Connection", "Accept-Encoding", "Expect", "", "a b", "x:y"],
+)  # fmt: skip
+def test_headers_that_are_not_the_callers(name: str) -> None:
+    """What carries a credential, frames a message, or belongs to the connection."""
+    with pytest.raises(BadWish):
+        call((f"optionsOverride.ExtraHeaderParameters.{name}", "x"))
+
+
+@pytest.mark.parametrize(
+    "name", ["optionsOverride.AcceptHeader", "optionsOverride.ContentType", "optionsOverride.ExtraHeaderParameters.X"]
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["a\r\nb: c", "a\x00", "é", " a", "a "])
+def test_header_values_cannot_end_their_line(name: str, value: str) -> None:
+    """Else a caller would write headers of its own."""
+    with pytest.raises(BadWish):
+        call((name, value))
+
+
+def test_a_method_that_is_none() -> None:
+    """Only the ordinary ones."""
+    with pytest.raises(BadWish, match="HttpMethod"):
+        call(("optionsOverride.HttpMethod", "CONNECT"))
+
+
+def test_what_changes_something() -> None:
+    """What the gates are about: everything but what has no effect."""
+    assert not Parameters.of([("optionsOverride.BaseUrl", "x"), ("other", "x")]).change_something
+    for name in ("AgentIdentity", "optionsOverride.Scopes", "optionsOverride.RelativePath"):
+        assert Parameters.of([(name, "x")]).change_something
+
+
+NAMES = st.sampled_from(
+    ["AgentIdentity", "AgentUsername", "AgentUserId", "optionsOverride.Scopes",
+     "optionsOverride.RequestAppToken", f"{ACQUIRE}Claims", f"{ACQUIRE}Tenant", f"{ACQUIRE}FmiPath",
+     "optionsOverride.ExtraHeaderParameters.X", "optionsOverride.HttpMethod"]
+)  # fmt: skip
+
+
+@thorough
+@given(st.lists(st.tuples(NAMES | st.text(max_size=40), st.text(max_size=20)), max_size=6))
+def test_any_query_is_read_or_refused(items: list[tuple[str, str]]) -> None:
+    """An identity that is named is in the wish, or the query is refused."""
+    try:
+        parameters = Parameters.of(items)
+        parameters.call()
+        found = parameters.wish(for_own_resource=False)
+    except BadWish:
+        return
+    named = [value for name, value in items if name.lower() == "agentidentity"]
+    assert ([found.agent] if found.agent else []) == [value.lower() for value in named]

@@ -1,0 +1,279 @@
+"""The path of one who asks for a token by himself: verified, granted, exchanged, told."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from authz.core.decision import Allow, Deny
+from authz.core.errors import BadWish, ExchangeMisconfigured, Reason
+from authz.core.exchange import (
+    AgentUser,
+    AppOnBehalfOf,
+    AppToken,
+    Autonomous,
+    Flow,
+    OnBehalfOf,
+)
+from authz.core.policy import KnownAgent, Policy, Requirement
+from authz.core.secret import Secret
+from authz.core.wish import Wish
+from authz.issuing import TokenIssuer
+from authz.ports import CacheName, CacheResult, CheckRecord
+from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.scene import INBOUND, Scene
+from support.tenant import AGENT, USER
+
+APP: Final = Flow.APP.value
+OBO: Final = Flow.ON_BEHALF_OF.value
+
+
+class Desk(Scene):
+    """A scene with an issuer."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__()
+        policy = Policy(
+            version="v1",
+            inbound={INBOUND: self.inbound_route},
+            egress=self.egress_routes,
+            default_inbound=INBOUND,
+            agents={AGENT: KnownAgent(replace(AGENT_IDENTITY, user=None))},
+        )
+        self.issuer = TokenIssuer(
+            self.snapshot(replace(policy, **changes)),
+            principals=self.principals,
+            observer=self.observer,
+            clock=self.clock,
+            timer=self.timer,
+        )
+
+    async def issue(
+        self,
+        route: str,
+        token: str | None = None,
+        wish: Wish | Callable[[], Wish] = Wish(),  # noqa: B008 - frozen
+        *,
+        known: bool = False,
+        **changes: Any,
+    ) -> CheckRecord:
+        """Ask for a token."""
+        return await self.issuer.issue(
+            self.request("egress", route, token, **changes),
+            wish if callable(wish) else lambda: wish,
+            authenticated=known,
+            deadline=self.timer() + 5,
+        )
+
+
+def reason(record: CheckRecord) -> Reason:
+    """Return why a request was denied."""
+    assert isinstance(record.decision, Deny), record
+    return record.decision.reason
+
+
+def allowed(record: CheckRecord) -> Allow:
+    """Return an allowance."""
+    assert isinstance(record.decision, Allow), record
+    return record.decision
+
+
+async def test_an_apps_own_token_needs_no_caller() -> None:
+    """It is exchanged once and observed each time, with the route that it came by."""
+    desk = Desk()
+    first, again = await desk.issue(APP), await desk.issue(APP)
+    assert allowed(first).authorization == allowed(again).authorization
+    assert [AppToken(BLUEPRINT_CLIENT, GRAPH)] == desk.entra.calls
+    assert [first, again] == desk.observer.records
+    assert [CacheResult.MISS, CacheResult.HIT] == desk.observer.results(CacheName.TOKENS)
+    assert first.finished >= first.started
+
+
+async def test_an_agents_token_for_the_user_who_calls() -> None:
+    """The caller is verified, and what was verified is what is exchanged."""
+    desk = Desk()
+    token = desk.tenant.user_token()
+    record = await desk.issue(APP, token, Wish(agent=AGENT, app_token=False), known=True)
+    assert allowed(record).authorization is not None
+    (asked,) = desk.entra.calls
+    assert isinstance(asked, OnBehalfOf)
+    assert (Secret(token), AGENT) == (asked.subject.secret, asked.agent.client_id)
+    assert record.principal is not None
+    assert USER == record.principal.subject.object_id
+
+
+async def test_a_caller_who_is_not_let_in_gets_nothing() -> None:
+    """Not even to know whether the API exists, or whether what it wishes makes sense."""
+    desk = Desk()
+
+    def wish() -> Wish:
+        raise BadWish("never read")
+
+    for route in (APP, "nowhere"):
+        assert reason(await desk.issue(route, known=True)) is Reason.MISSING_TOKEN
+        strange = desk.tenant.user_token("another-audience")
+        assert reason(await desk.issue(route, strange, wish, known=True)) is Reason.INVALID_TOKEN
+    assert [] == desk.entra.calls
+
+
+async def test_a_caller_must_have_what_the_entrance_demands() -> None:
+    """On each route: the sidecar looks at scopes on one of them only."""
+    desk = Desk()
+    demanding = replace(desk.inbound_route, requirement=Requirement(scopes=("another",)))
+    policy = Policy(
+        version="v2",
+        inbound={INBOUND: demanding},
+        egress=desk.egress_routes,
+        default_inbound=INBOUND,
+    )
+    desk.issuer.swap(desk.snapshot(policy))
+    token = desk.tenant.user_token()
+    validated = await desk.issuer.validate(desk.request("inbound", "", token), deadline=10**9)
+    refused = [await desk.issue(APP, token, known=True), validated]
+    assert [Reason.INSUFFICIENT_SCOPE] * 2 == [reason(record) for record in refused]
+
+
+@pytest.mark.parametrize(
+    ("route", "wish"),
+    [(OBO, Wish()), (Flow.APP_ON_BEHALF_OF.value, Wish()), (APP, Wish(app_token=False))],
+)
+async def test_nobody_acts_for_a_user_without_that_user(route: str, wish: Wish) -> None:
+    """On the unauthenticated endpoints a token that is sent does not count."""
+    desk = Desk()
+    assert reason(await desk.issue(route, desk.tenant.user_token(), wish)) is Reason.MISSING_TOKEN
+    assert [] == desk.entra.calls
+
+
+async def test_an_application_that_calls_is_no_user() -> None:
+    """Where the entrance serves applications, on-behalf-of still needs a user."""
+    desk = Desk()
+    serving = replace(desk.inbound_route, requirement=Requirement(applications=True))
+    desk.issuer.swap(
+        desk.snapshot(
+            Policy(
+                version="v2",
+                inbound={INBOUND: serving},
+                egress=desk.egress_routes,
+                default_inbound=INBOUND,
+            )
+        )
+    )
+    token = desk.tenant.app_token()
+    assert allowed(await desk.issue(APP, token, known=True)).authorization is not None
+    refused = await desk.issue(APP, token, Wish(app_token=False), known=True)
+    assert reason(refused) is Reason.SUBJECT_NOT_ALLOWED
+
+
+async def test_what_is_refused_is_refused_before_entra_is_asked() -> None:
+    """An API, an agent, a wish."""
+    desk = Desk()
+
+    def bad() -> Wish:
+        raise BadWish("AgentIdentity: expected a GUID")
+
+    assert reason(await desk.issue("nowhere")) is Reason.UNKNOWN_API
+    assert reason(await desk.issue(APP, wish=bad)) is Reason.BAD_PARAMETER
+    assert reason(await desk.issue(APP, wish=Wish(agent=USER))) is Reason.AGENT_NOT_ALLOWED
+    assert [] == desk.entra.calls
+
+
+async def test_an_agent_that_is_bound_to_workloads_is_not_had_by_http() -> None:
+    """There is no certificate by which a caller could be told."""
+    bound = KnownAgent(replace(AGENT_IDENTITY, user=None), workloads=frozenset({"spiffe://c/w"}))
+    desk = Desk(agents={AGENT: bound})
+    assert reason(await desk.issue(APP, wish=Wish(agent=AGENT))) is Reason.WORKLOAD_NOT_ALLOWED
+
+
+async def test_a_token_anew_replaces_the_one_that_is_held() -> None:
+    """For the next ones as well; and where Entra refuses, the old one stays for them."""
+    desk = Desk()
+    held = allowed(await desk.issue(APP)).authorization
+    anew = allowed(await desk.issue(APP, wish=Wish(anew=True))).authorization
+    after = allowed(await desk.issue(APP)).authorization
+    assert held != anew
+    assert anew == after
+    assert 2 == len(desk.entra.calls)
+
+
+REFUSED: Final = ExchangeMisconfigured("AADSTS90100", code=90100)
+STRANGER: Final = "99999999-0000-4000-8000-000000000009"
+ACCOUNT: Final = AgentUser(username="desk@contoso.example")
+
+
+@pytest.mark.parametrize(
+    ("wish", "expected"),
+    [
+        (Wish(agent=STRANGER), Reason.AGENT_NOT_ALLOWED),
+        (Wish(agent=STRANGER, user=ACCOUNT), Reason.AGENT_NOT_ALLOWED),
+        (Wish(agent=AGENT, user=AgentUser(object_id=STRANGER)), Reason.AGENT_NOT_ALLOWED),
+        (Wish(agent=AGENT, user=ACCOUNT), Reason.EXCHANGE_MISCONFIGURED),
+        (Wish(agent=AGENT), Reason.EXCHANGE_MISCONFIGURED),
+        (Wish(scopes=("https://graph.microsoft.com/.default",)), Reason.BAD_PARAMETER),
+        (Wish(app_token=True), Reason.EXCHANGE_MISCONFIGURED),
+        (Wish(app_token=False), Reason.BAD_PARAMETER),
+        (Wish(), Reason.EXCHANGE_MISCONFIGURED),
+    ],
+)
+async def test_what_entra_refuses_is_the_fault_of_who_named_it(
+    wish: Wish, expected: Reason
+) -> None:
+    """A caller that names what no configuration knows is told so; an operator need not look."""
+    known = KnownAgent(replace(AGENT_IDENTITY, user=None), frozenset({ACCOUNT}))
+    desk = Desk(agents={AGENT: known}, open_blueprints=frozenset({BLUEPRINT_CLIENT}))
+    desk.entra.fail(REFUSED)
+    record = await desk.issue(APP, desk.tenant.user_token(), wish, known=True)
+    assert reason(record) is expected
+
+
+async def test_a_credential_that_is_refused_is_nobodys_fault_but_ours() -> None:
+    """Whatever was named."""
+    desk = Desk(open_blueprints=frozenset({BLUEPRINT_CLIENT}))
+    desk.entra.fail(ExchangeMisconfigured("AADSTS7000222", code=7000222, by_credential=True))
+    record = await desk.issue(APP, wish=Wish(agent=STRANGER))
+    assert reason(record) is Reason.EXCHANGE_MISCONFIGURED
+
+
+async def test_a_defect_is_a_denial() -> None:
+    """Without a default inbound route nobody could be verified: so nobody is served (law 3)."""
+    desk = Desk(default_inbound=None)
+    for record in (
+        await desk.issue(APP),
+        await desk.issuer.validate(desk.request("inbound", "", None), deadline=10**9),
+    ):
+        assert reason(record) is Reason.INTERNAL
+        assert isinstance(record.fault, ValueError)
+
+
+async def test_validate_verifies_and_gives_nothing() -> None:
+    """It is an inbound decision in metrics and log."""
+    desk = Desk()
+    token = desk.tenant.user_token()
+    record = await desk.issuer.validate(desk.request("inbound", "", token), deadline=10**9)
+    assert Allow() == record.decision
+    assert record.route is desk.inbound_route
+    assert [record] == desk.observer.records
+
+
+async def test_callers_at_once_do_not_share_an_identity() -> None:
+    """Each gets what it named: users, agents and flows, all under way together (law 8)."""
+    desk = Desk()
+    users = [desk.tenant.user_token(oid=f"{USER[:-2]}{n:02}") for n in range(20)]
+    wishes = [Wish(app_token=False), Wish(agent=AGENT, app_token=False), Wish(agent=AGENT)]
+    asked = [(user, wish) for user in users for wish in wishes]
+    records = await asyncio.gather(*(desk.issue(APP, *each, known=True) for each in asked))
+    for (user, wish), record in zip(asked, records, strict=True):
+        token = allowed(record).authorization
+        assert token is not None
+        exchange = desk.entra.calls[int(token.reveal().removeprefix("issued-")) - 1]
+        expected = (
+            AppOnBehalfOf
+            if wish.agent is None
+            else Autonomous
+            if wish.app_token is None
+            else OnBehalfOf
+        )
+        assert isinstance(exchange, expected)
+        if isinstance(exchange, AppOnBehalfOf | OnBehalfOf):
+            assert Secret(user) == exchange.subject.secret
