@@ -21,6 +21,7 @@ def advice(config: Config) -> Iterator[Notice]:
     """Return what the operator should know."""
     yield from _about_reach(config)
     yield from _about_workloads(config)
+    yield from _about_api(config)
     for name, route in config.egress.items():
         if route.blueprint is None:
             continue
@@ -45,6 +46,22 @@ def _about_reach(config: Config) -> Iterator[Notice]:
             "listen.grpc",
             f"whoever reaches {listen.grpc} can ask for tokens: set listen.tls.client_ca_file, or "
             "let nobody but Envoy reach it",
+        )
+
+
+def _about_api(config: Config) -> Iterator[Notice]:
+    if config.listen.api is None:
+        return
+    for name, blueprint in config.blueprints.items():
+        if blueprint.any_agent:
+            yield Notice(
+                f"blueprints.{name}.any_agent",
+                f"callers of {config.listen.api} may act as any agent of this blueprint",
+            )
+    if config.api.peers:
+        yield Notice(
+            "api.peers",
+            "their tokens travel without TLS of ours: expected a network that encrypts, such as a mesh",
         )
 
 

@@ -22,6 +22,8 @@ _NAMES_OF_GRAPH: Final = (
     "https://microsoftgraph.chinacloudapi.cn",
 )
 """Other names of Microsoft Graph, whose scopes may also come without any (Entra page "scopes-oidc")."""
+_VOUCHING: Final = ("api://azureadtokenexchange", "fb60f99c-7a34-4190-8149-302f77469936")
+"""The token-exchange resource of every cloud: its tokens are credentials of agents, not for an API."""
 _APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.APP, Flow.BLUEPRINT)
 
 
@@ -144,6 +146,8 @@ def _target(target: Target, wish: Wish, flow: Flow, grants: Grants) -> Target:
     if len(resources) > 1:
         raise BadWish("optionsOverride.Scopes: expected scopes of one resource")
     is_own = resources == {_resource(scope) for scope in target.scopes}
+    if not is_own and any(resource.startswith(_VOUCHING) for resource in resources):
+        raise BadWish("optionsOverride.Scopes: tokens that vouch for an identity are not given out")
     if not is_own and (wish.for_own_resource or not grants.any_resource):
         raise BadWish("optionsOverride.Scopes: expected scopes of the API's own resource")
     if flow in _APP_ONLY and (len(scopes) != 1 or not scopes[0].endswith("/.default")):

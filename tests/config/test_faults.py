@@ -138,6 +138,22 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "listen.api",
         "found '127.0.0.1': expected an address: host:port or unix:PATH",
     ),
+    "api with workers": (
+        {"listen": {"grpc": "127.0.0.1:0", "api": "127.0.0.1:5000", "workers": 2}},
+        "listen.api",
+        "found it with 2 workers: expected listen.workers 1, or another process for the API",
+    ),
+    "api with two entrances": (
+        {"listen.api": "127.0.0.1:5000", "inbound.other": {"blueprint": "support"}},
+        "listen.inbound_route",
+        "is missing: callers of listen.api are verified by one inbound route",
+    ),
+    "an API elsewhere than at a URL": (
+        {"egress.graph.downstream": {"base_url": "https://user@api.example/?x"}},
+        "egress.graph.downstream.base_url",
+        "found 'https://user@api.example/?x': expected a URL with scheme and host, without user, "
+        "query and fragment",
+    ),
     "a network with bits behind it": (
         {"api.peers": ["10.1.2.3/16"]},
         "api.peers.0",

@@ -128,6 +128,13 @@ GRAPH = "https://graph.microsoft.com/.default"
             },
             [],
         ),
+        ({"listen.api": "127.0.0.1:5000"}, []),
+        ({"blueprints.support.any_agent": True}, []),
+        (
+            {"listen.api": "127.0.0.1:5000", "blueprints.support.any_agent": True},
+            ["blueprints.support.any_agent"],
+        ),
+        ({"listen.api": "0.0.0.0:5000", "api.peers": ["10.0.0.0/8"]}, ["api.peers"]),
         (
             {"egress.b": {"flow": "blueprint", "blueprint": "support", "scopes": [GRAPH]}},
             [],

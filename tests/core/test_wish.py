@@ -153,6 +153,20 @@ def test_scopes_of_another_resource_where_they_are_granted() -> None:
 
 
 @pytest.mark.parametrize(
+    "scope",
+    [
+        "api://AzureADTokenExchange/.default",
+        "api://AzureADTokenExchangeUSGov/.default",
+        "fb60f99c-7a34-4190-8149-302f77469936/.default",
+    ],
+)
+def test_credentials_of_agents_are_not_given_out(scope: str) -> None:
+    """Wherever any resource may be named: with such a token its holder could act as the agent elsewhere."""
+    with pytest.raises(BadWish, match="vouch"):
+        fulfil(api(), Wish(agent=AGENT, scopes=(scope,)), replace(OPEN, any_resource=True))
+
+
+@pytest.mark.parametrize(
     "scope", ["User.Read", "00000003-0000-0000-c000-000000000000/Mail.Read", "openid"]
 )
 def test_microsoft_graph_has_several_names(scope: str) -> None:
