@@ -6,6 +6,7 @@ of Microsoft's hosts.
 
 import json
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,71 @@ def test_metrics_and_log_tell_of_each(world: World, start: Callable[..., Sidecar
     record = sidecar.process.event("check")
     assert ("graph", agent, "autonomous") == (record["route"], record["agent"], record["flow"])
     assert header.removeprefix("Bearer ") not in sidecar.process.log()
+
+
+CALL = "/DownstreamApiUnauthenticated/graph"
+
+
+def test_calls_that_cannot_be_made_are_problems(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """Before a token is asked for where that can be known; and no token is in any of them."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = f"https://127.0.0.1:{free.getsockname()[1]}"
+    sidecar = start(
+        DownstreamApis__nowhere__BaseUrl=nowhere,
+        DownstreamApis__nowhere__Scopes="https://graph.microsoft.com/.default",
+        DownstreamApis__nowhere__RequestAppToken="true",
+        DownstreamApis__unplaced__Scopes="https://graph.microsoft.com/.default",
+        DownstreamApis__unplaced__RequestAppToken="true",
+        Sidecar__AllowOverrides__CallDownstreamApiUnauthenticated="true",
+    )
+    world.emulator.calls.reset()
+    leave = {"optionsOverride.RelativePath": "../x"}
+    foreign = {"optionsOverride.Scopes": "api://other/.default"}
+    refused = [
+        sidecar.http.post(CALL, params=leave),
+        sidecar.http.post(CALL, params=foreign),
+        sidecar.http.post("/DownstreamApiUnauthenticated/unplaced"),
+        sidecar.http.post("/DownstreamApiUnauthenticated/unheard"),
+    ]
+    assert 0 == world.emulator.calls.snapshot()["total"]
+    large = sidecar.http.post(CALL, content=b"x" * (4 * 1024**2 + 1))
+    unreachable = sidecar.http.post("/DownstreamApiUnauthenticated/nowhere")
+    assert [
+        (400, "bad_parameter"), (400, "bad_parameter"), (400, "bad_parameter"), (404, "unknown_api"),
+        (413, "request_too_large"), (502, "downstream_unavailable"),
+    ] == [
+        (answer.status_code, answer.json()["reason"]) for answer in (*refused, large, unreachable)
+    ]  # fmt: skip
+    failure = sidecar.process.event("call failed")
+    assert ("graph", "request_too_large") == (failure["route"], failure["reason"])
+
+
+def test_names_are_taken_in_any_case(start: Callable[..., Sidecar]) -> None:
+    """As ASP.NET Core takes paths, and .NET the keys of a configuration."""
+    sidecar = start()
+    for path in (APP.lower(), APP.upper(), f"{APP}/"):
+        assert 200 == sidecar.get(path).status_code
+    assert [404, 405] == [
+        sidecar.get("/AuthorizationHeaders/graph").status_code,
+        sidecar.http.post(APP).status_code,
+    ]
+
+
+def test_the_callers_method_stands_for_the_apis_where_nothing_else_does(
+    start: Callable[..., Sidecar],
+) -> None:
+    """PUT, PATCH and DELETE, of which the sidecar's documents speak; POST is the sidecar's own."""
+    sidecar = start(DownstreamApis__graph__RelativePath="whoami")
+    statuses = [
+        sidecar.http.request(method, CALL).json()["statusCode"]
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE")
+    ]
+    # The emulator's Graph knows only GET there.
+    assert [200, 200, 405, 405, 405] == statuses
+    method = {"optionsOverride.HttpMethod": "get"}
+    assert 200 == sidecar.http.put(CALL, params=method).json()["statusCode"]
 
 
 def test_a_new_configuration_counts_for_the_api_as_well(

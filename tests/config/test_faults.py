@@ -151,8 +151,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "an API elsewhere than at a URL": (
         {"egress.graph.downstream": {"base_url": "https://user@api.example/?x"}},
         "egress.graph.downstream.base_url",
-        "found 'https://user@api.example/?x': expected a URL with scheme and host, without user, "
-        "query and fragment",
+        (
+            "found 'https://user@api.example/?x': expected a URL with scheme and host, without user, "
+            "query and fragment"
+        ),
     ),
     "a network with bits behind it": (
         {"api.peers": ["10.1.2.3/16"]},
