@@ -1,5 +1,6 @@
 # The image of `authz serve`. In production name the base by digest, so that a build is repeatable:
 #   docker build --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:... .
+# With --build-arg REQUIREMENTS=key-vault it also has the Azure SDK, which credential `key_vault` needs.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -9,9 +10,10 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_COMPILE=1
 # The environment has no pip of its own; the base image's fills it from outside.
 RUN python3 -m venv --without-pip /opt/authz
-COPY requirements/runtime.txt requirements/
+ARG REQUIREMENTS=runtime
+COPY requirements/runtime.txt requirements/key-vault.txt requirements/
 RUN python3 -m pip --python /opt/authz/bin/python install \
-      --require-hashes --only-binary :all: --requirement requirements/runtime.txt
+      --require-hashes --only-binary :all: --requirement "requirements/${REQUIREMENTS}.txt"
 COPY requirements/build.txt requirements/
 RUN python3 -m venv /opt/build \
  && /opt/build/bin/python -m pip install --require-hashes --requirement requirements/build.txt

@@ -89,6 +89,7 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no
 lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --upgrade --all-extras --group dev pyproject.toml --output-file requirements/dev.txt
 	@$(LOCK) --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
+	@$(LOCK) --constraint requirements/dev.txt --extra key-vault pyproject.toml --output-file requirements/key-vault.txt
 	@$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
 	@$(LOCK) --group system --output-file requirements/system.txt
 	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt

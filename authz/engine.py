@@ -20,6 +20,7 @@ from authz.core.keys import RefreshPolicy
 from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.configured import credential, http_client
 from authz.entra.exchange import EntraExchange
+from authz.entra.key_vault import KeyVaults
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.issuing import TokenIssuer
 from authz.ports import CacheName, Clock, Exchange, Observer, Timer
@@ -42,6 +43,7 @@ class Engine:
         observer: Hears of everything.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines.
+        vaults: Certificates that Azure Key Vault holds, and how they are fetched.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Engine:
         observer: Observer,
         clock: Clock = time.time,
         timer: Timer = time.monotonic,
+        vaults: KeyVaults | None = None,
     ) -> None:
+        self._vaults = vaults or KeyVaults()
         self._environ = environ
         self._observer = observer
         self._clock = clock
@@ -184,7 +188,9 @@ class Engine:
             config.entra.authority,
             transport,
             {
-                client: [credential(entry, config, self._environ) for entry in entries]
+                client: [
+                    credential(entry, config, self._environ, self._vaults) for entry in entries
+                ]
                 for client, entries in credentials(config).items()
             },
             self._clock,

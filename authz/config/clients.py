@@ -1,7 +1,7 @@
 """Sections `blueprints`, `applications` and `agents`, and the credentials that clients hold.
 
-Credentials are references: a file or the name of an environment variable. No key takes a secret. What
-they refer to is read by `authz.entra`.
+Credentials are references: a file, the name of an environment variable, a certificate in a vault. No key
+takes a secret. What they refer to is read by `authz.entra`.
 """
 
 from typing import Annotated, Any, ClassVar, Final
@@ -32,6 +32,8 @@ from authz.config.values import (
     Scalar,
     SpiffeId,
     Switch,
+    VaultName,
+    VaultUrl,
 )
 from authz.core.exchange import AgentUser
 
@@ -93,6 +95,30 @@ class Certificate(_CredentialSection):
         return self
 
 
+class KeyVault(_CredentialSection):
+    """A certificate with its private key that Azure Key Vault holds. Needs the extra `key-vault`.
+
+    The host's managed identity, the pod's workload identity or a client of the `AZURE_…` variables reads
+    it, and needs the role Key Vault Secrets User. The key has to be RSA and exportable.
+    """
+
+    kind = "key_vault"
+    url: VaultUrl = Field(description="The vault, such as `https://NAME.vault.azure.net`.")
+    certificate: VaultName = Field(
+        description="Name of the certificate. Its newest version is fetched when it is first needed, "
+        "and again every ten minutes."
+    )
+    client_id: Guid | None = Field(
+        default=None,
+        description="Client id of the user-assigned identity that reads it. Default: the value of the "
+        "environment variable `AZURE_CLIENT_ID`, else the system-assigned identity.",
+    )
+    send_x5c: Switch = Field(
+        default=False,
+        description="Send the certificate chain along (subject name and issuer authentication).",
+    )
+
+
 class FederatedToken(_CredentialSection):
     """A token of another issuer that Entra trusts, read anew for each assertion."""
 
@@ -122,9 +148,10 @@ class ManagedIdentity(_CredentialSection):
     )
 
 
-Credential = ClientSecret | Certificate | FederatedToken | ManagedIdentity
+Credential = ClientSecret | Certificate | KeyVault | FederatedToken | ManagedIdentity
 CREDENTIAL_KINDS: Final = tuple(
-    credential.kind for credential in (ClientSecret, Certificate, FederatedToken, ManagedIdentity)
+    credential.kind
+    for credential in (ClientSecret, Certificate, KeyVault, FederatedToken, ManagedIdentity)
 )
 
 
@@ -171,6 +198,7 @@ class _OneKeyForm:
 CredentialEntry = Annotated[
     Annotated[ClientSecret, BeforeValidator(_body), Tag(ClientSecret.kind)]
     | Annotated[Certificate, BeforeValidator(_body), Tag(Certificate.kind)]
+    | Annotated[KeyVault, BeforeValidator(_body), Tag(KeyVault.kind)]
     | Annotated[FederatedToken, BeforeValidator(_body), Tag(FederatedToken.kind)]
     | Annotated[ManagedIdentity, BeforeValidator(_body), Tag(ManagedIdentity.kind)],
     Discriminator(_kind_of),

@@ -12,7 +12,6 @@ from authz.config.faults import Fault, Notice
 _KEY: Final = "AzureAd__ClientCredentials"
 _PATH: Final = "mount the certificate as a file and use SourceType=Path"
 _ALTERNATIVES: Final = {
-    "keyvault": f"{_PATH}, for example with the Secrets Store CSI driver",
     "storewiththumbprint": _PATH,
     "storewithdistinguishedname": _PATH,
     "certificate": _PATH,
@@ -20,7 +19,8 @@ _ALTERNATIVES: Final = {
     "customsignedassertion": "use SourceType=SignedAssertionFilePath",
 }
 _SUPPORTED: Final = (
-    "ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, SignedAssertionFromManagedIdentity"
+    "ClientSecret, Path, Base64Encoded, KeyVault, SignedAssertionFilePath, "
+    "SignedAssertionFromManagedIdentity"
 )
 
 
@@ -62,6 +62,8 @@ def _read(variables: Variables, key: str, source: str) -> list[dict[str, Any]]:
         case "base64encoded":
             name = _required(variables, f"{key}Base64EncodedValue")
             return [_certificate(variables, key, {"env": name})] if name else []
+        case "keyvault":
+            return _key_vault(variables, key)
         case "signedassertionfilepath":
             path = variables.value(f"{key}SignedAssertionFileDiskPath")
             return [{"federated_token": {"file": path} if path else {}}]
@@ -88,10 +90,29 @@ def _certificate(variables: Variables, key: str, source: dict[str, Any]) -> dict
     password = variables.get(f"{key}CertificatePassword")
     if password is not None:
         source["password_env"] = password.name
+    return {"certificate": source | _send_x5c(variables)}
+
+
+def _key_vault(variables: Variables, key: str) -> list[dict[str, Any]]:
+    names = [
+        _required(variables, f"{key}{field}")
+        for field in ("KeyVaultUrl", "KeyVaultCertificateName")
+    ]
+    if None in names:
+        return []
+    source = {
+        "url": variables.value(f"{key}KeyVaultUrl"),
+        "certificate": variables.value(f"{key}KeyVaultCertificateName"),
+    }
+    identity = variables.value(f"{key}ManagedIdentityClientId")
+    if identity:
+        source["client_id"] = identity
+    return [{"key_vault": source | _send_x5c(variables)}]
+
+
+def _send_x5c(variables: Variables) -> dict[str, Any]:
     send_x5c = variables.value("AzureAd__SendX5C")
-    if send_x5c is not None:
-        source["send_x5c"] = send_x5c
-    return {"certificate": source}
+    return {} if send_x5c is None else {"send_x5c": send_x5c}
 
 
 def _check_exchange_resource(variables: Variables, key: str) -> None:

@@ -78,7 +78,7 @@ KEYS: Final = (
     Key("AzureAd__AgentIdentity", Use.READ, "agent identity of every API (a key of our own)"),
     Key("AzureAd__AgentUsername", Use.READ, "the agent's user account (a key of our own)"),
     Key("AzureAd__AgentUserId", Use.READ, "the same by object id (a key of our own)"),
-    Key(f"{_CREDENTIAL}SourceType", Use.READ, "`ClientSecret`, `Path`, `Base64Encoded`, "
+    Key(f"{_CREDENTIAL}SourceType", Use.READ, "`ClientSecret`, `Path`, `Base64Encoded`, `KeyVault`, "
         "`SignedAssertionFilePath` or `SignedAssertionFromManagedIdentity`"),
     Key(f"{_CREDENTIAL}ClientSecret", Use.READ, "the secret; it stays in the environment"),
     Key(f"{_CREDENTIAL}CertificateDiskPath", Use.READ, "file of `Path`"),
@@ -88,9 +88,8 @@ KEYS: Final = (
         "token file; default `AZURE_FEDERATED_TOKEN_FILE`"),
     Key(f"{_CREDENTIAL}ManagedIdentityClientId", Use.READ, "user-assigned identity; empty: system"),
     Key(f"{_CREDENTIAL}TokenExchangeUrl", Use.READ, "only the cloud's own exchange resource"),
-    Key(f"{_CREDENTIAL}KeyVaultUrl", Use.IGNORED, "of a credential type that is not supported"),
-    Key(f"{_CREDENTIAL}KeyVaultCertificateName", Use.IGNORED,
-        "of a credential type that is not supported"),
+    Key(f"{_CREDENTIAL}KeyVaultUrl", Use.READ, "vault of `KeyVault`"),
+    Key(f"{_CREDENTIAL}KeyVaultCertificateName", Use.READ, "name of the certificate there"),
     Key(f"{_CREDENTIAL}CertificateStorePath", Use.IGNORED,
         "of a credential type that is not supported"),
     Key(f"{_CREDENTIAL}CertificateThumbprint", Use.IGNORED,

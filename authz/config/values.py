@@ -211,6 +211,23 @@ Authority = Annotated[
         make=_authority,
     ),
 ]
+VaultUrl = Annotated[
+    str,
+    text(
+        rf"https://{_DOMAIN}(?::[0-9]{{1,5}})?/?",
+        kind="https URL",
+        expected="the https URL of a vault without path, such as https://NAME.vault.azure.net",
+        make=_authority,
+    ),
+]
+VaultName = Annotated[
+    str,
+    text(
+        "[0-9A-Za-z-]{1,127}",
+        kind="name",
+        expected="a name of at most 127 letters, digits and '-'",
+    ),
+]
 Proxy = Annotated[
     str,
     text(

@@ -19,7 +19,7 @@ from authz.core.secret import Secret
 from authz.entra.credentials import Credential, Proof
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import BAD_CREDENTIAL, refusal
-from authz.entra.sources import CredentialFault
+from authz.entra.sources import CredentialAway, CredentialFault
 from authz.ports import Clock
 
 REFRESH_AT: Final = 0.75
@@ -123,9 +123,7 @@ class Applications:
                 application = self._application(client, position, proof)
                 return issued(application, call, self._clock, user_is_asked=user_is_asked)
             except CredentialFault as fault:
-                refused = refused or ExchangeMisconfigured(
-                    f"{client.name}: {fault}", by_credential=True
-                )
+                refused = refused or _unproved(client, fault)
             except EntraError as error:
                 if error.code not in BAD_CREDENTIAL:
                     raise
@@ -139,7 +137,7 @@ class Applications:
         raise refused or ExchangeMisconfigured(f"{client.name} has no credential")
 
     def faults(self) -> dict[str, str]:
-        """Return why a client has no usable credential, by its name. Reads each credential."""
+        """Return why a client has no usable credential, by its name. Looks at each credential."""
         return {
             client.name: "; ".join(causes)
             for client, credentials in self._credentials.items()
@@ -274,12 +272,19 @@ def _seconds(value: object) -> float:
     return DEFAULT_LIFETIME
 
 
+def _unproved(client: Client, fault: CredentialFault) -> EntraError:
+    text = f"{client.name}: {fault}"
+    if isinstance(fault, CredentialAway):
+        return ExchangeUnavailable(text)
+    return ExchangeMisconfigured(text, by_credential=True)
+
+
 def _all_faults(credentials: Sequence[Credential]) -> list[str]:
     """Return the faults of all credentials, or nothing as soon as one is usable."""
     causes = []
     for credential in credentials:
         try:
-            credential.proof()
+            credential.look()
         except CredentialFault as fault:
             causes.append(str(fault))
         else:

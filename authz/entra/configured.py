@@ -17,6 +17,7 @@ from authz.entra.credentials import (
     ManagedIdentity,
 )
 from authz.entra.http import HttpClient
+from authz.entra.key_vault import KeyVaults, VaultPlace
 from authz.entra.sources import read_bytes, read_encoded, read_environment, read_text
 
 
@@ -35,7 +36,7 @@ def http_client(config: Config, *, pool_size: int, plain_http: bool = False) -> 
 
 
 def credential(
-    entry: configured.Credential, config: Config, environ: Mapping[str, str]
+    entry: configured.Credential, config: Config, environ: Mapping[str, str], vaults: KeyVaults
 ) -> Credential:
     """Return the credential that a configuration entry describes. Reads nothing yet."""
     match entry:
@@ -50,6 +51,8 @@ def credential(
             return Certificate(
                 content, f"certificate {where}", password=password, send_x5c=entry.send_x5c
             )
+        case configured.KeyVault():
+            return vaults.credential(_vault_place(entry, config), send_x5c=entry.send_x5c)
         case configured.FederatedToken():
             path = Path(entry.file)
             return FederatedToken(read_text(path), f"federated_token {path}")
@@ -73,6 +76,19 @@ def _certificate_source(
         return read_bytes(Path(entry.file)), str(entry.file)
     assert entry.env is not None
     return read_encoded(entry.env, environ), f"${entry.env}"
+
+
+def _vault_place(entry: configured.KeyVault, config: Config) -> VaultPlace:
+    return VaultPlace(
+        url=entry.url,
+        certificate=entry.certificate,
+        client_id=entry.client_id,
+        authority=config.entra.authority,
+        ca_file=config.entra.ca_file,
+        proxy=config.entra.proxy,
+        connect_timeout=config.entra.connect_timeout,
+        timeout=config.entra.timeout,
+    )
 
 
 def _managed_identity(entry: configured.ManagedIdentity, config: Config) -> ManagedIdentity:

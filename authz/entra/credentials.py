@@ -76,6 +76,10 @@ class Credential(ABC):
         self._last = proof
         return proof
 
+    def look(self) -> None:
+        """Raise `CredentialFault` if there is no proof now. Waits for no network: readiness asks."""
+        self.proof()
+
     @abstractmethod
     def _read(self) -> Proof:
         """Read the credential, or raise `CredentialFault`."""

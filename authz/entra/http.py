@@ -26,6 +26,15 @@ _SERVER_ERROR: Final = 500
 _REDIRECT: Final = range(300, 400)
 
 
+def tls_context(ca_file: Path | None) -> ssl.SSLContext:
+    """Return whom this package trusts: the system's authorities (`SSL_CERT_FILE`), and a file's."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file is not None:
+        context.load_verify_locations(cafile=str(ca_file))
+    return context
+
+
 class Answer:
     """An HTTP answer with a JSON object in it; has the members that MSAL reads."""
 
@@ -64,10 +73,7 @@ class HttpClient:
         plain_http: bool = False,
         proxy: str | None = None,
     ) -> None:
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if ca_file is not None:
-            context.load_verify_locations(cafile=str(ca_file))
+        context = tls_context(ca_file)
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._schemes = ("https", "http") if plain_http else ("https",)

@@ -4,7 +4,6 @@ What the content means is `credentials`.
 """
 
 import base64
-import binascii
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +13,10 @@ MAX_FILE_BYTES: Final = 64 * 1024
 
 class CredentialFault(Exception):
     """A credential that cannot be used, and why. Never quotes the credential."""
+
+
+class CredentialAway(CredentialFault):
+    """A credential whose keeper cannot be reached just now."""
 
 
 def read_text(path: Path) -> Callable[[], str]:
@@ -62,12 +65,17 @@ def read_encoded(name: str, environ: Mapping[str, str]) -> Callable[[], bytes]:
     text = read_environment(name, environ)
 
     def read() -> bytes:
-        content = text()
-        if "-----BEGIN " in content:
-            return content.encode()
-        try:
-            return base64.b64decode(content, validate=True)
-        except binascii.Error as error:
-            raise CredentialFault(f"${name} is neither PEM nor PKCS #12 in base64") from error
+        return decoded(text(), f"${name}")
 
     return read
+
+
+def decoded(content: str, described_as: str) -> bytes:
+    """Return PEM text as it is, and anything else out of base64, or raise `CredentialFault`."""
+    if "-----BEGIN " in content:
+        return content.encode()
+    try:
+        return base64.b64decode(content.strip(), validate=True)
+    except ValueError:
+        # Not chained: the error of a text that is not ASCII holds the text.
+        raise CredentialFault(f"{described_as} is neither PEM nor PKCS #12 in base64") from None

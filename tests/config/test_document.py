@@ -11,6 +11,7 @@ from authz.config.clients import (
     Certificate,
     ClientSecret,
     FederatedToken,
+    KeyVault,
     ManagedIdentity,
 )
 from authz.config.document import parse
@@ -123,6 +124,7 @@ def test_credentials_keep_their_order_and_say_what_they_are() -> None:
         {"client_secret": {"env": "SECRET"}},
         {"certificate": {"file": "/cert.pfx", "password_env": "PASSWORD", "send_x5c": True}},
         {"certificate": {"env": "CERTIFICATE", "password_file": "/password"}},
+        {"key_vault": {"url": "https://v.vault.azure.net", "certificate": "desk"}},
         {"managed_identity": {"client_id": CLIENT}},
         {"managed_identity": None},
     ]
@@ -132,6 +134,7 @@ def test_credentials_keep_their_order_and_say_what_they_are() -> None:
         ClientSecret(env="SECRET"),
         Certificate(file=Path("/cert.pfx"), password_env="PASSWORD", send_x5c=True),
         Certificate(env="CERTIFICATE", password_file=Path("/password")),
+        KeyVault(url="https://v.vault.azure.net", certificate="desk"),
         ManagedIdentity(client_id=CLIENT),
         ManagedIdentity(),
     )

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from authz.config.clients import Certificate, ClientSecret, FederatedToken, ManagedIdentity
+from authz.config.clients import (
+    Certificate,
+    ClientSecret,
+    FederatedToken,
+    KeyVault,
+    ManagedIdentity,
+)
 from authz.config.environment import read_environment
 from authz.config.environment_keys import KEYS, Use, split
 from authz.config.faults import ConfigError, Notice
@@ -207,6 +213,23 @@ def test_audiences_and_scopes_are_the_inbound_routes(keys: dict[str, str]) -> No
             Certificate(env=f"{CREDENTIAL}Base64EncodedValue"),
         ),
         (
+            {
+                "SourceType": "KeyVault",
+                "KeyVaultUrl": "https://V.vault.azure.net/",
+                "KeyVaultCertificateName": "desk",
+            },
+            KeyVault(url="https://v.vault.azure.net", certificate="desk"),
+        ),
+        (
+            {
+                "SourceType": "keyvault",
+                "KeyVaultUrl": "https://v.vault.azure.net",
+                "KeyVaultCertificateName": "desk",
+                "ManagedIdentityClientId": OTHER,
+            },
+            KeyVault(url="https://v.vault.azure.net", certificate="desk", client_id=OTHER),
+        ),
+        (
             {"SourceType": "SignedAssertionFilePath", "SignedAssertionFileDiskPath": "/token"},
             FederatedToken(file=Path("/token")),
         ),
@@ -263,13 +286,13 @@ def test_without_credentials_the_federated_token_of_the_environment_is_used() ->
 def test_a_credential_that_cannot_be_used_is_skipped_beside_another() -> None:
     """As the sidecar does when one of the list fails."""
     changes = {
-        "AzureAd__ClientCredentials__1__SourceType": "KeyVault",
-        "AzureAd__ClientCredentials__1__KeyVaultUrl": "https://v.vault.azure.net",
+        "AzureAd__ClientCredentials__1__SourceType": "StoreWithThumbprint",
+        "AzureAd__ClientCredentials__1__CertificateThumbprint": "962D129A",
     }
     assert 1 == len(read(**changes).applications["default"].credentials)
     found = {notice.path: notice.message for notice in notices(**changes)}
     assert found["AzureAd__ClientCredentials__1__SourceType"].startswith(
-        "is skipped: KeyVault is not"
+        "is skipped: StoreWithThumbprint is not"
     )
 
 
@@ -427,16 +450,16 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         {f"{CREDENTIAL}SourceType": None},
         f"{CREDENTIAL}SourceType",
         (
-            "is missing: expected one of ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, "
-            "SignedAssertionFromManagedIdentity"
+            "is missing: expected one of ClientSecret, Path, Base64Encoded, KeyVault, "
+            "SignedAssertionFilePath, SignedAssertionFromManagedIdentity"
         ),
     ),
     "unknown credential type": (
         {f"{CREDENTIAL}SourceType": "hunter2"},
         f"{CREDENTIAL}SourceType",
         (
-            "is not known: expected one of ClientSecret, Path, Base64Encoded, SignedAssertionFilePath, "
-            "SignedAssertionFromManagedIdentity"
+            "is not known: expected one of ClientSecret, Path, Base64Encoded, KeyVault, "
+            "SignedAssertionFilePath, SignedAssertionFromManagedIdentity"
         ),
     ),
     "credential without its field": (
@@ -444,13 +467,23 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         f"{CREDENTIAL}ClientSecret",
         "is missing: its SourceType needs it",
     ),
-    "key vault alone": (
-        {f"{CREDENTIAL}SourceType": "KeyVault", f"{CREDENTIAL}ClientSecret": None},
-        f"{CREDENTIAL}SourceType",
-        (
-            "KeyVault is not supported: mount the certificate as a file and use SourceType=Path, for "
-            "example with the Secrets Store CSI driver"
-        ),
+    "key vault without its url": (
+        {
+            f"{CREDENTIAL}SourceType": "KeyVault",
+            f"{CREDENTIAL}KeyVaultCertificateName": "desk",
+            f"{CREDENTIAL}ClientSecret": None,
+        },
+        f"{CREDENTIAL}KeyVaultUrl",
+        "is missing: its SourceType needs it",
+    ),
+    "key vault without a certificate": (
+        {
+            f"{CREDENTIAL}SourceType": "KeyVault",
+            f"{CREDENTIAL}KeyVaultUrl": "https://v.vault.azure.net",
+            f"{CREDENTIAL}ClientSecret": None,
+        },
+        f"{CREDENTIAL}KeyVaultCertificateName",
+        "is missing: its SourceType needs it",
     ),
     "certificate store alone": (
         {f"{CREDENTIAL}SourceType": "StoreWithThumbprint"},

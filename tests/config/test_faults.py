@@ -372,12 +372,53 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "blueprints.support.credentials.0.federated_token.file",
         "is missing",
     ),
+    "vault with a path": (
+        {
+            "blueprints.support.credentials.0": {
+                "key_vault": {"url": "https://v.vault.azure.net/certificates/a", "certificate": "a"}
+            }
+        },
+        "blueprints.support.credentials.0.key_vault.url",
+        ("expected the https URL of a vault without path, such as https://NAME.vault.azure.net"),
+    ),
+    "vault with a user": (
+        {
+            "blueprints.support.credentials.0": {
+                "key_vault": {"url": "https://a@v.vault.azure.net", "certificate": "a"}
+            }
+        },
+        "blueprints.support.credentials.0.key_vault.url",
+        ("expected the https URL of a vault without path, such as https://NAME.vault.azure.net"),
+    ),
+    "vault without TLS": (
+        {
+            "blueprints.support.credentials.0": {
+                "key_vault": {"url": "http://v.vault.azure.net", "certificate": "a"}
+            }
+        },
+        "blueprints.support.credentials.0.key_vault.url",
+        ("expected the https URL of a vault without path, such as https://NAME.vault.azure.net"),
+    ),
+    "vault's certificate by its version": (
+        {
+            "blueprints.support.credentials.0": {
+                "key_vault": {"url": "https://v.vault.azure.net", "certificate": "a/b"}
+            }
+        },
+        "blueprints.support.credentials.0.key_vault.certificate",
+        "expected a name of at most 127 letters, digits and '-'",
+    ),
+    "vault without certificate": (
+        {"blueprints.support.credentials.0": {"key_vault": {"url": "https://v.vault.azure.net"}}},
+        "blueprints.support.credentials.0.key_vault.certificate",
+        "is missing",
+    ),
     "unknown credential": (
-        {"blueprints.support.credentials.0": {"key_vault": {}}},
+        {"blueprints.support.credentials.0": {"password": {}}},
         "blueprints.support.credentials.0",
         (
-            "expected a mapping with one key, one of client_secret, certificate, federated_token, "
-            "managed_identity"
+            "expected a mapping with one key, one of client_secret, certificate, key_vault, "
+            "federated_token, managed_identity"
         ),
     ),
     "unknown credential key": (

@@ -28,6 +28,7 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.emulator import Emulator
 from authz.engine import Engine
+from authz.entra.key_vault import KeyVaults
 from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 GRAPH = "https://graph.microsoft.com/.default"
@@ -232,12 +233,13 @@ async def stack(
     environ: Mapping[str, str] | None = None,
     document: Mapping[str, Any] | None = None,
     keys: bool = True,
+    vaults: KeyVaults | None = None,
 ) -> AsyncIterator[Stack]:
     """Run an engine until its keys are there (unless it must go without), and through the block."""
     environ = environ or {}
     config = parse(json.dumps(document or world.config()), environ)
     seen, clock = Recorder(), clock or Clock()
-    engine = Engine(config, environ=environ, observer=seen, clock=clock)
+    engine = Engine(config, environ=environ, observer=seen, clock=clock, vaults=vaults)
     engine.start()
     try:
         if keys:

@@ -1,0 +1,201 @@
+"""Certificates that Azure Key Vault holds: kept in memory, and fetched again from time to time.
+
+Who may wait for a fetch, and what becomes of a failed one. How a vault is asked is `vault_client`, the
+only module that imports the Azure SDK; what the content means is `credentials`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from weakref import WeakValueDictionary
+
+import structlog
+
+from authz.entra.credentials import Certificate
+from authz.entra.sources import CredentialAway, CredentialFault, decoded
+from authz.ports import Timer
+
+REFRESH_AFTER: Final = 600.0
+"""Seconds after which a certificate is fetched again, so that a renewed one is noticed."""
+RETRY_AFTER: Final = 5.0
+"""Seconds after a failed fetch before which the vault is not asked again."""
+EXTRA: Final = "pip install 'authz[key-vault]'"
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class VaultPlace:
+    """One certificate in one vault, and the way there.
+
+    Attributes:
+        url: The vault, without path.
+        certificate: Name of the certificate.
+        client_id: User-assigned identity that may read it; None leaves it to the environment.
+        authority: Entra's address without tenant.
+        ca_file: PEM file of trusted authorities; None uses the system's.
+        proxy: HTTP proxy that TLS goes through.
+        connect_timeout: Seconds for a connection.
+        timeout: Seconds for an answer, and for whoever waits for the first fetch.
+    """
+
+    url: str
+    certificate: str
+    client_id: str | None
+    authority: str
+    ca_file: Path | None
+    proxy: str | None
+    connect_timeout: float
+    timeout: float
+
+    def __str__(self) -> str:
+        return f"{self.url} {self.certificate}"
+
+
+Fetch = Callable[[VaultPlace], str]
+"""Fetches the secret behind a certificate, or raises `CredentialFault`."""
+
+
+def fetch(place: VaultPlace) -> str:
+    """Fetch a secret with the Azure SDK, which is imported now if it is there.
+
+    Raises:
+        CredentialFault: The SDK is not installed, or the vault does not give the secret.
+    """
+    try:
+        from authz.entra.vault_client import VaultClient  # noqa: PLC0415 - an extra, and heavy
+    except ImportError:
+        raise CredentialFault(
+            f"key_vault {place}: the Azure SDK is not installed: {EXTRA}"
+        ) from None
+    return VaultClient().fetch(place)
+
+
+class KeptCertificate:
+    """A certificate as it was last fetched. Several threads may read it.
+
+    Only the first fetch is waited for. Later ones leave the old certificate in use until they succeed.
+
+    Args:
+        place: Where it is.
+        fetch: Fetches it.
+        timer: Monotonic seconds.
+    """
+
+    def __init__(self, place: VaultPlace, fetch: Fetch, timer: Timer) -> None:
+        self._place = place
+        self._fetch = fetch
+        self._timer = timer
+        self._changed = threading.Condition()
+        self._content: bytes | None = None
+        self._fault: CredentialFault | None = None
+        self._is_fetching = False
+        self._due = timer()
+
+    def read(self) -> bytes:
+        """Return the certificate; wait for it, but not for long, if there is none yet.
+
+        Raises:
+            CredentialFault: There is none.
+        """
+        with self._changed:
+            self._fetch_if_due()
+            if self._content is None:
+                self._changed.wait_for(lambda: not self._is_fetching, self._place.timeout)
+            return self._held()
+
+    def look(self) -> bytes:
+        """Return the certificate that is there now.
+
+        Raises:
+            CredentialFault: There is none.
+        """
+        with self._changed:
+            self._fetch_if_due()
+            return self._held()
+
+    def _held(self) -> bytes:
+        if self._content is not None:
+            return self._content
+        if self._fault is None:
+            raise CredentialAway(f"key_vault {self._place}: the first fetch is under way")
+        # A new one each time: an exception that is raised again collects tracebacks.
+        raise type(self._fault)(str(self._fault))
+
+    def _fetch_if_due(self) -> None:
+        if self._is_fetching or self._timer() < self._due:
+            return
+        # A daemon, so that a vault that hangs does not keep the process from ending.
+        threading.Thread(target=self._refresh, name="key-vault", daemon=True).start()
+        self._is_fetching = True
+
+    def _refresh(self) -> None:
+        content = None
+        fault: CredentialFault | None = CredentialFault(f"key_vault {self._place}: a defect")
+        try:
+            content = decoded(self._fetch(self._place), f"key_vault {self._place}")
+            fault = None
+        except CredentialFault as error:
+            fault = error.with_traceback(None)
+        finally:
+            with self._changed:
+                self._end(content, fault)
+
+    def _end(self, content: bytes | None, fault: CredentialFault | None) -> None:
+        self._complain(fault)
+        self._is_fetching = False
+        self._due = self._timer() + (REFRESH_AFTER if fault is None else RETRY_AFTER)
+        self._content = content or self._content
+        self._fault = fault
+        self._changed.notify_all()
+
+    def _complain(self, fault: CredentialFault | None) -> None:
+        """Say that the old certificate goes on. Where there is none, whoever reads it complains."""
+        if fault is not None and self._content is not None and str(fault) != str(self._fault):
+            _log.error(
+                "credential not usable",
+                credential=f"key_vault {self._place}",
+                cause=str(fault),
+                old_one_goes_on=True,
+            )
+
+
+class KeyVaultCertificate(Certificate):
+    """A certificate with its private key that Azure Key Vault holds."""
+
+    kind = "key_vault"
+
+    def __init__(self, kept: KeptCertificate, described_as: str, *, send_x5c: bool) -> None:
+        super().__init__(kept.read, described_as, send_x5c=send_x5c)
+        self._kept = kept
+
+    def look(self) -> None:
+        """Raise `CredentialFault` while there is nothing to prove oneself with. Does not wait."""
+        self._kept.look()
+        super().look()
+
+
+class KeyVaults:
+    """The certificates of the configurations in force.
+
+    A new configuration finds the certificates of the old one here, so it need not wait for the vault.
+
+    Args:
+        fetch: Fetches one.
+        timer: Monotonic seconds.
+    """
+
+    def __init__(self, fetch: Fetch = fetch, timer: Timer = time.monotonic) -> None:
+        self._fetch = fetch
+        self._timer = timer
+        # Weak: what no configuration uses any more is forgotten.
+        self._kept: WeakValueDictionary[VaultPlace, KeptCertificate] = WeakValueDictionary()
+
+    def credential(self, place: VaultPlace, *, send_x5c: bool) -> KeyVaultCertificate:
+        """Return the credential of a certificate. Fetches nothing yet."""
+        kept = self._kept.get(place)
+        if kept is None:
+            kept = self._kept[place] = KeptCertificate(place, self._fetch, self._timer)
+        return KeyVaultCertificate(kept, f"key_vault {place}", send_x5c=send_x5c)
