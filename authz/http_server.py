@@ -10,7 +10,15 @@ from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+MOST_CONNECTIONS: Final = 1000
+"""At a time. Further ones are answered with 503: files are needed for the other doors as well."""
+MOST_HEAD_BYTES: Final = 65536
+"""Of a request's line and headers: room for tokens of the largest kind, and for nothing without end."""
+HEAD_PATIENCE: Final = 10.0
+"""Seconds in which a request's head must be there, and a new connection's first one."""
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _BACKLOG: Final = 1024
 _EVERY_ADDRESS: Final = "::"
 
@@ -37,6 +45,9 @@ class HttpServer:
             server_header=False,
             # Who connects is who asks: nobody stands before us whose word would count.
             proxy_headers=False,
+            http=_BoundedProtocol,
+            ws="none",
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=None if patience is None else ceil(patience),
         )
@@ -84,6 +95,61 @@ def _listen(address: str) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, number), family=family, backlog=_BACKLOG)
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    """Gives up a connection whose request is too long in coming, in bytes or in seconds.
+
+    The parser itself would take headers for ever, from whoever can connect.
+    """
+
+    _head_bytes = 0
+    _head_is_there = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._wait_no_longer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass data on to the parser, within the bound."""
+        if not self._head_is_there:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of the head."""
+        super().on_message_begin()
+        if self._head_is_there:
+            self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """Wait no longer: bodies are bounded by those who read them."""
+        self._wait_no_longer()
+        self._head_is_there = True
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        self._head_bytes, self._head_is_there = 0, False
+        self._head_timer = self.loop.call_later(HEAD_PATIENCE, self._give_up)
+
+    def _wait_no_longer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        self.transport.close()
 
 
 class _EmbeddedServer(uvicorn.Server):
