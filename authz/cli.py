@@ -146,6 +146,62 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
     return SidecarSettings(**{name: value for name, value in given.items() if value is not None})
 
 
+_injection_options = (
+    click.option("--image", help="Image of authz. [default: authz of this version]"),
+    click.option("--envoy-image", help="Image of Envoy. [default: the one of kubernetes/base]"),
+    click.option(
+        "--native-sidecars", "native", is_flag=True, help="Needs Kubernetes 1.29: see the docs."
+    ),
+)
+
+
+def _with_injection_options(command: Any) -> Any:
+    for option in reversed(_injection_options):
+        command = option(command)
+    return command
+
+
+@main.command()
+@click.option(
+    "-f", "--file", "file", required=True, type=click.File("r"), help="Manifest, or - for stdin."
+)
+@_with_injection_options
+def inject(file: Any, **options: Any) -> None:
+    """Print a manifest with Envoy and authz in each pod that has the label authz/inject: enabled."""
+    from authz.injection.manifests import NOTHING, ManifestError, inject_manifest  # noqa: PLC0415
+    from authz.injection.pod import Additions  # noqa: PLC0415
+
+    try:
+        text, done = inject_manifest(file.read(), Additions(**options))
+    except ManifestError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
+    if not done:
+        click.echo(f"authz: {NOTHING}", err=True)
+        sys.exit(FAULTY)
+    click.echo(text, nl=False)
+    for name in done:
+        click.echo(f"injected: {name}", err=True)
+
+
+@main.command("inject-webhook")
+@click.option("--listen", default="0.0.0.0:8443", show_default=True, help="HOST:PORT.")
+@click.option("--certificate", required=True, type=_FILE, help="Certificate chain, PEM.")
+@click.option("--key", required=True, type=_FILE, help="Its private key, PEM.")
+@_with_injection_options
+def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) -> None:
+    """Serve the webhook that does the same to pods as they are created."""
+    from authz.http_server import ServerTls  # noqa: PLC0415
+    from authz.injection.command import run  # noqa: PLC0415
+    from authz.injection.pod import Additions  # noqa: PLC0415
+
+    try:
+        tls = ServerTls(certificate, key)
+    except OSError as error:
+        raise click.ClickException(f"--certificate, --key: {error.strerror or error}") from error
+    sys.exit(run(listen, tls, Additions(**options)))
+
+
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome for machines.")
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")

@@ -1,13 +1,16 @@
-"""`HttpServer`: an ASGI application served inside this process, on an address of the configuration."""
+"""`HttpServer`: an ASGI application served inside this process, in bounds, with TLS where it is asked for."""
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +24,50 @@ HEAD_PATIENCE: Final = 10.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _BACKLOG: Final = 1024
 _EVERY_ADDRESS: Final = "::"
+_log = structlog.get_logger(__name__)
+
+
+class ServerTls:
+    """Certificate and key of a server, read again when their files change.
+
+    Args:
+        certificate_file: Certificate chain, PEM.
+        key_file: Private key, PEM.
+
+    Raises:
+        OSError: A file cannot be read, or does not hold what it should (`ssl.SSLError`).
+    """
+
+    def __init__(self, certificate_file: Path, key_file: Path) -> None:
+        self._files = (certificate_file, key_file)
+        self._version = self._seen()
+        self.context = self._load()
+        self._latest = self.context
+        # Asked for each connection, whether or not the client names a server.
+        self.context.sni_callback = self._refresh
+
+    def _seen(self) -> tuple[tuple[int, int], ...]:
+        return tuple((stat.st_mtime_ns, stat.st_ino) for stat in map(os.stat, self._files))
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(*self._files)
+        return context
+
+    def _refresh(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
+        try:
+            version = self._seen()
+            if version != self._version:
+                self._latest, self._version = self._load(), version
+                _log.info("certificate renewed", file=str(self._files[0]))
+        except OSError as error:
+            # Half written, perhaps: the next connection looks again.
+            _log.warning(
+                "certificate not usable", file=str(self._files[0]), cause=type(error).__name__,
+                old_one_goes_on=True,
+            )  # fmt: skip
+        connection.context = self._latest
 
 
 class HttpServer:
@@ -31,10 +78,17 @@ class HttpServer:
         app: What to serve.
         keep_alive: Seconds for which an idle connection is kept.
         patience: Seconds that requests under way have when stopping; None for as many as they take.
+        tls: Certificate and key; None for plain HTTP.
     """
 
     def __init__(
-        self, address: str, app: ASGIApp, *, keep_alive: int = 5, patience: float | None = None
+        self,
+        address: str,
+        app: ASGIApp,
+        *,
+        keep_alive: int = 5,
+        patience: float | None = None,
+        tls: ServerTls | None = None,
     ) -> None:
         self._address = address
         config = uvicorn.Config(
@@ -48,6 +102,7 @@ class HttpServer:
             http=_BoundedProtocol,
             ws="none",
             limit_concurrency=MOST_CONNECTIONS,
+            ssl_context_factory=None if tls is None else lambda *_: tls.context,
             timeout_keep_alive=keep_alive,
             timeout_graceful_shutdown=None if patience is None else ceil(patience),
         )

@@ -1,0 +1,105 @@
+"""Manifests with several objects, of which those that ask for it are injected: `authz inject`."""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any, Final
+
+import yaml
+
+from authz.injection.pod import LABEL, WANTED, Additions, InjectionError, Object, inject, is_wanted
+
+_TEMPLATES: Final = {
+    "DaemonSet": ("spec", "template"),
+    "Deployment": ("spec", "template"),
+    "Job": ("spec", "template"),
+    "Pod": (),
+    "ReplicaSet": ("spec", "template"),
+    "ReplicationController": ("spec", "template"),
+    "StatefulSet": ("spec", "template"),
+    "CronJob": ("spec", "jobTemplate", "spec", "template"),
+}
+"""Where each kind has its pod: an object with metadata and spec."""
+
+
+class ManifestError(Exception):
+    """The manifest cannot be read, or an object of it cannot be injected."""
+
+
+def inject_manifest(text: str, additions: Additions) -> tuple[str, list[str]]:
+    """Return the manifest with every object that asks for it injected, and the names of those.
+
+    Documents in which nothing is injected stay byte by byte what they are.
+
+    Raises:
+        ManifestError: With what is wrong, and in which object.
+    """
+    done: list[str] = []
+    documents = []
+    for document in _documents(text):
+        try:
+            found = yaml.safe_load(document)
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            place = f"line {where.line + 1} of a document" if where is not None else "a document"
+            raise ManifestError(f"{place} is no YAML") from error
+        before = len(done)
+        changed = _changed(found, additions, done)
+        documents.append(
+            document
+            if len(done) == before
+            else yaml.dump(changed, Dumper=_Plain, sort_keys=False, width=110)
+        )
+    return "---\n".join(documents), done
+
+
+def _documents(text: str) -> Iterator[str]:
+    lines: list[str] = []
+    for line in text.splitlines(keepends=True):
+        if line.rstrip() == "---":
+            yield "".join(lines)
+            lines = []
+        else:
+            lines.append(line)
+    last = "".join(lines)
+    yield last if not last or last.endswith("\n") else f"{last}\n"
+
+
+def _changed(item: Any, additions: Additions, done: list[str]) -> Any:
+    if not isinstance(item, dict):
+        return item
+    if item.get("kind") == "List":
+        items = [_changed(each, additions, done) for each in item.get("items") or ()]
+        return {**item, "items": items}
+    path = _TEMPLATES.get(str(item.get("kind")))
+    if path is None:
+        return item
+    changed = deepcopy(item)
+    pod: Object = changed
+    try:
+        for key in path:
+            pod = pod[key]
+        metadata, spec = pod.get("metadata") or {}, pod["spec"]
+        if not is_wanted(metadata):
+            return item
+        name = f"{item['kind']} {item['metadata']['name']}"
+        pod["metadata"], pod["spec"] = inject(metadata, spec, additions)
+    except InjectionError as error:
+        raise ManifestError("\n".join(f"{name}: {fault}" for fault in error.faults)) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"an object of kind {item['kind']} has no complete pod in it"
+        ) from error
+    done.append(name)
+    return changed
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes every value out, with lists indented as kubectl does."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the name is the library's
+        """Alias nothing."""
+        return True
+
+
+NOTHING: Final = f"nothing is injected: no pod has the label {LABEL}: {WANTED}"
+"""What to say where a manifest has no object that asks for it."""

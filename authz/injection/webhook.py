@@ -1,0 +1,85 @@
+"""`InjectionWebhook`: a mutating admission webhook (admission.k8s.io/v1) that injects pods.
+
+It sees pods and nothing else, changes none that does not ask, and refuses those that cannot be injected.
+"""
+
+import base64
+from typing import Any, Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from authz.http_server import HttpServer, ServerTls
+from authz.injection.pod import Additions, InjectionError, inject, is_wanted
+
+PATH: Final = "/inject"
+MOST_BYTES: Final = 3 * 1024**2
+"""Of a review. The API server takes objects of half of that, and a review may hold two."""
+_API_VERSION: Final = "admission.k8s.io/v1"
+_UNPROCESSABLE: Final = 422
+_BAD_REQUEST: Final = 400
+_TOO_LARGE: Final = 413
+
+
+class InjectionWebhook(HttpServer):
+    """Serves `/inject` and `/healthz` over TLS until it is stopped.
+
+    Args:
+        address: `host:port`.
+        tls: Certificate and key, read again when they change.
+        additions: What every pod gets.
+    """
+
+    def __init__(self, address: str, tls: ServerTls, additions: Additions) -> None:
+        self._additions = additions
+        routes = [
+            Route(PATH, self._review, methods=["POST"]),
+            Route("/healthz", self._health),
+        ]
+        super().__init__(address, Starlette(routes=routes), tls=tls)
+
+    async def _health(self, _: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def _review(self, request: Request) -> Response:
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return PlainTextResponse("the review is too large", _TOO_LARGE)
+        try:
+            review = orjson.loads(bytes(body))
+            answered = answer_to(review, self._additions)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return PlainTextResponse(f"expected an AdmissionReview of {_API_VERSION}", _BAD_REQUEST)
+        return Response(orjson.dumps(answered), media_type="application/json")
+
+
+def answer_to(review: dict[str, Any], additions: Additions) -> dict[str, Any]:
+    """Return the AdmissionReview that answers one.
+
+    Raises:
+        KeyError, TypeError, AttributeError, ValueError: It is no review of a pod.
+    """
+    if review["apiVersion"] != _API_VERSION or review["kind"] != "AdmissionReview":
+        raise ValueError("another kind of review")
+    request = review["request"]
+    answer: dict[str, Any] = {"uid": request["uid"], "allowed": True}
+    pod = request.get("object")
+    if request["kind"]["kind"] == "Pod" and pod is not None and is_wanted(pod["metadata"]):
+        try:
+            metadata, spec = inject(pod["metadata"], pod["spec"], additions)
+        except InjectionError as error:
+            answer["allowed"] = False
+            answer["status"] = {"code": _UNPROCESSABLE, "message": f"authz: {error}"}
+        else:
+            patch = [
+                {"op": "replace", "path": "/metadata", "value": metadata},
+                {"op": "replace", "path": "/spec", "value": spec},
+            ]
+            answer["patchType"] = "JSONPatch"
+            answer["patch"] = base64.b64encode(orjson.dumps(patch)).decode()
+    return {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": answer}

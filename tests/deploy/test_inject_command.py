@@ -1,0 +1,225 @@
+"""`authz inject` on manifests, and the webhook on reviews, over real TLS."""
+
+import base64
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+import yaml
+from click.testing import CliRunner
+from cryptography import x509
+
+from authz.cli import main
+from authz.http_server import ServerTls
+from authz.injection.manifests import ManifestError, inject_manifest
+from authz.injection.pod import Additions, inject
+from authz.injection.webhook import MOST_BYTES, InjectionWebhook
+from support.stack import Process
+
+SERVICE = """\
+# Stays as it is, comment and all.
+apiVersion: v1
+kind: Service
+metadata: {name: bot}  # and this one
+"""
+POD: dict[str, Any] = {
+    "metadata": {"name": "bot", "labels": {"authz/inject": "enabled"}},
+    "spec": {"containers": [{"name": "bot", "image": "bot:1"}]},
+}
+
+
+def workload(kind: str, pod: dict[str, Any] | None = None) -> dict[str, Any]:
+    """An object of a kind with a pod in it."""
+    pod = POD if pod is None else pod
+    metadata = {"name": "bot"}
+    match kind:
+        case "Pod":
+            return {"kind": kind, **pod}
+        case "CronJob":
+            spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": pod}}}
+        case _:
+            spec = {"template": pod}
+    return {"kind": kind, "metadata": metadata, "spec": spec}
+
+
+def containers(item: dict[str, Any]) -> list[str]:
+    """The names of the containers of an object's pod."""
+    spec = item["spec"]
+    spec = spec.get("jobTemplate", {}).get("spec", spec)
+    spec = spec["template"]["spec"] if "template" in spec else spec
+    return [each["name"] for each in spec["containers"]]
+
+
+@pytest.mark.parametrize(
+    "kind", ["Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"]
+)
+def test_each_kind_of_workload(kind: str) -> None:
+    """Its pod is where that kind has it."""
+    text, done = inject_manifest(yaml.dump(workload(kind)), Additions())
+    assert [f"{kind} bot"] == done
+    assert ["bot", "envoy", "authz"] == containers(yaml.safe_load(text))
+
+
+def test_documents_without_such_a_pod_stay_byte_by_byte() -> None:
+    """Comments, order, spelling; and the number of documents."""
+    other = workload("Deployment", {**POD, "metadata": {"labels": {"app": "x"}}})
+    manifest = "---\n".join([SERVICE, yaml.dump(workload("Job")), yaml.dump(other)])
+    text, done = inject_manifest(manifest, Additions())
+    parts = text.split("---\n")
+    assert ["Job bot"] == done
+    assert (SERVICE, yaml.dump(other)) == (parts[0], parts[2])
+    assert inject_manifest(text, Additions()) == (text, done)
+
+
+def test_a_list_is_looked_through() -> None:
+    """As `kubectl get -o yaml` writes it."""
+    items = {"kind": "List", "items": [workload("Deployment"), {"kind": "Service"}]}
+    text, done = inject_manifest(yaml.dump(items), Additions())
+    assert ["Deployment bot"] == done
+    assert 2 == len(yaml.safe_load(text)["items"])
+
+
+@pytest.mark.parametrize(
+    ("manifest", "expected"),
+    [
+        ("a: [", "line"),
+        (yaml.dump({"kind": "Deployment", "metadata": {}, "spec": {}}), "Deployment"),
+        (
+            yaml.dump(workload("Pod", {**POD, "spec": {**POD["spec"], "hostNetwork": True}})),
+            "Pod bot: spec.hostNetwork",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(manifest: str, expected: str) -> None:
+    """Nothing is half injected."""
+    with pytest.raises(ManifestError, match=expected):
+        inject_manifest(manifest, Additions())
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """The manifest on standard output, what was done on standard error; 2 where there is nothing to do."""
+    file = tmp_path / "bot.yaml"
+    file.write_text(yaml.dump(workload("Deployment")))
+    done = CliRunner().invoke(main, ["inject", "-f", str(file), "--image", "r/authz:9"])
+    assert (0, "injected: Deployment bot\n") == (done.exit_code, done.stderr)
+    assert "r/authz:9" in done.stdout
+    again = CliRunner().invoke(main, ["inject", "-f", "-"], input=done.stdout)
+    assert ["bot", "envoy", "authz"] == containers(yaml.safe_load(again.stdout))
+    nothing = CliRunner().invoke(main, ["inject", "-f", "-"], input=SERVICE)
+    assert (2, "") == (nothing.exit_code, nothing.stdout)
+    assert "authz/inject: enabled" in nothing.stderr
+
+
+def review(pod: Any = POD, kind: str = "Pod") -> dict[str, Any]:
+    """What the API server sends."""
+    return {
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "u-1",
+            "kind": {"group": "", "version": "v1", "kind": kind},
+            "operation": "CREATE",
+            "object": pod,
+        },
+    }
+
+
+class Keys:
+    """Certificate and key in files, and an authority that signs further ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate, self.key = folder / "tls.crt", folder / "tls.key"
+        self._authority = trustme.CA()
+        self.context = ssl.create_default_context()
+        self._authority.configure_trust(self.context)
+        self.renew()
+
+    def renew(self) -> int:
+        """Put another certificate there, and return its number."""
+        issued = self._authority.issue_cert("127.0.0.1")
+        self.key.write_bytes(issued.private_key_pem.bytes())
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+        return self.number(self.certificate.read_text())
+
+    @staticmethod
+    def number(pem: str) -> int:
+        """The serial number of a certificate."""
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    """A server's certificate."""
+    return Keys(tmp_path)
+
+
+async def test_the_webhook_patches_pods_that_ask(keys: Keys) -> None:
+    """Its patch makes of the pod what `inject` makes; others are let through as they are."""
+    webhook = InjectionWebhook("127.0.0.1:0", ServerTls(keys.certificate, keys.key), Additions())
+    await webhook.start()
+    url = f"https://127.0.0.1:{webhook.port}"
+    async with httpx.AsyncClient(base_url=url, verify=keys.context, trust_env=False) as client:
+        health = await client.get("/healthz")
+        patched = (await client.post("/inject", json=review())).json()
+        plain: dict[str, Any] = {"metadata": {"labels": {}}, "spec": {}}
+        untouched = (await client.post("/inject", json=review(plain))).json()
+        deleted = (await client.post("/inject", json=review(None))).json()
+        bad = {**POD, "spec": {**POD["spec"], "hostPID": True}}
+        refused = (await client.post("/inject", json=review(bad))).json()["response"]
+        wrong = [
+            (await client.post("/inject", content=content)).status_code
+            for content in (b"", b"[]", b'{"kind":"x"}', b"x" * (MOST_BYTES + 1))
+        ]
+    await webhook.stop()
+
+    metadata, spec = inject(POD["metadata"], POD["spec"], Additions())
+    patch = json.loads(base64.b64decode(patched["response"]["patch"]))
+    assert {"/metadata": metadata, "/spec": spec} == {each["path"]: each["value"] for each in patch}
+    assert ("u-1", "JSONPatch") == (patched["response"]["uid"], patched["response"]["patchType"])
+    for answer in (untouched, deleted):
+        assert {"uid": "u-1", "allowed": True} == answer["response"]
+    assert (False, 422) == (refused["allowed"], refused["status"]["code"])
+    assert "spec.hostPID" in refused["status"]["message"]
+    assert (200, [400, 400, 400, 413]) == (health.status_code, wrong)
+
+
+async def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(keys: Keys) -> None:
+    """Without a restart; cert-manager replaces them long before they end."""
+    webhook = InjectionWebhook("127.0.0.1:0", ServerTls(keys.certificate, keys.key), Additions())
+    await webhook.start()
+
+    async def number() -> int:
+        async with (
+            httpx.AsyncClient(verify=keys.context, trust_env=False) as client,
+            client.stream("GET", f"https://127.0.0.1:{webhook.port}/healthz") as answer,
+        ):
+            connection = answer.extensions["network_stream"].get_extra_info("ssl_object")
+            pem = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True))
+            return Keys.number(pem)
+
+    renewed = keys.renew()
+    assert renewed == await number()
+    keys.certificate.write_text("half a certi")
+    assert renewed == await number()
+    assert keys.renew() == await number()
+    await webhook.stop()
+
+
+def test_the_webhook_as_a_program(keys: Keys) -> None:
+    """It serves until told to end; faults of its files are one line."""
+    arguments = ["--certificate", str(keys.certificate), "--key", str(keys.key)]
+    with Process("inject-webhook", "--listen", "127.0.0.1:0", *arguments) as process:
+        address = process.event("serving")["listen"]
+        answer = httpx.post(
+            f"https://{address}/inject", json=review(), verify=keys.context, trust_env=False
+        )
+        assert answer.json()["response"]["allowed"]
+        assert 0 == process.stop()
+    keys.key.write_text("none")
+    broken = CliRunner().invoke(main, ["inject-webhook", *arguments])
+    assert 1 == broken.exit_code
+    assert "--certificate, --key" in broken.stderr

@@ -1,0 +1,238 @@
+"""What becomes of a pod that asks for injection; and which pods are refused."""
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from authz.injection.pod import INJECTED, Additions, InjectionError, Object, inject, is_wanted
+from support.manifests import KUBERNETES, render
+
+APP: Object = {"name": "agent", "image": "agent:1"}
+METADATA: Object = {"name": "a", "labels": {"authz/inject": "enabled"}}
+PLAIN = Additions()
+
+
+def injected(
+    spec: Object | None = None, *, additions: Additions = PLAIN, **annotations: str
+) -> tuple[Object, Object]:
+    """Inject a pod with one container, or that of the spec."""
+    names = {name.replace("_", "-"): value for name, value in annotations.items()}
+    metadata = {**METADATA, "annotations": {f"authz/{name}": v for name, v in names.items()}}
+    return inject(metadata, {"containers": [APP], **(spec or {})}, additions)
+
+
+def named(items: list[Object]) -> dict[str, Object]:
+    """Items by their names."""
+    return {item["name"]: item for item in items}
+
+
+@pytest.mark.parametrize("overlay", ["workload-identity", "client-secret"])
+@pytest.mark.usefixtures("kubectl")
+def test_what_is_added_is_what_the_overlays_have(overlay: str) -> None:
+    """Containers, volumes and the app's variables: there is no second truth."""
+    expected = render(KUBERNETES / overlay).pod
+    _, spec = (
+        injected() if overlay == "workload-identity" else injected(client_secret="agent-credential")
+    )
+    for key in ("initContainers", "containers"):
+        theirs, ours = named(expected[key]), named(spec[key])
+        for name in ours.keys() - {"agent"}:
+            assert _settled(theirs[name]) == _settled(ours[name]), name
+    ours_by_name = named(spec["volumes"])
+    theirs_by_name = named(expected["volumes"])
+    assert {name: _kind(theirs_by_name[name]) for name in ours_by_name} == {
+        name: _kind(volume) for name, volume in ours_by_name.items()
+    }
+    assert theirs_by_name["credential"] == ours_by_name["credential"]
+    app = named(spec["containers"])["agent"]
+    assert named(expected["containers"])["agent"]["env"] == app["env"]
+    for key in ("fsGroup", "fsGroupChangePolicy"):
+        assert expected["securityContext"][key] == spec["securityContext"][key]
+    assert expected["terminationGracePeriodSeconds"] == spec["terminationGracePeriodSeconds"]
+
+
+def _settled(container: Object) -> Object:
+    """A container without the hash in the names of its ConfigMaps, and without the order of its lists."""
+    variables, mounts = container.get("env", []), container.get("volumeMounts", [])
+    settled = {"env": named(variables), "volumeMounts": named(mounts), "envFrom": None}
+    return {**container, **settled}
+
+
+def _kind(volume: Object) -> set[str]:
+    return volume.keys() - {"name"}
+
+
+def test_the_result_is_a_valid_pod() -> None:
+    """Of every form, by the strict schemas of the oldest and the newest version."""
+    for additions in (PLAIN, Additions(native=True)):
+        metadata, spec = injected(additions=additions)
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        for version in ("1.30", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(pod, version, strict=True)
+
+
+@pytest.mark.parametrize("additions", [PLAIN, Additions(native=True)])
+def test_twice_is_once(additions: Additions) -> None:
+    """And the arguments stay as they are."""
+    spec = {
+        "containers": [APP],
+        "volumes": [{"name": "own", "emptyDir": {}}],
+        "initContainers": [{"name": "prepare", "image": "x"}],
+        "securityContext": {"fsGroup": 2000},
+    }
+    kept = deepcopy(spec)
+    once = inject(METADATA, spec, additions)
+    assert kept == spec
+    assert "annotations" not in METADATA
+    assert once == inject(*once, additions)
+
+
+def test_another_form_replaces_the_first() -> None:
+    """Plain to native, one secret to another: no container and no volume of the first stays."""
+    metadata, spec = injected(client_secret="one")
+    del metadata["annotations"]["authz/client-secret"]
+    _, native = inject(metadata, spec, Additions(native=True))
+    _, expected = injected(additions=Additions(native=True))
+    assert {**expected, "terminationGracePeriodSeconds": 30} == native
+
+
+def test_native_sidecars_start_before_the_app_and_stop_after_it() -> None:
+    """In this order; what the pod has of its own comes after."""
+    spec = {"containers": [APP], "initContainers": [{"name": "prepare", "image": "x"}]}
+    _, native = injected(spec, additions=Additions(native=True))
+    assert ["check-config", "authz", "envoy", "prepare"] == [
+        each["name"] for each in native["initContainers"]
+    ]
+    assert ["agent"] == [each["name"] for each in native["containers"]]
+    assert [None, "Always", "Always", None] == [
+        each.get("restartPolicy") for each in native["initContainers"]
+    ]
+    assert "lifecycle" not in native["initContainers"][2]
+    # Envoy is there by then, so they call through it as well.
+    assert named(native["initContainers"][3]["env"]).keys() >= {"HTTP_PROXY", "NO_PROXY"}
+    ending = {"containers": [APP], "restartPolicy": "Never"}
+    assert "Never" == injected(ending, additions=Additions(native=True))[1]["restartPolicy"]
+
+
+def test_annotations_name_what_is_the_pods_own() -> None:
+    """Configurations, identity and secret; only authz gets the credential."""
+    _, spec = injected(
+        config="bot-authz", envoy_config="bot-envoy", identity="bot", client_secret="bot-secret"
+    )
+    volumes = named(spec["volumes"])
+    assert ("bot-authz", "bot-envoy", "bot-secret") == (
+        volumes["authz-config"]["configMap"]["name"],
+        volumes["envoy-config"]["configMap"]["name"],
+        volumes["credential"]["secret"]["secretName"],
+    )
+    everyone = [*spec["initContainers"], *spec["containers"]]
+    assert ["authz"] == [
+        each["name"]
+        for each in everyone
+        if "credential" in {mount["name"] for mount in each.get("volumeMounts", [])}
+    ]
+    identities = [each["envFrom"] for each in everyone if each["name"] in ("check-config", "authz")]
+    assert [[{"configMapRef": {"name": "bot"}}]] * 2 == identities
+
+
+def test_images_are_those_that_were_asked_for() -> None:
+    """Of all containers of each."""
+    _, spec = injected(additions=Additions(image="r/authz:2", envoy_image="r/envoy:3"))
+    images = {
+        each["name"]: each["image"] for each in (*spec["initContainers"], *spec["containers"])
+    }
+    assert {
+        "check-config": "r/authz:2", "authz": "r/authz:2", "envoy": "r/envoy:3", "agent": "agent:1",
+    } == images  # fmt: skip
+
+
+def test_what_the_app_says_itself_stays() -> None:
+    """Its variables, its default container, its group, a longer grace."""
+    app = {**APP, "env": [{"name": "HTTP_PROXY", "value": "http://own"}]}
+    spec: Object = {
+        "containers": [app],
+        "terminationGracePeriodSeconds": 120,
+        "securityContext": {"fsGroup": 2000, "supplementalGroups": [7]},
+    }
+    metadata = {**METADATA, "annotations": {"kubectl.kubernetes.io/default-container": "x"}}
+    metadata, spec = inject(metadata, spec, PLAIN)
+    variables = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
+    assert ("http://own", "http://127.0.0.1:15001") == (
+        variables["HTTP_PROXY"],
+        variables["http_proxy"],
+    )
+    assert ("x", 120) == (
+        metadata["annotations"]["kubectl.kubernetes.io/default-container"],
+        spec["terminationGracePeriodSeconds"],
+    )
+    assert {"fsGroup": 2000, "supplementalGroups": [7, 65532]} == spec["securityContext"]
+
+
+def app(**changes: Any) -> Object:
+    """A pod whose app is like this."""
+    return {"containers": [{**APP, **changes}]}
+
+
+TOKEN = {"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "t"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ({"hostNetwork": True}, "spec.hostNetwork"),
+        ({"hostPID": True}, "spec.hostPID"),
+        ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
+        ({"containers": []}, "spec.containers"),
+        ({"restartPolicy": "Never"}, "spec.restartPolicy"),
+        ({"volumes": [{"name": "credential"}]}, "spec.volumes[0].name"),
+        ({"volumes": [{"name": "t", "projected": {"sources": [TOKEN]}}]}, "spec.volumes[0].projected"),
+        ({"securityContext": {"runAsUser": 65533}}, "spec.containers[0].securityContext.runAsUser"),
+        (app(name="envoy"), "spec.containers[0].name"),
+        (app(volumeMounts=[{"name": "credential", "mountPath": "/x"}]), "volumeMounts[0].name"),
+        (app(volumeMounts=[{"name": "authz-socket", "mountPath": "/x"}]), "volumeMounts[0].name"),
+        (app(securityContext={"privileged": True}), "securityContext.privileged"),
+        (app(securityContext={"runAsUser": 65532}), "securityContext.runAsUser"),
+        (app(securityContext={"capabilities": {"add": ["CAP_SYS_PTRACE"]}}), "capabilities.add"),
+        (app(ports=[{"containerPort": 8080}]), "ports[0].containerPort"),
+        (app(ports=[{"containerPort": 15001}]), "ports[0].containerPort"),
+        ({"initContainers": [{"name": "authz"}]}, "spec.initContainers[0].name"),
+    ],
+)  # fmt: skip
+def test_a_pod_that_cannot_be_contained_is_refused(spec: Object, fault: str) -> None:
+    """By the field that should change."""
+    with pytest.raises(InjectionError) as caught:
+        injected(spec)
+    assert [fault] == [fault for each in caught.value.faults if fault in each.partition(": ")[0]]
+    assert 1 == len(caught.value.faults)
+
+
+def test_azures_webhook_would_give_the_app_the_credential() -> None:
+    """Its label is refused; ours gives the token to authz alone."""
+    labels = {**METADATA["labels"], "azure.workload.identity/use": "true"}
+    with pytest.raises(InjectionError, match=r"azure\.workload\.identity/use"):
+        inject({**METADATA, "labels": labels}, {"containers": [APP]}, PLAIN)
+
+
+def test_annotations_that_nobody_knows_are_refused() -> None:
+    """A misspelt one would leave a default in force."""
+    with pytest.raises(InjectionError, match="authz/secret"):
+        injected(secret="x")
+    with pytest.raises(InjectionError, match="expected a name"):
+        injected(config="")
+
+
+def test_an_annotation_alone_proves_nothing() -> None:
+    """Who writes ours by hand gets the real containers in place of his own."""
+    own = {"containers": [APP, {"name": "envoy", "image": "evil"}]}
+    _, spec = inject({**METADATA, "annotations": {INJECTED: "0.1.0"}}, own, PLAIN)
+    assert "evil" not in json.dumps(spec)
+
+
+def test_only_pods_that_ask_are_wanted() -> None:
+    """By the one value of the label."""
+    assert is_wanted(METADATA)
+    for labels in (None, {}, {"authz/inject": "true"}, {"authz/inject": "disabled"}):
+        assert not is_wanted({"labels": labels})

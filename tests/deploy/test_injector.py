@@ -1,0 +1,76 @@
+"""The injector's manifests: valid, and each name leads to what it means."""
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from authz.injection.pod import LABEL, WANTED
+from authz.injection.webhook import PATH
+from support.manifests import KUBERNETES, Manifests, render
+
+UNKNOWN = {"Issuer", "Certificate"}
+"""cert-manager's, of which there is no schema here."""
+
+
+@pytest.fixture(scope="module")
+def injector() -> Manifests:
+    """The rendered folder."""
+    return render(KUBERNETES / "injector")
+
+
+pytestmark = pytest.mark.usefixtures("kubectl")
+
+
+@pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
+def test_every_object_is_valid(injector: Manifests, version: str) -> None:
+    """By the strict schemas of the oldest and the newest version."""
+    for item in injector.objects:
+        if item["kind"] not in UNKNOWN:
+            kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_the_webhook_leads_to_the_pods(injector: Manifests) -> None:
+    """Configuration, Service, Deployment, certificate: one chain of names and ports."""
+    (webhook,) = injector.find("MutatingWebhookConfiguration")["webhooks"]
+    where = webhook["clientConfig"]["service"]
+    service = injector.find("Service")
+    assert (where["namespace"], where["name"]) == (
+        service["metadata"]["namespace"],
+        service["metadata"]["name"],
+    )
+    (port,) = service["spec"]["ports"]
+    deployment = injector.find("Deployment")["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    assert (where["port"], where["path"]) == (port["port"], PATH)
+    assert port["targetPort"] in {each["name"] for each in container["ports"]}
+    labels = deployment["template"]["metadata"]["labels"]
+    for selector in (
+        service["spec"]["selector"],
+        injector.find("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        injector.find("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        deployment["selector"]["matchLabels"],
+    ):
+        assert selector.items() <= labels.items()
+    certificate = injector.find("Certificate")
+    assert [f"{where['name']}.{where['namespace']}.svc"] == certificate["spec"]["dnsNames"]
+    (volume,) = deployment["template"]["spec"]["volumes"]
+    assert certificate["spec"]["secretName"] == volume["secret"]["secretName"]
+    annotation = injector.find("MutatingWebhookConfiguration")["metadata"]["annotations"]
+    name = f"{certificate['metadata']['namespace']}/{certificate['metadata']['name']}"
+    assert name == annotation["cert-manager.io/inject-ca-from"]
+
+
+def test_only_pods_that_ask_depend_on_it(injector: Manifests) -> None:
+    """They are not created without it; and its own pods never wait for it."""
+    (webhook,) = injector.find("MutatingWebhookConfiguration")["webhooks"]
+    assert {LABEL: WANTED} == webhook["objectSelector"]["matchLabels"]
+    assert ("Fail", "None", "IfNeeded") == (
+        webhook["failurePolicy"],
+        webhook["sideEffects"],
+        webhook["reinvocationPolicy"],
+    )
+    (rule,) = webhook["rules"]
+    assert (["CREATE"], ["pods"]) == (rule["operations"], rule["resources"])
+    excluded: Any = webhook["namespaceSelector"]["matchExpressions"][0]
+    assert injector.find("Deployment")["metadata"]["namespace"] in excluded["values"]
