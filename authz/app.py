@@ -20,6 +20,8 @@ import uvloop
 from authz import __version__
 from authz.admin.server import AdminServer
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
+from authz.config.faults import Fault
+from authz.config.route_checks import https_hosts
 from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
@@ -33,6 +35,8 @@ from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.registry import Registry, own_registry
+from authz.pod_ca.certificates import PodCertificates
+from authz.pod_ca.files import open_authority, publish
 from authz.sidecar_api.server import SidecarApi
 
 HOUSEKEEPING: Final = 1.0
@@ -91,8 +95,12 @@ class App:
             peers_have_names=peers_have_names,
             believes_source=config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL,
         )
+        self._certificates = _pod_certificates(config)
         self._secrets = SecretDiscovery(
-            self._engine.pushed, self._metrics, peers_have_names=peers_have_names
+            self._engine.pushed,
+            self._metrics,
+            peers_have_names=peers_have_names,
+            certificates=self._certificates,
         )
         self._grpc = GrpcServer(
             server_settings(config, shared_address=seat.address if seat is not None else None),
@@ -214,7 +222,10 @@ class App:
         self._observers.flush()
         self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
         self._metrics.count_evictions(self._engine.evictions())
-        self._metrics.gauge_secrets(self._engine.pushed.expiries(), self._secrets.streams())
+        expiries = self._engine.pushed.expiries()
+        if self._certificates is not None:
+            expiries |= self._certificates.expiries()
+        self._metrics.gauge_secrets(expiries, self._secrets.streams())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
@@ -248,6 +259,8 @@ class App:
         while True:
             self._engine.check()
             self._engine.sweep()
+            if self._certificates is not None:
+                self._certificates.renew()
             missing = self._missing()
             if missing != last:
                 last = missing
@@ -331,10 +344,35 @@ def _with_port(address: str | None, port: int | None) -> str | None:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
+def _pod_certificates(config: Config) -> PodCertificates | None:
+    """Return the certificates of the pod's authority, whose files are written now.
+
+    Raises:
+        ConfigError: A file cannot be read or written.
+    """
+    https = config.https
+    if https is None:
+        return None
+    now = time.time()
+    try:
+        authority = open_authority(https.key_file, https_hosts(config.egress), now=now)
+        publish(authority, https.ca_file, https.bundle_file)
+    except OSError as error:
+        fault = Fault("https", f"{error.filename}: cannot be written: {error.strerror}")
+        raise ConfigError([fault]) from error
+    return PodCertificates(authority, lifetime=https.lifetime, clock=time.time)
+
+
+def _https(config: Config) -> Any:
+    """Return what the pod's authority rests on: who trusts it has read it."""
+    return None if config.https is None else (config.https, https_hosts(config.egress))
+
+
 def _needing_restart(old: Config, new: Config) -> list[str]:
     """Return the keys that changed and are read at start only."""
     pairs = [
         ("listen", old.listen, new.listen),
+        ("https", _https(old), _https(new)),
         ("cache.tokens", old.cache.tokens, new.cache.tokens),
         ("cache.principals", old.cache.principals, new.cache.principals),
         ("cache.failures", old.cache.failures, new.cache.failures),

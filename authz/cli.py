@@ -81,6 +81,7 @@ def check_config(file: Path | None, config_file: Path | None) -> None:
 @click.option("--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080]")
 @click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
 @click.option("--egress", help="Where the agent sends its calls. [default: 127.0.0.1:15001]")
+@click.option("--https", help="Where TLS of the agent itself is ended. [default: 127.0.0.1:15443]")
 @click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
 @click.option("--inbound-route", help="Inbound route, where the configuration has several.")
 @click.option(
@@ -135,6 +136,7 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "inbound_address": options["inbound"],
         "app_address": options["app"],
         "egress_address": options["egress"],
+        "https_address": options["https"],
         "admin_address": options["admin"],
         "inbound_route": options["inbound_route"],
         "health_paths": options["health_paths"] or None,

@@ -248,6 +248,17 @@ class Observer(Protocol):
         """Hear of the end of a prefetch: `issued`, `known`, `skipped`, or the reason of a denial."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who holds the other end of a connection.
+
+    Attributes:
+        spiffe_id: What its certificate proves; None for a Unix socket, which is the proof itself.
+    """
+
+    spiffe_id: str | None = None
+
+
 class SecretObserver(Protocol):
     """Who hears of tokens that Envoys are given ahead. Must not raise and must not wait.
 

@@ -19,7 +19,7 @@ from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
 from authz.core.policy import EgressRoute, Policy, authorize_workload, plan
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from authz.ports import Clock, Timer
+from authz.ports import Clock, Peer, Timer
 
 ATTEMPT: Final = 5.0
 """Seconds until an attempt counts as failed. Its flight goes on, and the next attempt joins it. Envoy's
@@ -41,17 +41,6 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """Who holds the other end of a connection.
-
-    Attributes:
-        spiffe_id: What its certificate proves; None for a Unix socket, which is the proof itself.
-    """
-
-    spiffe_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PushedValue:
     """What Envoy shall hold now.
 
@@ -62,6 +51,16 @@ class PushedValue:
 
     version: int
     token: Secret | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether Envoy shall refuse what depends on it."""
+        return self.token is None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What must be in no log."""
+        return () if self.token is None else (self.token,)
 
 
 REFUSED: Final = PushedValue(0, None)

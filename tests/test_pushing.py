@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, Autonomous, Flow, Target
 from authz.core.policy import EgressRoute, PeerSource
-from authz.pushing import ATTEMPT, Peer, PushedTokens, Subscription, waiting
+from authz.ports import Peer
+from authz.pushing import ATTEMPT, PushedTokens, Subscription, waiting
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route
 from support.stack import until

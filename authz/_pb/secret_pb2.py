@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from authz._pb import base_pb2 as authz_dot___pb_dot_base__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61uthz/_pb/secret.proto\x12)envoy.extensions.transport_sockets.tls.v3\x1a\x14\x61uthz/_pb/base.proto\"A\n\rGenericSecret\x12\x30\n\x06secret\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\"r\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12R\n\x0egeneric_secret\x18\x05 \x01(\x0b\x32\x38.envoy.extensions.transport_sockets.tls.v3.GenericSecretH\x00\x42\x06\n\x04typeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x61uthz/_pb/secret.proto\x12)envoy.extensions.transport_sockets.tls.v3\x1a\x14\x61uthz/_pb/base.proto\"A\n\rGenericSecret\x12\x30\n\x06secret\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\"\x84\x01\n\x0eTlsCertificate\x12;\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\x12\x35\n\x0bprivate_key\x18\x02 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\"\xc8\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12T\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32\x39.envoy.extensions.transport_sockets.tls.v3.TlsCertificateH\x00\x12R\n\x0egeneric_secret\x18\x05 \x01(\x0b\x32\x38.envoy.extensions.transport_sockets.tls.v3.GenericSecretH\x00\x42\x06\n\x04typeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERICSECRET']._serialized_start=91
   _globals['_GENERICSECRET']._serialized_end=156
-  _globals['_SECRET']._serialized_start=158
-  _globals['_SECRET']._serialized_end=272
+  _globals['_TLSCERTIFICATE']._serialized_start=159
+  _globals['_TLSCERTIFICATE']._serialized_end=291
+  _globals['_SECRET']._serialized_start=294
+  _globals['_SECRET']._serialized_end=494
 # @@protoc_insertion_point(module_scope)

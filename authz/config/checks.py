@@ -14,6 +14,7 @@ from authz.config.route_checks import (
     check_prefetch,
     check_references,
     gives_references,
+    https_hosts,
 )
 from authz.config.values import span
 from authz.core.policy import PeerSource
@@ -42,6 +43,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *(() if "listen" in left_out else _check_listen(config)),
         *(() if "listen" in left_out else _check_proof(config)),
         *(() if "listen" in left_out else _check_memory(config)),
+        *(() if {"listen", "egress"} & left_out.keys() else _check_https(config)),
         *(() if {"listen", "inbound"} & left_out.keys() else _check_api(config, names["inbound"])),
         *(() if {"entra", "limits"} & left_out.keys() else _check_times(config)),
         *_check_clients(config),
@@ -101,6 +103,17 @@ def _check_api(config: "Config", inbound: Collection[str]) -> Iterator[Fault]:
             "listen.inbound_route",
             "is missing: callers of listen.api are verified by one inbound route",
         )
+
+
+def _check_https(config: "Config") -> Iterator[Fault]:
+    if config.https is None:
+        return
+    if config.listen.socket_path is None:
+        yield Fault(
+            "https", "is for the Envoy of the same pod: expected listen.grpc on a Unix socket"
+        )
+    if not https_hosts(config.egress):
+        yield Fault("https", "has nothing to vouch for: expected egress hosts by their DNS names")
 
 
 def _check_memory(config: "Config") -> Iterator[Fault]:

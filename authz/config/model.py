@@ -14,7 +14,7 @@ from authz.config.faults import ConfigError
 from authz.config.listen import Listen
 from authz.config.routes import Egress, Inbound
 from authz.config.section import Section
-from authz.config.settings import Cache, Entra, Limits, Log, Subject
+from authz.config.settings import Cache, Entra, Https, Limits, Log, Subject
 from authz.config.sidecar_api import Api
 from authz.config.values import Name, duration
 
@@ -45,6 +45,10 @@ class Config(Section):
         default_factory=dict, description="Routes from agents to APIs, by route name."
     )
     api: Api = Field(default_factory=Api, description="What callers of `listen.api` may do.")
+    https: Https | None = Field(
+        default=None,
+        description="HTTPS that the app starts itself, ended in Envoy. Off when left out.",
+    )
     subject: Subject = Field(
         default_factory=Subject, description="References that are given to apps."
     )

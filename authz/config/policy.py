@@ -73,7 +73,7 @@ def compile_policy(config: Config) -> Policy:
 
 def policy_version(config: Config) -> str:
     """Return the digest of what decides: all but where we listen, what we log, when we look again."""
-    parts = config.model_dump(mode="json", exclude={"listen", "log", "reload_interval"})
+    parts = config.model_dump(mode="json", exclude={"listen", "https", "log", "reload_interval"})
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

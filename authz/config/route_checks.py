@@ -104,6 +104,13 @@ def gives_references(routes: Mapping[str, Inbound]) -> bool:
     return any(not REFERENCES.isdisjoint(route.forward) for route in routes.values())
 
 
+def https_hosts(routes: Mapping[str, Egress]) -> list[str]:
+    """Return the DNS names among the hosts of egress routes: what a certificate can be for."""
+    hosts = [host for route in routes.values() for host in route.hosts if "*" not in host]
+    bare = (host.partition(":")[0].rstrip(".") for host in hosts if not host.startswith("["))
+    return sorted({host for host in bare if not host.replace(".", "").isdigit()})
+
+
 def check_egress(routes: Mapping[str, Egress], agents: Mapping[str, Agent]) -> Iterator[Fault]:
     """Return the faults of egress routes."""
     yield from _check_hosts(routes)

@@ -218,3 +218,25 @@ class Log(Section):
     format: LogFormat = Field(
         default=LogFormat.JSON, description="`json`: a line per record. `console`: for people."
     )
+
+
+class Https(Section):
+    """HTTPS that the app starts itself, ended in Envoy by a certificate authority of the pod's own."""
+
+    ca_file: File = Field(
+        description="Where the authority's certificate is written, for the app to trust "
+        "(`NODE_EXTRA_CA_CERTS`). A volume that the app has too, in memory.",
+    )
+    bundle_file: File | None = Field(
+        default=None,
+        description="Where it is written together with the system's authorities, for variables that "
+        "replace them all (`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`).",
+    )
+    key_file: File = Field(
+        description="Where the authority's key is kept, so that it outlives a restart of the container. A "
+        "volume in memory that nobody else has.",
+    )
+    lifetime: Annotated[float, duration(least=600, most=90 * 86400)] = Field(
+        default=86400.0,
+        description="How long a host's certificate is valid. Envoy gets another one at half of it.",
+    )

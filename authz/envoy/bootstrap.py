@@ -16,8 +16,10 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config, compile_policy
-from authz.envoy.clusters import address, app_cluster, authz_cluster, destination_clusters
+from authz.config.route_checks import https_hosts
+from authz.envoy.clusters import AUTHZ, address, app_cluster, authz_cluster, destination_clusters
 from authz.envoy.destinations import destinations
+from authz.envoy.https import https_listener
 from authz.envoy.injection import NODE
 from authz.envoy.listeners import egress_listener, inbound_listener
 from authz.envoy.sidecar import RenderError, SidecarSettings
@@ -55,14 +57,18 @@ def render(config: Config, settings: SidecarSettings) -> str:
     pushed = any(target.pushed for target in targets)
     if targets:
         wildcards = any(target.is_wildcard for target in targets)
-        listeners.append(
-            egress_listener(settings, egress_routes(targets), wildcards=wildcards, pushed=pushed)
+        egress = egress_listener(
+            settings, egress_routes(targets), wildcards=wildcards, pushed=pushed
         )
+        listeners.append(egress)
+        if config.https is not None:
+            hosts = https_hosts(config.egress)
+            listeners.append(https_listener(egress, hosts, settings, cluster=AUTHZ))
         clusters += destination_clusters(targets, settings)
     if not listeners:
         raise RenderError("there is nothing to listen for: no inbound route, no egress host")
     bootstrap = Bootstrap(
-        node=NODE if pushed else None,
+        node=NODE if pushed or config.https is not None else None,
         admin=Admin(
             address=address(settings.admin_address),
             allow_paths=[StringMatcher(safe_regex=RegexMatcher(regex=_READABLE))],

@@ -19,10 +19,11 @@ from authz._pb.discovery_pb2 import (
     DiscoveryResponse,
     Resource,
 )
-from authz._pb.secret_pb2 import GenericSecret
+from authz._pb.secret_pb2 import GenericSecret, TlsCertificate
 from authz._pb.secret_pb2 import Secret as WireSecret
-from authz.ports import SecretObserver
-from authz.pushing import Peer, PushedTokens, PushedValue, Subscription
+from authz.envoy.secret_sources import SecretSources, Subscription, Value
+from authz.pod_ca.certificates import CertificateValue
+from authz.ports import Peer, SecretObserver
 
 TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 MAX_NAMES: Final = 256
@@ -54,7 +55,7 @@ class Versions:
         self._boot = boot
         self._last = 0
 
-    def of(self, value: PushedValue) -> str:
+    def of(self, value: Value) -> str:
         """Return the version of one secret."""
         return f"{self._boot}-{value.version}"
 
@@ -68,7 +69,7 @@ class _Conversation:
     """What both kinds share: which secrets are wanted, and what was sent of them.
 
     Args:
-        tokens: Keeps what is subscribed to.
+        sources: Keep what is subscribed to.
         peer: With whom we speak.
         stir: Called when there may be something to say.
         versions: Gives out versions.
@@ -77,19 +78,19 @@ class _Conversation:
 
     def __init__(
         self,
-        tokens: PushedTokens,
+        sources: SecretSources,
         peer: Peer,
         stir: Callable[[], None],
         versions: Versions,
         observer: SecretObserver,
     ) -> None:
-        self._tokens = tokens
+        self._sources = sources
         self._peer = peer
         self._stir = stir
         self._versions = versions
         self._observer = observer
         self._wanted: dict[str, Subscription] = {}
-        self._sent: dict[str, PushedValue] = {}
+        self._sent: dict[str, Value] = {}
         self._reported: set[str] = set()
         self._answers = 0
 
@@ -102,27 +103,27 @@ class _Conversation:
         if len(self._wanted) + len(new) > MAX_NAMES:
             raise TooManyNames(f"expected at most {MAX_NAMES} secrets in one stream")
         for name in new:
-            self._wanted[name] = self._tokens.subscribe(name, self._peer, self._stir)
+            self._wanted[name] = self._sources.subscribe(name, self._peer, self._stir)
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
             subscription = self._wanted.pop(name, None)
             self._sent.pop(name, None)
             if subscription is not None:
-                self._tokens.cancel(subscription)
+                self._sources.cancel(subscription)
 
-    def _available(self) -> dict[str, PushedValue]:
+    def _available(self) -> dict[str, Value]:
         return {
             name: value
             for name, subscription in self._wanted.items()
             if (value := subscription.value) is not None
         }
 
-    def _note_sent(self, values: dict[str, PushedValue]) -> None:
+    def _note_sent(self, values: dict[str, Value]) -> None:
         for name, value in values.items():
             subscription = self._wanted[name]
             self._sent[name] = value
-            self._observer.secret_sent(_label(subscription), empty=value.token is None)
+            self._observer.secret_sent(_label(subscription), empty=value.is_empty)
             if subscription.refusal is not None and name not in self._reported:
                 self._reported.add(name)
                 _log.warning(
@@ -143,8 +144,8 @@ class _Conversation:
     def _masked(self, message: str) -> str:
         """Return Envoy's words without any chance of a token in them."""
         for value in self._sent.values():
-            if value.token is not None:
-                message = message.replace(value.token.reveal(), "***")
+            for secret in value.secrets:
+                message = message.replace(secret.reveal(), "***")
         return _TOKEN.sub("***", message)[:_MAX_TEXT]
 
     def _next_nonce(self) -> str:
@@ -197,13 +198,13 @@ class Delta(_Conversation):
 
     def __init__(
         self,
-        tokens: PushedTokens,
+        sources: SecretSources,
         peer: Peer,
         stir: Callable[[], None],
         versions: Versions,
         observer: SecretObserver,
     ) -> None:
-        super().__init__(tokens, peer, stir, versions, observer)
+        super().__init__(sources, peer, stir, versions, observer)
         self._had: dict[str, str] = {}
         self._open: dict[str, tuple[str, ...]] = {}
 
@@ -264,9 +265,17 @@ def _label(subscription: Subscription) -> str | None:
     return subscription.name if subscription.is_configured else None
 
 
-def _packed(name: str, value: PushedValue) -> Any:
-    text = f"Bearer {value.token.reveal()}" if value.token is not None else ""
+def _packed(name: str, value: Value) -> Any:
     packed = Any()
+    if isinstance(value, CertificateValue):
+        chain, key = value.certificate.chain, value.certificate.key
+        certificate = TlsCertificate(
+            certificate_chain=DataSource(inline_string=chain),
+            private_key=DataSource(inline_string=key.reveal()),
+        )
+        packed.Pack(WireSecret(name=name, tls_certificate=certificate))
+        return packed
+    text = f"Bearer {value.token.reveal()}" if value.token is not None else ""
     packed.Pack(
         WireSecret(name=name, generic_secret=GenericSecret(secret=DataSource(inline_string=text)))
     )

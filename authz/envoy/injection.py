@@ -62,15 +62,6 @@ def injecting_filters(route: str, cluster: str) -> list[HttpFilter]:
         route: Name of the egress route, and so of the secret.
         cluster: Where the secret comes from.
     """
-    source = ConfigSource(
-        resource_api_version=ApiVersion.V3,
-        initial_fetch_timeout=_FIRST_FETCH,
-        api_config_source=ApiConfigSource(
-            api_type=ApiConfigSourceApiType.GRPC,
-            transport_api_version=ApiVersion.V3,
-            grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
-        ),
-    )
     return [
         _filter(
             "envoy.filters.http.credential_injector",
@@ -80,13 +71,30 @@ def injecting_filters(route: str, cluster: str) -> list[HttpFilter]:
                 credential=TypedExtensionConfig(
                     name="envoy.http.injected_credentials.generic",
                     typed_config=Any.pack(
-                        Generic(credential=SdsSecretConfig(name=route, sds_config=source))
+                        Generic(
+                            credential=SdsSecretConfig(
+                                name=route, sds_config=secret_source(cluster)
+                            )
+                        )
                     ),
                 ),
             ),
         ),
         _filter("envoy.filters.http.upstream_codec", UpstreamCodec()),
     ]
+
+
+def secret_source(cluster: str) -> ConfigSource:
+    """Return where Envoy asks for secrets."""
+    return ConfigSource(
+        resource_api_version=ApiVersion.V3,
+        initial_fetch_timeout=_FIRST_FETCH,
+        api_config_source=ApiConfigSource(
+            api_type=ApiConfigSourceApiType.GRPC,
+            transport_api_version=ApiVersion.V3,
+            grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
+        ),
+    )
 
 
 def route_metadata(route: str) -> Metadata:

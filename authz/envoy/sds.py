@@ -1,7 +1,8 @@
 """The SDS door: `envoy.service.secret.v3.SecretDiscoveryService`, for Envoy's `credential_injector`.
 
-A secret is named like its egress route and holds the whole `Authorization` value. Who may have which is
-decided in `authz.pushing`; what is said on a stream is `authz.envoy.discovery`.
+A secret is named like its egress route and holds the whole `Authorization` value, or it is the certificate
+`https/HOST`. Who may have which is decided in `authz.pushing` and `authz.pod_ca`; what is said on a
+stream is `authz.envoy.discovery`.
 """
 
 import asyncio
@@ -19,8 +20,10 @@ from authz._pb.discovery_pb2 import (
 )
 from authz.envoy.discovery import Delta, StateOfTheWorld, TooManyNames, Versions, WrongType
 from authz.envoy.ext_authz import spiffe_id
-from authz.ports import SecretObserver
-from authz.pushing import Peer, PushedTokens
+from authz.envoy.secret_sources import SecretSources
+from authz.pod_ca.certificates import PodCertificates
+from authz.ports import Peer, SecretObserver
+from authz.pushing import PushedTokens
 
 SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 MAX_STREAMS: Final = 10_000
@@ -52,9 +55,10 @@ class SecretDiscovery:
     """The servicer: knows who is there, listens, speaks.
 
     Args:
-        tokens: Keeps what is subscribed to.
+        tokens: Keeps tokens.
         observer: Hears what was sent and what was refused.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
+        certificates: Keeps certificates of the pod's authority, if there is one.
         max_streams: Most streams at a time.
     """
 
@@ -64,9 +68,10 @@ class SecretDiscovery:
         observer: SecretObserver,
         *,
         peers_have_names: bool,
+        certificates: PodCertificates | None = None,
         max_streams: int = MAX_STREAMS,
     ) -> None:
-        self._tokens = tokens
+        self._sources = SecretSources(tokens, certificates)
         self._observer = observer
         self._peers_have_names = peers_have_names
         self._max_streams = max_streams
@@ -85,7 +90,7 @@ class SecretDiscovery:
         """Serve a stream, state of the world."""
 
         def begin(peer: Peer, stir: Callable[[], None]) -> StateOfTheWorld:
-            return StateOfTheWorld(self._tokens, peer, stir, self._versions, self._observer)
+            return StateOfTheWorld(self._sources, peer, stir, self._versions, self._observer)
 
         await self._serve(begin, requests, context)
 
@@ -97,7 +102,7 @@ class SecretDiscovery:
         """Serve a stream, delta."""
 
         def begin(peer: Peer, stir: Callable[[], None]) -> Delta:
-            return Delta(self._tokens, peer, stir, self._versions, self._observer)
+            return Delta(self._sources, peer, stir, self._versions, self._observer)
 
         await self._serve(begin, requests, context)
 

@@ -109,6 +109,7 @@ class SidecarSettings:
         inbound_address: Where callers of the agent arrive.
         app_address: Where the agent listens.
         egress_address: Where the agent sends its calls (`HTTP_PROXY`).
+        https_address: Where TLS that the agent starts itself is ended, if the configuration has `https`.
         admin_address: Envoy's administration; loopback, and only paths that change nothing.
         inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
         health_paths: Paths, matched exactly, whose GET needs no token.
@@ -123,6 +124,7 @@ class SidecarSettings:
     inbound_address: str = "0.0.0.0:8080"
     app_address: str = "127.0.0.1:8000"
     egress_address: str = "127.0.0.1:15001"
+    https_address: str = "127.0.0.1:15443"
     admin_address: str = "127.0.0.1:15000"
     inbound_route: str | None = None
     health_paths: tuple[str, ...] = HEALTH_PATHS

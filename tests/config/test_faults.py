@@ -156,6 +156,22 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "query and fragment"
         ),
     ),
+    "https without a socket": (
+        {
+            "listen.grpc": "127.0.0.1:9901",
+            "https": {"ca_file": "/a", "key_file": "/b"},
+        },
+        "https",
+        "is for the Envoy of the same pod: expected listen.grpc on a Unix socket",
+    ),
+    "https for nobody": (
+        {
+            "egress.graph.hosts": ["*", "10.0.0.1", "[::1]"],
+            "https": {"ca_file": "/a", "key_file": "/b"},
+        },
+        "https",
+        "has nothing to vouch for: expected egress hosts by their DNS names",
+    ),
     "a network with bits behind it": (
         {"api.peers": ["10.1.2.3/16"]},
         "api.peers.0",

@@ -70,6 +70,7 @@ def test_the_json_schema_admits_what_loads(changes: dict[str, Any]) -> None:
 BEYOND = (
     # Rules between keys, and bounds that JSON Schema cannot state for text with units.
     "bad port", "long socket path", "a network with bits behind it",
+    "https without a socket", "https for nobody",
     "api with workers", "api with two entrances", "an API elsewhere than at a URL", "wildcard host with port", "bad host port", "no routes",
     "TLS on a Unix socket", "workers on a Unix socket", "group mode without group",
     "group without group mode", "socket mode of a port", "connect timeout", "timeout",

@@ -58,6 +58,7 @@ class Sidecar:
         authority: Signs the destinations' certificates, and is the only one Envoy trusts.
         certificates: Names in the certificate of each destination, by egress host.
         authz_tls: How Envoy talks TLS to whoever answers Checks.
+        https_address: Where TLS of the agent itself is ended, if the configuration has `https`.
 
     Attributes:
         app: The agent.
@@ -77,7 +78,9 @@ class Sidecar:
         authority: Authority,
         certificates: Mapping[str, tuple[str, ...]],
         authz_tls: AuthzTls | None = None,
+        https_address: str = "127.0.0.1:0",
     ) -> None:
+        self._https_address = https_address
         self._config = config
         self._authz_address = authz_address
         self._authz_tls = authz_tls
@@ -117,6 +120,7 @@ class Sidecar:
         settings = SidecarSettings(
             inbound_address="127.0.0.1:0",
             egress_address="127.0.0.1:0",
+            https_address=self._https_address,
             admin_address="127.0.0.1:0",
             app_address=self.app.address,
             authz_address=self._authz_address,

@@ -1,0 +1,88 @@
+"""The listener for TLS that the app starts itself: ended by the pod's own certificates, then as any egress.
+
+It takes connections for configured hosts only, told apart by the server name that the client asks for (RFC
+6066 section 3). A connection for another name, or for none, ends before it has begun.
+"""
+
+from typing import Final
+
+from envoy_data_plane.envoy.config.core.v3 import TransportSocket
+from envoy_data_plane.envoy.config.listener.v3 import (
+    FilterChain,
+    FilterChainMatch,
+    Listener,
+    ListenerFilter,
+)
+from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    SdsSecretConfig,
+    TlsParameters,
+    TlsParametersTlsProtocol,
+)
+from envoy_data_plane.google.protobuf import Any
+
+from authz.envoy.clusters import address
+from authz.envoy.injection import secret_source
+from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
+from authz.pod_ca.certificates import PREFIX
+
+_NAME: Final = "https"
+_PROTOCOLS: Final = ("h2", "http/1.1")
+
+
+def https_listener(
+    egress: Listener, hosts: list[str], settings: SidecarSettings, *, cluster: str
+) -> Listener:
+    """Return the listener.
+
+    Args:
+        egress: The listener for plain HTTP: what follows TLS is the same.
+        hosts: DNS names of the destinations.
+        settings: Where it listens.
+        cluster: Where certificates come from.
+    """
+    where = settings.https_address
+    if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
+        raise RenderError(f"https_address: found {where}, expected an IP address")
+    (plain,) = egress.filter_chains
+    return Listener(
+        name=_NAME,
+        address=address(where),
+        traffic_direction=egress.traffic_direction,
+        per_connection_buffer_limit_bytes=egress.per_connection_buffer_limit_bytes,
+        listener_filters=[
+            ListenerFilter(
+                name="envoy.filters.listener.tls_inspector", typed_config=Any.pack(TlsInspector())
+            )
+        ],
+        filter_chains=[
+            FilterChain(
+                name=host,
+                filter_chain_match=FilterChainMatch(server_names=[host]),
+                filters=plain.filters,
+                transport_socket=_tls(host, cluster),
+            )
+            for host in hosts
+        ],
+    )
+
+
+def _tls(host: str, cluster: str) -> TransportSocket:
+    return TransportSocket(
+        name="envoy.transport_sockets.tls",
+        typed_config=Any.pack(
+            DownstreamTlsContext(
+                common_tls_context=CommonTlsContext(
+                    tls_params=TlsParameters(
+                        tls_minimum_protocol_version=TlsParametersTlsProtocol.TLSv1_2
+                    ),
+                    tls_certificate_sds_secret_configs=[
+                        SdsSecretConfig(name=f"{PREFIX}{host}", sds_config=secret_source(cluster))
+                    ],
+                    alpn_protocols=list(_PROTOCOLS),
+                )
+            )
+        ),
+    )
