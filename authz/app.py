@@ -215,17 +215,19 @@ class App:
         self._stopping.set()
 
     def _measured(self) -> Registry:
-        self._gauge()
+        self._gauge(self._missing())
         return self._registry
 
-    def _gauge(self) -> None:
+    def _gauge(self, missing: Mapping[str, Any]) -> None:
         self._observers.flush()
+        self._metrics.gauge_state(ready=not missing, config_refused=self._watch.refused is not None)
         self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
         self._metrics.count_evictions(self._engine.evictions())
         expiries = self._engine.pushed.expiries()
         if self._certificates is not None:
             expiries |= self._certificates.expiries()
         self._metrics.gauge_secrets(expiries, self._secrets.streams())
+        self._metrics.gauge_credentials(self._engine.credential_expiries())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
@@ -269,7 +271,7 @@ class App:
                     _log.info("ready") if not missing else _log.warning("not ready", **missing)
                 if self._seat is not None:
                     os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
-            self._gauge()
+            self._gauge(missing)
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
 
     async def _watch_configuration(self) -> None:

@@ -169,6 +169,10 @@ class Engine:
         """Return the seconds since each issuer's keys were fetched."""
         return self._parts.keys.ages()
 
+    def credential_expiries(self) -> dict[tuple[str, str], float]:
+        """Return the seconds until certificates in use expire, by name of the client and kind."""
+        return self._parts.applications.expiries()
+
     def check(self) -> None:
         """Raise what ended the fetching of keys, if a defect has: it must not go stale unnoticed."""
         if self._refreshing is not None and self._refreshing.done():

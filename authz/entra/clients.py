@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Final
 
 import msal
@@ -109,6 +110,8 @@ class Applications:
         self._transport = transport
         self._credentials = credentials
         self._built: dict[tuple[Client, int], tuple[bytes, msal.ConfidentialClientApplication]] = {}
+        self._taken: dict[Client, int] = {}
+        """Position of the credential that Entra took last."""
 
     def acquire(self, client: Client, call: Acquire, *, user_is_asked: bool) -> IssuedToken:
         """Run an MSAL call as the client, with the first credential that Entra takes.
@@ -121,7 +124,7 @@ class Applications:
             try:
                 proof = credential.proof()
                 application = self._application(client, position, proof)
-                return issued(application, call, self._clock, user_is_asked=user_is_asked)
+                token = issued(application, call, self._clock, user_is_asked=user_is_asked)
             except CredentialFault as fault:
                 refused = refused or _unproved(client, fault)
             except EntraError as error:
@@ -134,6 +137,9 @@ class Applications:
                     cause=str(error),
                 )
                 refused = error
+            else:
+                self._taken[client] = position
+                return token
         raise refused or ExchangeMisconfigured(f"{client.name} has no credential")
 
     def faults(self) -> dict[str, str]:
@@ -143,6 +149,23 @@ class Applications:
             for client, credentials in self._credentials.items()
             if (causes := _all_faults(credentials))
         }
+
+    def expiries(self) -> dict[tuple[str, str], float]:
+        """Return the seconds until certificates in use expire, by name of the client and kind. Reads nothing.
+
+        In use are the one that Entra took last and those before it, which are tried first each time. Of
+        several, the one that expires first counts.
+        """
+        now = self._clock()
+        left: dict[tuple[str, str], float] = {}
+        for client, credentials in self._credentials.items():
+            # Until Entra has taken one, readiness has read those up to the first that can be read.
+            last = self._taken.get(client, len(credentials) - 1)
+            for credential in credentials[: last + 1]:
+                if credential.expires_at is not None:
+                    key = client.name, credential.kind
+                    left[key] = min(left.get(key, inf), credential.expires_at - now)
+        return left
 
     def _application(
         self, client: Client, position: int, proof: Proof

@@ -37,10 +37,12 @@ class Proof:
     Attributes:
         version: Changes when the credential does; a digest, so it may be compared and kept.
         client_credential: MSAL's `client_credential`.
+        expires_at: Epoch second at which it ends, where that is known: of certificates.
     """
 
     version: bytes
     client_credential: Any
+    expires_at: float | None = None
 
     def __repr__(self) -> str:
         return "Proof(***)"
@@ -58,6 +60,11 @@ class Credential(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._described_as})"
+
+    @property
+    def expires_at(self) -> float | None:
+        """Epoch second at which the version that was read last ends, where that is known. Reads nothing."""
+        return self._last.expires_at if self._last is not None else None
 
     def proof(self) -> Proof:
         """Read the credential now; a version that cannot be read leaves the last good one.
@@ -162,6 +169,7 @@ class Certificate(Credential):
         return Proof(
             version=version,
             client_credential={"client_assertion": lambda context: _sign(key, headers, context)},
+            expires_at=chain[0].not_valid_after_utc.timestamp(),
         )
 
 

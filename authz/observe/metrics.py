@@ -109,6 +109,20 @@ class Metrics:
             registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self._secrets_seen: set[str] = set()
+        self._credential_expiry = Gauge(
+            "authz_credential_expiry_seconds",
+            "Time until the certificate that a client proves itself with expires.",
+            ["client", "kind"], registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._credentials_seen: set[tuple[str, str]] = set()
+        self._ready = Gauge(
+            "authz_ready", "1 while Checks can be answered, as `/readyz` has it, else 0.",
+            registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._config_refused = Gauge(
+            "authz_config_refused", "1 while the newest configuration is refused, else 0.",
+            registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
         build = Gauge(
             "authz_build_info", "Always 1; the version is the label.",
             ["version"], registry=registry, multiprocess_mode="livemax",
@@ -209,6 +223,20 @@ class Metrics:
         self._secrets_seen |= expiries.keys()
         for name, seconds in expiries.items():
             self._secret_expiry.labels(name).set(seconds)
+
+    def gauge_credentials(self, expiries: Mapping[tuple[str, str], float]) -> None:
+        """State how long the certificates in use are good for, by client and kind."""
+        # As with secrets: what is in use no more can never be the least, nor raise an alarm.
+        for client, kind in self._credentials_seen - expiries.keys():
+            self._credential_expiry.labels(client, kind).set(math.inf)
+        self._credentials_seen |= expiries.keys()
+        for (client, kind), seconds in expiries.items():
+            self._credential_expiry.labels(client, kind).set(seconds)
+
+    def gauge_state(self, *, ready: bool, config_refused: bool) -> None:
+        """State whether Checks can be answered, and by the newest configuration."""
+        self._ready.set(ready)
+        self._config_refused.set(config_refused)
 
     def _find_check_children(
         self, direction: str, route: str, decision: str, reason: str

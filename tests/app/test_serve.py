@@ -132,6 +132,8 @@ async def test_metrics_and_status_tell_what_happened_and_no_secret(
         "authz_exchange_duration_seconds_bucket{",
         "authz_signing_keys_age_seconds{",
         'authz_cache_entries{cache="tokens"}',
+        "authz_ready 1.0",
+        "authz_config_refused 0.0",
     ):
         assert line in metrics, line
     for text in (metrics, status, process.log()):

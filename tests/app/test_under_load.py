@@ -221,7 +221,9 @@ async def test_configuration_reload_under_load(
         authorization(added)["appid"] == authorization(still)["appid"] == world.agent["client_id"]
     )
     assert [] == going.failures
-    assert 'authz_config_reloads_total{outcome="refused"} 1.0' in process.admin("/metrics").text
+    metrics = process.admin("/metrics").text
+    assert 'authz_config_reloads_total{outcome="refused"} 1.0' in metrics
+    assert "authz_config_refused 1.0" in metrics
     assert "egress.graph.agent" in process.admin("/status").json()["configuration"]["refused"]
 
 
@@ -272,7 +274,9 @@ async def test_workers_share_a_port_and_are_replaced(
             assert authorization(await client.check("egress", "autonomous"))
     workers = process.admin("/status").json()["workers"]
     counted = 'authz_checks_total{decision="allow",direction="egress",reason="none",route="autonomous"} 8.0'
-    assert counted in process.admin("/metrics").text
+    metrics = process.admin("/metrics").text
+    assert counted in metrics
+    assert "authz_ready 1.0" in metrics
     assert 2 == len({worker["pid"] for worker in workers.values()})
     if kill:
         import os  # noqa: PLC0415

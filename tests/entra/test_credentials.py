@@ -30,7 +30,7 @@ SUBJECT = "system:serviceaccount:agents:desk"
 class Certified:
     """A self-signed certificate with its key."""
 
-    def __init__(self, name: str = "desk") -> None:
+    def __init__(self, name: str = "desk", *, days: int = 30) -> None:
         self.key = rsa.generate_private_key(65537, 2048)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         now = dt.datetime.now(dt.UTC)
@@ -41,7 +41,7 @@ class Certified:
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=30))
+            .not_valid_after(now + dt.timedelta(days=days))
             .sign(self.key, hashes.SHA256())
         )
 
@@ -303,6 +303,71 @@ async def test_a_certificate_in_the_middle_of_its_rotation_leaves_the_old_one(
 
         assert issued(meanwhile)["appid"] == world.sibling["client_id"]
         assert issued(blueprint)["appid"] == world.blueprint["client_id"]
+
+
+async def test_the_expiry_of_a_certificate_is_told_and_follows_its_rotation(
+    world: World, tmp_path: Path
+) -> None:
+    """Of the version in use: the old one while the new one cannot be used, and then the new one."""
+    old, new = Certified(days=30), Certified(days=90)
+    register(world, old)
+    file = tmp_path / "cert.pem"
+    file.write_bytes(old.pem())
+    document = with_credentials(world, {"certificate": {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        told = []
+        for content in (old.pem(), b"half a certificate", new.pem()):
+            file.write_bytes(content)
+            service.engine.missing()
+            told.append(service.engine.credential_expiries())
+
+        assert [{("support", "certificate")}] * 3 == [set(left) for left in told]
+        assert [30, 30, 90] == [round(left["support", "certificate"] / 86400) for left in told]
+
+
+async def test_the_expiries_told_are_of_certificates_that_are_tried(
+    world: World, tmp_path: Path
+) -> None:
+    """One that Entra refuses is tried first each time; those after the one it takes are never read."""
+    refused, unread = Certified(days=5), Certified(days=1)
+    (tmp_path / "refused.pem").write_bytes(refused.pem())
+    (tmp_path / "unread.pem").write_bytes(unread.pem())
+    document = with_credentials(
+        world,
+        {"certificate": {"file": str(tmp_path / "refused.pem")}},
+        {"client_secret": {"file": str(world.secret_file)}},
+        {"certificate": {"file": str(tmp_path / "unread.pem")}},
+    )
+    async with stack(world, document=document) as service:
+        issued(await service.egress("autonomous"))
+        left = service.engine.credential_expiries()
+
+        assert [("support", "certificate")] == list(left)
+        assert 5 == round(left["support", "certificate"] / 86400)
+
+
+async def test_a_certificate_that_stood_in_once_is_told_of_no_more(
+    world: World, tmp_path: Path
+) -> None:
+    """While the first credential is away the second is in use, and counts for as long as it is."""
+    standing_in = Certified(days=5)
+    register(world, standing_in)
+    (tmp_path / "second.pem").write_bytes(standing_in.pem())
+    secret = world.secret_file.read_text()
+    world.secret_file.unlink()
+    document = with_credentials(
+        world,
+        {"client_secret": {"file": str(world.secret_file)}},
+        {"certificate": {"file": str(tmp_path / "second.pem")}},
+    )
+    async with stack(world, document=document) as service:
+        issued(await service.egress("autonomous"))
+        meanwhile = service.engine.credential_expiries()
+        world.secret_file.write_text(secret)
+        issued(await service.egress("blueprint"))
+
+        assert [("support", "certificate")] == list(meanwhile)
+        assert {} == service.engine.credential_expiries()
 
 
 async def test_no_usable_credential_is_not_ready_and_our_configuration(world: World) -> None:

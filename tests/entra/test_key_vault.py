@@ -158,7 +158,7 @@ async def test_a_renewed_certificate_is_noticed(
     world: World, vault: FakeVault, vaults: KeyVaults, timer: Timer
 ) -> None:
     """Nobody waits for it: the old one is used until the new one is there."""
-    old, new = Certified(), Certified()
+    old, new = Certified(), Certified(days=60)
     register(world, old)
     put(vault, old)
     async with stack(world, document=document_of(world, vault), vaults=vaults) as service:
@@ -175,8 +175,11 @@ async def test_a_renewed_certificate_is_noticed(
             world.tenant_id, world.blueprint["client_id"], certificates=(new.certificate,)
         )
         afterwards = issued(await service.egress("blueprint"))
+        told = service.engine.credential_expiries()
 
     assert world.sibling["client_id"] == meanwhile["appid"]
+    assert {("support", "key_vault")} == set(told)
+    assert 60 == round(told["support", "key_vault"] / 86400)
     assert world.blueprint["client_id"] == afterwards["appid"]
 
 

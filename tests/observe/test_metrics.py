@@ -1,5 +1,6 @@
-"""What is counted of Checks without a user and of caches that are too small."""
+"""What is counted of Checks without a user and of small caches, and what is told of certificates."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -51,3 +52,18 @@ def test_evictions_are_counted_over_the_life_of_the_process(
     assert expected == registry.get_sample_value(
         "authz_cache_evictions_total", {"cache": "subjects"}
     )
+
+
+def test_a_certificate_that_is_in_use_no_more_raises_no_alarm() -> None:
+    """Its last value would be the least for ever; files of several workers cannot forget a label."""
+    registry = own_registry()
+    metrics = Metrics(registry, frozenset())
+    metrics.gauge_credentials({("desk", "certificate"): 60.0, ("desk", "key_vault"): 90.0})
+    metrics.gauge_credentials({("desk", "key_vault"): 80.0})
+
+    assert [math.inf, 80] == [
+        registry.get_sample_value(
+            "authz_credential_expiry_seconds", {"client": "desk", "kind": kind}
+        )
+        for kind in ("certificate", "key_vault")
+    ]
