@@ -8,6 +8,7 @@ import pytest
 from authz.core.errors import Reason
 from authz.entra.refusals import MEANINGS
 from authz.problem import FACES
+from support.monitoring import alerts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,6 +56,16 @@ def test_every_metric_is_documented() -> None:
     documented = re.findall(r"^\| `(authz_\w+)` \|", page, re.MULTILINE)
 
     assert {*(f"{name}_total" for name in counters), *others} == set(documented)
+
+
+def test_every_alert_has_its_page() -> None:
+    """docs/operations.md has a heading for each alert, in their order, with what to look at and to do."""
+    page = (ROOT / "docs/operations.md").read_text()
+    section = page.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    entries = [entry.partition("\n")[::2] for entry in section.split("\n### ")[1:]]
+
+    assert list(alerts()) == [name for name, _ in entries]
+    assert [name for name, text in entries if "**Do**" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

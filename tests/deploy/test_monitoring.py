@@ -1,0 +1,292 @@
+"""The monitoring component fits the pods, and names only what authz exposes.
+
+What needs Prometheus itself is in `test_alerts.py` and `test_scrape.py`.
+"""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from authz.config.settings import Keys
+from authz.core.errors import Reason
+from authz.core.exchange import Flow
+from authz.entra.refusals import MEANINGS
+from authz.observe.metrics import OTHER, Metrics
+from authz.observe.registry import own_registry
+from authz.ports import CacheName, CacheResult
+from authz.problem import FACES
+from support import custom_resources
+from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
+from support.monitoring import COMPONENT, Matcher, alerts, bare, dashboard, names_of, queries, texts
+
+TARGET = {"job", "namespace", "pod", "container", "instance"}
+"""Labels that Prometheus gives to what it scrapes by a PodMonitor."""
+FOREIGN = {
+    "up": TARGET,
+    "container_memory_working_set_bytes": TARGET,
+}
+"""Metrics of Prometheus and of the kubelet, with the labels they have."""
+DECISIONS, DIRECTIONS = {"allow", "deny"}, {"inbound", "egress", "none"}
+REASONS = {reason.value for reason in Reason}
+VALUES = {
+    ("authz_checks_total", "decision"): DECISIONS,
+    ("authz_checks_total", "direction"): DIRECTIONS,
+    ("authz_checks_total", "reason"): REASONS | {"none"},
+    ("authz_check_duration_seconds_bucket", "decision"): DECISIONS,
+    ("authz_exchanges_total", "outcome"): REASONS | {"issued"},
+    ("authz_exchanges_total", "flow"): {flow.value for flow in Flow},
+    ("authz_entra_errors_total", "code"): {str(number) for number in MEANINGS} | {OTHER},
+    ("authz_cache_lookups_total", "cache"): {name.value for name in CacheName},
+    ("authz_cache_lookups_total", "result"): {result.value for result in CacheResult},
+    ("authz_cache_entries", "cache"): {name.value for name in CacheName},
+    ("authz_cache_evictions_total", "cache"): {name.value for name in CacheName},
+}
+"""The closed sets that matchers may name a value of."""
+EXPRESSIONS = {
+    **{name: rule["expr"] for name, rule in alerts().items()},
+    **{f"{query.panel} {number}": query.filled("5m") for number, query in enumerate(queries())},
+}
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> str:
+    """Return the name of each overlay in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def monitored(overlay: str, kubectl: str, tmp_path: Path) -> Manifests:
+    """Return the overlay with the component, as the kustomization of a user has it."""
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    kustomization = {
+        "resources": [f"../kubernetes/{overlay}"],
+        "components": ["../kubernetes/components/monitoring"],
+        "namespace": "agents",
+    }
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return render(mine)
+
+
+def _exposed() -> dict[str, set[str]]:
+    """Return the labels of every series that authz exposes, by name."""
+    registry = own_registry()
+    Metrics(registry, frozenset())
+    found: dict[str, set[str]] = {}
+    for collector in set(registry._collector_to_names):
+        (family,) = collector.collect()
+        labels = set(getattr(collector, "_labelnames", ()))
+        match family.type:
+            case "counter":
+                found[f"{family.name}_total"] = labels
+            case "histogram":
+                found[f"{family.name}_bucket"] = labels | {"le"}
+                found[f"{family.name}_count"] = found[f"{family.name}_sum"] = labels
+            case _:
+                found[family.name] = labels
+    return {name: labels | TARGET for name, labels in found.items()} | FOREIGN
+
+
+def test_the_component_adds_three_objects_and_changes_none(
+    monitored: Manifests, overlay: str
+) -> None:
+    """A PodMonitor, a PrometheusRule and the dashboard, all in the namespace of the overlay."""
+    manifests = render(KUBERNETES / overlay)
+    added = sorted(
+        (item["kind"], item["metadata"]["name"])
+        for item in monitored.objects
+        if item["kind"] in {"PodMonitor", "PrometheusRule"}
+        or item["metadata"]["name"] == "authz-dashboard"
+    )
+
+    assert added == [
+        ("ConfigMap", "authz-dashboard"),
+        ("PodMonitor", "authz"),
+        ("PrometheusRule", "authz"),
+    ]
+    assert {item["metadata"]["namespace"] for item in monitored.objects} == {"agents"}
+    assert len(monitored.objects) == len(manifests.objects) + 3
+    assert monitored.pod == manifests.pod
+    assert monitored.find("NetworkPolicy")["spec"] == manifests.find("NetworkPolicy")["spec"]
+
+
+@pytest.mark.parametrize("kind", ["PodMonitor", "PrometheusRule"])
+def test_custom_resources_are_valid(monitored: Manifests, kind: str) -> None:
+    """They fit the operator's definitions, and a key that those do not know would be found."""
+    item = monitored.find(kind)
+    file = f"{kind.lower()}s.yaml"
+    custom_resources.validate(item, file)
+
+    with pytest.raises(jsonschema.ValidationError, match="surprise"):
+        custom_resources.validate({**item, "spec": {**item["spec"], "surprise": 1}}, file)
+
+
+def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
+    """Selector, port and network policy lead to authz's own container, and to no other port of it."""
+    monitor = monitored.find("PodMonitor")["spec"]
+    labels = monitored.find("Deployment")["spec"]["template"]["metadata"]["labels"]
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    having = [name for name, item in monitored.containers.items() if endpoint["port"] in item.ports]
+    rules = monitored.find("NetworkPolicy")["spec"]["ingress"]
+    (source,) = [
+        rule["from"]
+        for rule in rules
+        if endpoint["port"] in {port["port"] for port in rule["ports"]}
+    ]
+
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert having == ["authz"]
+    assert endpoint["path"] == "/metrics"
+    assert source == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
+
+
+def test_the_job_is_the_one_that_rules_and_dashboard_ask_for(monitored: Manifests) -> None:
+    """The PodMonitor gives its targets the job `authz`, whatever its own name becomes."""
+    (endpoint,) = monitored.find("PodMonitor")["spec"]["podMetricsEndpoints"]
+
+    assert endpoint["relabelings"] == [
+        {"action": "replace", "targetLabel": "job", "replacement": "authz"}
+    ]
+
+
+def test_the_dashboard_is_loaded_as_it_is(monitored: Manifests) -> None:
+    """The ConfigMap has the label that Grafana's sidecar looks for, and the file's content."""
+    config_map = monitored.find("ConfigMap", "authz-dashboard")
+
+    assert config_map["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert {"authz.json": dashboard()} == {
+        name: json.loads(text) for name, text in config_map["data"].items()
+    }
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
+    """Severity, a patience, a summary with the place, a fixed description, and a page to read."""
+    alert = alerts()[name]
+    notes = alert["annotations"]
+
+    assert alert["labels"]["severity"] in {"critical", "warning"}
+    assert re.fullmatch(r"[1-9]\d*[mh]", alert["for"])
+    assert set(notes) == {"summary", "description", "runbook"}
+    assert notes["runbook"] == f"docs/operations.md#{name.lower()}"
+    assert "{{" not in notes["description"]
+    assert notes["description"].endswith(".")
+    assert not notes["summary"].endswith(".")
+
+
+@pytest.mark.parametrize("name", EXPRESSIONS)
+def test_metrics_and_labels_exist(name: str) -> None:
+    """Each metric is one that authz, Prometheus or the kubelet exposes, with each label that is used."""
+    exposed = _exposed()
+    names = names_of(EXPRESSIONS[name])
+
+    assert names.selectors
+    assert bare(EXPRESSIONS[name]) == set()
+    for metric, matchers in names.selectors:
+        assert metric in exposed
+        assert {matcher.label for matcher in matchers} <= exposed[metric]
+        assert names.groupings <= exposed[metric]
+        for matcher in matchers:
+            allowed = VALUES.get((metric, matcher.label))
+            if allowed is not None:
+                assert set(matcher.value.split("|")) <= allowed
+        # Neither counts somebody else's pods.
+        mine = Matcher("container" if metric.startswith("container_") else "job", "=", "authz")
+        assert mine in matchers
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_a_summary_uses_labels_that_the_alert_has(name: str) -> None:
+    """What the expression sums up by is all that is left to tell."""
+    alert = alerts()[name]
+    used = set(re.findall(r"\$labels\.(\w+)", alert["annotations"]["summary"]))
+    names = names_of(alert["expr"])
+    kept = names.groupings or set.intersection(
+        *(_exposed()[metric] for metric, _ in names.selectors)
+    )
+
+    assert used <= kept
+
+
+def test_callers_own_faults_are_no_alarm() -> None:
+    """Denials leave out what is answered with 401 or was no valid request, and nothing else.
+
+    A reference that is unknown is a 401 as well, but what makes many of them is here.
+    """
+    names = names_of(alerts()["AuthzDenials"]["expr"])
+    ((excluded,), *_) = [
+        [set(matcher.value.split("|")) for matcher in matchers if matcher.operator == "!~"]
+        for _, matchers in names.selectors
+    ]
+    answered_401 = {reason.value for reason in Reason if FACES[reason].http_status == 401}
+
+    assert excluded == answered_401 - {Reason.UNKNOWN_SUBJECT} | {Reason.MALFORMED_REQUEST}
+
+
+def test_keys_are_old_after_three_missed_refreshes() -> None:
+    """The alert's bound follows the default of the configuration."""
+    bound = 3 * int(Keys().refresh_interval)
+
+    assert alerts()["AuthzSigningKeysOld"]["expr"].endswith(f"> {bound}")
+
+
+def test_the_dashboard_can_be_imported_anywhere() -> None:
+    """A fixed uid, unique panels that do not overlap, the data source a variable, and no host."""
+    board = dashboard()
+    panels = board["panels"]
+    cells = [
+        (column, line)
+        for place in (panel["gridPos"] for panel in panels)
+        for column in range(place["x"], place["x"] + place["w"])
+        for line in range(place["y"], place["y"] + place["h"])
+    ]
+    drawn = [panel for panel in panels if panel["type"] != "row"]
+    sources = {
+        json.dumps(part["datasource"]) for panel in drawn for part in [panel, *panel["targets"]]
+    }
+
+    assert board["uid"] == "authz"
+    assert board["schemaVersion"] >= 41
+    assert "id" not in board
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({panel["title"] for panel in panels}) == len(panels)
+    assert len(set(cells)) == len(cells)
+    assert max(column for column, _ in cells) < 24
+    assert sources == {json.dumps({"type": "prometheus", "uid": "${datasource}"})}
+    assert [variable["name"] for variable in board["templating"]["list"]] == [
+        "datasource",
+        "namespace",
+        "pod",
+    ]
+    assert all(panel["description"].endswith(".") for panel in drawn)
+    assert [text for text in texts(board) if "://" in text] == []
+
+
+def test_a_legend_names_labels_that_its_query_keeps() -> None:
+    """A legend with a label that is summed away is blank."""
+    for query in queries():
+        used = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
+        assert used <= names_of(query.expression).groupings, query.panel
+
+
+def test_the_component_is_as_its_readme_says() -> None:
+    """Ten lines or so, which name each file's purpose; no file is left over."""
+    files = sorted(path.name for path in COMPONENT.iterdir())
+    readme = (COMPONENT / "README.md").read_text()
+
+    assert files == [
+        "README.md",
+        "dashboard.json",
+        "kustomization.yaml",
+        "podmonitor.yaml",
+        "prometheusrule.yaml",
+    ]
+    assert "components: [path/to/kubernetes/components/monitoring]" in readme

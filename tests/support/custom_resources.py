@@ -1,0 +1,64 @@
+"""Schemas of custom resources, closed: what the upstream definitions do not name is a fault.
+
+The definitions are data beside the checkout, not part of it. Where they are absent, tests are skipped.
+"""
+
+from functools import cache
+from typing import Any, Final
+
+import jsonschema
+import pytest
+import yaml
+
+from support.manifests import ROOT, Object
+
+DEFINITIONS: Final = ROOT.parent / "shared/data/crds"
+
+
+def validate(item: Object, file: str) -> None:
+    """Compare an object with the definition of its kind and version in a file of `DEFINITIONS`.
+
+    Raises:
+        jsonschema.ValidationError: It does not fit.
+    """
+    schema = _schemas(file)[item["kind"], item["apiVersion"]]
+    jsonschema.validate(item, schema, cls=jsonschema.Draft202012Validator)
+
+
+@cache
+def _schemas(file: str) -> dict[tuple[str, str], Object]:
+    path = DEFINITIONS / file
+    if not path.exists():
+        pytest.skip(
+            f"{file} is not in ../shared/data/crds: objects of these kinds are not validated"
+        )
+    return {
+        (definition["spec"]["names"]["kind"], f"{definition['spec']['group']}/{version['name']}"): (
+            _closed(version["schema"]["openAPIV3Schema"], at_top=True)
+        )
+        for definition in yaml.safe_load_all(path.read_text())
+        for version in definition["spec"]["versions"]
+    }
+
+
+def _closed(schema: Object, *, at_top: bool = False) -> Object:
+    """Allow no property that is not named, as an API server's strict validation does."""
+    closed: dict[str, Any] = dict(schema)
+    if closed.pop("x-kubernetes-int-or-string", False):
+        closed["type"] = ["integer", "string"]
+    if "(?i)" in schema.get("pattern", ""):
+        # Go takes flags anywhere in an expression, Python at its start.
+        closed["pattern"] = "(?i)" + schema["pattern"].replace("(?i)", "")
+    if "properties" in schema:
+        closed["properties"] = {
+            name: {"type": "object"} if at_top and name == "metadata" else _closed(part)
+            for name, part in schema["properties"].items()
+        }
+        if "additionalProperties" not in schema and not schema.get(
+            "x-kubernetes-preserve-unknown-fields"
+        ):
+            closed["additionalProperties"] = False
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            closed[key] = _closed(schema[key])
+    return closed
