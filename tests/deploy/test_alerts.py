@@ -3,7 +3,6 @@
 Needs promtool, of Debian's package `prometheus`.
 """
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from support.monitoring import alerts, rules, write_rules
+from support.prometheus import installed
 
 pytestmark = pytest.mark.system
 
@@ -310,10 +310,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def promtool() -> str:
     """Return the path of promtool, or skip."""
-    found = shutil.which("promtool")
-    if found is None:
-        pytest.skip("not installed: promtool (package prometheus)")
-    return found
+    return installed("promtool")
 
 
 def _run(promtool: str, *arguments: object) -> subprocess.CompletedProcess[str]:

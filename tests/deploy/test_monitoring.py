@@ -1,6 +1,6 @@
 """The monitoring component fits the pods, and names only what authz exposes.
 
-What needs Prometheus itself is in `test_alerts.py` and `test_scrape.py`.
+What needs Prometheus itself is in `test_alerts.py` and `tests/app/test_monitored.py`.
 """
 
 import json

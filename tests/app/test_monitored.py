@@ -1,0 +1,200 @@
+"""A real Prometheus scrapes the running program: every panel of the dashboard draws, and alerts wake up.
+
+Needs Debian's package `prometheus`.
+"""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from authz.emulator.faults import Fault, Match
+from entra.test_credentials import Certified, register
+from support.monitoring import alerts, queries
+from support.prometheus import Prometheus, installed
+from support.secret_stream import SecretStream
+from support.stack import Client, Process, World
+
+pytestmark = pytest.mark.system
+
+Serve = Callable[..., Process]
+
+MAY_BE_EMPTY = {
+    "Memory": "the kubelet's metric, and there is no kubelet",
+}
+"""Panels without data here, and why."""
+WINDOW = "10s"
+"""The range of rates: some twenty scrapes."""
+PATIENCE = 60.0
+OBO = Match(leg="agent_obo")
+TROUBLES = (
+    Fault("error", code=7000215, match=OBO),
+    Fault("error", code=50076, match=OBO),
+    Fault("error", code=4242424, match=OBO),
+    Fault("status", status=429, retry_after=1, match=OBO),
+    *[Fault("status", status=503, match=OBO)] * 3,
+)
+"""Each class of Entra's refusals."""
+WAKING = {
+    "AuthzConfigRefused",
+    "AuthzCredentialExpiring",
+    "AuthzDenials",
+    "AuthzEntraErrorsUnknown",
+    "AuthzEntraThrottled",
+    "AuthzEntraUnavailable",
+    "AuthzExchangeMisconfigured",
+    "AuthzSecretsRejected",
+    "AuthzUsersRefused",
+}
+"""Alerts that this traffic wakes; they fire when it goes on for long enough."""
+ASLEEP = {
+    "AuthzAbsent",
+    "AuthzCacheThrash",
+    "AuthzCredentialExpiringSoon",
+    "AuthzDown",
+    "AuthzForeignSubject",
+    "AuthzInternalErrors",
+    "AuthzNotReady",
+    "AuthzPushedSecretExpiring",
+    "AuthzSigningKeysOld",
+    "AuthzSubjectsEvicted",
+}
+"""Alerts whose business it is not."""
+DEPENDS = {"AuthzSlowChecks"}
+"""Alerts that the machine may wake."""
+
+
+def _document(world: World, certificate: Path) -> dict[str, object]:
+    """Return a configuration in which everything that has a metric can happen."""
+    document = world.config(
+        reload_interval="100ms",
+        listen={
+            "grpc": f"unix:{world.folder}/authz.sock",
+            "admin": "127.0.0.1:0",
+            "api": "127.0.0.1:0",
+        },
+        api={"ca_file": str(world.emulator.ca_file)},
+    )
+    document["blueprints"]["support"]["credentials"] = [{"certificate": {"file": str(certificate)}}]
+    document["inbound"]["agent"]["prefetch"] = ["graph"]
+    document["inbound"]["agent"]["forward"] = ["bearer", "handle"]
+    document["egress"]["graph"]["subject"] = ["handle", "bearer", "none"]
+    document["egress"]["autonomous"]["downstream"] = {
+        "base_url": f"{world.emulator.authority}/v1.0",
+        "path": "/whoami",
+    }
+    return document
+
+
+class Traffic:
+    """Everything that is drawn, again and again."""
+
+    def __init__(self, world: World, client: Client, api: str) -> None:
+        self._world = world
+        self._client = client
+        self._api = httpx.AsyncClient(base_url=f"http://{api}", trust_env=False)
+
+    async def close(self) -> None:
+        """Close the connection to the HTTP API."""
+        await self._api.aclose()
+
+    async def round(self) -> None:
+        """Send a few requests of each kind."""
+        check, token = self._client.check, self._world.token
+        fresh = token()
+        for _ in range(2):
+            await check("inbound", "agent", fresh)
+            await check("egress", "graph-clerk", fresh)
+        # Nobody has consented for this user.
+        for _ in range(6):
+            await check("egress", "graph-clerk", token("bob"))
+        await check("egress", "graph")
+        await check("egress", "autonomous")
+        await check("inbound", "agent")
+        await check("inbound", "agent", "nonsense")
+        await check("egress", "nowhere")
+        await self._api.get("/DownstreamApiUnauthenticated/autonomous")
+        for trouble in TROUBLES:
+            added = self._world.emulator.faults.add(trouble)
+            await check("egress", "graph-clerk", token())
+            self._world.emulator.faults.clear(added.id)
+
+
+@pytest.fixture
+async def prometheus(
+    world: World, serve: Serve, write: Callable[..., Path], tmp_path: Path
+) -> AsyncIterator[tuple[Prometheus, Traffic, Process]]:
+    """Run everything, with an Envoy that refused a secret and a configuration that was refused."""
+    certified = Certified(days=10)
+    register(world, certified)
+    certificate = tmp_path / "certificate.pem"
+    certificate.write_bytes(certified.pem())
+    document = _document(world, certificate)
+    process = serve(document)
+    serving = process.event("serving")
+    socket = f"unix:{world.folder}/authz.sock"
+    with Prometheus(serving["admin"], tmp_path) as running:
+        async with Client(socket) as client, SecretStream(socket) as envoy:
+            await envoy.ask("autonomous")
+            await envoy.hear()
+            await envoy.acknowledge("autonomous")
+            await envoy.ask("autonomous", "agent-user", nonce=envoy.last.nonce)
+            await envoy.hear()
+            await envoy.acknowledge("autonomous", "agent-user", error="not today")
+            write({**document, "log": {"level": "debug"}})
+            await asyncio.to_thread(process.event, "configuration applied")
+            write({**document, "surprise": 1})
+            await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+            traffic = Traffic(world, client, serving["api"])
+            try:
+                yield running, traffic, process
+            finally:
+                await traffic.close()
+
+
+async def test_every_panel_draws_and_alerts_wake_up(
+    prometheus: tuple[Prometheus, Traffic, Process],
+) -> None:
+    """Each query finds numbers in real metrics, and each rule evaluates to what this traffic means."""
+    running, traffic, process = prometheus
+    waiting = [query for query in queries() if query.panel not in MAY_BE_EMPTY]
+    asleep = set(WAKING)
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while waiting or asleep:
+        assert asyncio.get_running_loop().time() < end, (waiting, asleep, process.log()[-4000:])
+        await traffic.round()
+        waiting = [query for query in waiting if not running.query(query.filled(WINDOW))]
+        rules = running.rules()
+        states = {rule["name"]: rule["state"] for rule in rules}
+        asleep = {name for name in WAKING if states[name] == "inactive"}
+
+    assert states.keys() == alerts().keys() == WAKING | ASLEEP | DEPENDS
+    assert [rule["lastError"] for rule in rules if rule["health"] != "ok"] == []
+    assert {states[name] for name in ASLEEP} == {"inactive"}
+    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+    # What the variables of the dashboard offer.
+    assert running.values("namespace", 'authz_build_info{job="authz"}') == ["agents"]
+    assert running.values("pod", 'authz_build_info{job="authz", namespace=~"agents"}') == [
+        "agent-1"
+    ]
+
+
+def test_the_exposition_is_well_formed(serve: Serve) -> None:
+    """Names, types and help texts are as promtool wants them."""
+    text = httpx.get(
+        f"http://{serve().event('serving')['admin']}/metrics",
+        headers={"accept": "text/plain"},
+        trust_env=False,
+    ).text
+    result = subprocess.run(
+        [installed("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "", "") == (result.returncode, result.stdout, result.stderr)
