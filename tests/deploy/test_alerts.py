@@ -256,7 +256,7 @@ CASES = {
         at=5,
         fires=gauge("authz_pushed_secret_expiry_seconds", SECRET, "420-60x7"),
         labels={**PLACE, "secret": "mail"},
-        summary="Envoys in agents hold a token of route mail for another 2m 0s",
+        summary="What Envoys in agents hold for mail expires in 2m 0s",
         # None at the very start; in time; nobody asks any more.
         quiet=(
             gauge("authz_pushed_secret_expiry_seconds", SECRET, "0 3600x10"),
@@ -268,7 +268,7 @@ CASES = {
         at=12,
         fires=gauge("authz_secret_nacks_total", SECRET, "_x8 1x30"),
         labels={**PLACE, "secret": "mail"},
-        summary="Envoy cannot use the pushed token of route mail in agents",
+        summary="An Envoy in agents cannot use what it was given for mail",
         quiet=(gauge("authz_secret_pushes_total", f'{SECRET}, outcome="token"', "0+1x60"),),
     ),
     "AuthzCacheThrash": Case(

@@ -16,6 +16,7 @@ from authz.config.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.entra.refusals import MEANINGS
+from authz.injection.pod import Additions, inject
 from authz.observe.metrics import OTHER, Metrics
 from authz.observe.registry import own_registry
 from authz.ports import CacheName, CacheResult
@@ -128,9 +129,8 @@ def test_custom_resources_are_valid(monitored: Manifests, kind: str) -> None:
 
 
 def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
-    """Selector, port and network policy lead to authz's own container, and to no other port of it."""
+    """Name, port and network policy lead to authz's own container, and to no other port of it."""
     monitor = monitored.find("PodMonitor")["spec"]
-    labels = monitored.find("Deployment")["spec"]["template"]["metadata"]["labels"]
     (endpoint,) = monitor["podMetricsEndpoints"]
     having = [name for name, item in monitored.containers.items() if endpoint["port"] in item.ports]
     rules = monitored.find("NetworkPolicy")["spec"]["ingress"]
@@ -140,7 +140,7 @@ def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
         if endpoint["port"] in {port["port"] for port in rule["ports"]}
     ]
 
-    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["selector"] == {}
     assert having == ["authz"]
     assert endpoint["path"] == "/metrics"
     assert source == [
@@ -148,12 +148,25 @@ def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
     ]
 
 
+def test_injected_containers_are_found_by_the_same_port() -> None:
+    """What is put into other pods has the name and the port that the PodMonitor asks for."""
+    _, spec = inject({}, {"containers": [{"name": "app"}]}, Additions())
+    (container,) = [each for each in spec["containers"] if each["name"] == "authz"]
+
+    assert ["admin"] == [port["name"] for port in container["ports"]]
+
+
 def test_the_job_is_the_one_that_rules_and_dashboard_ask_for(monitored: Manifests) -> None:
-    """The PodMonitor gives its targets the job `authz`, whatever its own name becomes."""
+    """The PodMonitor keeps containers `authz`, and gives them that job whatever its own name becomes."""
     (endpoint,) = monitored.find("PodMonitor")["spec"]["podMetricsEndpoints"]
 
     assert endpoint["relabelings"] == [
-        {"action": "replace", "targetLabel": "job", "replacement": "authz"}
+        {
+            "action": "keep",
+            "sourceLabels": ["__meta_kubernetes_pod_container_name"],
+            "regex": "authz",
+        },
+        {"action": "replace", "targetLabel": "job", "replacement": "authz"},
     ]
 
 
