@@ -82,6 +82,11 @@ def check_config(file: Path | None, config_file: Path | None) -> None:
 @click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
 @click.option("--egress", help="Where the agent sends its calls. [default: 127.0.0.1:15001]")
 @click.option("--https", help="Where TLS of the agent itself is ended. [default: 127.0.0.1:15443]")
+@click.option(
+    "--transparent",
+    type=click.Choice(["pass-tls", "refuse-tls"]),
+    help="The pod's connections are redirected to the egress address: what to do with TLS.",
+)
 @click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
 @click.option("--inbound-route", help="Inbound route, where the configuration has several.")
 @click.option(
@@ -124,7 +129,12 @@ def envoy(config_file: Path | None, **options: Any) -> None:
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
-    from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings  # noqa: PLC0415
+    from authz.envoy.sidecar import (  # noqa: PLC0415
+        AuthzTls,
+        RenderError,
+        SidecarSettings,
+        Transparent,
+    )
 
     ca_file, name = options["authz_ca"], options["authz_name"]
     if (ca_file is None) != (name is None):
@@ -137,6 +147,7 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "app_address": options["app"],
         "egress_address": options["egress"],
         "https_address": options["https"],
+        "transparent": Transparent(options["transparent"]) if options["transparent"] else None,
         "admin_address": options["admin"],
         "inbound_route": options["inbound_route"],
         "health_paths": options["health_paths"] or None,

@@ -39,6 +39,19 @@ _FIELDS: Final[Mapping[str, str]] = {
     "bytes_sent": "%BYTES_SENT%",
 }
 
+_CONNECTION_FIELDS: Final[Mapping[str, str]] = {
+    "time": "%START_TIME%",
+    "tls_name": "%REQUESTED_SERVER_NAME%",
+    "destination": "%DOWNSTREAM_LOCAL_ADDRESS%",
+    "details": "%CONNECTION_TERMINATION_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "peer": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+    "upstream": "%UPSTREAM_CLUSTER%",
+    "duration_ms": "%DURATION%",
+    "bytes_received": "%BYTES_RECEIVED%",
+    "bytes_sent": "%BYTES_SENT%",
+}
+
 
 def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
     """Return the log of one listener.
@@ -56,12 +69,21 @@ def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
             told = ("DYNAMIC_METADATA", f"{_CHECK}:{name}")
             fields[name] = _first(told, ("METADATA", f"ROUTE:{edge}:{name}"))
         fields["edge"] = "%{}({})%".format(*repeated)
+    return _written(fields)
+
+
+def connection_log() -> AccessLog:
+    """Return the log of connections whose requests Envoy does not see, one line each."""
+    return _written({"direction": "egress", **_CONNECTION_FIELDS})
+
+
+def _written(fields: Mapping[str, str]) -> AccessLog:
     return AccessLog(
         name="envoy.access_loggers.stdout",
         typed_config=Any.pack(
             StdoutAccessLog(
                 log_format=SubstitutionFormatString(
-                    json_format=Struct.from_dict(fields), omit_empty_values=True
+                    json_format=Struct.from_dict(dict(fields)), omit_empty_values=True
                 )
             )
         ),

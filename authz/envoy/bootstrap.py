@@ -19,10 +19,11 @@ from authz.config import Config, compile_policy
 from authz.config.route_checks import https_hosts
 from authz.envoy.clusters import AUTHZ, address, app_cluster, authz_cluster, destination_clusters
 from authz.envoy.destinations import destinations
-from authz.envoy.https import https_listener
+from authz.envoy.https import https_chains, https_listener
 from authz.envoy.injection import NODE
+from authz.envoy.interception import original_destination, take_redirected
 from authz.envoy.listeners import egress_listener, inbound_listener
-from authz.envoy.sidecar import RenderError, SidecarSettings
+from authz.envoy.sidecar import RenderError, SidecarSettings, Transparent
 from authz.envoy.virtual_hosts import egress_routes, inbound_routes
 
 _MAX_CONNECTIONS: Final = 10_000
@@ -60,11 +61,19 @@ def render(config: Config, settings: SidecarSettings) -> str:
         egress = egress_listener(
             settings, egress_routes(targets), wildcards=wildcards, pushed=pushed
         )
-        listeners.append(egress)
-        if config.https is not None:
-            hosts = https_hosts(config.egress)
-            listeners.append(https_listener(egress, hosts, settings, cluster=AUTHZ))
+        hosts = https_hosts(config.egress) if config.https is not None else []
+        ended = https_chains(egress, hosts, cluster=AUTHZ)
+        if settings.transparent is not None:
+            listeners.append(take_redirected(egress, settings, targets, ended))
+        else:
+            listeners.append(egress)
+            if ended:
+                listeners.append(https_listener(egress, ended, settings))
         clusters += destination_clusters(targets, settings)
+        if settings.transparent is Transparent.PASS_TLS:
+            clusters.append(original_destination())
+    elif settings.transparent is not None:
+        raise RenderError("transparent: there is no egress route with hosts")
     if not listeners:
         raise RenderError("there is nothing to listen for: no inbound route, no egress host")
     bootstrap = Bootstrap(

@@ -63,7 +63,7 @@ BUFFER_BYTES: Final = 32 * 1024
 """Per connection and direction: what a slow peer can make Envoy hold. Bodies stream through."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
-_CONNECT_REMOTE: Final = timedelta(seconds=5)
+CONNECT_REMOTE: Final = timedelta(seconds=5)
 _UPSTREAM_IDLE: Final = timedelta(seconds=50)
 """Shorter than what servers and load balancers commonly allow: there are no retries, so a request
 must not meet a connection that the other side is just closing."""
@@ -73,6 +73,7 @@ _APP_IDLE: Final = timedelta(seconds=1)
 after 5 seconds, gunicorn after 2. Inside the pod a new one costs next to nothing."""
 
 _APP_LIMITS: Final = 1024
+DESTINATION_LIMITS: Final = 1024
 _AUTHZ_LIMITS: Final = 4096
 """Checks under way: those of both directions, and each may wait for Entra."""
 
@@ -174,8 +175,8 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
     cluster = _cluster(
         target.cluster,
         special.address or f"{host}:{target.port}",
-        limit=_APP_LIMITS,
-        connect=_CONNECT_REMOTE,
+        limit=DESTINATION_LIMITS,
+        connect=CONNECT_REMOTE,
         http=_negotiated(target),
     )
     cluster.alt_stat_name = _stat_name(target)
@@ -205,9 +206,9 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
             typed_config=Any.pack(ClusterConfig(dns_cache_config=dns_cache())),
         ),
         lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
-        connect_timeout=_CONNECT_REMOTE,
+        connect_timeout=CONNECT_REMOTE,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
-        circuit_breakers=_circuit_breakers(_APP_LIMITS),
+        circuit_breakers=circuit_breakers(DESTINATION_LIMITS),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
         transport_socket=upstream_tls(settings.upstream_ca_file),
     )
@@ -220,7 +221,7 @@ def _cluster(
         name=name,
         connect_timeout=connect,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
-        circuit_breakers=_circuit_breakers(limit),
+        circuit_breakers=circuit_breakers(limit),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
         load_assignment=ClusterLoadAssignment(
             cluster_name=name,
@@ -274,7 +275,8 @@ def _negotiated(target: Destination) -> ClusterHttpOptions:
     return options
 
 
-def _circuit_breakers(limit: int) -> CircuitBreakers:
+def circuit_breakers(limit: int) -> CircuitBreakers:
+    """Return the bound on what is under way to a cluster."""
     return CircuitBreakers(
         thresholds=[
             CircuitBreakersThresholds(

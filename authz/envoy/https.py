@@ -4,6 +4,7 @@ It takes connections for configured hosts only, told apart by the server name th
 6066 section 3). A connection for another name, or for none, ends before it has begun.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from envoy_data_plane.envoy.config.core.v3 import TransportSocket
@@ -32,21 +33,39 @@ _NAME: Final = "https"
 _PROTOCOLS: Final = ("h2", "http/1.1")
 
 
-def https_listener(
-    egress: Listener, hosts: list[str], settings: SidecarSettings, *, cluster: str
-) -> Listener:
-    """Return the listener.
+def https_chains(egress: Listener, hosts: Sequence[str], *, cluster: str) -> list[FilterChain]:
+    """Return what ends the TLS of connections for these hosts.
 
     Args:
         egress: The listener for plain HTTP: what follows TLS is the same.
         hosts: DNS names of the destinations.
-        settings: Where it listens.
         cluster: Where certificates come from.
+    """
+    (plain,) = egress.filter_chains
+    return [
+        FilterChain(
+            name=host,
+            filter_chain_match=FilterChainMatch(server_names=[host]),
+            filters=plain.filters,
+            transport_socket=_tls(host, cluster),
+        )
+        for host in hosts
+    ]
+
+
+def https_listener(
+    egress: Listener, chains: list[FilterChain], settings: SidecarSettings
+) -> Listener:
+    """Return the listener, for a pod whose connections are led here by name.
+
+    Args:
+        egress: The listener for plain HTTP.
+        chains: One for each host.
+        settings: Where it listens.
     """
     where = settings.https_address
     if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
         raise RenderError(f"https_address: found {where}, expected an IP address")
-    (plain,) = egress.filter_chains
     return Listener(
         name=_NAME,
         address=address(where),
@@ -57,15 +76,7 @@ def https_listener(
                 name="envoy.filters.listener.tls_inspector", typed_config=Any.pack(TlsInspector())
             )
         ],
-        filter_chains=[
-            FilterChain(
-                name=host,
-                filter_chain_match=FilterChainMatch(server_names=[host]),
-                filters=plain.filters,
-                transport_socket=_tls(host, cluster),
-            )
-            for host in hosts
-        ],
+        filter_chains=chains,
     )
 
 

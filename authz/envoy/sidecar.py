@@ -5,6 +5,7 @@ Nothing here needs `envoy-data-plane`, so settings can be read where nothing is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -101,6 +102,14 @@ class AuthzTls:
             raise RenderError("authz TLS: certificate_file and key_file go together")
 
 
+class Transparent(StrEnum):
+    """What becomes of TLS that the agent speaks itself, where its connections are redirected to Envoy."""
+
+    PASS_TLS = "pass-tls"
+    """It goes on untouched to where it was going, but not to the hosts of egress routes."""
+    REFUSE_TLS = "refuse-tls"
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarSettings:
     """What Envoy's configuration needs beyond the service's own.
@@ -110,6 +119,8 @@ class SidecarSettings:
         app_address: Where the agent listens.
         egress_address: Where the agent sends its calls (`HTTP_PROXY`).
         https_address: Where TLS that the agent starts itself is ended, if the configuration has `https`.
+        transparent: Set where the kernel redirects the agent's connections to `egress_address`,
+            which then must be on 127.0.0.1; None where the agent knows its proxy.
         admin_address: Envoy's administration; loopback, and only paths that change nothing.
         inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
         health_paths: Paths, matched exactly, whose GET needs no token.
@@ -125,6 +136,7 @@ class SidecarSettings:
     app_address: str = "127.0.0.1:8000"
     egress_address: str = "127.0.0.1:15001"
     https_address: str = "127.0.0.1:15443"
+    transparent: Transparent | None = None
     admin_address: str = "127.0.0.1:15000"
     inbound_route: str | None = None
     health_paths: tuple[str, ...] = HEALTH_PATHS
@@ -138,9 +150,19 @@ class SidecarSettings:
         if self.authz_timeout <= 0:
             # Envoy reads 0 as "no limit", and a request would then wait for ever.
             raise RenderError(f"authz_timeout: found {self.authz_timeout}, expected more than 0")
+        if self.transparent is not None:
+            self._must_be_reached_by_redirection()
         for path in self.health_paths:
             if not path.startswith("/") or path == "/":
                 raise RenderError(f"health_paths: found {path!r}, expected a path such as /healthz")
+
+    def _must_be_reached_by_redirection(self) -> None:
+        where = self.egress_address
+        # Netfilter turns to 127.0.0.1 and ::1, and both need the same port.
+        if where.startswith("unix:") or SocketName.parse(where).host != "127.0.0.1":
+            raise RenderError(f"egress_address: found {where}, expected 127.0.0.1 with transparent")
+        if SocketName.parse(where).port == 0:
+            raise RenderError("egress_address: found port 0, expected a real one with transparent")
 
 
 def is_ip(host: str) -> bool:
