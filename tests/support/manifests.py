@@ -4,6 +4,7 @@ Nothing here judges; the rules are in `tests/deploy`.
 """
 
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -110,3 +111,16 @@ def render(folder: Path) -> Manifests:
         ["kubectl", "kustomize", folder], capture_output=True, text=True, check=True
     )
     return Manifests(tuple(yaml.safe_load_all(rendered.stdout)))
+
+
+@cache
+def intercepted(overlay: str) -> Manifests:
+    """Return an overlay with the component that redirects the pod's connections to Envoy."""
+    with tempfile.TemporaryDirectory() as folder:
+        # kustomize wants relative paths, and its temporary root must see what it refers to.
+        (Path(folder) / "kubernetes").symlink_to(KUBERNETES)
+        text = (
+            f"resources: [kubernetes/{overlay}]\ncomponents: [kubernetes/components/interception]\n"
+        )
+        (Path(folder) / "kustomization.yaml").write_text(text)
+        return render(Path(folder))

@@ -1,0 +1,293 @@
+"""A pod whose connections are redirected: authz and Envoy in it with their users, and the shipped script.
+
+Users, variables and script are those that the component `kubernetes/components/interception` renders.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any, Final, Self
+
+from support.envoy import envoy_binary
+from support.manifests import Manifests
+from support.namespaces import ENTRA, OTHER, Namespace, User, Wire
+
+AGENT: Final = "agent"
+_PATIENCE: Final = 30.0
+_ADMIN: Final = "http://127.0.0.1:15000"
+_READY: Final = "http://127.0.0.1:9902/readyz"
+_NEVER: Final = Event()
+_TESTS: Final = Path(__file__).parents[1]
+
+
+class RedirectedPod:
+    """The pod, and what is outside of it. A context manager; Envoy is started by `envoy`.
+
+    Args:
+        manifests: An overlay with the component.
+        folder: For files of the pod; every user must be able to read it.
+
+    Attributes:
+        users: Who runs each container.
+        token: A user's token for the agent.
+        pod: The pod's namespace.
+        outside: The other one.
+    """
+
+    def __init__(self, manifests: Manifests, folder: Path) -> None:
+        group = manifests.pod["securityContext"]["fsGroup"]
+        self.users = {
+            name: User(
+                number=container.security["runAsUser"],
+                groups=(group,),
+                capabilities=tuple(
+                    name.lower() for name in container.security["capabilities"].get("add", ())
+                ),
+            )
+            for name, container in manifests.containers.items()
+        }
+        self.token = ""
+        self._manifests = manifests
+        self._folder = folder
+        self._script = folder / "intercept.sh"
+        self._wire = Wire({"graph.microsoft.com": [ENTRA], "other.example": OTHER}, folder)
+        self.pod, self.outside = self._wire.pod, self._wire.outside
+        self._stack, self._envoy = ExitStack(), ExitStack()
+        self._transparent: str | None = None
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self._wire)
+            self.token = stack.enter_context(self._serve_outside())
+            self._count()
+            self._write()
+            config = self._folder / "authz.yaml"
+            command = [Path(sys.executable).with_name("authz"), "serve", "--config", config]
+            stack.enter_context(self._running("authz", command))
+            self._wait_for(_READY, "authz")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._envoy.close()
+        self._stack.close()
+
+    @contextmanager
+    def envoy(self, transparent: str | None) -> Iterator[None]:
+        """Run Envoy as `authz envoy` renders it with this choice for TLS, in place of the one that runs.
+
+        With None there is no Envoy until the end.
+        """
+        before = self._transparent
+        self._replace_envoy(transparent)
+        try:
+            yield
+        finally:
+            self._replace_envoy(before)
+
+    def _replace_envoy(self, transparent: str | None) -> None:
+        self._envoy.close()
+        self._transparent = transparent
+        if transparent is None:
+            return
+        file = self._folder / "envoy.yaml"
+        file.write_text(self._rendered(transparent))
+        command = [
+            *(str(envoy_binary()), "--config-path", str(file)),
+            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+            # The access log is read back right away.
+            *("--file-flush-interval-msec", "20"),
+        ]
+        self._envoy.enter_context(self._running("envoy", command))
+        self._wait_for(f"{_ADMIN}/ready", "envoy")
+
+    def intercept(
+        self, *arguments: str, path: str = "", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the init container: its command, with its user, rights and variables.
+
+        Args:
+            arguments: Further arguments.
+            path: Folder whose programs come first.
+            variables: Changed ones.
+        """
+        container = self._manifests.containers["intercept"]
+        command = [*container.spec["command"][:-1], str(self._script), *arguments]
+        search = os.pathsep.join(filter(None, [path, os.environ["PATH"]]))
+        user = self.users["intercept"]
+        if path:
+            # What is there is the older iptables, which speaks to the kernel by a raw socket.
+            user = User(user.number, user.groups, (*user.capabilities, "net_raw"))
+        env = {"PATH": search, **container.variables, **variables}
+        return self.pod.run(*command, user=user, env=env)
+
+    def curl(
+        self, *arguments: str, user: str = AGENT, namespace: Namespace | None = None
+    ) -> tuple[int, str]:
+        """Return exit status and output of curl as one of the pod's users, without any variable."""
+        result = (namespace or self.pod).run(
+            *("curl", "--silent", "--max-time", "10", *arguments),
+            user=self.users[user],
+        )
+        return result.returncode, result.stdout
+
+    def python(self, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run Python as the agent, without any variable."""
+        return self.pod.run(sys.executable, "-c", code, *arguments, user=self.users[AGENT])
+
+    def rules(self) -> str:
+        """Return every rule of the pod's namespace, of all forms, as the kernel has them."""
+        tables = self.pod.do("nft", "list", "ruleset")
+        saves = ("iptables-legacy-save", "ip6tables-legacy-save")
+        saved = "".join(self.pod.run(save).stdout for save in saves)
+        lines = (tables + saved).splitlines()
+        counted = re.compile(r" \[\d+:\d+\]$|counter packets \d+ bytes \d+ ")
+        return "\n".join(counted.sub("", line) for line in lines if "#" not in line)
+
+    def arrived(self, kind: str) -> int:
+        """Return how many packets of a kind have reached the outside."""
+        listed = json.loads(
+            self.outside.do("nft", "--json", "list", "counter", "inet", "watch", kind)
+        )
+        (packets,) = [
+            item["counter"]["packets"] for item in listed["nftables"] if "counter" in item
+        ]
+        return int(packets)
+
+    def statistic(self, name: str) -> int:
+        """Return one of Envoy's counters."""
+        _, text = self.curl(f"{_ADMIN}/stats?filter=^{name}$")
+        return int(text.rpartition(":")[2])
+
+    @contextmanager
+    def _serve_outside(self) -> Iterator[str]:
+        command = self.outside.command([sys.executable, "-m", "support.outside", self._folder])
+        with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().strip()
+            finally:
+                process.terminate()
+
+    def _count(self) -> None:
+        # What the agent could send: authz and Envoy speak to Entra's port 443 only, and two ports of the
+        # pod answer to the outside.
+        matches = {
+            "segments": [
+                "tcp dport != 443",
+                f"ip daddr {OTHER[0]} meta l4proto tcp",
+                f"ip6 daddr {OTHER[1]} meta l4proto tcp",
+            ],
+            "quic": ["udp dport 443"],
+            "datagrams": ["udp dport 8125"],
+        }
+        counters = [f"counter {kind} {{ }}" for kind in matches]
+        rules = [
+            f"{match} counter name {kind} accept" for kind in matches for match in matches[kind]
+        ]
+        lines = [
+            "table inet watch {",
+            *counters,
+            "chain arriving {",
+            "type filter hook prerouting priority -300;",
+            'iifname != "eth0" accept',
+            "tcp sport { 9000, 9902 } accept",
+            *rules,
+            "}",
+            "}",
+        ]
+        self.outside.do("nft", "\n".join(lines))
+
+    def _write(self) -> None:
+        described = json.loads((self._folder / "emulator.json").read_text())
+        tenant = described["tenants"][0]
+        blueprint = tenant["blueprints"][0]
+        self._identity: dict[str, str] = {
+            "TENANT_ID": tenant["tenant_id"],
+            "CLIENT_ID": blueprint["client_id"],
+            "AGENT_IDENTITY": blueprint["agents"][0]["client_id"],
+            "AZURE_AUTHORITY_HOST": described["authority"],
+            "SSL_CERT_FILE": str(self._folder / "ca.pem"),
+        }
+        sockets = self._folder / "run"
+        sockets.mkdir()
+        owner = self.users["authz"].number
+        os.chown(sockets, owner, owner)
+        secret = self._folder / "client-secret"
+        secret.write_text(blueprint["client_secret"])
+        config = self._manifests.files["authz.yaml"]
+        for theirs, ours in (
+            ("/run/authz/", f"{sockets}/"),
+            ("/run/secrets/authz/client-secret", str(secret)),
+            ("socket_group: authz", f'socket_group: "{owner}"'),
+        ):
+            assert theirs in config
+            config = config.replace(theirs, ours)
+        (self._folder / "authz.yaml").write_text(config)
+        self._script.write_text(self._manifests.files["intercept.sh"])
+
+    @property
+    def agent_identity(self) -> str:
+        """Client id of the agent identity, which its tokens name."""
+        return self._identity["AGENT_IDENTITY"]
+
+    @cache  # noqa: B019 - one pod a module
+    def _rendered(self, transparent: str) -> str:
+        options = {
+            "--config": self._folder / "authz.yaml",
+            "--transparent": transparent,
+            "--upstream-ca": self._folder / "ca.pem",
+        }
+        flat = [str(part) for option in options.items() for part in option]
+        command = [str(Path(sys.executable).with_name("authz")), "envoy", *flat]
+        return subprocess.run(
+            command,
+            env={"PATH": os.environ["PATH"], **self._identity},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    @contextmanager
+    def _running(self, container: str, argv: list[Any]) -> Iterator[None]:
+        command = self.pod.command(argv, self.users[container])
+        env: Mapping[str, str] = {"PATH": os.environ["PATH"], **self._identity}
+        with (self._folder / f"{container}.log").open("ab") as log:
+            process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        try:
+            yield
+        finally:
+            # At once: what the tests ask is what happens without it, not how it ends.
+            process.kill()
+            process.wait()
+
+    def passed_on(self, destination: str) -> Mapping[str, Any]:
+        """Return the entry in Envoy's log of a connection that went on, once it has ended."""
+        deadline = monotonic() + _PATIENCE
+        while monotonic() < deadline:
+            # The last line may still be half written.
+            lines = self.log("envoy").split("\n")[:-1]
+            entries = [json.loads(line) for line in lines if line.startswith("{")]
+            for entry in entries:
+                if entry.get("destination") == destination:
+                    found: Mapping[str, Any] = entry
+                    return found
+            _NEVER.wait(0.02)
+        raise TimeoutError(self.log("envoy"))
+
+    def log(self, container: str) -> str:
+        """Return what a program of the pod has printed."""
+        return (self._folder / f"{container}.log").read_text(errors="replace")
+
+    def _wait_for(self, url: str, container: str) -> None:
+        deadline = monotonic() + _PATIENCE
+        while self.curl("--fail", "--retry-connrefused", "--retry", "3", url)[0]:
+            assert monotonic() < deadline, self.log(container)
