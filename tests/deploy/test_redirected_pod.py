@@ -195,6 +195,19 @@ def test_tls_to_a_host_with_a_route_is_refused(redirected: RedirectedPod) -> Non
     assert status == 35
 
 
+def test_tls_that_envoy_may_end_gets_the_token(redirected: RedirectedPod, folder: Path) -> None:
+    """With `https`, for a host with a route: the certificate is the pod's own. Others go on untouched."""
+    ours, theirs = str(redirected.authority), str(folder / "other.pem")
+    secure = WHOAMI.replace("http:", "https:")
+
+    with redirected.envoy("pass-tls", https=True):
+        _, body = redirected.curl("--cacert", ours, *_authorization(redirected), secure)
+        _, other = redirected.curl("--cacert", theirs, "https://other.example/")
+
+    assert json.loads(body)["appid"] == redirected.agent_identity
+    assert other.startswith("other tls")
+
+
 @pytest.mark.parametrize("where", ["127.0.0.1:15001", "[::1]:15001"])
 def test_nobody_is_led_back_to_envoy(redirected: RedirectedPod, where: str) -> None:
     """TLS that nobody has redirected ends at Envoy's own port."""

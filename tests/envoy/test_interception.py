@@ -111,6 +111,28 @@ def test_all_tls_is_refused(hosts: tuple[str, ...], settings: SidecarSettings) -
     assert chains(egress(config(*hosts), settings)) == {"refused": ({}, 0)}
 
 
+@pytest.mark.parametrize("settings", [PASS, REFUSE])
+def test_tls_that_envoy_may_end_is_ended_here(settings: SidecarSettings) -> None:
+    """With `https`: by a chain for each name. A wildcard has no certificate, and is refused as ever."""
+    document = {
+        "listen": {"grpc": "unix:/run/authz.sock"},
+        "https": {"ca_file": "/a", "bundle_file": "/b", "key_file": "/k"},
+        "egress": {"api": {"flow": "none", "hosts": ["api.example:8443", "*.corp.example"]}},
+    }
+    text = render(parse(yaml.safe_dump(document), {}), settings)
+    (listener,) = yaml.safe_load(text)["static_resources"]["listeners"]
+
+    ended, *others = listener["filter_chains"]
+
+    assert ended["name"] == "api.example"
+    assert ended["filter_chain_match"] == {"server_names": ["api.example"]}
+    assert ended["filters"] == listener["default_filter_chain"]["filters"]
+    routed = [each for each in others if each["name"] == "routed"]
+    assert [["*.corp.example"]] * (settings is PASS) == [
+        each["filter_chain_match"]["server_names"] for each in routed
+    ]
+
+
 def test_only_what_was_redirected_goes_where_it_was_going() -> None:
     """No header and no metadata names the address: the kernel does."""
     clusters = yaml.safe_load(render(config("api.example"), PASS))["static_resources"]["clusters"]

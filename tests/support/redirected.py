@@ -16,6 +16,8 @@ from threading import Event
 from time import monotonic
 from typing import Any, Final, Self
 
+import yaml
+
 from support.envoy import envoy_binary
 from support.manifests import Manifests
 from support.namespaces import ENTRA, OTHER, Namespace, User, Wire
@@ -61,7 +63,7 @@ class RedirectedPod:
         self._wire = Wire({"graph.microsoft.com": [ENTRA], "other.example": OTHER}, folder)
         self.pod, self.outside = self._wire.pod, self._wire.outside
         self._stack, self._envoy = ExitStack(), ExitStack()
-        self._transparent: str | None = None
+        self._kind: tuple[str | None, bool] = (None, False)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -81,25 +83,28 @@ class RedirectedPod:
         self._stack.close()
 
     @contextmanager
-    def envoy(self, transparent: str | None) -> Iterator[None]:
-        """Run Envoy as `authz envoy` renders it with this choice for TLS, in place of the one that runs.
+    def envoy(self, transparent: str | None, *, https: bool = False) -> Iterator[None]:
+        """Run Envoy as `authz envoy` renders it, in place of the one that runs.
 
-        With None there is no Envoy until the end.
+        Args:
+            transparent: What becomes of TLS; None for no Envoy at all until the end.
+            https: Whether Envoy ends TLS to hosts with a route.
         """
-        before = self._transparent
-        self._replace_envoy(transparent)
+        before, self._kind = self._kind, (transparent, https)
+        self._replace_envoy()
         try:
             yield
         finally:
-            self._replace_envoy(before)
+            self._kind = before
+            self._replace_envoy()
 
-    def _replace_envoy(self, transparent: str | None) -> None:
+    def _replace_envoy(self) -> None:
         self._envoy.close()
-        self._transparent = transparent
+        transparent, https = self._kind
         if transparent is None:
             return
         file = self._folder / "envoy.yaml"
-        file.write_text(self._rendered(transparent))
+        file.write_text(self._rendered(transparent, https=https))
         command = [
             *(str(envoy_binary()), "--config-path", str(file)),
             *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
@@ -231,8 +236,19 @@ class RedirectedPod:
         ):
             assert theirs in config
             config = config.replace(theirs, ours)
-        (self._folder / "authz.yaml").write_text(config)
+        (self._folder / "without-https.yaml").write_text(config)
+        authority = {
+            "ca_file": str(self.authority),
+            "bundle_file": str(sockets / "bundle.pem"),
+            "key_file": str(sockets / "ca.key"),
+        }
+        (self._folder / "authz.yaml").write_text(config + yaml.safe_dump({"https": authority}))
         self._script.write_text(self._manifests.files["intercept.sh"])
+
+    @property
+    def authority(self) -> Path:
+        """File of the pod's own certificate authority."""
+        return self._folder / "run" / "authority.pem"
 
     @property
     def agent_identity(self) -> str:
@@ -240,9 +256,9 @@ class RedirectedPod:
         return self._identity["AGENT_IDENTITY"]
 
     @cache  # noqa: B019 - one pod a module
-    def _rendered(self, transparent: str) -> str:
+    def _rendered(self, transparent: str, *, https: bool) -> str:
         options = {
-            "--config": self._folder / "authz.yaml",
+            "--config": self._folder / ("authz.yaml" if https else "without-https.yaml"),
             "--transparent": transparent,
             "--upstream-ca": self._folder / "ca.pem",
         }
