@@ -5,7 +5,7 @@ Nothing here judges; the rules are in `tests/deploy`.
 
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +76,10 @@ class Manifests:
         ]
         assert len(wanted) == 1, f"{len(wanted)} objects of kind {kind} and name {name}"
         return wanted[0]
+
+    def all(self, kind: str) -> Sequence[Object]:
+        """Return every object of a kind."""
+        return [item for item in self.objects if item["kind"] == kind]
 
     @property
     def pod(self) -> Object:
