@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,14 @@ def check_config(file: Path | None, config_file: Path | None) -> None:
 @click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
 @click.option("--inbound-route", help="Inbound route, where the configuration has several.")
 @click.option(
+    "--egress-route",
+    "egress_routes",
+    multiple=True,
+    metavar="ROUTE=HOST",
+    help="Egress route of this agent and a host of it, where the routes have none; repeatable. "
+    "Then no others are rendered.",
+)
+@click.option(
     "--health-path", "health_paths", multiple=True, help="Path that needs no token; repeatable."
 )
 @click.option("--authz-address", help="host:port or unix:PATH. [default: what listen.grpc says]")
@@ -150,6 +159,7 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "transparent": Transparent(options["transparent"]) if options["transparent"] else None,
         "admin_address": options["admin"],
         "inbound_route": options["inbound_route"],
+        "egress_hosts": _egress_hosts(options["egress_routes"]) or None,
         "health_paths": options["health_paths"] or None,
         "authz_address": options["authz_address"],
         "authz_timeout": options["authz_timeout"],
@@ -157,6 +167,14 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "upstream_ca_file": options["upstream_ca"],
     }
     return SidecarSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _egress_hosts(pairs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    hosts: dict[str, tuple[str, ...]] = {}
+    for pair in pairs:
+        route, _, host = pair.partition("=")
+        hosts[route] = (*hosts.get(route, ()), host)
+    return hosts
 
 
 _injection_options = (

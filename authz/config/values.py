@@ -246,15 +246,13 @@ Address = Annotated[
         make=_address,
     ),
 ]
-Host = Annotated[
-    str,
-    text(
-        rf"\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?",
-        kind="host",
-        expected="a host without scheme and path: host, host:port, *.suffix or *",
-        make=_host,
-    ),
-]
+HOST: Final = text(
+    rf"\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?",
+    kind="host",
+    expected="a host without scheme and path: host, host:port, *.suffix or *",
+    make=_host,
+)
+Host = Annotated[str, HOST]
 Scope = Annotated[
     str,
     text(

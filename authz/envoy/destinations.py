@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from authz.config import Config, compile_policy
+from authz.config.values import HOST, Expected
 from authz.core.exchange import Flow
 from authz.core.policy import Forward, PeerSource
 from authz.core.request import normalize_host
@@ -62,11 +63,10 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     """Return the hosts of every egress route, in the order of the configuration.
 
     Raises:
-        RenderError: `upstreams` names a host that no route has, or a wildcard.
+        RenderError: `upstreams` names a host that no route has, or a wildcard; or `egress_hosts` names
+            no egress route, no host, or one host twice.
     """
-    authorities = {
-        host.lower(): route for route, egress in config.egress.items() for host in egress.hosts
-    }
+    authorities = _authorities(config, settings)
     for host in settings.upstreams:
         if host.lower() not in authorities or host.startswith("*"):
             raise RenderError(f"upstreams: {host!r} is not a host of any egress route")
@@ -85,6 +85,24 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
         )
         for authority, route in authorities.items()
     ]
+
+
+def _authorities(config: Config, settings: SidecarSettings) -> dict[str, str]:
+    """Return the route of each host, as it is written in lower case."""
+    if not settings.egress_hosts:
+        return {host.lower(): route for route, one in config.egress.items() for host in one.hosts}
+    found: dict[str, str] = {}
+    for route, hosts in settings.egress_hosts.items():
+        if route not in config.egress:
+            raise RenderError(f"egress_hosts: {route!r} is no egress route")
+        for host in hosts:
+            try:
+                authority = HOST.read(host).lower()
+            except Expected as error:
+                raise RenderError(f"egress_hosts: found {host!r}: {error}") from None
+            if found.setdefault(authority, route) != route:
+                raise RenderError(f"egress_hosts: {host!r} belongs to {found[authority]!r} already")
+    return found
 
 
 def _repeated(config: Config) -> frozenset[str]:
@@ -115,7 +133,8 @@ def left_on_checks(config: Config, settings: SidecarSettings) -> list[str]:
     """Return the routes with hosts that could be pushed and are not, because of the connection."""
     if reason_not_to_push(config, settings) is None:
         return []
-    return [name for name, route in config.egress.items() if route.hosts and route.pushed]
+    rendered = set(_authorities(config, settings).values())
+    return [name for name, route in config.egress.items() if name in rendered and route.pushed]
 
 
 def _destination(

@@ -123,6 +123,8 @@ class SidecarSettings:
             which then must be on 127.0.0.1; None where the agent knows its proxy.
         admin_address: Envoy's administration; loopback, and only paths that change nothing.
         inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
+        egress_hosts: Hosts by egress route, where the service has several agents that call the same
+            ones. These routes and no others are rendered. Empty: those of the configuration.
         health_paths: Paths, matched exactly, whose GET needs no token.
         authz_address: Where the service is reached, `host:port` or `unix:PATH`; None for what
             `listen.grpc` says, with the wildcard address read as loopback.
@@ -139,6 +141,7 @@ class SidecarSettings:
     transparent: Transparent | None = None
     admin_address: str = "127.0.0.1:15000"
     inbound_route: str | None = None
+    egress_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     health_paths: tuple[str, ...] = HEALTH_PATHS
     authz_address: str | None = None
     authz_tls: AuthzTls | None = None

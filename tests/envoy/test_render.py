@@ -758,3 +758,55 @@ def test_the_service_is_shown_baggage(example: Config) -> None:
             if entry["name"] == EXT_AUTHZ
         ]
         assert {"exact": "baggage"} in check["allowed_headers"]["patterns"]
+
+
+def test_routes_without_hosts_are_rendered_with_those_of_one_agent() -> None:
+    """A shared service: its routes name no hosts, and this Envoy is given its own agent's alone."""
+    found = config({"mine": [], "theirs": []})
+    settings = SidecarSettings(egress_hosts={"mine": ("API.example", "api.example:8443")})
+
+    domains = {target.authority: target.route for target in destinations(found, settings)}
+    (listener,) = [
+        item
+        for item in rendered(found, settings)["static_resources"]["listeners"]
+        if item["name"] == "egress"
+    ]
+
+    assert {"api.example": "mine", "api.example:8443": "mine"} == domains
+    assert "theirs" not in yaml.safe_dump(listener)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "complaint"),
+    [
+        ({"other": ("api.example",)}, "'other' is no egress route"),
+        ({"mine": ("https://api.example",)}, "a host without scheme and path"),
+        ({"mine": ("",)}, "a host without scheme and path"),
+        (
+            {"mine": ("api.example",), "theirs": ("API.example",)},
+            "'API.example' belongs to 'mine' already",
+        ),
+    ],
+)
+def test_hosts_of_one_agent_are_checked(hosts: dict[str, tuple[str, ...]], complaint: str) -> None:
+    """What leads nowhere, or to two routes, is refused and not rendered."""
+    with pytest.raises(RenderError, match=complaint):
+        render(config({"mine": [], "theirs": []}), SidecarSettings(egress_hosts=hosts))
+
+
+def test_the_command_takes_routes_with_their_hosts(tmp_path: Path) -> None:
+    """`--egress-route ROUTE=HOST`, as often as there are hosts; nonsense is one line on standard error."""
+    file = tmp_path / "authz.yaml"
+    file.write_text("egress: {mine: {flow: none}, theirs: {flow: none}}")
+    command = [sys.executable, "-m", "authz", "envoy", "--config", str(file)]
+    asked = [*command, "--egress-route", "mine=api.example", "--egress-route", "mine=b.example"]
+
+    told = subprocess.run(asked, capture_output=True, text=True, check=True)
+    refused = subprocess.run(
+        [*command, "--egress-route", "mine"], capture_output=True, text=True, check=False
+    )
+
+    settings = SidecarSettings(egress_hosts={"mine": ("api.example", "b.example")})
+    assert told.stdout == render(load(file, {}).config, settings)
+    assert 1 == refused.returncode
+    assert "a host without scheme and path" in refused.stderr

@@ -59,6 +59,8 @@ class Sidecar:
         certificates: Names in the certificate of each destination, by egress host.
         authz_tls: How Envoy talks TLS to whoever answers Checks.
         https_address: Where TLS of the agent itself is ended, if the configuration has `https`.
+        inbound_route: Inbound route of this agent, where there are several.
+        egress_hosts: Hosts by egress route of this agent, where the configuration names none.
 
     Attributes:
         app: The agent.
@@ -79,9 +81,13 @@ class Sidecar:
         certificates: Mapping[str, tuple[str, ...]],
         authz_tls: AuthzTls | None = None,
         https_address: str = "127.0.0.1:0",
+        inbound_route: str | None = None,
+        egress_hosts: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         self._https_address = https_address
         self._config = config
+        self._inbound_route = inbound_route
+        self._egress_hosts = egress_hosts or {}
         self._authz_address = authz_address
         self._authz_tls = authz_tls
         self._ca_file = authority.file
@@ -126,6 +132,8 @@ class Sidecar:
             authz_address=self._authz_address,
             authz_tls=self._authz_tls,
             authz_timeout=2.0,
+            inbound_route=self._inbound_route,
+            egress_hosts=self._egress_hosts,
             upstream_ca_file=self._ca_file,
             upstreams={
                 host: Upstream(server.address) for host, server in self.destinations.items()
