@@ -131,7 +131,7 @@ def test_envoy_accepts_the_patched_configuration(istio: Istio, tmp_path: Path) -
 
 
 def test_the_agents_token_arrives_and_the_users_never(pod: Pod) -> None:
-    """From the user through the agent to the API: the agent holds a reference, the API gets the agent's token."""
+    """The agent holds a reference for the user, and the API gets the agent's token for that user."""
     reference = pod.token_of_app()
 
     answer = pod.proxy.call(GRAPH, [("authorization", reference)])

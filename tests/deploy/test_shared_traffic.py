@@ -1,0 +1,176 @@
+"""The shared topology at work: one `authz serve`, the Envoy of each agent, mutual TLS with SPIFFE ids."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import trustme
+import yaml
+
+from authz.config import Config, load
+from authz.envoy.sidecar import AuthzTls
+from support.manifests import KUBERNETES, Manifests, render
+from support.sidecar import Authority, Sidecar
+from support.stack import Process, World, claims
+from support.workload import workload_certificate
+
+GRAPH: Final = "graph.microsoft.com"
+NAME: Final = "authz.authz.svc"
+AGENTS: Final = ("desk", "clerk")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A running authz for two agents.
+
+    Attributes:
+        world: The emulated Entra.
+        config: The configuration of the overlay.
+        process: The service.
+        servers: Signs for the service and the APIs.
+        workloads: Signs for workloads.
+    """
+
+    world: World
+    config: Config
+    process: Process
+    servers: Authority
+    workloads: trustme.CA
+
+    def identity(self, agent: str) -> str:
+        """Return the application id of an agent."""
+        return self.config.agents[agent].agent_identity
+
+    def workload(self, agent: str) -> str:
+        """Return the SPIFFE id of the workload that may act as an agent."""
+        (found,) = self.config.agents[agent].workloads
+        return found
+
+    def envoy(self, agent: str, spiffe_id: str) -> Sidecar:
+        """Return the Envoy of an agent, with a certificate of some workload; not started yet."""
+        chain, key = workload_certificate(self.workloads, spiffe_id)
+        files = [self.world.folder / f"{agent}.{end}" for end in ("crt", "key")]
+        for file, content in zip(files, (chain, key), strict=True):
+            file.write_bytes(content)
+        return Sidecar(
+            self.config,
+            authz_address=self.process.event("serving")["grpc"],
+            authority=self.servers,
+            certificates={GRAPH: (GRAPH,)},
+            authz_tls=AuthzTls(self.servers.file, NAME, *files),
+            inbound_route=agent,
+            egress_hosts={f"{agent}-graph": (GRAPH,)},
+        )
+
+
+@pytest.fixture
+def overlay(kubectl: str) -> Manifests:
+    """Return the overlay of the service."""
+    return render(KUBERNETES / "shared")
+
+
+@pytest.fixture
+def shared(overlay: Manifests, world: World, tmp_path: Path) -> Iterator[Shared]:
+    """Run the service of the overlay, with what only a cluster has replaced."""
+    servers, workloads = Authority.create(tmp_path), trustme.CA()
+    leaf = servers.ca.issue_cert(NAME)
+    files = {name: str(tmp_path / name) for name in ("tls.crt", "tls.key", "clients.pem")}
+    leaf.cert_chain_pems[0].write_to_path(files["tls.crt"])
+    leaf.private_key_pem.write_to_path(files["tls.key"])
+    workloads.cert_pem.write_to_path(files["clients.pem"])
+    document: dict[str, Any] = yaml.safe_load(overlay.files["authz.yaml"])
+    document["listen"] = {
+        "grpc": "127.0.0.1:0",
+        "admin": "127.0.0.1:0",
+        "tls": dict(zip(document["listen"]["tls"], files.values(), strict=True)),
+    }
+    secret = {"client_secret": {"file": str(world.secret_file)}}
+    document["blueprints"]["agents"]["credentials"] = [secret]
+    document["entra"] = {
+        "authority": world.emulator.authority,
+        "ca_file": str(world.emulator.ca_file),
+    }
+    file = tmp_path / "authz.yaml"
+    file.write_text(json.dumps(document))
+    identity = _identity(world)
+    with Process("serve", "--config", str(file), environ=identity) as process:
+        process.wait_ready()
+        yield Shared(world, load(file, identity).config, process, servers, workloads)
+
+
+def _identity(world: World) -> Mapping[str, str]:
+    return {
+        "TENANT_ID": world.tenant_id,
+        "CLIENT_ID": world.blueprint["client_id"],
+        "DESK_AGENT_IDENTITY": world.agent["client_id"],
+        "CLERK_AGENT_IDENTITY": world.sibling["client_id"],
+    }
+
+
+@pytest.fixture
+def headers(world: World) -> Callable[[], dict[str, str]]:
+    """Return what a caller sends."""
+    return lambda: {"authorization": f"Bearer {world.token()}"}
+
+
+def test_each_workload_gets_its_own_agent(
+    shared: Shared, headers: Callable[[], dict[str, str]]
+) -> None:
+    """Two Envoys with two SPIFFE ids: each user's call leaves as that workload's agent, for that user."""
+    with ExitStack() as stack:
+        for agent in AGENTS:
+            envoy = stack.enter_context(shared.envoy(agent, shared.workload(agent)))
+            assert 200 == envoy.caller.get("/", headers=headers()).status_code
+            answer = envoy.agent.get(f"http://{GRAPH}/v1.0/me", headers=headers())
+
+            assert 200 == answer.status_code, answer.text
+            (seen,) = envoy.destinations[GRAPH].received
+            (value,) = seen.values("authorization")
+            arrived = claims(value.removeprefix("Bearer "))
+            assert shared.identity(agent) == arrived["appid"]
+            assert shared.world.users["alice"]["object_id"] == arrived["oid"]
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_no_workload_gets_anothers_agent(
+    shared: Shared, headers: Callable[[], dict[str, str]], agent: str
+) -> None:
+    """An Envoy that names the other agent's route is refused: its certificate counts, not its word."""
+    (other,) = set(AGENTS) - {agent}
+    with shared.envoy(agent, shared.workload(other)) as envoy:
+        answer = envoy.agent.get(f"http://{GRAPH}/v1.0/me", headers=headers())
+
+        assert (403, "workload_not_allowed") == (answer.status_code, answer.json()["reason"])
+        assert [] == envoy.destinations[GRAPH].received
+
+
+def test_certificates_of_other_authorities_get_no_answer(
+    shared: Shared, headers: Callable[[], dict[str, str]]
+) -> None:
+    """The right SPIFFE id from the wrong authority: refused as without service, in both directions."""
+    stranger = Shared(
+        shared.world, shared.config, shared.process, shared.servers, shared.servers.ca
+    )
+    with stranger.envoy("desk", shared.workload("desk")) as envoy:
+        outward = envoy.agent.get(f"http://{GRAPH}/v1.0/me", headers=headers())
+        inward = envoy.caller.get("/", headers=headers())
+
+        assert (503, 503) == (outward.status_code, inward.status_code)
+        assert [] == envoy.destinations[GRAPH].received
+        assert [] == envoy.app.received
+
+
+def test_nothing_passes_without_the_service(
+    shared: Shared, headers: Callable[[], dict[str, str]]
+) -> None:
+    """All replicas gone: refused, and the user's token stays here."""
+    with shared.envoy("desk", shared.workload("desk")) as envoy:
+        shared.process.stop()
+        answer = envoy.agent.get(f"http://{GRAPH}/v1.0/me", headers=headers())
+
+        assert 503 == answer.status_code
+        assert [] == envoy.destinations[GRAPH].received
