@@ -60,8 +60,7 @@ is_guid() {
 }
 
 # The configuration itself says which variables it needs.
-config=$overlay/authz.yaml
-[ -f "$here/$config" ] || config=base/authz.yaml
+config=base/authz.yaml
 variables=$(sed -n 's/#.*//; s/.*\${\([A-Za-z_][A-Za-z0-9_]*\)}.*/\1/p' "$here/$config" | sort -u)
 literals=
 for name in $variables; do

@@ -38,6 +38,8 @@ from authz.config.values import (
 from authz.core.exchange import AgentUser
 
 FEDERATED_TOKEN_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"
+CERTIFICATE_FILE: Final = "AUTHZ_CERTIFICATE_FILE"
+CLIENT_SECRET_FILE: Final = "AUTHZ_CLIENT_SECRET_FILE"
 
 
 class _CredentialSection(Section):
@@ -220,19 +222,27 @@ class Application(Section):
     )
     credentials: tuple[CredentialEntry, ...] = Field(
         min_length=1,
-        description="How it proves itself, tried in order. May be left out when the environment "
-        f"variable `{FEDERATED_TOKEN_FILE}` is set: then it is `[federated_token: {{}}]`.",
-        json_schema_extra={"x-default": f"federated token of `${FEDERATED_TOKEN_FILE}`"},
+        description="How it proves itself, tried in order. May be left out when one of these environment "
+        f"variables names a file: `{CERTIFICATE_FILE}` (then it is a `certificate`), "
+        f"`{CLIENT_SECRET_FILE}` (`client_secret`), `{FEDERATED_TOKEN_FILE}` (`federated_token`). The first "
+        "of them that is set counts, for every client without credentials.",
+        json_schema_extra={"x-default": "by the environment"},
     )
 
     @model_validator(mode="before")
     @classmethod
     def _take_credential_from_environment(cls, data: Any, info: ValidationInfo) -> Any:
-        if (
-            FEDERATED_TOKEN_FILE in environ_of(info)
-            and isinstance(data, dict)
-            and data.get("credentials") is None
+        if not isinstance(data, dict) or data.get("credentials") is not None:
+            return data
+        environ = environ_of(info)
+        # Ours first: the third is also set by webhooks, in pods that never asked for it.
+        for variable, kind in (
+            (CERTIFICATE_FILE, Certificate.kind),
+            (CLIENT_SECRET_FILE, ClientSecret.kind),
         ):
+            if file := environ.get(variable):
+                return {**data, "credentials": [{kind: {"file": file}}]}
+        if FEDERATED_TOKEN_FILE in environ:
             return {**data, "credentials": [{FederatedToken.kind: {}}]}
         return data
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from authz.config.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE
 from authz.config.faults import Notice, did_you_mean
 
 CONFIG_VARIABLE: Final = "AUTHZ_CONFIG"
@@ -30,7 +31,12 @@ OVERRIDES: Final = (
 OFF: Final = "off"
 """Value of `AUTHZ_LISTEN_ADMIN` and `AUTHZ_LISTEN_API` that stands for `null`."""
 
-_NAMES: Final = (CONFIG_VARIABLE, *(override.variable for override in OVERRIDES))
+_NAMES: Final = (
+    CONFIG_VARIABLE,
+    CERTIFICATE_FILE,
+    CLIENT_SECRET_FILE,
+    *(override.variable for override in OVERRIDES),
+)
 
 
 def override(data: Any, environ: Mapping[str, str]) -> tuple[Any, dict[str, str]]:

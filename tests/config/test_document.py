@@ -149,6 +149,33 @@ def test_workload_identity_gives_the_credential_that_nobody_wrote() -> None:
     assert expected == config.blueprints["support"].credentials
 
 
+def test_a_mounted_file_is_the_credential_that_nobody_wrote() -> None:
+    """Our own variables go before the webhook's, which also stands in pods that never asked for it."""
+    data = changed({"blueprints.support.credentials": DELETED})
+    environ = {"AZURE_FEDERATED_TOKEN_FILE": "/var/run/token", "AUTHZ_CLIENT_SECRET_FILE": "/s"}
+    both = {**environ, "AUTHZ_CERTIFICATE_FILE": "/c.pem"}
+    empty = {**environ, "AUTHZ_CLIENT_SECRET_FILE": ""}
+
+    found = [
+        load_data(data, given).blueprints["support"].credentials for given in (environ, both, empty)
+    ]
+
+    assert [
+        (ClientSecret(file=Path("/s")),),
+        (Certificate(file=Path("/c.pem")),),
+        (FederatedToken(file=Path("/var/run/token")),),
+    ] == found
+
+
+def test_a_written_credential_goes_before_the_environments() -> None:
+    """The variables are for clients without credentials, and do not add to those of others."""
+    environ = {"AUTHZ_CLIENT_SECRET_FILE": "/s", "AUTHZ_CERTIFICATE_FILE": "/c.pem"}
+
+    written = load_data(changed({}), environ).blueprints["support"].credentials
+
+    assert load_data(changed({}), {}).blueprints["support"].credentials == written
+
+
 def test_workload_identity_gives_the_authority_and_the_file_goes_before_it() -> None:
     """`AZURE_AUTHORITY_HOST` is a default, for a file with and without section `entra`."""
     environ = {"AZURE_AUTHORITY_HOST": "https://login.microsoftonline.us/"}

@@ -155,7 +155,7 @@ def test_a_variable_that_the_configuration_names_becomes_an_input(
     script: Path, inputs: dict[str, str]
 ) -> None:
     """Once authz.yaml refers to AGENT_USER it is required, and handed over."""
-    config = script.parent / "client-secret/authz.yaml"
+    config = script.parent / "base/authz.yaml"
     config.write_text(config.read_text().replace("# agent_user:", "agent_user:"))
     user = "agent-user@contoso.example"
 
