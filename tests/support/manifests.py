@@ -16,6 +16,22 @@ import yaml
 ROOT: Final = Path(__file__).parents[2]
 KUBERNETES: Final = ROOT / "kubernetes"
 OVERLAYS: Final = ("client-secret", "workload-identity")
+"""Those of the sidecar with an Envoy of our own, which `deploy.sh` deploys."""
+TOPOLOGIES: Final = (
+    "istio-sidecar",
+    "istio-sidecar/mesh",
+    "shared",
+    "shared/client",
+    "envoy-gateway",
+)
+"""The others."""
+CREDENTIALS: Final = (
+    "certificate",
+    "client-secret",
+    "workload-identity",
+    "workload-identity-aks",
+)
+"""Components that any overlay with authz in it takes."""
 
 Object = dict[str, Any]
 """One Kubernetes object, or a part of one, as plain data."""
@@ -90,7 +106,7 @@ class Manifests:
     @property
     def containers(self) -> Mapping[str, Container]:
         """Every container of the pod by name, init containers first."""
-        specs = [*self.pod["initContainers"], *self.pod["containers"]]
+        specs = [*self.pod.get("initContainers", ()), *self.pod["containers"]]
         return {spec["name"]: Container(spec) for spec in specs}
 
     @property
