@@ -61,6 +61,8 @@ def render(config: Config, settings: SidecarSettings) -> str:
         egress = egress_listener(
             settings, egress_routes(targets), wildcards=wildcards, pushed=pushed
         )
+        if config.https is not None and settings.egress_hosts:
+            raise RenderError("egress_hosts: the service has https, with its own hosts only")
         hosts = https_hosts(config.egress) if config.https is not None else []
         ended = https_chains(egress, hosts, cluster=AUTHZ)
         if settings.transparent is not None:

@@ -794,6 +794,16 @@ def test_hosts_of_one_agent_are_checked(hosts: dict[str, tuple[str, ...]], compl
         render(config({"mine": [], "theirs": []}), SidecarSettings(egress_hosts=hosts))
 
 
+def test_hosts_of_one_agent_do_not_go_with_the_pods_own_authority() -> None:
+    """Certificates are made for the configuration's own hosts, so others would be served by nobody."""
+    files = {"ca_file": "/ca.pem", "bundle_file": "/bundle.pem", "key_file": "/ca.key"}
+    routes = {"mine": {"flow": "none", "hosts": ["api.example"]}}
+    found = parse(yaml.safe_dump({"https": files, "egress": routes}), {})
+
+    with pytest.raises(RenderError, match="the service has https"):
+        render(found, SidecarSettings(egress_hosts={"mine": ("other.example",)}))
+
+
 def test_the_command_takes_routes_with_their_hosts(tmp_path: Path) -> None:
     """`--egress-route ROUTE=HOST`, as often as there are hosts; nonsense is one line on standard error."""
     file = tmp_path / "authz.yaml"

@@ -19,6 +19,7 @@ def validate(item: Object, file: str) -> None:
     """Compare an object with the definition of its kind and version in a file of `DEFINITIONS`.
 
     Raises:
+        KeyError: The file does not define its kind and version.
         jsonschema.ValidationError: It does not fit.
     """
     schema = _schemas(file)[item["kind"], item["apiVersion"]]
@@ -36,7 +37,7 @@ def _schemas(file: str) -> dict[tuple[str, str], Object]:
         (definition["spec"]["names"]["kind"], f"{definition['spec']['group']}/{version['name']}"): (
             _closed(version["schema"]["openAPIV3Schema"], at_top=True)
         )
-        for definition in yaml.safe_load_all(path.read_text())
+        for definition in filter(None, yaml.safe_load_all(path.read_text()))
         for version in definition["spec"]["versions"]
     }
 
@@ -50,10 +51,11 @@ def _closed(schema: Object, *, at_top: bool = False) -> Object:
         # Go takes flags anywhere in an expression, Python at its start.
         closed["pattern"] = "(?i)" + schema["pattern"].replace("(?i)", "")
     if "properties" in schema:
-        closed["properties"] = {
-            name: {"type": "object"} if at_top and name == "metadata" else _closed(part)
-            for name, part in schema["properties"].items()
-        }
+        closed["properties"] = {name: _closed(part) for name, part in schema["properties"].items()}
+        if at_top:
+            # What every object has, whether its definition says so or not.
+            closed["properties"] |= {name: {"type": "string"} for name in ("apiVersion", "kind")}
+            closed["properties"]["metadata"] = {"type": "object"}
         if "additionalProperties" not in schema and not schema.get(
             "x-kubernetes-preserve-unknown-fields"
         ):
