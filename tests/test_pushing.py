@@ -12,8 +12,16 @@ from structlog.testing import capture_logs
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, Autonomous, Flow, Target
 from authz.core.policy import EgressRoute, PeerSource
+from authz.core.secret import Secret
 from authz.ports import Peer
-from authz.pushing import ATTEMPT, PushedTokens, Subscription, waiting
+from authz.pushing import (
+    ATTEMPT,
+    REFUSED,
+    PushedTokens,
+    PushedValue,
+    Subscription,
+    waiting,
+)
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route
 from support.stack import until
@@ -455,3 +463,10 @@ async def test_waiting_goes_by_the_clock_it_is_given() -> None:
     await waiting(lambda: next(looks))(0.02)
 
     assert [] == list(looks)
+
+
+def test_a_value_tells_what_it_holds() -> None:
+    """The empty one nothing; another one the token that no log may hold."""
+    token = Secret("token")
+    assert (True, ()) == (REFUSED.is_empty, REFUSED.secrets)
+    assert (False, (token,)) == (PushedValue(1, token).is_empty, PushedValue(1, token).secrets)
