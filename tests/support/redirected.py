@@ -228,10 +228,11 @@ class RedirectedPod:
         os.chown(sockets, owner, owner)
         secret = self._folder / "client-secret"
         secret.write_text(blueprint["client_secret"])
+        # As the overlay's credential does, by another path.
+        self._identity["AUTHZ_CLIENT_SECRET_FILE"] = str(secret)
         config = self._manifests.files["authz.yaml"]
         for theirs, ours in (
             ("/run/authz/", f"{sockets}/"),
-            ("/run/secrets/authz/client-secret", str(secret)),
             ("socket_group: authz", f'socket_group: "{owner}"'),
         ):
             assert theirs in config
