@@ -6,7 +6,6 @@ keys and exchanges are those of the Checks.
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
@@ -23,8 +22,6 @@ from authz.core.request import BearerToken, CheckRequest
 from authz.core.wish import Grants, Wish, fulfil
 from authz.ports import CheckRecord, Clock, Observer, Timer
 from authz.steps import Snapshot, Steps, Walk, denying
-
-Part = TypeVar("Part")
 
 
 class TokenIssuer:
@@ -120,7 +117,8 @@ class TokenIssuer:
             return None
         if bearer is None:
             raise MissingToken("a token on behalf of a user is had with that user's token only")
-        principal = await self._steps.verified(walk, bearer, _given(route.expectation))
+        assert route.expectation is not None
+        principal = await self._steps.verified(walk, bearer, route.expectation)
         authorize(route.requirement, principal)
         return principal
 
@@ -152,7 +150,10 @@ def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
 
 def _entrance(walk: Walk) -> InboundRoute:
     policy = walk.snapshot.policy
-    return _given(policy.inbound.get(policy.default_inbound or ""))
+    found = policy.inbound.get(policy.default_inbound or "")
+    if found is None:
+        raise ValueError("the configuration has no inbound route by which callers are verified")
+    return found
 
 
 def _api(walk: Walk) -> EgressRoute:
@@ -171,9 +172,3 @@ def _grants(walk: Walk, entrance: InboundRoute) -> Grants:
         entrance.expectation,
         any_resource=policy.any_resource,
     )
-
-
-def _given(part: Part | None) -> Part:
-    if part is None:
-        raise ValueError("the configuration lets this be asked for without what it needs")
-    return part

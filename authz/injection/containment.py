@@ -9,7 +9,6 @@ from typing import Any, Final
 
 Object = dict[str, Any]
 
-_USERS: Final = {65532: "authz", 65533: "Envoy"}
 _EGRESS_PORT: Final = 15001
 _SHARED: Final = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
 _VOUCHING: Final = "azureadtokenexchange"
@@ -75,8 +74,9 @@ def _of_container(path: str, container: Object, pod_user: Any, parts: Object) ->
         if str(capability).upper().removeprefix("CAP_") in _CAPABILITIES:
             yield f"{path}.securityContext.capabilities.add: {capability} reaches past Envoy"
     user = security.get("runAsUser", pod_user)
-    if user in _USERS:
-        yield f"{path}.securityContext.runAsUser: {user} is {_USERS[user]}'s own"
+    users = {each["securityContext"]["runAsUser"]: each["name"] for each in parts["containers"]}
+    if user in users:
+        yield f"{path}.securityContext.runAsUser: {user} is the user of {users[user]}"
     taken = injected_volumes(parts)
     for number, mount in enumerate(container.get("volumeMounts") or ()):
         if mount["name"] in taken:

@@ -5,6 +5,7 @@ is in docs/sidecar-api.md.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -233,9 +234,7 @@ def _asked(request: Request, direction: Direction, api: str | None) -> CheckRequ
 def _call_of(parameters: Parameters, request: Request) -> Call:
     call = parameters.call()
     if call.method is None and request.method in _OWN_METHOD:
-        return Call(
-            call.path, request.method, call.accept, call.content_type, call.headers, call.query
-        )
+        return replace(call, method=request.method)
     return call
 
 
