@@ -12,6 +12,7 @@ Entra's own endpoints, below `authority`:
     /{tenant}/discovery/v2.0/keys                      keys bound to the v2 issuer; ditto
     /common/discovery/instance                         instance discovery
     /v1.0/me, /v1.0/servicePrincipals..., /v1.0/whoami    a sliver of Microsoft Graph
+    /v1.0/applications..., /v1.0/oauth2PermissionGrants   what makes blueprints and agents (`provisioning`)
 
 Endpoints of the emulator itself, below `control_url`. Bodies are JSON; a wrong one is answered with
 400 and a problem document whose `field` names the member at fault:

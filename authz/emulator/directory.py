@@ -157,6 +157,12 @@ class Directory:
         """The application or agent identity of this client id."""
         return self.agent(tenant_id, client_id) or self.application(tenant_id, client_id)
 
+    def principal(self, tenant_id: str, object_id: str) -> Client | None:
+        """The application or agent identity whose service principal has this object id."""
+        applications = self.applications(tenant_id)
+        found = (a for a in applications if a.principal_id == object_id.lower())
+        return self.agent(tenant_id, object_id) or next(found, None)
+
     def resource(self, tenant_id: str, name: str) -> Application | None:
         """The application that `name` (client id or identifier URI, any case) stands for."""
         client_id = self._resources.get((tenant_id, name.rstrip("/").lower()))

@@ -1,7 +1,8 @@
 """A sliver of Microsoft Graph: enough to see who calls, with Graph's own checks and errors.
 
 `/v1.0/me`, `/v1.0/servicePrincipals/...`, and `/v1.0/whoami`, which Graph has not and which answers
-with the caller's claims. Calls are remembered by the claims of their tokens, never the tokens.
+with the caller's claims. Calls are remembered by the claims of their tokens, never the tokens. What
+makes blueprints and agents is in `provisioning`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,14 @@ from starlette.responses import JSONResponse, Response
 
 from authz.emulator.claims import BACKDATE
 from authz.emulator.directory import Directory
-from authz.emulator.entities import GRAPH_APP_ID, GRAPH_URI, AgentIdentity, Client, User
+from authz.emulator.entities import (
+    GRAPH_APP_ID,
+    GRAPH_URI,
+    AgentIdentity,
+    Application,
+    Client,
+    User,
+)
 from authz.emulator.fault_response import Abort, spoil
 from authz.emulator.faults import Faults, Occasion
 from authz.emulator.issuer import BadSignature, Issuer, MalformedToken, UnknownKey
@@ -85,23 +93,27 @@ class Graph:
 
     async def me(self, request: Request) -> Response:
         """`GET /v1.0/me`: the signed-in user, a person or an agent's user account."""
-        return await self._serve(request, self._me)
+        return await self.serve(request, self._me)
 
     async def service_principal(self, request: Request) -> Response:
         """`GET /v1.0/servicePrincipals/{id}` or `/v1.0/servicePrincipals(appId='{id}')`."""
-        return await self._serve(
+        return await self.serve(
             request, lambda claims: self._service_principal(claims, request.path_params["name"])
         )
 
     async def whoami(self, request: Request) -> Response:
         """`GET /v1.0/whoami`: who the token says is calling."""
-        return await self._serve(
+        return await self.serve(
             request, lambda claims: {n: claims[n] for n in _IDENTITY_CLAIMS if n in claims}
         )
 
-    async def _serve(
-        self, request: Request, answer: Callable[[Mapping[str, Any]], dict[str, Any]]
+    async def serve(
+        self,
+        request: Request,
+        answer: Callable[[Mapping[str, Any]], dict[str, Any]],
+        status: HTTPStatus = HTTPStatus.OK,
     ) -> Response:
+        """Answer a call whose token is valid; `answer` gets its claims, and may raise GraphError."""
         request.state.correlation_id = str(uuid.uuid4())
         faulty = await spoil(
             self._faults.take(Occasion("graph")),
@@ -115,7 +127,10 @@ class Graph:
         try:
             claims = self._authenticate(request)
             self._log.record(claims)
-            return JSONResponse(answer(claims))
+            content = answer(claims)
+            if status == HTTPStatus.NO_CONTENT:
+                return Response(status_code=status)
+            return JSONResponse(content, status)
         except GraphError as error:
             return self._refuse(error)
 
@@ -165,7 +180,7 @@ class Graph:
                 400, "BadRequest", "/me request is only valid with delegated authentication flow."
             )
         if not {"User.Read", "User.Read.All"} & set(claims["scp"].split()):
-            raise _denied()
+            raise denied()
         user = self._directory.user(claims["tid"], claims["oid"])
         if user is None:
             raise GraphError(404, "Request_ResourceNotFound", "The user does not exist.")
@@ -174,11 +189,10 @@ class Graph:
     def _service_principal(self, claims: Mapping[str, Any], name: str) -> dict[str, Any]:
         permissions = {*claims.get("roles", ()), *claims.get("scp", "").split()}
         if not permissions & {"Application.Read.All", "AgentIdentity.CreateAsManager"}:
-            raise _denied()
+            raise denied()
         tenant_id = claims["tid"]
-        applications = self._directory.applications(tenant_id)
-        found: Client | None = self._directory.client(tenant_id, name) or next(
-            (a for a in applications if a.principal_id == name.lower()), None
+        found = self._directory.client(tenant_id, name) or self._directory.principal(
+            tenant_id, name
         )
         if found is None:
             raise GraphError(404, "Request_ResourceNotFound", "Resource does not exist.")
@@ -207,9 +221,15 @@ def _invalid(message: str) -> GraphError:
     return GraphError(401, "InvalidAuthenticationToken", message)
 
 
-def _denied() -> GraphError:
+def denied() -> GraphError:
+    """The refusal of a token that has no permission for the call."""
     message = "Insufficient privileges to complete the operation."
     return GraphError(403, "Authorization_RequestDenied", message)
+
+
+def role_id(resource: Client, role: str) -> str:
+    """Return the id of an app role, by which it is assigned."""
+    return str(uuid.uuid5(uuid.UUID(resource.client_id), role))
 
 
 def _user(user: User) -> dict[str, Any]:
@@ -230,11 +250,13 @@ def _principal(client: Client) -> dict[str, Any]:
     elif client.is_blueprint:
         kind = "agentIdentityBlueprintPrincipal"
     blueprint = client.blueprint_id if isinstance(client, AgentIdentity) else None
+    roles = client.roles if isinstance(client, Application) else ()
     return {
         "@odata.type": f"#microsoft.graph.{kind}",
         "accountEnabled": not client.disabled,
         "agentIdentityBlueprintId": blueprint,
         "appId": client.client_id,
+        "appRoles": [{"id": role_id(client, role), "value": role} for role in roles],
         "displayName": client.name,
         "id": client.principal_id,
     }

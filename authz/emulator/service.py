@@ -25,6 +25,7 @@ from authz.emulator.issuer import Issuer
 from authz.emulator.keys import KeyRing
 from authz.emulator.mint import FIRST, Mint
 from authz.emulator.population import default_directory
+from authz.emulator.provisioning import Provisioning
 from authz.emulator.server import TlsServer
 from authz.emulator.token_endpoint import TokenEndpoint
 
@@ -211,6 +212,7 @@ class Emulator:
                 Route("/common/discovery/instance", discovery.instance),
                 Route("/v1.0/me", graph.me),
                 Route("/v1.0/whoami", graph.whoami),
+                *Provisioning(self.directory, graph).routes(),
                 Route("/v1.0/servicePrincipals(appId='{name}')", graph.service_principal),
                 Route("/v1.0/servicePrincipals/{name}", graph.service_principal),
                 Route("/{tenant}/oauth2/v2.0/token", token.answer, methods=_ANY_METHOD),

@@ -1,0 +1,105 @@
+"""docs/entra.md is run as it stands, and what it makes works: a blueprint, an agent, its permissions."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import jwt
+import pytest
+
+from authz.emulator import Emulator
+from authz.emulator.entities import FederatedCredential
+from emulator.scene import GRAPH, Scene, trusting
+
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs/entra.md"
+SUBJECT: Final = "system:serviceaccount:agent:agent"
+ISSUER: Final = "https://oidc.example/cluster"
+
+
+@pytest.fixture(scope="module")
+def permissions() -> tuple[str, ...]:
+    """Return the permissions that the page says the administrator's token needs."""
+    named = PAGE.read_text().split("Put it as")[0]
+    return tuple(re.findall(r"`([A-Z][A-Za-z]+(?:\.[A-Za-z]+)+)`", named))
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """An emulator that the page's commands change."""
+    with Emulator() as emulator, trusting(emulator) as session:
+        yield Scene(emulator, session)
+
+
+@pytest.fixture(scope="module")
+def made(
+    scene: Scene, permissions: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    """Run every block of the page in one shell; return what it printed last, and the secret."""
+    for program in ("curl", "jq"):
+        if shutil.which(program) is None:
+            pytest.skip(f"the page is not run: {program} is not installed")
+    folder = tmp_path_factory.mktemp("entra")
+    token = scene.user_token(audience="https://graph.microsoft.com", scopes=list(permissions))
+    (folder / "graph-token").write_text(f"Authorization: Bearer {token}\n")
+    inputs, *blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    ours = inputs.replace("https://graph.microsoft.com", scene.emulator.authority)
+    assert ours != inputs
+    ran = subprocess.run(
+        ["sh", "-eu"],
+        input="\n".join([ours, *blocks]),
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "CURL_CA_BUNDLE": str(scene.emulator.ca_file)},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (0, "") == (ran.returncode, ran.stderr), ran.stdout
+    lines = dict(line.split("=") for line in ran.stdout.splitlines() if re.match(r"[A-Z_]+=", line))
+    return {**lines, "secret": (folder / "client-secret").read_text()}
+
+
+def test_what_it_makes_acts_for_a_user(scene: Scene, made: dict[str, str]) -> None:
+    """A user's token for the new scope becomes a token of the new agent at Graph, for that user."""
+    user = scene.user_token(audience=made["CLIENT_ID"], scopes=["access_agent"])
+    t1 = scene.as_blueprint(
+        client_id=made["CLIENT_ID"],
+        client_secret=made["secret"],
+        fmi_path=made["AGENT_IDENTITY"],
+    ).json()["access_token"]
+
+    answer = scene.on_behalf_of(user, client_id=made["AGENT_IDENTITY"], client_assertion=t1).json()
+
+    claims = jwt.decode(answer["access_token"], options={"verify_signature": False})
+    assert (made["AGENT_IDENTITY"], scene.users["alice"]["object_id"], "User.Read") == (
+        claims["appid"],
+        claims["oid"],
+        claims["scp"],
+    )
+
+
+def test_what_it_makes_acts_for_itself(scene: Scene, made: dict[str, str]) -> None:
+    """App-only, with the role that the page assigns and no other."""
+    t1 = scene.as_blueprint(
+        client_id=made["CLIENT_ID"],
+        client_secret=made["secret"],
+        fmi_path=made["AGENT_IDENTITY"],
+    ).json()["access_token"]
+
+    answer = scene.as_agent(
+        client_id=made["AGENT_IDENTITY"], client_assertion=t1, scope=GRAPH
+    ).json()
+
+    claims = jwt.decode(answer["access_token"], options={"verify_signature": False})
+    assert ["User.Read.All"] == claims["roles"]
+
+
+def test_the_blueprint_trusts_the_service_account(scene: Scene, made: dict[str, str]) -> None:
+    """Issuer, subject and audience as the page's inputs say."""
+    blueprint = scene.emulator.directory.application(scene.tenant_id, made["CLIENT_ID"])
+
+    assert blueprint is not None
+    assert (FederatedCredential(ISSUER, SUBJECT),) == blueprint.federated_credentials
