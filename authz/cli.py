@@ -108,6 +108,12 @@ def check_config(file: Path | None, config_file: Path | None) -> None:
 @click.option("--authz-certificate", type=_FILE, help="Envoy's certificate towards the service.")
 @click.option("--authz-key", type=_FILE, help="Its private key.")
 @click.option(
+    "--authz-secrets",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with authz-certificate.yaml and authz-ca.yaml, Envoy's secrets that name them, in "
+    "place of these options: renewed ones then count without a restart.",
+)
+@click.option(
     "--upstream-ca",
     type=_FILE,
     help="Authorities trusted for destinations. [default: the system's]",
@@ -146,11 +152,13 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
     )
 
     ca_file, name = options["authz_ca"], options["authz_name"]
-    if (ca_file is None) != (name is None):
-        raise RenderError("--authz-ca and --authz-name go together")
+    secrets_folder = options["authz_secrets"]
+    if (ca_file is None and secrets_folder is None) != (name is None):
+        raise RenderError("--authz-ca and --authz-name go together; or --authz-secrets and it")
     tls = None
-    if ca_file is not None:
-        tls = AuthzTls(ca_file, name, options["authz_certificate"], options["authz_key"])
+    if name is not None:
+        own = options["authz_certificate"], options["authz_key"]
+        tls = AuthzTls(ca_file, name, *own, secrets_folder)
     given = {
         "inbound_address": options["inbound"],
         "app_address": options["app"],

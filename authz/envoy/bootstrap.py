@@ -78,8 +78,10 @@ def render(config: Config, settings: SidecarSettings) -> str:
         raise RenderError("transparent: there is no egress route with hosts")
     if not listeners:
         raise RenderError("there is nothing to listen for: no inbound route, no egress host")
+    named = settings.authz_tls is not None and settings.authz_tls.secrets_folder is not None
     bootstrap = Bootstrap(
-        node=NODE if pushed or config.https is not None else None,
+        # Envoy takes secrets only under a name.
+        node=NODE if pushed or config.https is not None or named else None,
         admin=Admin(
             address=address(settings.admin_address),
             allow_paths=[StringMatcher(safe_regex=RegexMatcher(regex=_READABLE))],

@@ -54,7 +54,7 @@ from authz.envoy.destinations import Destination
 from authz.envoy.ext_authz import SERVICE
 from authz.envoy.injection import injecting_filters
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName, Upstream
-from authz.envoy.tls import upstream_tls
+from authz.envoy.tls import authz_tls, upstream_tls
 
 AUTHZ: Final = "authz"
 APP: Final = "app"
@@ -74,6 +74,7 @@ after 5 seconds, gunicorn after 2. Inside the pod a new one costs next to nothin
 
 _APP_LIMITS: Final = 1024
 DESTINATION_LIMITS: Final = 1024
+_HEALTH_INTERVAL: Final = timedelta(seconds=5)
 _AUTHZ_LIMITS: Final = 4096
 """Checks under way: those of both directions, and each may wait for Entra."""
 
@@ -135,7 +136,9 @@ def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
         cluster.health_checks = [
             HealthCheck(
                 timeout=timedelta(seconds=1),
-                interval=timedelta(seconds=5),
+                interval=_HEALTH_INTERVAL,
+                # Envoy's own is a minute, and counts for a service that was not there yet at the start.
+                no_traffic_interval=_HEALTH_INTERVAL,
                 unhealthy_threshold=2,
                 healthy_threshold=1,
                 grpc_health_check=HealthCheckGrpcHealthCheck(service_name=SERVICE),
@@ -307,14 +310,6 @@ def _authz_transport_socket(config: Config, settings: SidecarSettings) -> Transp
         raise RenderError("authz_tls: the service has no listen.tls")
     if ours is None:
         raise RenderError("authz_tls: is missing, and the service has listen.tls")
-    if tls.client_ca_file is not None and ours.certificate_file is None:
+    if tls.client_ca_file is not None and not ours.has_certificate:
         raise RenderError("authz_tls: certificate_file is missing, and the service asks for one")
-    own = (
-        (ours.certificate_file, ours.key_file)
-        if ours.certificate_file is not None and ours.key_file is not None
-        else None
-    )
-    # A gRPC server hangs up on a client that does not name HTTP/2 (gRPC "Protocol over HTTP2").
-    return upstream_tls(
-        ours.ca_file, server_name=ours.server_name, certificate=own, protocols=["h2"]
-    )
+    return authz_tls(ours)

@@ -124,7 +124,7 @@ def reason_not_to_push(config: Config, settings: SidecarSettings) -> str | None:
         return None
     tls, ours = config.listen.tls, settings.authz_tls
     mutual = tls is not None and tls.client_ca_file is not None
-    if mutual and ours is not None and ours.certificate_file is not None:
+    if mutual and ours is not None and ours.has_certificate:
         return None
     return "Envoy proves itself neither by a Unix socket nor by a client certificate"
 

@@ -10,6 +10,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+SECRET_NAMES: Final = ("authz-certificate", "authz-ca")
+"""Secrets in `AuthzTls.secrets_folder`: Envoy's certificate with its key, and the authorities."""
+
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/livez")
 
 _LARGEST_PORT: Final = 65535
@@ -90,16 +93,29 @@ class AuthzTls:
         server_name: DNS name in that certificate.
         certificate_file: Envoy's own certificate chain, where the service asks for one.
         key_file: Its private key.
+        secrets_folder: In place of these three, a folder with a file for each of Envoy's secrets
+            (`SECRET_NAMES`) that says where they are. Envoy then takes renewed ones while it runs;
+            the three it reads once.
     """
 
-    ca_file: Path
+    ca_file: Path | None
     server_name: str
     certificate_file: Path | None = None
     key_file: Path | None = None
+    secrets_folder: Path | None = None
 
     def __post_init__(self) -> None:
         if (self.certificate_file is None) != (self.key_file is None):
             raise RenderError("authz TLS: certificate_file and key_file go together")
+        if (self.ca_file is None) == (self.secrets_folder is None):
+            raise RenderError("authz TLS: either ca_file or secrets_folder is needed")
+        if self.secrets_folder is not None and self.certificate_file is not None:
+            raise RenderError("authz TLS: certificate_file is named in secrets_folder already")
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether Envoy has a certificate of its own."""
+        return self.certificate_file is not None or self.secrets_folder is not None
 
 
 class Transparent(StrEnum):

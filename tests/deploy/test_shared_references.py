@@ -8,13 +8,14 @@ import yaml
 
 from authz.config import Config, load
 from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import AuthzTls, SidecarSettings
+from authz.envoy.sidecar import SECRET_NAMES, AuthzTls, SidecarSettings
 from support.envoy import validate
 from support.manifests import KUBERNETES, Manifests, Object, render
 from support.schemas import check
 from support.sidecar import Authority
 
 SECRETS = Path("/run/secrets/envoy")
+NAMES = Path("/etc/envoy")
 
 
 @pytest.fixture
@@ -55,9 +56,7 @@ def _settings(shared: Manifests) -> SidecarSettings:
         inbound_route="desk",
         egress_hosts={"desk-graph": ("graph.microsoft.com",)},
         authz_address=f"{_name(shared)}:{port['port']}",
-        authz_tls=AuthzTls(
-            SECRETS / "ca.crt", _name(shared), SECRETS / "tls.crt", SECRETS / "tls.key"
-        ),
+        authz_tls=AuthzTls(None, _name(shared), secrets_folder=NAMES),
     )
 
 
@@ -129,8 +128,7 @@ def test_the_clients_configuration_is_the_rendered_one(
     for option in (
         "--inbound-route desk --egress-route desk-graph=graph.microsoft.com",
         f"--authz-address {_settings(shared).authz_address} --authz-name {_name(shared)}",
-        f"--authz-ca {SECRETS}/ca.crt",
-        f"--authz-certificate {SECRETS}/tls.crt --authz-key {SECRETS}/tls.key",
+        f"--authz-secrets {NAMES}",
     ):
         assert option in text
 
@@ -143,7 +141,11 @@ def test_envoy_accepts_the_clients_configuration(client: Manifests, tmp_path: Pa
     leaf.private_key_pem.write_to_path(tmp_path / "tls.key")
     authority.ca.cert_pem.write_to_path(tmp_path / "ca.crt")
 
-    result = validate(client.files["envoy.yaml"].replace(str(SECRETS), str(tmp_path)), tmp_path)
+    for name in SECRET_NAMES:
+        text = client.files[f"{name}.yaml"].replace(str(SECRETS), str(tmp_path))
+        (tmp_path / f"{name}.yaml").write_text(text)
+
+    result = validate(client.files["envoy.yaml"].replace(str(NAMES), str(tmp_path)), tmp_path)
 
     assert result.returncode == 0, result.stderr
 

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import pytest
@@ -12,7 +14,7 @@ import trustme
 import yaml
 
 from authz.config import Config, load
-from authz.envoy.sidecar import AuthzTls
+from authz.envoy.sidecar import SECRET_NAMES, AuthzTls
 from support.manifests import KUBERNETES, Manifests, render
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims
@@ -56,12 +58,16 @@ class Shared:
         files = [self.world.folder / f"{agent}.{end}" for end in ("crt", "key")]
         for file, content in zip(files, (chain, key), strict=True):
             file.write_bytes(content)
+        return self.envoy_with(agent, AuthzTls(self.servers.file, NAME, *files))
+
+    def envoy_with(self, agent: str, authz_tls: AuthzTls) -> Sidecar:
+        """Return the Envoy of an agent that talks to the service in this way; not started yet."""
         return Sidecar(
             self.config,
             authz_address=self.process.event("serving")["grpc"],
             authority=self.servers,
             certificates={GRAPH: (GRAPH,)},
-            authz_tls=AuthzTls(self.servers.file, NAME, *files),
+            authz_tls=authz_tls,
             inbound_route=agent,
             egress_hosts={f"{agent}-graph": (GRAPH,)},
         )
@@ -162,6 +168,58 @@ def test_certificates_of_other_authorities_get_no_answer(
         assert (503, 503) == (outward.status_code, inward.status_code)
         assert [] == envoy.destinations[GRAPH].received
         assert [] == envoy.app.received
+
+
+@pytest.mark.parametrize("wrong", ["tls", "ca.crt"])
+def test_renewed_files_count_without_a_restart(
+    shared: Shared, headers: Callable[[], dict[str, str]], tmp_path: Path, wrong: str
+) -> None:
+    """Refused with the wrong certificate or authorities; allowed once the kubelet has written others."""
+    mounted, other = Mounted(tmp_path / "mounted"), trustme.CA()
+    right = _files(shared.workloads, shared.servers.ca, shared.workload("desk"))
+    signer, trusted = (other, shared.servers.ca) if wrong == "tls" else (shared.workloads, other)
+    mounted.write(_files(signer, trusted, shared.workload("desk")))
+    for name in SECRET_NAMES:
+        shipped = (KUBERNETES / f"shared/client/{name}.yaml").read_text()
+        ours = shipped.replace("/run/secrets/envoy", str(mounted.folder))
+        (tmp_path / f"{name}.yaml").write_text(ours)
+
+    with shared.envoy_with("desk", AuthzTls(None, NAME, secrets_folder=tmp_path)) as envoy:
+        ask = partial(envoy.agent.get, f"http://{GRAPH}/v1.0/me", headers=headers())
+        before = ask().status_code
+        mounted.write(right)
+        after = [ask().status_code]
+        deadline = monotonic() + 30
+        while after[-1] != 200 and monotonic() < deadline:
+            after.append(ask().status_code)
+
+    assert 503 == before
+    assert {503, 200} >= {*after}
+    assert 200 == after[-1]
+
+
+class Mounted:
+    """A folder of Secrets, written as the kubelet does it: all files change at once, by one link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._versions = 0
+
+    def write(self, files: Mapping[str, bytes]) -> None:
+        """Put these files in place of those before."""
+        self._versions += 1
+        (version := self.folder / f"..{self._versions}").mkdir(parents=True)
+        for name, content in files.items():
+            (version / name).write_bytes(content)
+            if not (self.folder / name).is_symlink():
+                (self.folder / name).symlink_to(f"..data/{name}")
+        (link := self.folder / "..data_tmp").symlink_to(version.name)
+        link.rename(self.folder / "..data")
+
+
+def _files(signer: trustme.CA, trusted: trustme.CA, spiffe_id: str) -> dict[str, bytes]:
+    chain, key = workload_certificate(signer, spiffe_id)
+    return {"tls.crt": chain, "tls.key": key, "ca.crt": trusted.cert_pem.bytes()}
 
 
 def test_nothing_passes_without_the_service(

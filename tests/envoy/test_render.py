@@ -708,6 +708,16 @@ def test_certificate_without_key_is_refused() -> None:
         AuthzTls(Path("ca.pem"), "authz", certificate_file=Path("client.pem"))
 
 
+def test_secrets_come_from_a_folder_in_place_of_others() -> None:
+    """Envoy follows renewed files only where one secret names them; two ways at once are refused."""
+    with pytest.raises(RenderError, match="either ca_file or secrets_folder"):
+        AuthzTls(Path("ca.pem"), "authz", secrets_folder=Path("names"))
+    with pytest.raises(RenderError, match="either ca_file or secrets_folder"):
+        AuthzTls(None, "authz")
+    with pytest.raises(RenderError, match="named in secrets_folder"):
+        AuthzTls(None, "authz", Path("crt"), Path("key"), Path("names"))
+
+
 @pytest.mark.parametrize(
     "text", ["", "host", ":80", "host:", "host:http", "host:65536", "::1:80", "[host]:80", "host:٣"]
 )

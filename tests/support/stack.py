@@ -319,7 +319,7 @@ class Process:
         serving = next(r for r in self.events() if r["event"] in ("serving", "supervising"))
         return httpx.get(f"http://{serving['admin']}{path}", trust_env=False)
 
-    def wait_ready(self, seconds: float = 15.0) -> Self:
+    def wait_ready(self, seconds: float = 60.0) -> Self:
         """Wait until the service says that it is ready."""
         end = time.monotonic() + seconds
         while True:
