@@ -213,7 +213,14 @@ class Provisioning:
             raise GraphError(
                 409, "Request_MultipleObjectsWithSameKeyValue", "Issuer and subject are in use."
             )
-        credential = FederatedCredential(issuer, subject, audiences[0])
+        # Entra asks the issuer; here its keys are those that some other credential has brought.
+        known = (
+            c.keys
+            for application in self._directory.applications(claims["tid"])
+            for c in application.federated_credentials
+            if c.issuer == issuer
+        )
+        credential = FederatedCredential(issuer, subject, audiences[0], next(known, {}))
         self._change(blueprint, federated_credentials=(*credentials, credential))
         return {"id": new_guid(), "name": label, "issuer": issuer, "subject": subject}
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import jwt
 import pytest
 import requests
+from cryptography.hazmat.primitives.asymmetric import rsa
 
-from emulator.scene import GRAPH, Scene
+from authz.emulator.entities import TOKEN_EXCHANGE_URI, FederatedCredential
+from emulator.scene import ASSERTION_TYPE, GRAPH, Scene
 
 GRAPH_URI = "https://graph.microsoft.com"
 EVERYTHING = (
@@ -170,6 +174,34 @@ def test_a_federated_credential_is_unique(admin: Admin) -> None:
     answers = [admin.call(path, body), admin.call(path, {**body, "name": "two"})]
 
     assert [201, 409] == [answer.status_code for answer in answers]
+
+
+def test_keys_of_a_known_issuer_are_known(admin: Admin) -> None:
+    """A second service account of a cluster that the emulator trusts already proves the new blueprint."""
+    issuer, key = "https://oidc.example", rsa.generate_private_key(65537, 2048)
+    directory, tenant_id = admin.scene.emulator.directory, admin.scene.tenant_id
+    first = directory.application(tenant_id, admin.scene.blueprint["client_id"])
+    assert first is not None
+    keys = {"1": key.public_key()}
+    directory.add_federated_credential(first, FederatedCredential(issuer, "first", keys=keys))
+    made = admin.known_blueprint()
+    body = {"name": "n", "issuer": issuer, "subject": "second", "audiences": [TOKEN_EXCHANGE_URI]}
+    path = f"/applications/{made['id']}/federatedIdentityCredentials"
+    assert admin.call(path, body).status_code == 201
+    now = int(time.time())
+    claims = {"iss": issuer, "sub": "second", "aud": TOKEN_EXCHANGE_URI, "exp": now + 60}
+    token = jwt.encode({**claims, "iat": now, "nbf": now}, key, "RS256", {"kid": "1"})
+
+    answer = admin.scene.as_blueprint(
+        client_id=made["appId"],
+        client_secret=None,
+        fmi_path=None,
+        scope=GRAPH,
+        client_assertion_type=ASSERTION_TYPE,
+        client_assertion=token,
+    )
+
+    assert 200 == answer.status_code, answer.text
 
 
 @pytest.mark.parametrize(
