@@ -4,11 +4,11 @@ import json
 from copy import deepcopy
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from authz.injection.pod import INJECTED, Additions, InjectionError, Object, inject, is_wanted
 from support.manifests import KUBERNETES, render
+from support.schemas import VERSIONS, check_core
 
 APP: Object = {"name": "agent", "image": "agent:1"}
 METADATA: Object = {"name": "a", "labels": {"authz/inject": "enabled"}}
@@ -70,8 +70,8 @@ def test_the_result_is_a_valid_pod() -> None:
     for additions in (PLAIN, Additions(native=True)):
         metadata, spec = injected(additions=additions)
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        for version in ("1.30", kubernetes_validate.latest_version()):
-            kubernetes_validate.validate(pod, version, strict=True)
+        for version in VERSIONS:
+            check_core(pod, version)
 
 
 @pytest.mark.parametrize("additions", [PLAIN, Additions(native=True)])

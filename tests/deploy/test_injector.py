@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from authz.injection.pod import LABEL, WANTED
 from authz.injection.webhook import PATH
 from support.manifests import KUBERNETES, Manifests, render
+from support.schemas import VERSIONS, check_core
 
 UNKNOWN = {"Issuer", "Certificate"}
 """cert-manager's, of which there is no schema here."""
@@ -22,12 +22,12 @@ def injector() -> Manifests:
 pytestmark = pytest.mark.usefixtures("kubectl")
 
 
-@pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(injector: Manifests, version: str) -> None:
     """By the strict schemas of the oldest and the newest version."""
     for item in injector.objects:
         if item["kind"] not in UNKNOWN:
-            kubernetes_validate.validate(item, version, strict=True)
+            check_core(item, version)
 
 
 def test_the_webhook_leads_to_the_pods(injector: Manifests) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -22,11 +21,11 @@ from authz.envoy.sidecar import SidecarSettings, Transparent
 from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted
 from support.manifests import render as kustomize
+from support.schemas import VERSIONS, check_core
 
 COMPONENT: Final = KUBERNETES / "components" / "interception"
 SCRIPT: Final = COMPONENT / "intercept.sh"
 POLICY: Final = COMPONENT / "admission-policy.yaml"
-OLDEST: Final = "1.30"
 OWN: Final = {"envoy", "authz", "check-config"}
 """Containers that may have a user whose connections are not redirected."""
 
@@ -77,13 +76,13 @@ def _in_order_of(
     return [_find(objects, item["kind"], item["metadata"]["name"]) for item in model]
 
 
-@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(redirected: Manifests, version: str) -> None:
     """As those of the overlays are, in `test_manifests`; the policy beside them too."""
     policies = tuple(yaml.safe_load_all(POLICY.read_text()))
 
     for item in (*redirected.objects, *policies):
-        kubernetes_validate.validate(item, version, strict=True)
+        check_core(item, version)
 
 
 def test_component_changes_nothing_but_what_it_is_for(redirected: Manifests, overlay: str) -> None:

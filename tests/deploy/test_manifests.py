@@ -6,17 +6,24 @@ import yaml
 
 import authz
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
-
-OLDEST = "1.30"
-"""The first version that runs these manifests: `preStop.sleep` is on from here."""
+from support.schemas import BEFORE, LATEST, NEWER, VERSIONS, check_core
 
 
-@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("version", VERSIONS)
 def test_every_object_is_valid(manifests: Manifests, version: str) -> None:
     """Each object fits its kind's schema, of the oldest and of the newest version, without extra keys."""
     for item in manifests.objects:
         # An unknown kind raises SchemaNotFoundError and fails the test, as it should.
-        kubernetes_validate.validate(item, version, strict=True)
+        check_core(item, version)
+
+
+@pytest.mark.parametrize("kind", sorted(NEWER))
+def test_a_kind_that_is_exempt_does_not_exist_there(kind: str) -> None:
+    """What is not compared with the schemas of the version before has none in it."""
+    item = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind}
+
+    with pytest.raises(kubernetes_validate.SchemaNotFoundError):
+        kubernetes_validate.validate(item, BEFORE, strict=True)
 
 
 def test_an_unknown_key_would_be_found(manifests: Manifests) -> None:
@@ -25,7 +32,7 @@ def test_an_unknown_key_would_be_found(manifests: Manifests) -> None:
     faulty = {**deployment, "spec": {**deployment["spec"], "replicaCount": 2}}
 
     with pytest.raises(kubernetes_validate.ValidationError, match="replicaCount"):
-        kubernetes_validate.validate(faulty, kubernetes_validate.latest_version(), strict=True)
+        check_core(faulty, LATEST)
 
 
 def test_an_overlay_has_exactly_these_objects(manifests: Manifests) -> None:
