@@ -140,7 +140,10 @@ class ApiServer:
             return found
         # A certificate of trustme has one organization: one group.
         (group,) = groups or ((_MASTERS,) if user == ADMIN else ("plain",))
-        issued = self._authority.issue_cert(common_name=user, organization_name=group)
+        # The server takes no certificate without an alternative name, and asks nothing of it.
+        issued = self._authority.issue_cert(
+            "user.example", common_name=user, organization_name=group
+        )
         pem, file = self.folder / f"{user}.pem", self.folder / f"{user}.kubeconfig"
         issued.private_key_and_cert_chain_pem.write_to_path(pem)
         cluster = {"server": self.url, "certificate-authority": str(self.ca_file)}
