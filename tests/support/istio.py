@@ -149,7 +149,7 @@ class Istio:
             if host in item["spec"]["hosts"]:
                 (rule,) = item["spec"]["http"]
                 action = made["routes"][0]["route"]
-                action["timeout"] = rule["timeout"]
+                action["timeout"] = rule.get("timeout", "0s")
                 if rule["retries"]["attempts"] == 0:
                     del action["retry_policy"]
         return made
