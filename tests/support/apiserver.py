@@ -140,9 +140,9 @@ class ApiServer:
             return found
         # A certificate of trustme has one organization: one group.
         (group,) = groups or ((_MASTERS,) if user == ADMIN else ("plain",))
-        # The server takes no certificate without an alternative name, and asks nothing of it.
+        # And none of its certificates is without another name: Go takes no empty list of them.
         issued = self._authority.issue_cert(
-            "user.example", common_name=user, organization_name=group
+            f"{user}.example", common_name=user, organization_name=group
         )
         pem, file = self.folder / f"{user}.pem", self.folder / f"{user}.kubeconfig"
         issued.private_key_and_cert_chain_pem.write_to_path(pem)
