@@ -1,0 +1,104 @@
+"""`Injector`: `authz inject-webhook` as a program on loopback, and an API server that asks it.
+
+The webhook's configuration is the shipped one with an address in place of the Service, which needs the
+network of a cluster, and for namespaces of its own, so that several can stand beside one another.
+"""
+
+import base64
+import ssl
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Final, Self
+from uuid import uuid4
+
+import httpx
+import trustme
+from cryptography import x509
+
+from authz.injection.pod import INJECTED, LABEL, WANTED
+from authz.injection.webhook import PATH
+from support.apiserver import ApiServer
+from support.manifests import KUBERNETES, render
+from support.stack import Process
+
+_CONFIGURATIONS: Final = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+class Injector:
+    """One webhook, as a context manager.
+
+    Args:
+        server: Who asks it.
+        folder: For its certificate and key.
+        options: Further options of `authz inject-webhook`.
+
+    Attributes:
+        labels: Of the namespaces that it is for.
+    """
+
+    def __init__(self, server: ApiServer, folder: Path, *options: str) -> None:
+        name = uuid4().hex[:8]
+        self.server = server
+        self.certificate, self.key = folder / f"{name}.crt", folder / f"{name}.key"
+        self.labels = {f"test/{name}": "yes"}
+        self._name = f"authz-injector-{name}"
+        self._authority = trustme.CA()
+        self._options = options
+
+    def __enter__(self) -> Self:
+        self.renew()
+        files = ("--certificate", str(self.certificate), "--key", str(self.key))
+        listen = ("--listen", "127.0.0.1:0")
+        self.process = Process("inject-webhook", *listen, *files, *self._options)
+        try:
+            self.address = self.process.event("serving")["listen"]
+            self._configure()
+        except BaseException:
+            self.process.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.http.delete(f"{_CONFIGURATIONS}/{self._name}")
+        self.process.close()
+
+    def renew(self) -> None:
+        """Put another certificate of the same authority where the first one is."""
+        issued = self._authority.issue_cert("127.0.0.1")
+        self.key.write_bytes(issued.private_key_pem.bytes())
+        self.certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+
+    def shown_certificate(self) -> x509.Certificate:
+        """Return the certificate that a new connection is shown."""
+        host, _, port = self.address.rpartition(":")
+        pem = ssl.get_server_certificate((host, int(port)), timeout=10)
+        return x509.load_pem_x509_certificate(pem.encode())
+
+    def namespace(self, labels: Mapping[str, str] | None = None) -> str:
+        """Return a new namespace that it is for."""
+        return self.server.namespace({**self.labels, **(labels or {})})
+
+    def _configure(self) -> None:
+        (item,) = render(KUBERNETES / "injector").all("MutatingWebhookConfiguration")
+        (webhook,) = deepcopy(item["webhooks"])
+        webhook["namespaceSelector"]["matchLabels"] = self.labels
+        webhook["clientConfig"] = {
+            "url": f"https://{self.address}{PATH}",
+            "caBundle": base64.b64encode(self._authority.cert_pem.bytes()).decode(),
+        }
+        configuration = {**item, "metadata": {"name": self._name}, "webhooks": [webhook]}
+        made = self.server.post(_CONFIGURATIONS, configuration)
+        assert made.status_code == httpx.codes.CREATED, made.text
+        # It counts a moment after it is stored.
+        namespace = self.namespace()
+        self.server.wait(lambda: self._is_asked(namespace))
+
+    def _is_asked(self, namespace: str) -> bool:
+        metadata = {"name": "probe", "labels": {LABEL: WANTED}}
+        pod = {
+            "metadata": metadata,
+            "spec": {"containers": [{"name": "probe", "image": "probe:1"}]},
+        }
+        made = self.server.post(f"/api/v1/namespaces/{namespace}/pods", pod, dryRun="All")
+        return INJECTED in made.json()["metadata"].get("annotations", {})
