@@ -39,6 +39,7 @@ if [ -f "$here/$overlay/.env" ]; then
   . "$here/$overlay/.env"
 fi
 NAMESPACE=${NAMESPACE:-agent}
+ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
 # No child process inherits the secret. One of them gets it, through a pipe.
 secret=${CLIENT_SECRET:-}
 unset CLIENT_SECRET
@@ -122,6 +123,10 @@ if ! is_plain "$NAMESPACE" ||
   fault "NAMESPACE is not a name that a namespace can have"
 fi
 
+if ! is_plain "$ROLLOUT_TIMEOUT" || ! printf '%s\n' "$ROLLOUT_TIMEOUT" | grep -Eqx '[0-9]+[smh]'; then
+  fault "ROLLOUT_TIMEOUT is not a time such as 180s"
+fi
+
 [ -z "$faults" ] || fail "cannot deploy $overlay:$faults"
 
 # ---- Manifests: the overlay under a kustomization that carries the inputs. ----
@@ -185,7 +190,7 @@ The blueprint needs a federated credential with
 FEDERATION
 fi
 
-kubectl rollout status deployment/agent --namespace "$NAMESPACE" --timeout=180s || {
+kubectl rollout status deployment/agent --namespace "$NAMESPACE" --timeout="$ROLLOUT_TIMEOUT" || {
   printf 'deploy.sh: the pods are not ready; what they say:\n' >&2
   for container in check-config authz envoy agent; do
     printf '  kubectl logs --namespace %s deployment/agent --container %s\n' "$NAMESPACE" "$container" >&2

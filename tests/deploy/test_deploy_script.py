@@ -109,6 +109,7 @@ def test_all_faults_are_reported_at_once(script: Path) -> None:
         ("AUTHZ_IMAGE", "authz", "AUTHZ_IMAGE has neither"),
         ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
         ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
+        ("ROLLOUT_TIMEOUT", "soon", "ROLLOUT_TIMEOUT is not a time"),
     ],
 )
 def test_a_wrong_input_is_refused(

@@ -82,6 +82,23 @@ def missing(*programs: str) -> str | None:
     return f"no {', '.join(absent)}: set {wanted}, or {ASSETS} (CONTRIBUTING.md)"
 
 
+def written(item: Mapping[str, Any]) -> Any:
+    """Return what differs once somebody has written an object again: its version.
+
+    Of objects that controllers write to as well, it is all but what they write.
+    """
+    metadata: Mapping[str, Any] = item["metadata"]
+    if "replicas" not in item.get("spec", {}):
+        return metadata["resourceVersion"]
+    theirs = {"resourceVersion": None, "managedFields": None}
+    annotations = {**metadata.get("annotations", {}), "deployment.kubernetes.io/revision": None}
+    return {
+        **item,
+        "status": None,
+        "metadata": {**metadata, **theirs, "annotations": annotations},
+    }
+
+
 class ApiServer:
     """A control plane of one's own, as a context manager.
 
