@@ -364,6 +364,15 @@ def test_while_it_is_away_only_pods_that_ask_wait(server: ApiServer, tmp_path: P
     assert 'failed calling webhook "inject.authz-injector.authz-system.svc"' in message
 
 
+def test_it_is_asked_by_the_name_of_its_service(server: ApiServer, tmp_path: Path) -> None:
+    """Path and name are the shipped ones, and the certificate is for the name that cert-manager is given."""
+    with Injector(server, tmp_path, by_service=True) as named:
+        made = create(server, named.namespace(RESTRICTED), pod())
+
+    assert made.status_code == 201, made.text
+    assert ["app", "envoy", "authz"] == names(made.json())
+
+
 def test_a_renewed_certificate_is_taken_without_a_restart(
     server: ApiServer, tmp_path: Path
 ) -> None:
