@@ -61,10 +61,19 @@ def serve(config_file: Path | None) -> None:
 @main.command("check-config")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @_config_option
-def check_config(file: Path | None, config_file: Path | None) -> None:
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Also write the files of section https, for an init container: the app needs them when it starts.",
+)
+def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
     try:
         loaded = load(file or config_file, dict(os.environ))
+        if prepare:
+            from authz.app import open_pod_authority  # noqa: PLC0415
+
+            open_pod_authority(loaded.config)
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
