@@ -134,13 +134,24 @@ def render(folder: Path) -> Manifests:
 
 
 @cache
-def intercepted(overlay: str) -> Manifests:
-    """Return an overlay with the component that redirects the pod's connections to Envoy."""
+def composed(overlay: str, *components: str) -> Manifests:
+    """Return an overlay with components on top of it, in their order."""
     with tempfile.TemporaryDirectory() as folder:
         # kustomize wants relative paths, and its temporary root must see what it refers to.
         (Path(folder) / "kubernetes").symlink_to(KUBERNETES)
-        text = (
-            f"resources: [kubernetes/{overlay}]\ncomponents: [kubernetes/components/interception]\n"
-        )
-        (Path(folder) / "kustomization.yaml").write_text(text)
+        document = {
+            "resources": [f"kubernetes/{overlay}"],
+            "components": [f"kubernetes/components/{name}" for name in components],
+        }
+        (Path(folder) / "kustomization.yaml").write_text(yaml.safe_dump(document))
         return render(Path(folder))
+
+
+def intercepted(overlay: str) -> Manifests:
+    """Return an overlay with the component that redirects the pod's connections to Envoy."""
+    return composed(overlay, "interception")
+
+
+def with_https(overlay: str) -> Manifests:
+    """Return such an overlay in whose pods Envoy ends the agent's TLS as well."""
+    return composed(overlay, "interception", "https")
