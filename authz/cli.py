@@ -190,6 +190,10 @@ _injection_options = (
     click.option("--image", help="Image of authz. [default: authz of this version]"),
     click.option("--envoy-image", help="Image of Envoy. [default: the one of kubernetes/base]"),
     click.option(
+        "--intercept-image",
+        help="Image with sh and nft. Without it, no pod may ask for authz/interception.",
+    ),
+    click.option(
         "--native-sidecars", "native", is_flag=True, help="Needs Kubernetes 1.29: see the docs."
     ),
 )
@@ -209,7 +213,7 @@ def _with_injection_options(command: Any) -> Any:
 def inject(file: Any, **options: Any) -> None:
     """Print a manifest with Envoy and authz in each pod that has the label authz/inject: enabled."""
     from authz.injection.manifests import NOTHING, ManifestError, inject_manifest  # noqa: PLC0415
-    from authz.injection.pod import Additions  # noqa: PLC0415
+    from authz.injection.parts import Additions  # noqa: PLC0415
 
     try:
         text, done = inject_manifest(file.read(), Additions(**options))
@@ -233,7 +237,7 @@ def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) ->
     """Serve the webhook that does the same to pods as they are created."""
     from authz.http_server import ServerTls  # noqa: PLC0415
     from authz.injection.command import run  # noqa: PLC0415
-    from authz.injection.pod import Additions  # noqa: PLC0415
+    from authz.injection.parts import Additions  # noqa: PLC0415
 
     try:
         tls = ServerTls(certificate, key)
