@@ -100,6 +100,17 @@ def test_component_changes_nothing_but_what_it_is_for(manifests: Manifests, over
     assert kinds[0] == kinds[1]
 
 
+def test_mounts_and_volumes_pair_up(manifests: Manifests) -> None:
+    """Every mount has its volume, every volume is mounted somewhere, and none lies inside of another."""
+    volumes = {volume["name"] for volume in manifests.pod["volumes"]}
+    mounted = {name for one in manifests.containers.values() for name in one.mounts}
+
+    assert mounted == volumes
+    for container in manifests.containers.values():
+        paths = [Path(mount["mountPath"]) for mount in container.mounts.values()]
+        assert [p for p in paths for q in paths if p != q and p.is_relative_to(q)] == []
+
+
 def test_the_key_is_authzs_alone(manifests: Manifests) -> None:
     """In memory, as is what the agent trusts; the agent may read that and nothing else, Envoy neither."""
     holders = {

@@ -192,6 +192,9 @@ async def test_the_webhook_patches_pods_that_ask(keys: Keys) -> None:
         plain: dict[str, Any] = {"metadata": {"labels": {}}, "spec": {}}
         untouched = (await client.post("/inject", json=review(plain))).json()
         deleted = (await client.post("/inject", json=review(None))).json()
+        asking = {"authz/interception": "enabled", "authz/https": "yes"}
+        metadata = {**POD["metadata"], "annotations": asking}
+        unmet = (await client.post("/inject", json=review({**POD, "metadata": metadata}))).json()
         bad = {**POD, "spec": {**POD["spec"], "hostPID": True}}
         refused = (await client.post("/inject", json=review(bad))).json()["response"]
         wrong = [
@@ -208,6 +211,13 @@ async def test_the_webhook_patches_pods_that_ask(keys: Keys) -> None:
         assert {"uid": "u-1", "allowed": True} == answer["response"]
     assert (False, 422) == (refused["allowed"], refused["status"]["code"])
     assert "spec.hostPID" in refused["status"]["message"]
+    for expectation in (
+        "metadata.annotations[authz/https]: expected enabled",
+        "metadata.annotations[authz/interception]: there is no image",
+        "spec.containers[0].securityContext.runAsUser: expected a number",
+        "spec.containers[0].securityContext.allowPrivilegeEscalation: expected false",
+    ):
+        assert expectation in unmet["response"]["status"]["message"]
     assert (200, [400, 400, 400, 413]) == (health.status_code, wrong)
 
 
