@@ -41,6 +41,11 @@ def _bootstrap(chain: Path, key: Path, behind: str) -> dict[str, object]:
     manager = {
         "@type": f"{_HTTP}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "front",
+        # It is not this one that makes anybody wait.
+        "http2_protocol_options": {
+            "initial_stream_window_size": 65536,
+            "initial_connection_window_size": 64 * 1024**2,
+        },
         "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
         "http_filters": [
             {"name": "router", "typed_config": {"@type": f"{_HTTP}.http.router.v3.Router"}}

@@ -36,12 +36,14 @@ class ModelsApi:
         sent: Bytes of large answers so far, by the name that the client gave.
         seen: Set when a client has the first event, by the same name.
         body: The file.
+        released: Until it is set, nobody reads what comes to `/v1/held`.
     """
 
     def __init__(self, tls: ssl.SSLContext, body: Path) -> None:
         self.callers: set[tuple[str, str] | None] = set()
         self.sent: dict[str, int] = defaultdict(int)
         self.body = body
+        self.released = threading.Event()
         self.seen: dict[str, threading.Event] = defaultdict(threading.Event)
         self._server = _Server(self)
         self._server.socket = tls.wrap_socket(
@@ -70,6 +72,7 @@ class ModelsApi:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.released.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -98,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json({"digest": self._digest()})
             case "bytes":
                 self._give(name)
+            case "held":
+                self._api.released.wait()
             case "sent":
                 self._json({"sent": self._api.sent[name]})
             case "models":
