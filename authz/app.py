@@ -35,6 +35,7 @@ from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.registry import Registry, own_registry
+from authz.pod_ca.authority import PodAuthority
 from authz.pod_ca.certificates import PodCertificates
 from authz.pod_ca.files import open_authority, publish
 from authz.sidecar_api.server import SidecarApi
@@ -346,8 +347,8 @@ def _with_port(address: str | None, port: int | None) -> str | None:
     return f"{address.rpartition(':')[0]}:{port}"
 
 
-def _pod_certificates(config: Config) -> PodCertificates | None:
-    """Return the certificates of the pod's authority, whose files are written now.
+def open_pod_authority(config: Config) -> PodAuthority | None:
+    """Return the pod's authority, if there is to be one; its files are written now.
 
     Raises:
         ConfigError: A file cannot be read or written.
@@ -355,14 +356,20 @@ def _pod_certificates(config: Config) -> PodCertificates | None:
     https = config.https
     if https is None:
         return None
-    now = time.time()
     try:
-        authority = open_authority(https.key_file, https_hosts(config.egress), now=now)
-        publish(authority, https.ca_file, https.bundle_file)
+        authority = open_authority(https.key_file, https_hosts(config.egress), now=time.time())
+        publish(authority, https.ca_file, https.bundle_file, https.truststore_file)
     except OSError as error:
         fault = Fault("https", f"{error.filename}: cannot be written: {error.strerror}")
         raise ConfigError([fault]) from error
-    return PodCertificates(authority, lifetime=https.lifetime, clock=time.time)
+    return authority
+
+
+def _pod_certificates(config: Config) -> PodCertificates | None:
+    authority = open_pod_authority(config)
+    if authority is None or config.https is None:
+        return None
+    return PodCertificates(authority, lifetime=config.https.lifetime, clock=time.time)
 
 
 def _https(config: Config) -> Any:

@@ -61,10 +61,19 @@ def serve(config_file: Path | None) -> None:
 @main.command("check-config")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @_config_option
-def check_config(file: Path | None, config_file: Path | None) -> None:
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Also write the files of section https, for an init container: the app needs them when it starts.",
+)
+def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
     try:
         loaded = load(file or config_file, dict(os.environ))
+        if prepare:
+            from authz.app import open_pod_authority  # noqa: PLC0415
+
+            open_pod_authority(loaded.config)
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
@@ -189,6 +198,10 @@ _injection_options = (
     click.option("--image", help="Image of authz. [default: authz of this version]"),
     click.option("--envoy-image", help="Image of Envoy. [default: the one of kubernetes/base]"),
     click.option(
+        "--intercept-image",
+        help="Image with sh and nft. Without it, no pod may ask for authz/interception.",
+    ),
+    click.option(
         "--native-sidecars", "native", is_flag=True, help="Needs Kubernetes 1.29: see the docs."
     ),
 )
@@ -208,7 +221,7 @@ def _with_injection_options(command: Any) -> Any:
 def inject(file: Any, **options: Any) -> None:
     """Print a manifest with Envoy and authz in each pod that has the label authz/inject: enabled."""
     from authz.injection.manifests import NOTHING, ManifestError, inject_manifest  # noqa: PLC0415
-    from authz.injection.pod import Additions  # noqa: PLC0415
+    from authz.injection.parts import Additions  # noqa: PLC0415
 
     try:
         text, done = inject_manifest(file.read(), Additions(**options))
@@ -232,7 +245,7 @@ def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) ->
     """Serve the webhook that does the same to pods as they are created."""
     from authz.http_server import ServerTls  # noqa: PLC0415
     from authz.injection.command import run  # noqa: PLC0415
-    from authz.injection.pod import Additions  # noqa: PLC0415
+    from authz.injection.parts import Additions  # noqa: PLC0415
 
     try:
         tls = ServerTls(certificate, key)

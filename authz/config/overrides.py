@@ -27,6 +27,11 @@ OVERRIDES: Final = (
     Override("AUTHZ_LISTEN_DIRECTION", "listen", "direction"),
     Override("AUTHZ_CA_FILE", "entra", "ca_file"),
     Override("AUTHZ_LOG_LEVEL", "log", "level"),
+    # Any of these turns the section on.
+    Override("AUTHZ_HTTPS_CA_FILE", "https", "ca_file"),
+    Override("AUTHZ_HTTPS_BUNDLE_FILE", "https", "bundle_file"),
+    Override("AUTHZ_HTTPS_TRUSTSTORE_FILE", "https", "truststore_file"),
+    Override("AUTHZ_HTTPS_KEY_FILE", "https", "key_file"),
 )
 OFF: Final = "off"
 """Value of `AUTHZ_LISTEN_ADMIN` and `AUTHZ_LISTEN_API` that stands for `null`."""

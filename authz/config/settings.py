@@ -232,6 +232,11 @@ class Https(Section):
         description="Where it is written together with the system's authorities, for variables that "
         "replace them all (`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`).",
     )
+    truststore_file: File | None = Field(
+        default=None,
+        description="The same as a trust store for Java (`javax.net.ssl.trustStore`): PKCS #12, without a "
+        "password.",
+    )
     key_file: File = Field(
         description="Where the authority's key is kept, so that it outlives a restart of the container. A "
         "volume in memory that nobody else has.",

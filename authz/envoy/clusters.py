@@ -62,6 +62,12 @@ APP: Final = "app"
 BUFFER_BYTES: Final = 32 * 1024
 """Per connection and direction: what a slow peer can make Envoy hold. Bodies stream through."""
 
+_STREAMS: Final = 100
+"""Requests that share one HTTP/2 connection to a destination. Beyond them there is another connection."""
+_STREAM_WINDOW: Final = 256 * 1024
+"""What a destination may send of an answer that its client does not read: with Envoy's own 16 MiB, a few
+such clients would fill its memory. On a way of 50 ms it still lets 5 MB a second through."""
+
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
 CONNECT_REMOTE: Final = timedelta(seconds=5)
 _UPSTREAM_IDLE: Final = timedelta(seconds=50)
@@ -273,7 +279,12 @@ def _negotiated(target: Destination) -> ClusterHttpOptions:
     else:
         options.auto_config = HttpProtocolOptionsAutoHttpConfig(
             http_protocol_options=Http1ProtocolOptions(),
-            http2_protocol_options=Http2ProtocolOptions(),
+            http2_protocol_options=Http2ProtocolOptions(
+                max_concurrent_streams=_STREAMS,
+                initial_stream_window_size=_STREAM_WINDOW,
+                # What all its streams may hold, so that those who do not read leave room for the others.
+                initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
+            ),
         )
     return options
 

@@ -58,6 +58,7 @@ _HEADERS_IN: Final = timedelta(seconds=10)
 _MAX_HEADERS_KB: Final = 60
 _MAX_HEADERS: Final = 100
 _MAX_STREAMS: Final = 100
+_STREAM_WINDOW: Final = 64 * 1024
 
 _ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id")
 """Request headers that the service reads beside its own. It is not shown the others."""
@@ -162,8 +163,10 @@ def _connection_manager(
         ),
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=_MAX_STREAMS,
-            initial_stream_window_size=64 * 1024,
-            initial_connection_window_size=1024 * 1024,
+            initial_stream_window_size=_STREAM_WINDOW,
+            # What all its streams may hold: bodies that wait, for a decision or for somebody to read
+            # them, leave room for those of the others.
+            initial_connection_window_size=_MAX_STREAMS * _STREAM_WINDOW,
         ),
         max_request_headers_kb=_MAX_HEADERS_KB,
         request_headers_timeout=_HEADERS_IN,

@@ -8,7 +8,7 @@ import structlog
 import uvloop
 
 from authz.http_server import ServerTls
-from authz.injection.pod import Additions
+from authz.injection.parts import Additions
 from authz.injection.webhook import InjectionWebhook
 from authz.observe.logging import configure_logging
 

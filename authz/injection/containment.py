@@ -1,13 +1,15 @@
 """`breaches`: why a pod's app would get at Envoy's place, at the socket, or at a credential.
 
 Envoy and authz protect nothing from an app that shares their network with others, their memory, their
-users or their volumes. Such pods are refused, each with the field that should change.
+users or their volumes. Such pods are refused, each with the field that should change. Where connections
+are redirected, the rules go by users, so each container must have one, and no way to another's: the same
+that kubernetes/components/interception/admission-policy.yaml demands.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final
 
-Object = dict[str, Any]
+from authz.injection.parts import Object
 
 _EGRESS_PORT: Final = 15001
 _SHARED: Final = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
@@ -19,22 +21,27 @@ _CAPABILITIES: Final = {"ALL", "NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_MODULE"
 
 def injected_names(parts: Object) -> set[str]:
     """Return the names of the containers that are added."""
-    return {each["name"] for each in (*parts["initContainers"], *parts["containers"])}
+    added = (*parts["initContainers"], *parts["containers"], parts["interception"]["container"])
+    return {each["name"] for each in added}
 
 
 def injected_volumes(parts: Object) -> set[str]:
     """Return the names of the volumes that are added."""
-    credentials = {each["volume"]["name"] for each in parts["credentials"].values()}
-    return {volume["name"] for volume in parts["volumes"]} | credentials
+    credentials = (each["volume"] for each in parts["credentials"].values())
+    more = (*credentials, parts["interception"]["volume"], *parts["https"]["volumes"])
+    return {volume["name"] for volume in (*parts["volumes"], *more)}
 
 
-def breaches(metadata: Object, spec: Object, parts: Object) -> Iterator[str]:
+def breaches(
+    metadata: Object, spec: Object, parts: Object, *, redirected: bool = False
+) -> Iterator[str]:
     """Return every fault of a pod that is to be injected.
 
     Args:
         metadata: The pod's.
         spec: The pod's, as its author wrote it.
-        parts: What is added.
+        parts: What may be added.
+        redirected: Whether the pod's connections are to be redirected.
     """
     for key in _SHARED:
         if spec.get(key):
@@ -50,7 +57,10 @@ def breaches(metadata: Object, spec: Object, parts: Object) -> Iterator[str]:
     pod_user = (spec.get("securityContext") or {}).get("runAsUser")
     for key in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(key) or ()):
-            yield from _of_container(f"spec.{key}[{index}]", container, pod_user, parts)
+            path = f"spec.{key}[{index}]"
+            yield from _of_container(path, container, pod_user, parts)
+            if redirected:
+                yield from _of_redirected(f"{path}.securityContext", container, pod_user)
 
 
 def _of_volumes(spec: Object, taken: set[str]) -> Iterator[str]:
@@ -73,16 +83,47 @@ def _of_container(path: str, container: Object, pod_user: Any, parts: Object) ->
     for capability in (security.get("capabilities") or {}).get("add") or ():
         if str(capability).upper().removeprefix("CAP_") in _CAPABILITIES:
             yield f"{path}.securityContext.capabilities.add: {capability} reaches past Envoy"
-    user = security.get("runAsUser", pod_user)
+    user = _user_of(security, pod_user)
     users = {each["securityContext"]["runAsUser"]: each["name"] for each in parts["containers"]}
     if user in users:
         yield f"{path}.securityContext.runAsUser: {user} is the user of {users[user]}"
-    taken = injected_volumes(parts)
-    for number, mount in enumerate(container.get("volumeMounts") or ()):
-        if mount["name"] in taken:
-            yield f"{path}.volumeMounts[{number}].name: {mount['name']} is not the app's"
+    yield from _of_mounts(path, container, parts)
     ports = {port["containerPort"] for each in parts["containers"] for port in each["ports"]}
     for number, port in enumerate(container.get("ports") or ()):
         if port.get("containerPort") in ports | {_EGRESS_PORT}:
             number_taken = port["containerPort"]
             yield f"{path}.ports[{number}].containerPort: {number_taken} is Envoy's or authz's"
+
+
+def _user_of(security: Object, pod_user: Any) -> Any:
+    # Null is not a user of its own: the pod's counts.
+    found = security.get("runAsUser")
+    return pod_user if found is None else found
+
+
+def _of_mounts(path: str, container: Object, parts: Object) -> Iterator[str]:
+    taken = injected_volumes(parts)
+    places = {mount["mountPath"] for mount in parts["https"]["app"]["volumeMounts"]}
+    for number, mount in enumerate(container.get("volumeMounts") or ()):
+        if mount["name"] in taken:
+            yield f"{path}.volumeMounts[{number}].name: {mount['name']} is not the app's"
+        elif mount.get("mountPath") in places:
+            yield f"{path}.volumeMounts[{number}].mountPath: {mount['mountPath']} is not the app's"
+
+
+def _of_redirected(path: str, container: Object, pod_user: Any) -> Iterator[str]:
+    security = container.get("securityContext") or {}
+    user = _user_of(security, pod_user)
+    if user is None:
+        yield (
+            f"{path}.runAsUser: expected a number: the image's user is not known here, and connections are "
+            "redirected by user"
+        )
+    elif user == 0:
+        yield f"{path}.runAsUser: found root, who can become a user whose connections are not redirected"
+    if security.get("allowPrivilegeEscalation") is not False:
+        yield f"{path}.allowPrivilegeEscalation: expected false: it is a way to another user"
+    added = (security.get("capabilities") or {}).get("add") or ()
+    for capability in added:
+        if str(capability).upper().removeprefix("CAP_") not in _CAPABILITIES:
+            yield f"{path}.capabilities.add: found {capability}, expected none"

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import yaml
 
-from authz.injection.pod import LABEL, WANTED, Additions, InjectionError, Object, inject, is_wanted
+from authz.injection.parts import Additions, Object
+from authz.injection.pod import LABEL, WANTED, InjectionError, inject, is_wanted
 
 _TEMPLATES: Final = {
     "DaemonSet": ("spec", "template"),

@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from authz.http_server import HttpServer, ServerTls
-from authz.injection.pod import Additions, InjectionError, inject, is_wanted
+from authz.injection.parts import Additions
+from authz.injection.pod import InjectionError, inject, is_wanted
 
 PATH: Final = "/inject"
 MOST_BYTES: Final = 3 * 1024**2

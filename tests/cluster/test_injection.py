@@ -15,7 +15,7 @@ import yaml
 from cryptography import x509
 
 from authz.injection.manifests import inject_manifest
-from authz.injection.pod import Additions
+from authz.injection.parts import Additions
 from support.apiserver import ApiServer
 from support.injector import Injector
 from support.manifests import Object

@@ -248,6 +248,26 @@ def test_own_variables_go_before_the_file() -> None:
     assert "debug" == config.log.level.value
 
 
+def test_own_variables_stand_for_the_whole_of_https() -> None:
+    """So a pod can have it with a file that says nothing of it."""
+    environ = {
+        "AUTHZ_HTTPS_CA_FILE": "/trust/ca.pem",
+        "AUTHZ_HTTPS_BUNDLE_FILE": "/trust/bundle.pem",
+        "AUTHZ_HTTPS_TRUSTSTORE_FILE": "/trust/store.p12",
+        "AUTHZ_HTTPS_KEY_FILE": "/key/ca.key",
+    }
+    socket = changed({"listen.grpc": "unix:/x"})
+    https = load_data(socket, environ).https
+    assert https is not None
+    assert list(environ.values()) == [
+        str(file)
+        for file in (https.ca_file, https.bundle_file, https.truststore_file, https.key_file)
+    ]
+    assert load_data(socket).https is None
+    with pytest.raises(ConfigError, match=r"https\.key_file"):
+        load_data(socket, {"AUTHZ_HTTPS_CA_FILE": "/trust/ca.pem"})
+
+
 def test_a_configuration_cannot_be_changed() -> None:
     """A new version is a new object."""
     config = load_data(BASE)

@@ -23,7 +23,7 @@ import authz
 from support.engine import Engine, missing
 from support.envoy import envoy_binary
 from support.kubelet import Given, Kubelet
-from support.manifests import KUBERNETES, ROOT, render
+from support.manifests import KUBERNETES, ROOT, composed, render
 
 pytestmark = pytest.mark.system
 
@@ -162,12 +162,27 @@ def test_the_root_file_system_cannot_be_written(engine: Engine) -> None:
         assert "Read-only file system" in result.stderr or "Permission denied" in result.stderr
 
 
+@pytest.fixture(scope="module", params=[(), ("https",)], ids=["plain", "https"])
+def components(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Return the components on top of the overlay, in turn."""
+    found: tuple[str, ...] = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def pod(engine: Engine) -> Iterator[tuple[Kubelet, str]]:
+def volumes(engine: Engine, components: tuple[str, ...]) -> Path:
+    """Return the folder of the pod's volumes."""
+    folder = engine.folder / f"volumes-{len(components)}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pod(
+    engine: Engine, components: tuple[str, ...], volumes: Path
+) -> Iterator[tuple[Kubelet, str]]:
     """Return the running pod of the client secret overlay, and the token of a user who may call it."""
-    volumes = engine.folder / "volumes"
-    volumes.mkdir()
-    out = engine.folder / "entra"
+    out = engine.folder / f"entra-{len(components)}"
     with Kubelet(engine, volumes) as kubelet:
         command = kubelet.inside([sys.executable, "-c", ENTRA, str(out)])
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as entra:
@@ -176,7 +191,7 @@ def pod(engine: Engine) -> Iterator[tuple[Kubelet, str]]:
                 token = entra.stdout.readline().strip()
                 described = json.loads((out / "emulator.json").read_text())
                 given = _given(described, out / "ca.pem")
-                kubelet.start(render(KUBERNETES / "client-secret"), given)
+                kubelet.start(composed("client-secret", *components), given)
                 _wait_until_ready(kubelet)
                 yield kubelet, token
             finally:
@@ -238,10 +253,12 @@ def test_a_caller_without_token_does_not_reach_the_agent(pod: tuple[Kubelet, str
     assert (status, json.loads(body)["reason"]) == (401, "missing_token")
 
 
-def test_the_socket_is_open_to_the_group_alone(engine: Engine, pod: tuple[Kubelet, str]) -> None:
+def test_the_socket_is_open_to_the_group_alone(
+    engine: Engine, pod: tuple[Kubelet, str], volumes: Path
+) -> None:
     """Another user cannot connect, even with the folder in view; a member of the group can."""
     connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/authz.sock')"
-    folder = f"--volume={engine.folder / 'volumes/authz-socket'}:/run/authz:ro"
+    folder = f"--volume={volumes / 'authz-socket'}:/run/authz:ro"
     ask = ("run", *CONTAINED, folder, "--entrypoint=python")
     code = (IMAGE, "-c", connect)
 
@@ -250,3 +267,30 @@ def test_the_socket_is_open_to_the_group_alone(engine: Engine, pod: tuple[Kubele
 
     assert (member.returncode, member.stderr) == (0, "")
     assert "PermissionError" in stranger.stderr
+
+
+def test_the_agent_reads_whom_to_trust_and_nobody_else_the_key(
+    engine: Engine, pod: tuple[Kubelet, str], components: tuple[str, ...], volumes: Path
+) -> None:
+    """The files of the component `https`, as the containers' users see them where they are mounted."""
+    if "https" not in components:
+        assert not (volumes / "authz-ca").exists()
+        return
+    agent = composed("client-secret", *components).containers["agent"]
+    place = agent.mounts["authz-trust"]["mountPath"]
+    trust = f"--volume={volumes / 'authz-trust'}:{place}:ro"
+    # As if a manifest gave it to him by mistake.
+    key = f"--volume={volumes / 'authz-ca'}:/run/authz-ca:ro"
+    variable = f"--env=SSL_CERT_FILE={agent.variables['SSL_CERT_FILE']}"
+    ask = ("run", *CONTAINED, trust, key, variable, "--entrypoint=python")
+    user = ("--user=10001:10001", "--group-add=65532", IMAGE, "-c")
+    known = "import ssl; print([str(n) for c in ssl.create_default_context().get_ca_certs() for n in c['subject']])"
+
+    trusted = engine.attempt(*ask, *user, known)
+    stolen = engine.attempt(*ask, *user, "open('/run/authz-ca/ca.key')")
+    changed = engine.attempt(*ask, *user, f"open('{place}/ca.pem', 'w')")
+
+    assert "authz, for this pod only" in trusted.stdout, trusted.stderr
+    assert "PermissionError" in stolen.stderr
+    assert "Read-only file system" in changed.stderr
+    assert (volumes / "authz-ca" / "ca.key").stat().st_mode & 0o777 == 0o600

@@ -16,7 +16,8 @@ from cryptography import x509
 from authz.cli import main
 from authz.http_server import ServerTls
 from authz.injection.manifests import ManifestError, inject_manifest
-from authz.injection.pod import Additions, inject
+from authz.injection.parts import Additions
+from authz.injection.pod import inject
 from authz.injection.webhook import MOST_BYTES, InjectionWebhook
 from support.stack import Process
 
@@ -114,6 +115,29 @@ def test_the_command(tmp_path: Path) -> None:
     assert "authz/inject: enabled" in nothing.stderr
 
 
+def test_the_command_redirects_pods_that_ask() -> None:
+    """With the image that it is given; the refusal names the field, and the option where that is missing."""
+    annotations = {"authz/interception": "enabled", "authz/https": "enabled"}
+    security = {"runAsUser": 10001, "allowPrivilegeEscalation": False}
+    pod = {
+        "metadata": {**POD["metadata"], "annotations": annotations},
+        "spec": {"containers": [{**POD["spec"]["containers"][0], "securityContext": security}]},
+    }
+    option = ["--intercept-image", "r/intercept:1"]
+    manifest = yaml.dump(workload("Deployment", pod))
+    done = CliRunner().invoke(main, ["inject", "-f", "-", *option], input=manifest)
+    assert 0 == done.exit_code
+    assert "r/intercept:1" in done.stdout
+    again = CliRunner().invoke(main, ["inject", "-f", "-", *option], input=done.stdout)
+    assert yaml.safe_load(done.stdout) == yaml.safe_load(again.stdout)
+    without = CliRunner().invoke(main, ["inject", "-f", "-"], input=manifest)
+    unconfined = yaml.dump(workload("Deployment", {**pod, "spec": POD["spec"]}))
+    refused = CliRunner().invoke(main, ["inject", "-f", "-", *option], input=unconfined)
+    assert (2, 2) == (without.exit_code, refused.exit_code)
+    assert "Deployment bot: metadata.annotations[authz/interception]" in without.stderr
+    assert "spec.containers[0].securityContext.runAsUser: expected a number" in refused.stderr
+
+
 def review(pod: Any = POD, kind: str = "Pod") -> dict[str, Any]:
     """What the API server sends."""
     return {
@@ -168,6 +192,9 @@ async def test_the_webhook_patches_pods_that_ask(keys: Keys) -> None:
         plain: dict[str, Any] = {"metadata": {"labels": {}}, "spec": {}}
         untouched = (await client.post("/inject", json=review(plain))).json()
         deleted = (await client.post("/inject", json=review(None))).json()
+        asking = {"authz/interception": "enabled", "authz/https": "yes"}
+        metadata = {**POD["metadata"], "annotations": asking}
+        unmet = (await client.post("/inject", json=review({**POD, "metadata": metadata}))).json()
         bad = {**POD, "spec": {**POD["spec"], "hostPID": True}}
         refused = (await client.post("/inject", json=review(bad))).json()["response"]
         wrong = [
@@ -184,6 +211,13 @@ async def test_the_webhook_patches_pods_that_ask(keys: Keys) -> None:
         assert {"uid": "u-1", "allowed": True} == answer["response"]
     assert (False, 422) == (refused["allowed"], refused["status"]["code"])
     assert "spec.hostPID" in refused["status"]["message"]
+    for expectation in (
+        "metadata.annotations[authz/https]: expected enabled",
+        "metadata.annotations[authz/interception]: there is no image",
+        "spec.containers[0].securityContext.runAsUser: expected a number",
+        "spec.containers[0].securityContext.allowPrivilegeEscalation: expected false",
+    ):
+        assert expectation in unmet["response"]["status"]["message"]
     assert (200, [400, 400, 400, 413]) == (health.status_code, wrong)
 
 

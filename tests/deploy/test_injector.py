@@ -1,13 +1,16 @@
 """The injector's manifests: valid, and each name leads to what it means."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.cli import main
 from authz.injection.pod import LABEL, WANTED
 from authz.injection.webhook import PATH
 from support.manifests import KUBERNETES, Manifests, render
-from support.schemas import check
+from support.schemas import VERSIONS, check, check_core
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,21 @@ def test_the_webhook_leads_to_the_pods(injector: Manifests) -> None:
     annotation = injector.find("MutatingWebhookConfiguration")["metadata"]["annotations"]
     name = f"{certificate['metadata']['namespace']}/{certificate['metadata']['name']}"
     assert name == annotation["cert-manager.io/inject-ca-from"]
+
+
+def test_the_pages_patch_names_the_image_of_interception(tmp_path: Path) -> None:
+    """It makes a valid Deployment, whose arguments the program takes."""
+    page = (KUBERNETES / "injector" / "README.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "kubernetes").symlink_to(KUBERNETES)
+    (tmp_path / "kustomization.yaml").write_text(block.replace("path/to/", ""))
+    deployment = render(tmp_path).find("Deployment")
+    for version in VERSIONS:
+        check_core(deployment, version)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    verb, *arguments = container["args"]
+    command = main.commands[verb].make_context(verb, arguments)
+    assert command.params["intercept_image"].startswith("registry.example/intercept@sha256:")
 
 
 def test_only_pods_that_ask_depend_on_it(injector: Manifests) -> None:

@@ -16,7 +16,8 @@ from authz.config.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.entra.refusals import MEANINGS
-from authz.injection.pod import Additions, inject
+from authz.injection.parts import Additions
+from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics
 from authz.observe.registry import own_registry
 from authz.ports import CacheName, CacheResult

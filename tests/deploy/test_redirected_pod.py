@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from support.manifests import intercepted
+from support.manifests import with_https
 from support.namespaces import OTHER, POD, missing
 from support.redirected import RedirectedPod
 
@@ -30,6 +30,13 @@ import sys, urllib.request
 url, token = sys.argv[1:]
 request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
 print(urllib.request.urlopen(request, timeout=10).read().decode())
+"""
+
+HTTPX: Final = """\
+import sys, httpx
+url, token = sys.argv[1:]
+with httpx.Client(headers={"Authorization": f"Bearer {token}"}, http2=True) as client:
+    print(client.get(url).text)
 """
 
 DATAGRAMS: Final = """\
@@ -89,7 +96,7 @@ def pod(folder: Path) -> Iterator[RedirectedPod]:
     reason = missing()
     if reason is not None:
         pytest.skip(f"nothing is redirected: {reason}")
-    with RedirectedPod(intercepted("client-secret"), folder) as running:
+    with RedirectedPod(with_https("client-secret"), folder) as running:
         yield running
 
 
@@ -196,16 +203,47 @@ def test_tls_to_a_host_with_a_route_is_refused(redirected: RedirectedPod) -> Non
 
 
 def test_tls_that_envoy_may_end_gets_the_token(redirected: RedirectedPod, folder: Path) -> None:
-    """With `https`, for a host with a route: the certificate is the pod's own. Others go on untouched."""
-    ours, theirs = str(redirected.authority), str(folder / "other.pem")
+    """With `https`, for a host with a route, by the agent's variables alone. Others go on untouched."""
     secure = WHOAMI.replace("http:", "https:")
+    commands = {
+        "curl": ["curl", "--silent", "--max-time", "10", *_authorization(redirected), secure],
+        "urllib": [sys.executable, "-c", URLLIB, secure, redirected.token],
+        "httpx": [sys.executable, "-c", HTTPX, secure, redirected.token],
+    }
 
     with redirected.envoy("pass-tls", https=True):
-        _, body = redirected.curl("--cacert", ours, *_authorization(redirected), secure)
-        _, other = redirected.curl("--cacert", theirs, "https://other.example/")
+        outcomes = {name: redirected.as_agent(*command) for name, command in commands.items()}
+        _, other = redirected.curl("--cacert", str(folder / "other.pem"), "https://other.example/")
+        strange = redirected.as_agent("curl", "--silent", "https://other.example/")
+        without_user = redirected.as_agent("curl", "--silent", *STATUS, secure)
 
-    assert json.loads(body)["appid"] == redirected.agent_identity
+    for name, outcome in outcomes.items():
+        assert outcome.returncode == 0, (name, outcome.stderr)
+        assert json.loads(outcome.stdout)["appid"] == redirected.agent_identity, name
     assert other.startswith("other tls")
+    # The pod's authority vouches for hosts of routes only, so what is passed on is still verified.
+    assert strange.returncode == 60
+    assert without_user.stdout == "401"
+
+
+def test_what_the_agent_trusts_was_there_before_it(redirected: RedirectedPod) -> None:
+    """The init container has written it, and the service has taken it up: no start has to wait."""
+    there = {file.name: file.read_bytes() for file in redirected.trust.iterdir()}
+
+    assert there.keys() == {"ca.pem", "bundle.pem", "truststore.p12"}
+    assert there["ca.pem"] == redirected.prepared["ca.pem"]
+    assert there["bundle.pem"] == redirected.prepared["bundle.pem"]
+
+
+def test_the_agent_can_neither_read_the_key_nor_change_what_it_trusts(
+    redirected: RedirectedPod,
+) -> None:
+    """By the users alone. That it has no such mount is what the manifests' tests see to."""
+    key = redirected.trust.with_name("authz-ca") / "ca.key"
+
+    assert redirected.as_agent("cat", key).returncode == 1
+    assert redirected.as_agent("touch", redirected.trust / "ca.pem").returncode == 1
+    assert key.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1:15001", "[::1]:15001"])

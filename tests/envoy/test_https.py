@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from authz.cli import main
 from authz.config.document import parse
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims
@@ -156,6 +158,33 @@ def test_trust_outlives_a_restart_of_the_service(world: World) -> None:
             process.wait_ready()
             seen.add((world.folder / "ca.pem").read_text())
     assert 1 == len(seen)
+
+
+def test_what_an_init_container_has_prepared_is_taken_up(world: World) -> None:
+    """`check-config --prepare` writes the files, so that the app may start before the service."""
+    file = world.folder / "authz.yaml"
+    file.write_text(json.dumps(document(world)))
+    done = CliRunner().invoke(main, ["check-config", "--prepare", str(file)])
+    assert (0, "") == (done.exit_code, done.stderr)
+    prepared = {name: (world.folder / name).read_text() for name in _FILES.values()}
+    with Process("serve", "--config", str(file)) as process:
+        process.wait_ready()
+        assert prepared == {name: (world.folder / name).read_text() for name in _FILES.values()}
+
+
+def test_checking_alone_writes_nothing(world: World) -> None:
+    """Whoever checks a file on his own machine keeps it as it is; what cannot be prepared is a fault."""
+    file = world.folder / "authz.yaml"
+    file.write_text(json.dumps(document(world)))
+    before = sorted(world.folder.iterdir())
+    assert 0 == CliRunner().invoke(main, ["check-config", str(file)]).exit_code
+    assert before == sorted(world.folder.iterdir())
+    faulty = document(world)
+    faulty["https"]["key_file"] = "/proc/nowhere/ca.key"
+    file.write_text(json.dumps(faulty))
+    done = CliRunner().invoke(main, ["check-config", "--prepare", str(file)])
+    assert 2 == done.exit_code
+    assert "https: /proc/nowhere" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_a_fault(world: World) -> None:

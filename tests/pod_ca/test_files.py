@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from authz.pod_ca.authority import LIFETIME
 from authz.pod_ca.files import RENEW_BEFORE, open_authority, publish
@@ -65,5 +67,22 @@ def test_what_the_app_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cafile=bundle)
     assert 2 == len(context.get_ca_certs())
-    publish(authority, alone, None)
+    publish(authority, alone)
     assert "PRIVATE" not in alone.read_text() + bundle.read_text()
+
+
+def test_java_has_a_form_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same authorities, no key, no password."""
+    system = open_authority(tmp_path / "other.key", ["system.example"], now=START)
+    (tmp_path / "system.pem").write_text(system.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
+    authority = open_authority(tmp_path / "ca.key", HOSTS, now=START)
+    store = tmp_path / "truststore.p12"
+    publish(authority, tmp_path / "ca.pem", truststore_file=store)
+    found = load_pkcs12(store.read_bytes(), None)
+    assert found.key is None
+    assert found.cert is None
+    pems = [entry.certificate.public_bytes(Encoding.PEM) for entry in found.additional_certs]
+    assert {authority.pem.encode(), system.pem.encode()} == set(pems)
+    assert 0o644 == store.stat().st_mode & 0o777
+    assert not (tmp_path / "bundle.pem").exists()

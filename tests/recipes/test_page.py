@@ -35,7 +35,9 @@ def test_every_package_a_recipe_installs_is_pinned(title: str) -> None:
     assert [] == [name for name, entry in installed.items() if "resolved" in entry]
 
 
-@pytest.mark.parametrize("file", sorted(APPS.glob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted([*APPS.glob("*.py"), *APPS.glob("https/*.py")]), ids=lambda file: file.name
+)
 def test_agent_imports_nothing_of_ours_and_no_instrumentation(file: Path) -> None:
     """Unmodified means: the wrapper and the environment do all there is to do."""
     tree = ast.walk(ast.parse(file.read_text()))

@@ -108,6 +108,12 @@ class EnvoyProcess:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """Process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log_path(self) -> Path:
         """The file that standard output and standard error go to."""
         return Path(self._directory.name) / "log"

@@ -17,7 +17,8 @@ import httpx
 import trustme
 from cryptography import x509
 
-from authz.injection.pod import INJECTED, LABEL, WANTED
+from authz.injection.annotations import INJECTED
+from authz.injection.pod import LABEL, WANTED
 from authz.injection.webhook import PATH
 from support.apiserver import ApiServer
 from support.manifests import KUBERNETES, render

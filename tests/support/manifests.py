@@ -135,7 +135,7 @@ def render(folder: Path) -> Manifests:
 
 @cache
 def composed(overlay: str, *components: str, namespace: str | None = None) -> Manifests:
-    """Return an overlay with components, as a kustomization of a user's own has them."""
+    """Return an overlay with components on top of it, in order, as a user's own kustomization has them."""
     with tempfile.TemporaryDirectory() as folder:
         # kustomize wants relative paths, and its temporary root must see what it refers to.
         (Path(folder) / "kubernetes").symlink_to(KUBERNETES)
@@ -151,3 +151,8 @@ def composed(overlay: str, *components: str, namespace: str | None = None) -> Ma
 def intercepted(overlay: str) -> Manifests:
     """Return an overlay with the component that redirects the pod's connections to Envoy."""
     return composed(overlay, "interception")
+
+
+def with_https(overlay: str) -> Manifests:
+    """Return such an overlay in whose pods Envoy ends the agent's TLS as well."""
+    return composed(overlay, "interception", "https")

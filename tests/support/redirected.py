@@ -1,6 +1,7 @@
 """A pod whose connections are redirected: authz and Envoy in it with their users, and the shipped script.
 
-Users, variables and script are those that the component `kubernetes/components/interception` renders.
+Users, variables and script are those that `interception` and `https` of `kubernetes/components`
+render; folders of the pod are folders of the test.
 """
 
 import json
@@ -15,8 +16,6 @@ from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any, Final, Self
-
-import yaml
 
 from support.envoy import envoy_binary
 from support.manifests import Manifests
@@ -34,12 +33,13 @@ class RedirectedPod:
     """The pod, and what is outside of it. A context manager; Envoy is started by `envoy`.
 
     Args:
-        manifests: An overlay with the component.
+        manifests: An overlay with both components.
         folder: For files of the pod; every user must be able to read it.
 
     Attributes:
         users: Who runs each container.
         token: A user's token for the agent.
+        prepared: What the agent trusts, by file, before anything of the pod has started.
         pod: The pod's namespace.
         outside: The other one.
     """
@@ -57,9 +57,11 @@ class RedirectedPod:
             for name, container in manifests.containers.items()
         }
         self.token = ""
+        self.prepared: dict[str, bytes] = {}
         self._manifests = manifests
         self._folder = folder
         self._script = folder / "intercept.sh"
+        self._volumes = {name: folder / name for name in ("authz-trust", "authz-ca")}
         self._wire = Wire({"graph.microsoft.com": [ENTRA], "other.example": OTHER}, folder)
         self.pod, self.outside = self._wire.pod, self._wire.outside
         self._stack, self._envoy = ExitStack(), ExitStack()
@@ -71,8 +73,8 @@ class RedirectedPod:
             self.token = stack.enter_context(self._serve_outside())
             self._count()
             self._write()
-            config = self._folder / "authz.yaml"
-            command = [Path(sys.executable).with_name("authz"), "serve", "--config", config]
+            self._prepare()
+            command = self._program("authz")
             stack.enter_context(self._running("authz", command))
             self._wait_for(_READY, "authz")
             self._stack = stack.pop_all()
@@ -133,6 +135,42 @@ class RedirectedPod:
             user = User(user.number, user.groups, (*user.capabilities, "net_raw"))
         env = {"PATH": search, **container.variables, **variables}
         return self.pod.run(*command, user=user, env=env)
+
+    def _prepare(self) -> None:
+        """Run the init container that checks the configuration. The agent could start from here on."""
+        done = self.pod.run(
+            *self._program("check-config"),
+            user=self.users["check-config"],
+            env={**self._identity, **self._files_of("check-config")},
+        )
+        assert done.returncode == 0, done.stderr
+        self.prepared = {file.name: file.read_bytes() for file in self.trust.iterdir()}
+
+    def _program(self, container: str) -> list[str | Path]:
+        arguments = self._manifests.containers[container].spec["args"]
+        config = self._folder / "authz.yaml"
+        return [Path(sys.executable).with_name("authz"), *arguments, "--config", config]
+
+    def _files_of(self, container: str) -> dict[str, str]:
+        """The variables of a container that name files in its volumes for TLS, as they are here."""
+        found = self._manifests.containers[container]
+        folders = {
+            found.mounts[name]["mountPath"]: folder
+            for name, folder in self._volumes.items()
+            if name in found.mounts
+        }
+        return {
+            name: value.replace(place, str(folder))
+            for name, value in found.variables.items()
+            for place, folder in folders.items()
+            if value.startswith(f"{place}/")
+        }
+
+    def as_agent(self, *command: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as the agent, with the variables that its container has."""
+        env = {**self._files_of(AGENT), **variables}
+        assert env.keys() >= self._manifests.containers[AGENT].variables.keys()
+        return self.pod.run(*command, user=self.users[AGENT], env=env)
 
     def curl(
         self, *arguments: str, user: str = AGENT, namespace: Namespace | None = None
@@ -223,9 +261,10 @@ class RedirectedPod:
             "SSL_CERT_FILE": str(self._folder / "ca.pem"),
         }
         sockets = self._folder / "run"
-        sockets.mkdir()
         owner = self.users["authz"].number
-        os.chown(sockets, owner, owner)
+        for folder in (sockets, *self._volumes.values()):
+            folder.mkdir()
+            os.chown(folder, owner, owner)
         secret = self._folder / "client-secret"
         secret.write_text(blueprint["client_secret"])
         # As the overlay's credential does, by another path.
@@ -237,19 +276,13 @@ class RedirectedPod:
         ):
             assert theirs in config
             config = config.replace(theirs, ours)
-        (self._folder / "without-https.yaml").write_text(config)
-        authority = {
-            "ca_file": str(self.authority),
-            "bundle_file": str(sockets / "bundle.pem"),
-            "key_file": str(sockets / "ca.key"),
-        }
-        (self._folder / "authz.yaml").write_text(config + yaml.safe_dump({"https": authority}))
+        (self._folder / "authz.yaml").write_text(config)
         self._script.write_text(self._manifests.files["intercept.sh"])
 
     @property
-    def authority(self) -> Path:
-        """File of the pod's own certificate authority."""
-        return self._folder / "run" / "authority.pem"
+    def trust(self) -> Path:
+        """Folder of what the agent trusts."""
+        return self._volumes["authz-trust"]
 
     @property
     def agent_identity(self) -> str:
@@ -259,7 +292,7 @@ class RedirectedPod:
     @cache  # noqa: B019 - one pod a module
     def _rendered(self, transparent: str, *, https: bool) -> str:
         options = {
-            "--config": self._folder / ("authz.yaml" if https else "without-https.yaml"),
+            "--config": self._folder / "authz.yaml",
             "--transparent": transparent,
             "--upstream-ca": self._folder / "ca.pem",
         }
@@ -267,7 +300,11 @@ class RedirectedPod:
         command = [str(Path(sys.executable).with_name("authz")), "envoy", *flat]
         return subprocess.run(
             command,
-            env={"PATH": os.environ["PATH"], **self._identity},
+            env={
+                "PATH": os.environ["PATH"],
+                **self._identity,
+                **(self._files_of("authz") if https else {}),
+            },
             capture_output=True,
             text=True,
             check=True,
@@ -276,7 +313,7 @@ class RedirectedPod:
     @contextmanager
     def _running(self, container: str, argv: list[Any]) -> Iterator[None]:
         command = self.pod.command(argv, self.users[container])
-        env: Mapping[str, str] = {"PATH": os.environ["PATH"], **self._identity}
+        env = {"PATH": os.environ["PATH"], **self._identity, **self._files_of(container)}
         with (self._folder / f"{container}.log").open("ab") as log:
             process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         try:

@@ -61,6 +61,7 @@ class Sidecar:
         https_address: Where TLS of the agent itself is ended, if the configuration has `https`.
         inbound_route: Inbound route of this agent, where there are several.
         egress_hosts: Hosts by egress route of this agent, where the configuration names none.
+        servers: Addresses of destinations that somebody else serves, by egress host.
 
     Attributes:
         app: The agent.
@@ -83,7 +84,9 @@ class Sidecar:
         https_address: str = "127.0.0.1:0",
         inbound_route: str | None = None,
         egress_hosts: Mapping[str, tuple[str, ...]] | None = None,
+        servers: Mapping[str, str] | None = None,
     ) -> None:
+        self._servers = servers or {}
         self._https_address = https_address
         self._config = config
         self._inbound_route = inbound_route
@@ -136,7 +139,8 @@ class Sidecar:
             egress_hosts=self._egress_hosts,
             upstream_ca_file=self._ca_file,
             upstreams={
-                host: Upstream(server.address) for host, server in self.destinations.items()
+                **{host: Upstream(address) for host, address in self._servers.items()},
+                **{host: Upstream(server.address) for host, server in self.destinations.items()},
             },
         )
         return render(self._config, settings)
