@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import jsonschema
@@ -89,6 +90,17 @@ def test_an_unknown_key_would_be_found(
         check(faulty)
 
     assert f"'{key}' was unexpected" in refusal.value.message
+
+
+def test_a_duration_of_nothing_would_be_found(kubectl: str) -> None:
+    """An API server refuses it in Istio's objects, where it is no way to say "without end"."""
+    faulty = deepcopy(render(KUBERNETES / "istio-sidecar").find("VirtualService"))
+    faulty["spec"]["http"][0]["timeout"] = "0s"
+
+    with pytest.raises(jsonschema.ValidationError) as refusal:
+        check(faulty)
+
+    assert ["spec", "http", 0, "timeout"] == list(refusal.value.absolute_path)
 
 
 def test_a_kind_without_schema_would_be_found() -> None:
