@@ -2,7 +2,7 @@
 
 It is our own reading of what Istio makes of them, as far as these tests need it: routes and clusters of
 ServiceEntries with their DestinationRule and VirtualService, the CUSTOM policy's Check, and the patches of
-EnvoyFilters. Istio's own translation is not tested by it; what is patched in is, by a real Envoy.
+EnvoyFilters. `tests/cluster/istio` compares it with what Istio's pilot makes, where that is at hand.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +23,8 @@ from support.upstream import EchoUpstream
 MANAGER: Final = "envoy.filters.network.http_connection_manager"
 ROUTER: Final = "envoy.filters.http.router"
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
+_RBAC: Final = "envoy.filters.http.rbac"
+_STATUS_NAMES: Final = {"503": "ServiceUnavailable"}
 _HTTP: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -49,7 +51,9 @@ class Surroundings:
     ca_file: Path
 
 
-NEIGHBOUR: Final = "neighbour.agents.svc.cluster.local"
+NAMESPACE: Final = "agents"
+"""Where the pod is."""
+NEIGHBOUR: Final = f"neighbour.{NAMESPACE}.svc.cluster.local"
 
 
 class Istio:
@@ -70,7 +74,7 @@ class Istio:
         """Return the proxy's configuration, on free loopback ports."""
         outbound = self.outbound_manager()
         self.patch(80, outbound)
-        managers = {"outbound": outbound, "inbound": self._inbound_manager()}
+        managers = {"outbound": outbound, "inbound": self.inbound_manager()}
         return yaml.safe_dump(
             {
                 "admin": {"address": _address("127.0.0.1:0")},
@@ -91,7 +95,14 @@ class Istio:
             "match": {"prefix": "/"},
             "direct_response": {"status": 502},
         }
-        hosts.append({"name": "block_all", "domains": ["*"], "routes": [refused]})
+        hosts.append(
+            {
+                "name": "block_all",
+                "domains": ["*"],
+                "routes": [refused],
+                "include_request_attempt_count": True,
+            }
+        )
         return _manager("outbound", hosts, [])
 
     def patch(self, port: int, manager: Object) -> None:
@@ -107,18 +118,24 @@ class Istio:
     @property
     def provider(self) -> Object:
         """The settings of the provider that the CUSTOM policy names."""
-        name = self._pod.find("AuthorizationPolicy")["spec"]["provider"]["name"]
         (found,) = [
             item["envoyExtAuthzGrpc"]
             for item in self._settings["meshConfig"]["extensionProviders"]
-            if item["name"] == name
+            if item["name"] == self.provider_name
         ]
         settings: Object = found
         return settings
 
-    def _inbound_manager(self) -> Object:
+    @property
+    def provider_name(self) -> str:
+        """The provider that the CUSTOM policy names."""
+        name: str = self._pod.find("AuthorizationPolicy")["spec"]["provider"]["name"]
+        return name
+
+    def inbound_manager(self) -> Object:
+        """Return the connection manager in front of the agent, with the Check of the CUSTOM policy."""
         provider = self.provider
-        check = {
+        check: Object = {
             "@type": f"{_TYPES}.filters.http.ext_authz.v3.ExtAuthz",
             "transport_api_version": "V3",
             "grpc_service": {
@@ -130,12 +147,45 @@ class Istio:
                 },
                 "timeout": provider["timeout"],
             },
-            "failure_mode_allow": provider["failOpen"],
-            "status_on_error": {"code": int(provider["statusOnError"])},
+            "status_on_error": {"code": _STATUS_NAMES[provider["statusOnError"]]},
+            "filter_enabled_metadata": {
+                "filter": _RBAC,
+                "path": [{"key": "istio_ext_authz_shadow_effective_policy_id"}],
+                "value": {"string_match": {"prefix": f"istio-ext-authz-{self.provider_name}"}},
+            },
         }
+        if provider["failOpen"]:
+            check["failure_mode_allow"] = True
         everything = {"name": "inbound|http|8000", "domains": ["*"], "routes": [_route("app")]}
-        filters = [{"name": "envoy.filters.http.ext_authz", "typed_config": check}]
+        filters = [
+            {"name": _RBAC, "typed_config": self._rules()},
+            {"name": "envoy.filters.http.ext_authz", "typed_config": check},
+        ]
         return _manager("inbound", [everything], filters)
+
+    def _rules(self) -> Object:
+        """Rules that decide nothing: they note which requests the Check is for."""
+        policy = self._pod.find("AuthorizationPolicy")
+        ((ports,),) = [
+            [rule["operation"]["notPorts"] for rule in rules["to"]]
+            for rules in policy["spec"]["rules"]
+        ]
+        numbers = [{"destination_port": int(port)} for port in ports]
+        rule = {
+            "permissions": [
+                {"and_rules": {"rules": [{"not_rule": {"or_rules": {"rules": numbers}}}]}}
+            ],
+            "principals": [{"and_ids": {"ids": [{"any": True}]}}],
+        }
+        name = f"ns[{NAMESPACE}]-policy[{policy['metadata']['name']}]-rule[0]"
+        return {
+            "@type": f"{_TYPES}.filters.http.rbac.v3.RBAC",
+            "shadow_rules": {
+                "action": "DENY",
+                "policies": {f"istio-ext-authz-{self.provider_name}-{name}": rule},
+            },
+            "shadow_rules_stat_prefix": "istio_ext_authz_",
+        }
 
     def _entries(self, port: int) -> Iterator[Object]:
         for item in self._pod.all("ServiceEntry"):
@@ -299,7 +349,11 @@ def _manager(name: str, hosts: list[Object], filters: list[Object]) -> Object:
     return {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": name,
-        "route_config": {"name": name, "virtual_hosts": hosts},
+        "route_config": {
+            "name": name,
+            "virtual_hosts": hosts,
+            "ignore_port_in_host_matching": True,
+        },
         "http_filters": [*filters, router],
         "normalize_path": True,
         "use_remote_address": False,
@@ -315,7 +369,7 @@ def _virtual_host(name: str, host: str) -> Object:
     }
     return {
         "name": name,
-        "domains": [host, f"{host}:80"],
+        "domains": [host, f"{host}."],
         "routes": [route],
         "include_request_attempt_count": True,
     }
