@@ -157,12 +157,12 @@ class MeshedPod:
             stack.enter_context(self._running("agent", self._agent()))
             at_home = f"http://127.0.0.1:{OPEN_PORT}/"
             self.wait(lambda: self.curl(at_home).status or None, "agent")
+            stack.callback(self.stop_authz)
+            self.start_authz()
             self._stack = stack.pop_all()
-        self.start_authz()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._authz.close()
         self._stack.close()
 
     # ---- authz
