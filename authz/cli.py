@@ -20,6 +20,7 @@ FAULTY = 2
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=False)
+_FOLDER = click.Path(path_type=Path, file_okay=False, exists=False)
 _config_option = click.option(
     "--config",
     "config_file",
@@ -282,11 +283,38 @@ def demo(*, as_json: bool, keep: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for emulator.json and ca.pem.",
 )
-def emulator(listen: str, out: Path) -> None:
-    """Serve a strict local Entra for development and tests. Never for production."""
-    from authz.emulator.command import run  # noqa: PLC0415
+@click.option("--name", "names", multiple=True, help="DNS name in its own certificate; repeatable.")
+@click.option(
+    "--authority",
+    metavar="URL",
+    help="The https address it is known by, where a Service or a proxy stands in front.",
+)
+@click.option(
+    "--tls",
+    type=_FOLDER,
+    help="Folder with tls.crt, tls.key and ca.crt, in place of a certificate of its own.",
+)
+@click.option(
+    "--seed", type=int, help="The same directory each time, client secrets included: a number."
+)
+@click.option(
+    "--federate",
+    "federated",
+    nargs=2,
+    type=(_FOLDER, str),
+    multiple=True,
+    metavar="DIR SUBJECT",
+    help="Folder with .well-known/openid-configuration and openid/v1/jwks of an issuer, and whose "
+    "tokens of it prove the first blueprint; repeatable.",
+)
+def emulator(listen: str, out: Path, **options: Any) -> None:
+    """Serve a strict local Entra for development and tests. Never for production.
 
-    sys.exit(run(listen, out))
+    Whoever reaches it gets tokens for anybody.
+    """
+    from authz.emulator.command import Options, run  # noqa: PLC0415
+
+    sys.exit(run(listen, out, Options(**options)))
 
 
 if __name__ == "__main__":

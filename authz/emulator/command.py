@@ -4,32 +4,71 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
+from authz.emulator.federation import FederationError, trust
 from authz.emulator.service import Emulator
 
 _LAST_PORT = 65_535
 
 
-def run(listen: str, out: Path) -> int:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What may be said beyond the address; every one as in `Emulator`.
+
+    `federated` has pairs of an issuer's folder (`federation.trust`) and a subject of its tokens. They
+    prove the first blueprint of the first tenant.
+    """
+
+    names: Sequence[str] = ()
+    authority: str | None = None
+    tls: Path | None = None
+    seed: int | None = None
+    federated: Sequence[tuple[Path, str]] = ()
+
+
+def run(listen: str, out: Path, options: Options | None = None) -> int:
     """Serve on `listen` (HOST:PORT), leave `ca.pem` and `emulator.json` in `out`, and block.
 
     Prints one line when ready. Returns 0 after SIGTERM or SIGINT, 2 (with one line on standard
-    error) when the address or the directory cannot be used.
+    error) when the address, the directory or an option cannot be used.
     """
+    options = options or Options()
     try:
         host, port = _address(listen)
     except ValueError as error:
         return _fail(f"--listen {listen}: {error}")
+    try:
+        authority = None if options.authority is None else _authority(options.authority)
+    except ValueError as error:
+        return _fail(f"--authority {options.authority}: {error}")
     done = threading.Event()
     previous = {
         number: signal.signal(number, lambda *_: done.set())
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        emulator = Emulator(host=host, port=port)
+        try:
+            emulator = Emulator(
+                host=host,
+                port=port,
+                names=options.names,
+                authority=authority,
+                tls=options.tls,
+                seed=options.seed,
+            )
+        except OSError as error:
+            return _fail(f"--tls {options.tls}: {error.strerror or error}")
+        try:
+            for folder, subject in options.federated:
+                _federate(emulator, folder, subject)
+        except FederationError as error:
+            return _fail(f"--federate: {error}")
         try:
             emulator.start()
         except OSError as error:
@@ -55,6 +94,26 @@ def _address(listen: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or int(port) > _LAST_PORT:
         raise ValueError("the port must be a number from 0 to 65535")
     return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _authority(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname or parts.username is not None:
+        raise ValueError("must be https://NAME or https://NAME:PORT")
+    if url != f"https://{parts.netloc.lower()}":
+        raise ValueError("must be in small letters and end with the name or the port")
+    return url
+
+
+def _federate(emulator: Emulator, folder: Path, subject: str) -> None:
+    directory = emulator.directory
+    applications = directory.applications(directory.tenants()[0].tenant_id)
+    blueprint = next(one for one in applications if one.is_blueprint)
+    credential = trust(folder, subject)
+    taken = {(one.issuer, one.subject) for one in blueprint.federated_credentials}
+    if (credential.issuer, credential.subject) in taken:
+        raise FederationError(f"{subject}: the blueprint has a credential for it already")
+    directory.add_federated_credential(blueprint, credential)
 
 
 def _fail(message: str) -> int:

@@ -57,6 +57,10 @@ def _blueprint(directory: Directory, blueprint: Application) -> dict[str, Any]:
         "client_secret": blueprint.secrets[0].value if blueprint.secrets else None,
         "name": blueprint.name,
         "identifier_uri": blueprint.identifier_uri,
+        "federated_credentials": [
+            {"issuer": one.issuer, "subject": one.subject, "audiences": [one.audience]}
+            for one in blueprint.federated_credentials
+        ],
         "agents": [
             _agent(directory, agent)
             for agent in directory.agents(blueprint.tenant_id, blueprint.client_id)

@@ -1,4 +1,4 @@
-"""Serves an ASGI application over TLS from a thread of its own, with a certificate of its own CA.
+"""Serves an ASGI application over TLS from a thread of its own, with a certificate of its own or a given one.
 
 Nothing about Entra is known here.
 """
@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 import trustme
@@ -18,14 +19,27 @@ from starlette.types import ASGIApp, Scope
 
 
 class TlsServer:
-    """One listening socket. `start` after `stop` takes the same port again."""
+    """One listening socket. `start` after `stop` takes the same port again.
 
-    def __init__(self, host: str, port: int, names: tuple[str, ...]) -> None:
+    `tls` is a folder with `tls.crt`, `tls.key` and `ca.crt`; without it, there are a CA and a
+    certificate of its own for `names`. `ca_pem` is what clients have to trust. Raises OSError.
+    """
+
+    def __init__(
+        self, host: str, port: int, names: tuple[str, ...], tls: Path | None = None
+    ) -> None:
         self.host = host
         self.port = port
-        self.ca = trustme.CA()
-        identities = dict.fromkeys(("127.0.0.1", "::1", "localhost", *names))
-        self._certificate = self.ca.issue_cert(*identities)
+        self._tls = tls
+        self._certificate: trustme.LeafCert | None = None
+        if tls is None:
+            authority = trustme.CA()
+            self.ca_pem = authority.cert_pem.bytes()
+            identities = dict.fromkeys(("127.0.0.1", "::1", "localhost", *names))
+            self._certificate = authority.issue_cert(*identities)
+        else:
+            self.ca_pem = (tls / "ca.crt").read_bytes()
+            self._context()
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,5 +121,8 @@ class TlsServer:
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._certificate.configure_cert(context)
+        if self._certificate is not None:
+            self._certificate.configure_cert(context)
+        elif self._tls is not None:
+            context.load_cert_chain(self._tls / "tls.crt", self._tls / "tls.key")
         return context

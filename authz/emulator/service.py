@@ -40,7 +40,9 @@ class Emulator:
 
     `directory` defaults to `default_directory(seed)`. `host` and `port` (0: a free one) say where
     to listen; the certificate is valid for 127.0.0.1, ::1, localhost and every one of `names`.
-    `clock` tells Unix seconds. The addresses are known once `start` has been called.
+    `authority` is the address it is known by, where that is not the one it listens on. `tls` is a
+    folder with `tls.crt`, `tls.key` and `ca.crt`, in place of a certificate of its own. `clock` tells
+    Unix seconds. The addresses are known once `start` has been called. Raises OSError for `tls`.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Emulator:
         host: str = "127.0.0.1",
         port: int = 0,
         names: Sequence[str] = (),
+        authority: str | None = None,
+        tls: Path | None = None,
         clock: Callable[[], float] = time.time,
         seed: int | None = None,
     ) -> None:
@@ -60,13 +64,14 @@ class Emulator:
         self._keys = KeyRing()
         self._graph_log = GraphLog()
         self._names = tuple(names)
+        self._known_by = authority
         served = () if host in _WILDCARDS else (host,)
-        self._server = TlsServer(host, port, (*served, *self._names))
+        self._server = TlsServer(host, port, (*served, *self._names), tls)
         temporary = tempfile.mkdtemp(prefix="authz-emulator-")
         # Not in `stop`: after it the emulator may be started again.
         weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
         self.ca_file = Path(temporary) / "ca.pem"
-        self._server.ca.cert_pem.write_to_path(str(self.ca_file))
+        self.ca_file.write_bytes(self._server.ca_pem)
         self._issuer: Issuer | None = None
         self._mint: Mint | None = None
         self._app: Starlette | None = None
@@ -132,7 +137,7 @@ class Emulator:
         """Write `out/ca.pem` and `out/emulator.json`; raises OSError."""
         out.mkdir(parents=True, exist_ok=True)
         ca_file = out.resolve() / "ca.pem"
-        ca_file.write_bytes(self._server.ca.cert_pem.bytes())
+        ca_file.write_bytes(self._server.ca_pem)
         self.ca_file = ca_file
         (out / "emulator.json").write_text(json.dumps(self.describe(), indent=2) + "\n")
 
@@ -230,7 +235,8 @@ class Emulator:
         else:
             hosts.insert(0, self._server.host)
         port = "" if self._server.port == _HTTPS else f":{self._server.port}"
-        return [
-            f"https://[{host}]{port}" if ":" in host else f"https://{host}{port}"
-            for host in dict.fromkeys(hosts)
+        known_by = [] if self._known_by is None else [self._known_by]
+        listens = [
+            f"https://[{host}]{port}" if ":" in host else f"https://{host}{port}" for host in hosts
         ]
+        return list(dict.fromkeys([*known_by, *listens]))

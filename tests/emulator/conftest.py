@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authz.emulator import Emulator
+from authz.emulator.federation import KEYS, METADATA
 from emulator.scene import Clock, Scene, trusting
 
 
@@ -37,3 +42,25 @@ def fresh_scene(clock: Clock) -> Iterator[Scene]:
     """A scene on an emulator of its own, for tests that change the directory, keys or time."""
     with Emulator(clock=clock) as emulator, trusting(emulator) as session:
         yield Scene(emulator, session)
+
+
+@pytest.fixture(scope="session")
+def cluster_key() -> rsa.RSAPrivateKey:
+    """The key that a cluster signs service accounts' tokens with."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture
+def issuer(tmp_path: Path, cluster_key: rsa.RSAPrivateKey) -> Path:
+    """A folder with the two documents that the cluster publishes."""
+    folder = tmp_path / "issuer"
+    metadata = {
+        "issuer": "https://kubernetes.default.svc.cluster.local",
+        "jwks_uri": "https://172.18.0.2:6443/openid/v1/jwks",
+    }
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(cluster_key.public_key(), as_dict=True)
+    keys = {"keys": [{**public, "use": "sig", "alg": "RS256", "kid": "cluster"}]}
+    for path, document in ((METADATA, metadata), (KEYS, keys)):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_text(json.dumps(document))
+    return folder

@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import requests
+import trustme
 
-SCRIPT = """
-import sys, pathlib
-from authz.emulator.command import run
-sys.exit(run(sys.argv[1], pathlib.Path(sys.argv[2])))
-"""
+from authz.emulator import default_directory
+from authz.emulator.description import describe_tenants
+
+CLUSTER = "https://kubernetes.default.svc.cluster.local"
+SUBJECT = "system:serviceaccount:agent:agent"
 
 
-def start(listen: str, out: Path) -> subprocess.Popen[str]:
+def start(listen: str, out: Path, *options: str | Path) -> subprocess.Popen[str]:
     """The command in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, listen, str(out)],
+        [sys.executable, "-m", "authz", "emulator", "--listen", listen, "--out", out, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -103,3 +105,125 @@ def test_an_unwritable_directory_is_a_clear_error(tmp_path: Path) -> None:
         _, error = process.communicate(timeout=10)
     assert process.returncode == 2
     assert error == f"authz emulator: --out {out}: Not a directory\n"
+
+
+def test_behind_a_service_it_is_known_by_another_address(tmp_path: Path) -> None:
+    """Issuer, token endpoint and certificate have the name; the port is the one in front."""
+    name = "login.emulator.example"
+    options = ("--name", name, "--authority", f"https://{name}")
+    with start("0.0.0.0:0", tmp_path, *options) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"emulator ready: https://{name} ")
+        port = _port(process)
+        description = json.loads((tmp_path / "emulator.json").read_text())
+        served = _peer_names(port, Path(description["ca_file"]), name)
+        process.terminate()
+    assert description["authority"] == f"https://{name}"
+    assert description["mint_url"] == f"https://{name}/emulator/mint"
+    assert name in served
+
+
+def test_a_certificate_may_be_given(tmp_path: Path) -> None:
+    """As a Kubernetes Secret has it: certificate, key and authority, which is what clients trust."""
+    authority = trustme.CA()
+    made = authority.issue_cert("login.emulator.example")
+    tls = tmp_path / "tls"
+    tls.mkdir()
+    authority.cert_pem.write_to_path(str(tls / "ca.crt"))
+    made.cert_chain_pems[0].write_to_path(str(tls / "tls.crt"))
+    made.private_key_pem.write_to_path(str(tls / "tls.key"))
+    with start("127.0.0.1:0", tmp_path / "out", "--tls", tls) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        served = _peer_names(_port(process), tls / "ca.crt", "login.emulator.example")
+        process.terminate()
+    assert served == ["login.emulator.example"]
+    assert (tmp_path / "out/ca.pem").read_bytes() == (tls / "ca.crt").read_bytes()
+
+
+def test_the_same_seed_is_the_same_directory(tmp_path: Path) -> None:
+    """What a manifest names is there after each restart."""
+    with start("127.0.0.1:0", tmp_path, "--seed", "1") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+    description = json.loads((tmp_path / "emulator.json").read_text())
+    assert description["tenants"] == describe_tenants(default_directory(1))
+
+
+def test_a_foreign_issuer_may_be_trusted(tmp_path: Path, issuer: Path) -> None:
+    """The first blueprint has a federated credential: issuer of the document, subject as given."""
+    with start("127.0.0.1:0", tmp_path / "out", "--federate", issuer, SUBJECT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+    description = json.loads((tmp_path / "out/emulator.json").read_text())
+    first, second = description["tenants"][0]["blueprints"]
+    assert first["federated_credentials"] == [
+        {"issuer": CLUSTER, "subject": SUBJECT, "audiences": ["api://AzureADTokenExchange"]}
+    ]
+    assert second["federated_credentials"] == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["login.example", "http://login.example", "https://Login.example", "https://login.example/"],
+)
+def test_a_bad_authority_is_a_clear_error(tmp_path: Path, url: str) -> None:
+    """It is in every token's issuer, so it must be right to the letter."""
+    with start("127.0.0.1:0", tmp_path, "--authority", url) as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert error.startswith(f"authz emulator: --authority {url}: must ")
+    assert error.count("\n") == 1
+
+
+def test_a_missing_certificate_is_a_clear_error(tmp_path: Path) -> None:
+    """Exit status 2, and the folder."""
+    with start("127.0.0.1:0", tmp_path, "--tls", tmp_path) as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert error == f"authz emulator: --tls {tmp_path}: No such file or directory\n"
+
+
+def test_a_missing_issuer_is_a_clear_error(tmp_path: Path) -> None:
+    """Exit status 2, and the document that is not there."""
+    with start("127.0.0.1:0", tmp_path, "--federate", tmp_path, SUBJECT) as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 2
+    file = tmp_path / ".well-known/openid-configuration"
+    assert error == f"authz emulator: --federate: {file}: No such file or directory\n"
+
+
+def test_the_same_credential_twice_is_a_clear_error(tmp_path: Path, issuer: Path) -> None:
+    """Issuer and subject together are unique in an application, in Entra as well."""
+    twice = ("--federate", issuer, SUBJECT) * 2
+    with start("127.0.0.1:0", tmp_path / "out", *twice) as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert "has a credential for it already" in error
+
+
+def _port(process: subprocess.Popen[str]) -> int:
+    """The port it listens on, as the kernel tells."""
+    inodes = {
+        link.readlink().name.removeprefix("socket:[").removesuffix("]")
+        for link in Path(f"/proc/{process.pid}/fd").iterdir()
+        if str(link.readlink()).startswith("socket:[")
+    }
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    (address,) = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+    return int(address.partition(":")[2], 16)
+
+
+def _peer_names(port: int, authority: Path, name: str) -> list[str]:
+    """The DNS names of the certificate that is served, which must be good for one of them."""
+    context = ssl.create_default_context(cafile=str(authority))
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as connection,
+    ):
+        certificate = connection.getpeercert()
+    assert certificate is not None
+    names: list[tuple[str, str]] = certificate["subjectAltName"]  # type: ignore[assignment]
+    return [value for kind, value in names if kind == "DNS"]

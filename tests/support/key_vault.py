@@ -54,9 +54,7 @@ class FakeVault:
     def __enter__(self) -> Self:
         self._server.serve(self._app, self._server.bind())
         trusted = self._world.folder / "trusted.pem"
-        trusted.write_bytes(
-            self._world.emulator.ca_file.read_bytes() + self._server.ca.cert_pem.bytes()
-        )
+        trusted.write_bytes(self._world.emulator.ca_file.read_bytes() + self._server.ca_pem)
         self.ca_file = trusted
         self.url = f"https://127.0.0.1:{self._server.port}"
         return self
