@@ -1,6 +1,7 @@
 # The image of `authz serve`. In production name the base by digest, so that a build is repeatable:
 #   docker build --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:... .
-# With --build-arg REQUIREMENTS=key-vault it also has the Azure SDK, which credential `key_vault` needs.
+# With --build-arg REQUIREMENTS=key-vault it also has the Azure SDK, which credential `key_vault` needs; with
+# REQUIREMENTS=development the emulator and the demo's programs, for kubernetes/kind and never for production.
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -11,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 # The environment has no pip of its own; the base image's fills it from outside.
 RUN python3 -m venv --without-pip /opt/authz
 ARG REQUIREMENTS=runtime
-COPY requirements/runtime.txt requirements/key-vault.txt requirements/
+COPY requirements/runtime.txt requirements/key-vault.txt requirements/development.txt requirements/
 RUN python3 -m pip --python /opt/authz/bin/python install \
       --require-hashes --only-binary :all: --requirement "requirements/${REQUIREMENTS}.txt"
 COPY requirements/build.txt requirements/

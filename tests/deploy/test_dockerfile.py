@@ -52,7 +52,7 @@ def test_the_build_sees_only_what_it_copies() -> None:
     assert all((ROOT / source).exists() for source in copied)
 
 
-@pytest.mark.parametrize("file", ["runtime.txt", "key-vault.txt", "build.txt"])
+@pytest.mark.parametrize("file", ["runtime.txt", "key-vault.txt", "development.txt", "build.txt"])
 def test_everything_installed_is_locked(file: str) -> None:
     """Each requirement has a version and hashes, and the build asks for them."""
     text = (ROOT / "requirements" / file).read_text().replace("\\\n", " ")
