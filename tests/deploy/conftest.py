@@ -4,9 +4,14 @@ Nothing here needs a cluster. Without kubectl what depends on it is skipped, and
 """
 
 import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from support.engine import Engine, missing
+from support.images import build_images
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 
 
@@ -33,3 +38,18 @@ def identity() -> dict[str, str]:
         "CLIENT_ID": "22222222-2222-4222-8222-222222222222",
         "AGENT_IDENTITY": "33333333-3333-4333-8333-333333333333",
     }
+
+
+@pytest.fixture(scope="session")
+def images(kubectl: str) -> Iterator[Engine]:
+    """Return an engine that has built authz's image, or skip."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(f"the image is not built: {reason}")
+    # Not pytest's folder: it keeps the last three, and these are large.
+    engine = Engine(Path(tempfile.mkdtemp(prefix="authz-image-")))
+    try:
+        build_images(engine)
+        yield engine
+    finally:
+        engine.close()

@@ -7,11 +7,8 @@ does not prove the published base image, nor anything that a cluster does.
 """
 
 import json
-import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from time import monotonic
@@ -20,14 +17,14 @@ from typing import Any
 import pytest
 
 import authz
-from support.engine import Engine, missing
-from support.envoy import envoy_binary
+from support.engine import Engine
+from support.images import AUTHZ as IMAGE
+from support.images import base_image
 from support.kubelet import Given, Kubelet
 from support.manifests import KUBERNETES, ROOT, composed, render
 
 pytestmark = pytest.mark.system
 
-IMAGE = f"localhost/authz:{authz.__version__}"
 CONTAINED = (
     "--rm",
     "--network=none",
@@ -74,39 +71,10 @@ with Emulator(host="127.0.0.1", port=443, names=("graph.microsoft.com",)) as ent
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
+def engine(images: Engine) -> Engine:
     """Return an engine that has built every image of the pod."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(f"the image is not built: {reason}")
-    base = _base_image()
-    # Not pytest's folder: it keeps the last three, and these are large.
-    engine = Engine(Path(tempfile.mkdtemp(prefix="authz-image-")))
-    try:
-        engine.make_base(base)
-        engine.build(ROOT, IMAGE, ROOT / "Dockerfile")
-        _build_envoy(engine, base)
-        _build_agent(engine, base)
-        yield engine
-    finally:
-        engine.close()
-
-
-def _base_image() -> str:
-    named = re.search(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert named is not None
-    return named[1]
-
-
-def _build_envoy(engine: Engine, base: str) -> None:
-    """Make a stand-in of Envoy's image, of the pinned binary; like it, without arguments of its own."""
-    (context := engine.folder / "envoy").mkdir()
-    package = envoy_binary().parents[1] / "lib"
-    (binary,) = package.glob("python3.*/site-packages/envoy/_bin/envoy")
-    shutil.copy(binary, context / "envoy")
-    name = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
-    text = f'FROM {base}\nCOPY envoy /usr/local/bin/envoy\nENTRYPOINT ["/usr/local/bin/envoy"]\n'
-    engine.build(context, name, text)
+    _build_agent(images, base_image())
+    return images
 
 
 def _build_agent(engine: Engine, base: str) -> None:

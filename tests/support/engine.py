@@ -71,7 +71,7 @@ class Engine:
             shutil.rmtree(root)
         self.build(context, name, "FROM scratch\nADD rootfs.tar /\n")
 
-    def build(self, context: Path, name: str, dockerfile: str | Path) -> None:
+    def build(self, context: Path, name: str, dockerfile: str | Path, **arguments: str) -> None:
         """Build an image; what it installs comes through the machine's own package settings."""
         if isinstance(dockerfile, str):
             (context / "Dockerfile").write_text(dockerfile)
@@ -82,6 +82,7 @@ class Engine:
             "bud",
             *options,
             *self._package_settings(),
+            *(f"--build-arg={key}={value}" for key, value in arguments.items()),
             "--file",
             dockerfile,
             "--tag",
@@ -104,23 +105,31 @@ class Engine:
             mounts.append(f"{authority}:{_CA_IN_BUILD}:ro")
         return [part for mount in mounts for part in ("--volume", mount)]
 
-    def podman(self, *arguments: str | Path) -> str:
+    def podman(self, *arguments: str | Path, namespace: str | None = None) -> str:
         """Run podman and return its output.
 
-        Raises:
-            subprocess.CalledProcessError: It failed.
-        """
-        return self._tool("podman", *arguments)
+        In a network namespace, what shares the host's network shares that one instead.
 
-    def attempt(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        Raises:
+            RuntimeError: It failed.
+        """
+        return _checked(self._podman(arguments, namespace), self._environ)
+
+    def attempt(
+        self, *arguments: str | Path, namespace: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run podman, and leave it to the caller whether it failed."""
         return subprocess.run(
-            self._command("podman", *arguments),
+            self._podman(arguments, namespace),
             env=self._environ,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def _podman(self, arguments: tuple[str | Path, ...], namespace: str | None) -> list[str | Path]:
+        enter = [] if namespace is None else ["nsenter", f"--net=/run/netns/{namespace}"]
+        return [*enter, *self._command("podman", *arguments)]
 
     def inspect(self, image: str) -> Mapping[str, Any]:
         """Return what the image says of itself."""

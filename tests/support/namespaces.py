@@ -67,6 +67,14 @@ class Namespace:
     name: str = field(default_factory=lambda: f"authz-{uuid4().hex[:8]}")
     hosts: Path | None = None
 
+    def add(self) -> None:
+        """Make it."""
+        subprocess.run(["ip", "netns", "add", self.name], check=True)
+
+    def remove(self) -> None:
+        """Remove it, and with it what it holds of the network."""
+        subprocess.run(["ip", "netns", "delete", self.name], check=True)
+
     def command(self, argv: Sequence[str | Path], user: User | None = None) -> list[str]:
         """Return a command that runs in here. Its process is the one that is started: it stays the same."""
         inside = [*(user.prefix if user else []), *map(str, argv)]
@@ -122,7 +130,7 @@ class Wire:
 
     def __enter__(self) -> Self:
         for namespace in (self.pod, self.outside):
-            subprocess.run(["ip", "netns", "add", namespace.name], check=True)
+            namespace.add()
         ends = ["eth0", "netns", self.pod.name, "type", "veth"]
         peer = ["peer", "name", "eth0", "netns", self.outside.name]
         subprocess.run(["ip", "link", "add", *ends, *peer], check=True)
@@ -140,4 +148,4 @@ class Wire:
 
     def __exit__(self, *_: object) -> None:
         for namespace in (self.pod, self.outside):
-            subprocess.run(["ip", "netns", "delete", namespace.name], check=True)
+            namespace.remove()

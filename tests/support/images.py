@@ -1,0 +1,48 @@
+"""The images that the tests run pods of: this project's own, and a stand-in of Envoy's.
+
+How an image is built is in `engine`.
+"""
+
+import re
+import shutil
+from typing import Final
+
+import authz
+from support.engine import Engine
+from support.envoy import envoy_binary
+from support.manifests import KUBERNETES, ROOT, render
+
+AUTHZ: Final = f"localhost/authz:{authz.__version__}"
+DEVELOPMENT: Final = f"localhost/authz-development:{authz.__version__}"
+"""The one that has the emulator and the demo's programs as well."""
+
+
+def base_image() -> str:
+    """Return the public name of the Dockerfile's base image."""
+    named = re.search(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert named is not None
+    return named[1]
+
+
+def build_images(engine: Engine) -> None:
+    """Build the stand-in of the base image, authz's on top of it, and the stand-in of Envoy's."""
+    base = base_image()
+    engine.make_base(base)
+    engine.build(ROOT, AUTHZ, ROOT / "Dockerfile")
+    _build_envoy(engine, base)
+
+
+def build_development_image(engine: Engine) -> None:
+    """Build the image of kubernetes/kind, as its script has docker do it."""
+    engine.build(ROOT, DEVELOPMENT, ROOT / "Dockerfile", REQUIREMENTS="development")
+
+
+def _build_envoy(engine: Engine, base: str) -> None:
+    """Make a stand-in of Envoy's image, of the pinned binary; like it, without arguments of its own."""
+    (context := engine.folder / "envoy").mkdir()
+    package = envoy_binary().parents[1] / "lib"
+    (binary,) = package.glob("python3.*/site-packages/envoy/_bin/envoy")
+    shutil.copy(binary, context / "envoy")
+    name = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
+    text = f'FROM {base}\nCOPY envoy /usr/local/bin/envoy\nENTRYPOINT ["/usr/local/bin/envoy"]\n'
+    engine.build(context, name, text)
