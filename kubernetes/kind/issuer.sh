@@ -69,6 +69,7 @@ documents() {
   metadata=$1/.well-known/openid-configuration
   keys=$1/openid/v1/jwks
   mkdir -p "$1/.well-known" "$1/openid/v1"
+  trap 'rm -f "$metadata.new" "$keys.new"' EXIT
   get /.well-known/openid-configuration >"$metadata.new" || fail "the cluster does not give its metadata"
   get /openid/v1/jwks >"$keys.new" || fail "the cluster does not give its keys"
   issuer=$(member "$metadata.new" issuer)
