@@ -312,7 +312,12 @@ def emulator(listen: str, out: Path, **options: Any) -> None:
 
     Whoever reaches it gets tokens for anybody.
     """
-    from authz.emulator.command import Options, run  # noqa: PLC0415
+    try:
+        from authz.emulator.command import Options, run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is missing: install authz[emulator], for development alone"
+        ) from error
 
     sys.exit(run(listen, out, Options(**options)))
 

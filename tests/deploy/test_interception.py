@@ -299,3 +299,21 @@ def test_unknown_argument_is_refused() -> None:
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "--dryrun" in result.stderr
+
+
+def test_routes_of_ones_own_go_on_top(overlay: str, kubectl: str, tmp_path: Path) -> None:
+    """Merged in a second kustomization they count; in the component's own its file would win."""
+    (tmp_path / "kubernetes").symlink_to(KUBERNETES)
+    (below := tmp_path / "below").mkdir()
+    own = "configMapGenerator: [{name: envoy, behavior: merge, files: [envoy.yaml]}]\n"
+    both = f"resources: [../kubernetes/{overlay}]\ncomponents: [../kubernetes/components/interception]\n"
+    (below / "kustomization.yaml").write_text(both)
+    (on_top := tmp_path / "on-top").mkdir()
+    (on_top / "kustomization.yaml").write_text(f"resources: [../below]\n{own}")
+    (at_once := tmp_path / "at-once").mkdir()
+    (at_once / "kustomization.yaml").write_text(both + own)
+    for folder in (on_top, at_once):
+        (folder / "envoy.yaml").write_text("routes: mine\n")
+
+    assert kustomize(on_top).files["envoy.yaml"] == "routes: mine\n"
+    assert kustomize(at_once).files["envoy.yaml"] == (COMPONENT / "envoy.yaml").read_text()

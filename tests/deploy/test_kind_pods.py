@@ -1,126 +1,30 @@
 """`kubernetes/kind` runs: what its script applies, as containers, with the demo's scenarios from outside.
 
-Needs root and packages of the operating system. The script runs with stand-ins for kind, docker and kubectl;
-what it made with the real kustomize and openssl is then played by podman. `support.node` says what stands for
-kubelet, network and DNS. The token of the service account is signed by a key of the test, whose public half
-the stand-in for the API server publishes: the emulator trusts it by the same documents as in a cluster.
+Needs root and packages of the operating system. `support.laptop` says how the script runs without a cluster,
+`support.node` what stands for kubelet, network and DNS.
 """
 
-import json
-import re
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-import yaml
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authz.emulator import default_directory
 from authz.emulator.entities import Client
 from support.engine import Engine
-from support.images import build_development_image
-from support.kind import Kind, publish
-from support.manifests import KUBERNETES, Manifests
-from support.node import Node
+from support.images import AUTHZ, build_development_image
+from support.laptop import Laptop, checkout, missing, up
 
 pytestmark = pytest.mark.system
 
-CLUSTER = "https://kubernetes.default.svc.cluster.local"
-EXCHANGE = "api://AzureADTokenExchange"
-LOGIN = "https://login.entra-emulator.svc.cluster.local"
-ORDERS = "https://orders.apis.svc.cluster.local"
 TOKEN_FILE = "/var/run/secrets/azure/tokens/azure-identity-token"
-NAMESPACES = ("entra-emulator", "apis", "agent")
 TENANT = default_directory(1).tenants()[0].tenant_id
-
-
-class Laptop:
-    """What a person at the machine can do: mint, ask, and look, through the mapped ports."""
-
-    def __init__(self, node: Node, script: Path) -> None:
-        self.node = node
-        self.script = script
-        self.authority = script.parent / ".up/ca.crt"
-
-    def mint(self, user: str | None = "alice", **order: Any) -> str:
-        """Return a token that a user was given for the agent."""
-        name = None if user is None else f"{user}@contoso.example"
-        token: str = self.emulator("mint", {"user": name, **order})["access_token"]
-        return token
-
-    def ask(self, path: str, token: str | None = None, *headers: str) -> tuple[int, Any]:
-        """Return status and body of a request to the agent."""
-        sent = [*headers, *([f"Authorization: Bearer {token}"] if token else [])]
-        return self._curl(f"http://127.0.0.1:8080{path}", headers=sent)
-
-    def emulator(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Return what an endpoint of the emulator's own answers."""
-        status, answer = self._tls(f"{LOGIN}/emulator/{path}", 8443, body)
-        assert status < 300, answer
-        return answer
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Return what the API saw, oldest first."""
-        found: list[dict[str, Any]] = self._tls(f"{ORDERS}/calls", 8444)[1]
-        return found
-
-    def entra_calls(self) -> int:
-        """Return how many tokens have been asked for."""
-        total: int = self.emulator("calls")["total"]
-        return total
-
-    def admin(self, path: str) -> tuple[int, Any]:
-        """Return what authz tells of itself, as the kubelet hears it."""
-        return self._curl(f"http://{self.node.address('agent')}:9902{path}")
-
-    def routes_asked_about(self) -> set[str]:
-        """Return the names of the egress routes that Envoy has asked for a decision about."""
-        counts = str(self.admin("/metrics")[1])
-        return set(re.findall(r'authz_checks_total\{.*direction="egress".*route="([^"]+)"', counts))
-
-    def pushed(self) -> set[str]:
-        """Return the names of the egress routes whose tokens Envoy has."""
-        found = re.findall(
-            r'authz_pushed_secret_expiry_seconds\{secret="([^"]+)"\} (\S+)',
-            str(self.admin("/metrics")[1]),
-        )
-        return {name for name, seconds in found if float(seconds) > 0}
-
-    def up(self) -> bool:
-        """Tell whether the API answers."""
-        return self._tls(f"{ORDERS}/calls", 8444)[0] == 200
-
-    def app_calls(self) -> int:
-        """Return how many requests the agent has seen, by its own log."""
-        return self.node.logs("agent")["agent"].count('"GET /')
-
-    def _tls(self, url: str, port: int, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
-        options = ["--cacert", str(self.authority), "--connect-to", f"::127.0.0.1:{port}"]
-        if body is not None:
-            options += ["--data", json.dumps(body)]
-        return self._curl(url, *options)
-
-    def _curl(self, url: str, *options: str, headers: list[str] | None = None) -> tuple[int, Any]:
-        told = "".join(f"{header}\n" for header in headers or [])
-        command = ["curl", "--silent", "--max-time", "20", "--write-out", "\n%{http_code}"]
-        result = subprocess.run(
-            self.node.command(*command, "--header", "@-", *options, url),
-            input=told,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        body, _, status = result.stdout.rpartition("\n")
-        try:
-            return int(status), json.loads(body)
-        except ValueError:
-            return int(status or 0), body
 
 
 @pytest.fixture(scope="module")
@@ -133,73 +37,13 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def cluster_key() -> rsa.RSAPrivateKey:
-    """Return the key that the cluster signs service accounts' tokens with."""
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-@pytest.fixture(scope="module")
-def laptop(
-    images: Engine, kubectl: str, folder: Path, cluster_key: rsa.RSAPrivateKey
-) -> Iterator[Laptop]:
+def laptop(images: Engine, kubectl: str, folder: Path) -> Iterator[Laptop]:
     """Return the laptop on which the script has run, and everything runs that it applied."""
-    if shutil.which("curl") is None or shutil.which("nft") is None:
-        pytest.skip("curl or nft is not installed: there is no network between the pods")
+    if (reason := missing()) is not None:
+        pytest.skip(f"there is no network between the pods: {reason}")
     build_development_image(images)
-    script = folder / "checkout/kubernetes/kind/up.sh"
-    shutil.copytree(KUBERNETES, script.parents[1], ignore=shutil.ignore_patterns(".env", ".up"))
-    kind = Kind(folder / "kind", kubectl, _published(folder / "issuer", cluster_key))
-    result = kind.run(script, "workload-identity")
-    assert result.returncode == 0, result.stderr
-    applied = [kind.applied(namespace) for namespace in NAMESPACES]
-    (volumes := folder / "volumes").mkdir()
-    with Node(images, volumes, _ports(script.with_name("cluster.yaml"))) as node:
-        node.run(applied, {EXCHANGE: _service_account_token(cluster_key, applied[2])})
-        found = Laptop(node, script)
-        _wait_until_ready(found)
+    with up(images, kubectl, checkout(folder / "checkout")) as found:
         yield found
-
-
-def _published(folder: Path, key: rsa.RSAPrivateKey) -> Path:
-    public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    metadata = {"issuer": CLUSTER, "jwks_uri": "https://172.18.0.2:6443/openid/v1/jwks"}
-    publish(folder, metadata, [{**public, "use": "sig", "alg": "RS256", "kid": "cluster"}])
-    return folder
-
-
-def _ports(cluster: Path) -> dict[int, int]:
-    (node,) = yaml.safe_load(cluster.read_text())["nodes"]
-    return {one["containerPort"]: one["hostPort"] for one in node["extraPortMappings"]}
-
-
-def _service_account_token(key: rsa.RSAPrivateKey, manifests: Manifests) -> str:
-    """Return what the kubelet would write: the claims of a projected token."""
-    (volume,) = [one for one in manifests.pod["volumes"] if "projected" in one]
-    asked = volume["projected"]["sources"][0]["serviceAccountToken"]
-    namespace = manifests.find("Deployment")["metadata"]["namespace"]
-    account = manifests.pod["serviceAccountName"]
-    now = int(time.time())
-    claims = {
-        "aud": [asked["audience"]],
-        "exp": now + asked["expirationSeconds"],
-        "iat": now,
-        "nbf": now,
-        "iss": CLUSTER,
-        "sub": f"system:serviceaccount:{namespace}:{account}",
-        "kubernetes.io": {"namespace": namespace, "serviceaccount": {"name": account}},
-    }
-    return jwt.encode(claims, key, "RS256", headers={"kid": "cluster"})
-
-
-def _wait_until_ready(laptop: Laptop) -> None:
-    """Wait for all three, and for the tokens that Envoy is given ahead."""
-    deadline = time.monotonic() + 60
-    while True:
-        ready = [laptop.admin("/readyz")[0], laptop.ask("/healthz")[0], laptop.pushed()]
-        if ready == [200, 200, {"directory", "nightly-orders", "desk-orders"}] and laptop.up():
-            return
-        logs = {name: laptop.node.logs(name) for name in ("emulator", "orders", "agent")}
-        assert time.monotonic() < deadline, f"not ready: {ready}\n{logs}"
 
 
 def _user(name: str) -> str:
@@ -217,6 +61,14 @@ def _client(name: str) -> str:
         clients += directory.agents(TENANT, one.client_id)
     (found,) = [one.client_id for one in clients if one.name == name]
     return found
+
+
+def test_the_products_image_cannot_be_an_entra(images: Engine) -> None:
+    """What the emulator needs is not in it."""
+    result = images.attempt("run", "--rm", "--network=none", AUTHZ, "emulator", "--out", "/tmp/x")  # noqa: S108
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: trustme is missing")
 
 
 def test_the_agent_acts_for_its_users(laptop: Laptop) -> None:

@@ -5,6 +5,7 @@ How an image is built is in `engine`.
 
 import re
 import shutil
+from pathlib import Path
 from typing import Final
 
 import authz
@@ -15,13 +16,13 @@ from support.manifests import KUBERNETES, ROOT, render
 AUTHZ: Final = f"localhost/authz:{authz.__version__}"
 DEVELOPMENT: Final = f"localhost/authz-development:{authz.__version__}"
 """The one that has the emulator and the demo's programs as well."""
+INTERCEPT: Final = "localhost/intercept:1"
+"""That of `components/interception`."""
 
 
 def base_image() -> str:
     """Return the public name of the Dockerfile's base image."""
-    named = re.search(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    assert named is not None
-    return named[1]
+    return _base_of(ROOT / "Dockerfile")
 
 
 def build_images(engine: Engine) -> None:
@@ -35,6 +36,19 @@ def build_images(engine: Engine) -> None:
 def build_development_image(engine: Engine) -> None:
     """Build the image of kubernetes/kind, as its script has docker do it."""
     engine.build(ROOT, DEVELOPMENT, ROOT / "Dockerfile", REQUIREMENTS="development")
+
+
+def build_intercept_image(engine: Engine) -> None:
+    """Build the image of the component that redirects connections, on a stand-in of its base."""
+    folder = KUBERNETES / "components/interception"
+    engine.podman("tag", base_image(), _base_of(folder / "Dockerfile"))
+    engine.build(folder, INTERCEPT, folder / "Dockerfile")
+
+
+def _base_of(dockerfile: Path) -> str:
+    named = re.search(r"^ARG BASE=(\S+)$", dockerfile.read_text(), re.MULTILINE)
+    assert named is not None
+    return named[1]
 
 
 def _build_envoy(engine: Engine, base: str) -> None:
