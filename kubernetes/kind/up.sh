@@ -113,7 +113,13 @@ certificate() {
   done
   openssl req -new -newkey rsa:2048 -nodes -config "$work/openssl.cnf" -subj "/CN=$secret" \
     -keyout "$work/$secret.key" -out "$work/$secret.csr" 2>/dev/null
-  printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\n' "$names" >"$work/$secret.ext"
+  cat >"$work/$secret.ext" <<EXTENSIONS
+basicConstraints = critical,CA:FALSE
+keyUsage = critical,digitalSignature,keyEncipherment
+extendedKeyUsage = serverAuth
+authorityKeyIdentifier = keyid
+subjectAltName = $names
+EXTENSIONS
   openssl x509 -req -in "$work/$secret.csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial \
     -days 90 -sha256 -extfile "$work/$secret.ext" -out "$work/$secret.crt" 2>/dev/null
   k create secret generic "$secret" --namespace "$namespace" --type kubernetes.io/tls --dry-run=client --output yaml \
