@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.engine import Engine, missing
-from support.images import build_images
+from support.images import build_development_image, build_images
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 
 
@@ -53,3 +53,10 @@ def images(kubectl: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.close()
+
+
+@pytest.fixture(scope="session")
+def development_images(images: Engine) -> Engine:
+    """Return the engine with the image of kubernetes/kind as well."""
+    build_development_image(images)
+    return images

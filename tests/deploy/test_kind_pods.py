@@ -18,7 +18,7 @@ import pytest
 from authz.emulator import default_directory
 from authz.emulator.entities import Client
 from support.engine import Engine
-from support.images import AUTHZ, build_development_image
+from support.images import AUTHZ
 from support.laptop import Laptop, checkout, missing, up
 
 pytestmark = pytest.mark.system
@@ -37,12 +37,11 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def laptop(images: Engine, kubectl: str, folder: Path) -> Iterator[Laptop]:
+def laptop(development_images: Engine, kubectl: str, folder: Path) -> Iterator[Laptop]:
     """Return the laptop on which the script has run, and everything runs that it applied."""
     if (reason := missing()) is not None:
         pytest.skip(f"there is no network between the pods: {reason}")
-    build_development_image(images)
-    with up(images, kubectl, checkout(folder / "checkout")) as found:
+    with up(development_images, kubectl, checkout(folder / "checkout")) as found:
         yield found
 
 

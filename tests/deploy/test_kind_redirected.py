@@ -16,7 +16,7 @@ from authz.config import load
 from authz.envoy.bootstrap import render as render_envoy
 from authz.envoy.sidecar import SidecarSettings, Transparent
 from support.engine import Engine
-from support.images import INTERCEPT, build_development_image, build_intercept_image
+from support.images import INTERCEPT, build_intercept_image
 from support.laptop import Laptop, checkout, missing, up
 from support.manifests import render
 
@@ -24,18 +24,17 @@ pytestmark = pytest.mark.system
 
 
 @pytest.fixture(scope="module")
-def laptop(images: Engine, kubectl: str) -> Iterator[Laptop]:
+def laptop(development_images: Engine, kubectl: str) -> Iterator[Laptop]:
     """Return the laptop whose agent is redirected: the overlay with the component, as its README says."""
     if (reason := missing()) is not None:
         pytest.skip(f"there is no network between the pods: {reason}")
-    build_development_image(images)
-    build_intercept_image(images)
+    build_intercept_image(development_images)
     folder = Path(tempfile.mkdtemp(prefix="authz-kind-"))
     folder.chmod(0o755)
     copy = checkout(folder / "checkout")
     _redirect(copy / "kubernetes/kind/workload-identity")
     try:
-        with up(images, kubectl, copy) as found:
+        with up(development_images, kubectl, copy) as found:
             yield found
     finally:
         shutil.rmtree(folder)
