@@ -21,7 +21,7 @@ from support.engine import Engine
 from support.images import AUTHZ as IMAGE
 from support.images import base_image
 from support.kubelet import Given, Kubelet
-from support.manifests import KUBERNETES, ROOT, composed, render
+from support.manifests import ROOT, composed
 
 pytestmark = pytest.mark.system
 
