@@ -13,7 +13,8 @@ def test_each_request_is_counted_with_its_latency(web_server: str) -> None:
 
     assert list(run.latencies) == sorted(run.latencies)
     assert run.latencies[0] <= run.quantile(0.5) <= run.quantile(0.99) <= run.latencies[-1]
-    assert 100 == run.bytes_each
+    # What is under way at the end may have brought its bytes already.
+    assert 100 * len(run.latencies) <= run.bytes_read <= 100 * (len(run.latencies) + 4)
     assert len(run.latencies) / run.seconds == run.rate
 
 

@@ -97,5 +97,5 @@ def test_answers_of_another_size_are_denials(web_server: str) -> None:
     """A gRPC answer has status 200 also when it denies; its size tells."""
     lane = Lane("a", Target(web_server), answer_bytes=1500)
 
-    with pytest.raises(LoadError, match="a: answers had 100 bytes, an allowing one 1500"):
+    with pytest.raises(LoadError, match=r"a: answers had \d+ bytes, an allowing one 1500"):
         rows.measure([lane], QUICK)
