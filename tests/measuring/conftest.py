@@ -1,11 +1,12 @@
 """What tests of the bench share. Where its program for load is missing, what needs it is skipped."""
 
-import http.server
 import shutil
 import threading
 from collections.abc import Iterator
 
 import pytest
+
+from support.quiet_server import QuietHandler, QuietServer
 
 
 @pytest.fixture
@@ -17,26 +18,16 @@ def h2load() -> str:
     return found
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        content = b"x" * 100
-        self.send_response(403 if self.path == "/denied" else 200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+    def do_GET(self) -> None:  # noqa: N802
+        self.answer(b"x" * 100, 403 if self.path == "/denied" else 200)
 
 
-class _Server(http.server.ThreadingHTTPServer):
+class _Server(QuietServer):
     # As many connections as the bench opens at once.
     request_queue_size = 64
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: the load ends in the middle of a request."""
 
 
 @pytest.fixture

@@ -9,15 +9,14 @@ import json
 import signal
 import ssl
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Final
 
 import trustme
 
 from authz.emulator import Emulator
 from support.namespaces import OTHER
+from support.quiet_server import QuietHandler, QuietServer
 
 LOGIN: Final = "login.microsoftonline.com"
 GRAPH: Final = "graph.microsoft.com"
@@ -27,43 +26,20 @@ GRAPH_PORT: Final = 8443
 """Where Graph listens. Port 443 of its address leads here: Entra has that port on every address."""
 
 
-class _Echo(BaseHTTPRequestHandler):
+class _Echo(QuietHandler):
     # HTTP/1.0: each request has a connection of its own, so a change of addresses counts at once.
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         lines = [(name.lower(), value) for name, value in self.headers.items()]
-        body = json.dumps({"path": self.path, "headers": lines}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: requests hold tokens."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that ends a handshake is what some tests are about."""
-
-
-def _serve(port: int, tls: ssl.SSLContext | None) -> None:
-    server = _Server((OTHER[0], port), _Echo)
-    if tls is not None:
-        server.socket = tls.wrap_socket(
-            server.socket, server_side=True, do_handshake_on_connect=False
-        )
-    Thread(target=server.serve_forever, daemon=True).start()
+        self.answer(json.dumps({"path": self.path, "headers": lines}).encode())
 
 
 def _main(folder: Path) -> None:
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(GRAPH, FURTHER).configure_cert(tls)
-    _serve(GRAPH_PORT, tls)
-    _serve(80, None)
+    QuietServer((OTHER[0], GRAPH_PORT), _Echo, tls).started()
+    QuietServer((OTHER[0], 80), _Echo).started()
     # On every address of the namespace: only so does its first name become the authority's.
     with Emulator(host="0.0.0.0", port=443, names=(LOGIN,)) as entra:  # noqa: S104
         entra.write(folder)

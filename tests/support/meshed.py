@@ -136,7 +136,7 @@ class MeshedPod:
             stack.enter_context(self._wire)
             self.pod.do("nft", _REDIRECTED)
             self.outside.do("nft", _graph_at(f"{OTHER[0]}:{GRAPH_PORT}"))
-            self.token = stack.enter_context(self._serve_outside())
+            self.token = stack.enter_context(self.outside.serving("support.internet", self._folder))
             self._write()
             certificate = self._certificate("agent")
             self._caller.write_bytes(b"".join(self._certificate("portal")))
@@ -359,16 +359,6 @@ class MeshedPod:
         finally:
             process.kill()
             process.wait()
-
-    @contextmanager
-    def _serve_outside(self) -> Iterator[str]:
-        command = self.outside.command([sys.executable, "-m", "support.internet", self._folder])
-        with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                yield process.stdout.readline().strip()
-            finally:
-                process.terminate()
 
     # ---- Files
 

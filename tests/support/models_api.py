@@ -10,11 +10,11 @@ import ssl
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from support.quiet_server import QuietHandler, QuietServer
 from support.stack import claims
 
 LATE: Final = "late"
@@ -45,10 +45,7 @@ class ModelsApi:
         self.body = body
         self.released = threading.Event()
         self.seen: dict[str, threading.Event] = defaultdict(threading.Event)
-        self._server = _Server(self)
-        self._server.socket = tls.wrap_socket(
-            self._server.socket, server_side=True, do_handshake_on_connect=False
-        )
+        self._server = _Server(self, tls)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
@@ -78,7 +75,7 @@ class ModelsApi:
         self._thread.join()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -87,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, _Server)
         return self.server.api
 
-    def answer(self) -> None:
+    def take(self) -> None:
         self._api.callers.add(_caller(self.headers.get("authorization")))
         _, _, kind, *rest = [*self.path.split("/"), ""]
         name = rest[0] if rest else ""
@@ -113,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self._json({}, 404)
 
-    do_GET = do_POST = do_PUT = answer  # noqa: N815
+    do_GET = do_POST = do_PUT = take  # noqa: N815
 
     def _complete(self, asked: dict[str, Any]) -> None:
         words = [("first", None), (" last", "stop")]
@@ -169,26 +166,13 @@ class _Handler(BaseHTTPRequestHandler):
             yield chunk
 
     def _json(self, content: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing: requests hold tokens."""
+        self.answer(json.dumps(content).encode(), status, "application/json")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, api: ModelsApi) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+class _Server(QuietServer):
+    def __init__(self, api: ModelsApi, tls: ssl.SSLContext) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler, tls)
         self.api = api
-
-    def handle_error(self, *_: object) -> None:
-        """Say nothing: a client that does not read to the end is what one test is about."""
 
 
 def _caller(authorization: str | None) -> tuple[str, str] | None:

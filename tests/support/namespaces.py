@@ -6,7 +6,9 @@ Rules of netfilter are set in here and nowhere else. What runs inside is started
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -18,6 +20,7 @@ ENTRA: Final = "10.200.0.2"
 OTHER: Final = ("10.200.0.3", "fd00:200::3")
 """A host that no route names."""
 
+_TESTS: Final = Path(__file__).parents[1]
 _TOOLS: Final = ("ip", "nft", "iptables", "setpriv", "curl")
 
 
@@ -82,6 +85,17 @@ class Namespace:
             bound = 'mount --bind "$0" /etc/hosts && exec "$@"'
             inside = ["sh", "-c", bound, str(self.hosts), *inside]
         return ["ip", "netns", "exec", self.name, *inside]
+
+    @contextmanager
+    def serving(self, module: str, *arguments: str | Path) -> Iterator[str]:
+        """Run a module of the tests in here until the block ends; give the first line that it prints."""
+        command = self.command([sys.executable, "-m", module, *arguments])
+        with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield process.stdout.readline().strip()
+            finally:
+                process.terminate()
 
     def run(
         self,

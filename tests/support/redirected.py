@@ -26,7 +26,6 @@ _PATIENCE: Final = 30.0
 _ADMIN: Final = "http://127.0.0.1:15000"
 _READY: Final = "http://127.0.0.1:9902/readyz"
 _NEVER: Final = Event()
-_TESTS: Final = Path(__file__).parents[1]
 
 
 class RedirectedPod:
@@ -70,7 +69,7 @@ class RedirectedPod:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._wire)
-            self.token = stack.enter_context(self._serve_outside())
+            self.token = stack.enter_context(self.outside.serving("support.outside", self._folder))
             self._count()
             self._write()
             self._prepare()
@@ -209,16 +208,6 @@ class RedirectedPod:
         """Return one of Envoy's counters."""
         _, text = self.curl(f"{_ADMIN}/stats?filter=^{name}$")
         return int(text.rpartition(":")[2])
-
-    @contextmanager
-    def _serve_outside(self) -> Iterator[str]:
-        command = self.outside.command([sys.executable, "-m", "support.outside", self._folder])
-        with subprocess.Popen(command, cwd=_TESTS, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                yield process.stdout.readline().strip()
-            finally:
-                process.terminate()
 
     def _count(self) -> None:
         # What the agent could send: authz and Envoy speak to Entra's port 443 only, and two ports of the

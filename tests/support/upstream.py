@@ -5,9 +5,10 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Self
+
+from support.quiet_server import QuietHandler, QuietServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ class EchoUpstream:
         self.status = 200
         received, upstream = self.received, self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True  # head and body are two writes
 
-            def answer(self) -> None:
+            def take(self) -> None:
                 length = int(self.headers.get("content-length", 0))
                 seen = Seen(
                     method=self.command,
@@ -64,30 +65,11 @@ class EchoUpstream:
                 received.append(seen)
                 upstream.before_answer(seen)
                 body = json.dumps(asdict(seen)).encode()
-                self.send_response(upstream.status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+                self.answer(body, upstream.status, "application/json")
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer  # noqa: N815
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = take  # noqa: N815
 
-            def log_message(self, *_: object) -> None:
-                """Say nothing: requests hold tokens."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                """Say nothing: a client that ends a handshake is what some tests are about."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        if tls is not None:
-            # The handshake belongs to the connection's own thread: a client that fails it, or says
-            # nothing, must not hold up the others.
-            self._server.socket = tls.wrap_socket(
-                self._server.socket, server_side=True, do_handshake_on_connect=False
-            )
+        self._server = QuietServer(("127.0.0.1", 0), Handler, tls)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
