@@ -3,7 +3,7 @@
 It counts in namespaces with its label, for pods as they are created and for what `kubectl debug` adds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from support.apiserver import ApiServer
-from support.manifests import KUBERNETES, OVERLAYS, Object, intercepted
+from support.manifests import KUBERNETES, OVERLAYS, Manifests, Object, intercepted, with_https
 
 pytestmark = pytest.mark.cluster
 
@@ -63,10 +63,13 @@ def create(server: ApiServer, namespace: str, item: Object) -> httpx.Response:
     return server.post(f"/api/v1/namespaces/{namespace}/pods", item, dryRun="All")
 
 
+@pytest.mark.parametrize("redirected", [intercepted, with_https])
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_the_components_own_pod_is_admitted(policy: ApiServer, enforced: str, overlay: str) -> None:
+def test_the_components_own_pod_is_admitted(
+    policy: ApiServer, enforced: str, overlay: str, redirected: Callable[[str], Manifests]
+) -> None:
     """Root with NET_ADMIN in `intercept`, the reserved users in Envoy and authz."""
-    made = intercepted(overlay).find("Deployment")["spec"]["template"]
+    made = redirected(overlay).find("Deployment")["spec"]["template"]
     policy.post(f"/api/v1/namespaces/{enforced}/serviceaccounts", {"metadata": {"name": "agent"}})
 
     answer = create(policy, enforced, {**made, "metadata": {**made["metadata"], "name": "agent"}})

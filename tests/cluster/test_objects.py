@@ -7,7 +7,7 @@ is asked; each of them is skipped by name.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from support.manifests import (
     composed,
     intercepted,
     render,
+    with_https,
 )
 
 pytestmark = pytest.mark.cluster
@@ -48,7 +49,8 @@ COMBINATIONS: Final = (
     ("shared", "cert-manager"),
 )
 """Those that say of themselves that they pass the Pod Security Standard restricted."""
-ELSEWHERE: Final = ("istio-sidecar/mesh", "envoy-gateway", "injector")
+KIND: Final = ("kind/emulator", "kind/orders", "kind/workload-identity", "kind/client-secret")
+ELSEWHERE: Final = ("istio-sidecar/mesh", "envoy-gateway", "injector", *KIND)
 """Those whose namespaces are part of them."""
 ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 """Where it stands, the server also warns of Deployments whose pods it would refuse."""
@@ -148,12 +150,13 @@ def test_each_credential_is_stored_with_each_topology(
     assert made.status_code == 201, made.text
 
 
+@pytest.mark.parametrize("redirected", [intercepted, with_https])
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_redirected_pods_need_the_label_that_the_documentation_names(
-    defined: ApiServer, overlay: str
+    defined: ApiServer, overlay: str, redirected: Callable[[str], Manifests]
 ) -> None:
     """Root with NET_ADMIN: refused where `restricted` or `baseline` is enforced, admitted as `privileged`."""
-    manifests = intercepted(overlay)
+    manifests = redirected(overlay)
     answers = {}
     for level in ("restricted", "baseline", "privileged"):
         namespace = defined.namespace({ENFORCE: level})
@@ -192,6 +195,20 @@ def test_the_injectors_pods_pass_the_profile_of_its_namespace(server: ApiServer)
     made = server.post(f"/api/v1/namespaces/{name}/pods", template(manifests), dryRun="All")
 
     assert made.status_code == 201, made.text
+
+
+@pytest.mark.parametrize("overlay", KIND)
+def test_kinds_pods_pass_the_profile_of_their_namespaces(server: ApiServer, overlay: str) -> None:
+    """What is for development only is held to the same: the namespaces that come with it enforce it."""
+    namespaces = yaml.safe_load_all((KUBERNETES / "kind" / "namespaces.yaml").read_text())
+    manifests = render(KUBERNETES / overlay)
+    apply(server, [*namespaces, *manifests.all("ServiceAccount")])
+    name = manifests.find("Deployment")["metadata"]["namespace"]
+
+    made = server.post(f"/api/v1/namespaces/{name}/pods", template(manifests), dryRun="All")
+
+    assert made.status_code == 201, made.text
+    assert "warning" not in made.headers
 
 
 @pytest.mark.parametrize("version_and_kind", sorted(UNDEFINED), ids=" ".join)
