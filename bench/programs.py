@@ -5,11 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from authz.demo.processes import Program, StartFailure
 from bench.machine import pinned
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+TICK: Final = 1 / _TICKS
+"""Seconds of processor time that the system tells apart."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _PAUSE = 0.02
 

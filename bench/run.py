@@ -52,7 +52,7 @@ QUICK: Final = Scale(
     mixed_requests=50,
     levels=(5, 20),
     level_rounds=1,
-    level_hits=50,
+    level_hits=500,
 )
 """Exercises everything and measures nothing: for tests."""
 
