@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from authz import __version__
-from authz.config import ConfigError, load
 
 _CONFIG_HELP = (
     "Configuration file (YAML). Default: $AUTHZ_CONFIG; without either, the environment keys of the "
@@ -43,6 +42,7 @@ def main() -> None:
 @_config_option
 def serve(config_file: Path | None) -> None:
     """Answer Envoy until SIGTERM. SIGHUP looks for a new configuration at once."""
+    from authz.config import ConfigError, load  # noqa: PLC0415
     from authz.supervisor import SEAT_VARIABLE, supervise  # noqa: PLC0415
 
     environ = dict(os.environ)
@@ -69,6 +69,8 @@ def serve(config_file: Path | None) -> None:
 )
 def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
+    from authz.config import ConfigError, load  # noqa: PLC0415
+
     try:
         loaded = load(file or config_file, dict(os.environ))
         if prepare:
@@ -130,6 +132,8 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 )
 def envoy(config_file: Path | None, **options: Any) -> None:
     """Print an Envoy configuration for this service's configuration."""
+    from authz.config import ConfigError, load  # noqa: PLC0415
+
     try:
         from authz.envoy.bootstrap import render  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -193,6 +197,21 @@ def _egress_hosts(pairs: Sequence[str]) -> dict[str, tuple[str, ...]]:
         route, _, host = pair.partition("=")
         hosts[route] = (*hosts.get(route, ()), host)
     return hosts
+
+
+@main.command("drain-envoy")
+@click.option("--admin", default="127.0.0.1:15000", show_default=True, help="HOST:PORT.")
+def drain_envoy(admin: str) -> None:
+    """Have the Envoy beside this service close its connections with their next answers.
+
+    For a hook that runs when the pod is told to stop: callers that keep connections open go elsewhere.
+    """
+    from authz.envoy.administration import AdministrationError, drain  # noqa: PLC0415
+
+    try:
+        drain(admin)
+    except AdministrationError as error:
+        raise click.ClickException(str(error)) from error
 
 
 _injection_options = (

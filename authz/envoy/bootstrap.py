@@ -17,6 +17,7 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config, compile_policy
 from authz.config.route_checks import https_hosts
+from authz.envoy.administration import FAIL_HEALTH
 from authz.envoy.clusters import AUTHZ, address, app_cluster, authz_cluster, destination_clusters
 from authz.envoy.destinations import destinations
 from authz.envoy.https import https_chains, https_listener
@@ -31,7 +32,8 @@ _MAX_CONNECTIONS: Final = 10_000
 
 _READABLE: Final = r"/(ready|clusters|listeners|stats|stats/prometheus)(\?.*)?"
 """Paths of the administration interface that only tell, with any query. The agent shares the loopback
-interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy."""
+interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy. The one path
+beside them, `FAIL_HEALTH`, costs an agent that uses it its own connections."""
 
 # Words that one YAML parser or another takes for something else than text, when they are not quoted.
 _NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -84,7 +86,10 @@ def render(config: Config, settings: SidecarSettings) -> str:
         node=NODE if pushed or config.https is not None or named else None,
         admin=Admin(
             address=address(settings.admin_address),
-            allow_paths=[StringMatcher(safe_regex=RegexMatcher(regex=_READABLE))],
+            allow_paths=[
+                StringMatcher(safe_regex=RegexMatcher(regex=_READABLE)),
+                StringMatcher(exact=FAIL_HEALTH),
+            ],
         ),
         overload_manager=OverloadManager(
             resource_monitors=[

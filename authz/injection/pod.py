@@ -90,8 +90,12 @@ def _equip(container: Object, parts: Object) -> None:
 
 
 def _native(container: Object) -> Object:
-    # It is stopped after the app, so it need not wait for it.
-    rest = {key: value for key, value in container.items() if key != "lifecycle"}
+    # It is stopped after the app, so it need not wait for it. What is run before, is run for all at once.
+    rest = {
+        key: value
+        for key, value in container.items()
+        if key != "lifecycle" or "sleep" not in value["preStop"]
+    }
     return {**rest, "restartPolicy": "Always"}
 
 

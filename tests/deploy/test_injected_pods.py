@@ -190,7 +190,9 @@ def test_native_sidecars_start_before_the_app_and_stop_after_it() -> None:
     assert [None, "Always", "Always", None] == [
         each.get("restartPolicy") for each in native["initContainers"]
     ]
+    # The kubelet runs every hook at once and lets sidecars wait for their turn: Envoy needs none then.
     assert "lifecycle" not in native["initContainers"][2]
+    assert "exec" in native["initContainers"][1]["lifecycle"]["preStop"]
     # Envoy is there by then, so they call through it as well.
     assert named(native["initContainers"][3]["env"]).keys() >= {"HTTP_PROXY", "NO_PROXY"}
     ending = {"containers": [APP], "restartPolicy": "Never"}

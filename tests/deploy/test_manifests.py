@@ -5,6 +5,8 @@ import pytest
 import yaml
 
 import authz
+from authz.cli import drain_envoy
+from authz.envoy.administration import FAIL_HEALTH
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 from support.schemas import BEFORE, LATEST, NEWER, VERSIONS, check_core
 
@@ -145,6 +147,18 @@ def test_containers_stop_in_order(manifests: Manifests) -> None:
 
     assert 0 < agent < envoy <= delay
     assert delay + timeout < manifests.pod["terminationGracePeriodSeconds"]
+
+
+def test_callers_are_let_go_before_the_agent_stops(manifests: Manifests) -> None:
+    """Authz's hook tells Envoy so at once, where the rendered configuration has its administration."""
+    command = manifests.containers["authz"].spec["lifecycle"]["preStop"]["exec"]["command"]
+    admin = yaml.safe_load(manifests.files["envoy.yaml"])["admin"]
+    address = admin["address"]["socket_address"]
+    (told,) = [option.default for option in drain_envoy.params if option.name == "admin"]
+
+    assert command == ["authz", drain_envoy.name]
+    assert told == f"{address['address']}:{address['port_value']}"
+    assert {"exact": FAIL_HEALTH} in admin["allow_paths"]
 
 
 def test_the_overlays_differ_in_the_credential_alone(kubectl: str) -> None:
