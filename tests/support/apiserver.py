@@ -1,14 +1,15 @@
 """`ApiServer`: a real kube-apiserver with etcd, and kube-controller-manager where it is found, on loopback.
 
 The programs are found as envtest finds them. There is no kubelet and no scheduler: pods are admitted and
-kept, and never run. What is asked of it is the business of `tests/cluster`.
+kept, and never run, unless a `worker` is added. What is asked of it is the business of `tests/cluster`.
 """
 
 import os
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +26,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from support.envoy import free_port
+from support.machine import Machine
 
 ASSETS: Final = "KUBEBUILDER_ASSETS"
 """The variable of a folder with all of the programs."""
 SERVER: Final = ("kube-apiserver", "etcd")
 CONTROLLERS: Final = "kube-controller-manager"
 ADMIN: Final = "admin"
+_TESTS: Final = Path(__file__).parents[1]
 _MASTERS: Final = "system:masters"
 _PATIENCE: Final = 60.0
 _END_PATIENCE: Final = 10.0
@@ -106,6 +109,9 @@ class ApiServer:
         folder: For data, keys, logs and kubeconfig files.
         issuer: What service account tokens name as theirs.
         controllers: Whether kube-controller-manager runs too. It must have been found.
+        more: Names of further controllers.
+        machine: Where the programs run, if not on this one. The folder's path must be short enough for a
+            Unix socket in it.
     """
 
     def __init__(
@@ -114,10 +120,14 @@ class ApiServer:
         *,
         issuer: str = "https://issuer.example/cluster",
         controllers: bool = False,
+        more: Sequence[str] = (),
+        machine: Machine | None = None,
     ) -> None:
         self.folder = folder
         self.issuer = issuer
         self._controllers = controllers
+        self._more = more
+        self._machine = machine
         self._authority = trustme.CA()
         self.ca_file = folder / "ca.pem"
         self.url = ""
@@ -181,18 +191,14 @@ class ApiServer:
 
     def environ(self, user: str = ADMIN) -> dict[str, str]:
         """Return the variables with which kubectl, or a program that calls it, speaks for a user."""
-        return {
-            "PATH": os.environ["PATH"],
-            "HOME": str(self.folder),
-            "KUBECONFIG": str(self.kubeconfig(user)),
-        }
+        return {**_environ(self.folder), "KUBECONFIG": str(self.kubeconfig(user))}
 
     def kubectl(
         self, *arguments: str | Path, user: str = ADMIN, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl, with some text as its input, and return how it ended."""
         return subprocess.run(
-            ["kubectl", *map(str, arguments)],
+            self.command("kubectl", *arguments),
             env=self.environ(user),
             input=given,
             capture_output=True,
@@ -200,6 +206,10 @@ class ApiServer:
             timeout=_PATIENCE,
             check=False,
         )
+
+    def command(self, *argv: str | Path) -> list[str]:
+        """Return a command, to be run where the server is."""
+        return list(map(str, argv)) if self._machine is None else self._machine.command(argv)
 
     # ---- Objects
 
@@ -209,7 +219,9 @@ class ApiServer:
         self.kubeconfig()
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.load_cert_chain(self.folder / f"{ADMIN}.pem")
-        return httpx.Client(base_url=self.url, verify=context, trust_env=False, timeout=_PATIENCE)
+        there = None if self._machine is None else str(self._relay)
+        transport = httpx.HTTPTransport(verify=context, trust_env=False, uds=there)
+        return httpx.Client(base_url=self.url, transport=transport, timeout=_PATIENCE)
 
     def get(self, path: str, **parameters: str) -> Any:
         """Return what a path has; None if it is not there."""
@@ -250,6 +262,10 @@ class ApiServer:
 
     # ---- Programs
 
+    @property
+    def _relay(self) -> Path:
+        return self.folder / "relay"
+
     def _write_keys(self) -> None:
         self._authority.cert_pem.write_to_path(self.ca_file)
         issued = self._authority.issue_cert("127.0.0.1", "localhost")
@@ -275,6 +291,9 @@ class ApiServer:
             f"--initial-cluster=default={peer}",
             "--unsafe-no-fsync",
         )
+        if self._machine is not None:
+            # The server asks for it until it is there.
+            return url
         with httpx.Client(trust_env=False) as client:
             self._await(process, "etcd", lambda: client.get(f"{url}/health").is_success)
         return url
@@ -283,6 +302,7 @@ class ApiServer:
         port = free_port()
         self.url = f"https://127.0.0.1:{port}"
         signer, server = self.folder / "signer.pem", self.folder / "server.pem"
+        self.kubeconfig()
         process = self._start(
             stack,
             "kube-apiserver",
@@ -302,7 +322,13 @@ class ApiServer:
             "--endpoint-reconciler-type=none",
             # As clusters do: what may be privileged is for admission to say.
             "--allow-privileged=true",
+            f"--kubelet-client-certificate={self.folder / 'admin.pem'}",
+            f"--kubelet-client-key={self.folder / 'admin.pem'}",
+            "--kubelet-preferred-address-types=InternalIP",
         )
+        if self._machine is not None:
+            address = self.url.removeprefix("https://")
+            self.start(stack, "relay", sys.executable, "-m", "support.relay", self._relay, address)
         stack.callback(self.http.close)
         self._await(process, "kube-apiserver", lambda: self.http.get("/readyz").is_success)
 
@@ -312,7 +338,7 @@ class ApiServer:
             stack,
             CONTROLLERS,
             f"--kubeconfig={self.kubeconfig()}",
-            f"--controllers={','.join(_RUNNING_CONTROLLERS)}",
+            f"--controllers={','.join([*_RUNNING_CONTROLLERS, *self._more])}",
             f"--root-ca-file={self.ca_file}",
             f"--service-account-private-key-file={signer}",
             f"--cert-dir={self.folder}",
@@ -323,15 +349,21 @@ class ApiServer:
     def _start(self, stack: ExitStack, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         file = find(program)
         assert file is not None, missing(program)
-        with (self.folder / f"{program}.log").open("w") as log:
+        return self.start(stack, program, file, *arguments)
+
+    def start(self, stack: ExitStack, name: str, *argv: str | Path) -> subprocess.Popen[bytes]:
+        """Start a program where the server is, to end with the stack; `log` has what it prints."""
+        with (self.folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen(
-                [file, *arguments],
+                self.command(*argv),
+                cwd=_TESTS,
                 # No variable of this machine takes part, those of proxies least of all.
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+                env=self.environ() if self._kubeconfigs else _environ(self.folder),
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        stack.callback(_end, process)
+        # What runs on another machine ends with it.
+        stack.callback(_end if self._machine is None else _forget, process)
         return process
 
     def _await(
@@ -345,6 +377,15 @@ class ApiServer:
                 return False
 
         self.wait(answers)
+
+
+def _environ(folder: Path) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(folder)}
+
+
+def _forget(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -18,11 +18,19 @@ DEVELOPMENT: Final = f"localhost/authz-development:{authz.__version__}"
 """The one that has the emulator and the demo's programs as well."""
 INTERCEPT: Final = "localhost/intercept:1"
 """That of `components/interception`."""
+SANDBOX: Final = "localhost/sandbox:1"
+"""What holds a pod's namespaces."""
 
 
 def base_image() -> str:
     """Return the public name of the Dockerfile's base image."""
     return _base_of(ROOT / "Dockerfile")
+
+
+def envoy_image() -> str:
+    """Return the public name of Envoy's image."""
+    name: str = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
+    return name
 
 
 def build_images(engine: Engine) -> None:
@@ -45,6 +53,12 @@ def build_intercept_image(engine: Engine) -> None:
     engine.build(folder, INTERCEPT, folder / "Dockerfile")
 
 
+def build_sandbox_image(engine: Engine) -> None:
+    """Build a stand-in of the image that containerd starts first in each pod."""
+    (context := engine.folder / "sandbox").mkdir()
+    engine.build(context, SANDBOX, f'FROM {base_image()}\nENTRYPOINT ["sleep", "infinity"]\n')
+
+
 def _base_of(dockerfile: Path) -> str:
     named = re.search(r"^ARG BASE=(\S+)$", dockerfile.read_text(), re.MULTILINE)
     assert named is not None
@@ -57,6 +71,6 @@ def _build_envoy(engine: Engine, base: str) -> None:
     package = envoy_binary().parents[1] / "lib"
     (binary,) = package.glob("python3.*/site-packages/envoy/_bin/envoy")
     shutil.copy(binary, context / "envoy")
-    name = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
+    name = envoy_image()
     text = f'FROM {base}\nCOPY envoy /usr/local/bin/envoy\nENTRYPOINT ["/usr/local/bin/envoy"]\n'
     engine.build(context, name, text)
