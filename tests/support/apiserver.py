@@ -329,6 +329,7 @@ class ApiServer:
         if self._machine is not None:
             address = self.url.removeprefix("https://")
             self.start(stack, "relay", sys.executable, "-m", "support.relay", self._relay, address)
+            self.wait(self._relay.exists)
         stack.callback(self.http.close)
         self._await(process, "kube-apiserver", lambda: self.http.get("/readyz").is_success)
 
