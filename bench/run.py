@@ -96,7 +96,11 @@ def measure(scale: Scale, announce: Callable[[str], None]) -> Results:
             **rows.ratios(by_workers, workers.ratios(by_workers)),
             **users.ratios(levels),
         },
-        figures={**figures, "bytes_per_user": levels[-1].bytes_per_user or 0},
+        figures={
+            **figures,
+            "bytes_at_rest": scene.bytes_at_rest,
+            "bytes_per_user": levels[-1].bytes_per_user or 0,
+        },
         users=[level.described() for level in levels],
     )
 

@@ -38,6 +38,8 @@ class Scene:
         service: The service; on the Unix socket `socket`.
         logging_service: The same with `log.decisions: all`; on `logging_socket`.
         floor: The server that does nothing; on `floor_socket`.
+        api: The service's HTTP API, `host:port`.
+        bytes_at_rest: Resident memory of the service before anybody has asked anything.
         upstream: The upstream server's `host:port`.
 
     Raises:
@@ -68,7 +70,9 @@ class Scene:
                 grpc=f"unix:{self.socket}",
                 agents=self.entra.cold_agents,
             )
-            self.service = self.serve("authz", self.config)
+            self.api = f"127.0.0.1:{free_ports(1)[0]}"
+            listen = {**self.config["listen"], "api": self.api}
+            self.service = self.serve("authz", {**self.config, "listen": listen})
             logging = documents.document(
                 self.entra,
                 self.folder,
@@ -82,6 +86,7 @@ class Scene:
             self.upstream = f"127.0.0.1:{port}"
             upstream = self._serve_upstream(port)
             wait([self.service, self.logging_service, upstream])
+            self.bytes_at_rest = self.service.resident_bytes()
             self._cleanup = cleanup.pop_all()
 
     def __enter__(self) -> Self:

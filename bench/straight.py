@@ -1,11 +1,11 @@
-"""The rows without Envoy: Checks straight to the Unix socket, from h2load or from `bench.caller`."""
+"""The rows without Envoy: Checks straight to the Unix socket, and the HTTP API beside plain ASGI."""
 
 from typing import Final
 
 from bench import caller
 from bench.checks import answer_bytes, request, target
 from bench.documents import DELEGATED, INBOUND
-from bench.load import Run
+from bench.load import Run, Target
 from bench.rows import IN_FLIGHT, Effort, Lane, Row, summarize
 from bench.scene import Scene
 
@@ -17,7 +17,7 @@ RATIOS: Final = {
 
 
 def lanes(scene: Scene) -> list[Lane]:
-    """Return what h2load measures: over one connection, as Envoy has it.
+    """Return what h2load measures: Checks over one connection, as Envoy has it; HTTP as programs do.
 
     Raises:
         LoadError: A Check was denied.
@@ -30,7 +30,7 @@ def lanes(scene: Scene) -> list[Lane]:
         ("check_hit_logged", scene.logging_socket, known, scene.logging_service),
         ("inbound_hit_direct", scene.socket, inbound, scene.service),
     )
-    return [
+    checks = [
         Lane(
             name,
             target(socket, prepared),
@@ -38,6 +38,13 @@ def lanes(scene: Scene) -> list[Lane]:
             answer_bytes=answer_bytes(f"unix:{socket}", prepared),
         )
         for name, socket, prepared, server in plan
+    ]
+    token = {"authorization": f"Bearer {scene.user_token}"}
+    api = Target(f"http://{scene.api}/AuthorizationHeader/{DELEGATED}", token)
+    return [
+        *checks,
+        Lane("asgi_direct", Target(f"http://{scene.upstream}/", token)),
+        Lane("api_hit", api, server=scene.service),
     ]
 
 

@@ -32,7 +32,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert {
         *(way.name for way in through_envoy.WAYS),
         *("floor", "floor_direct", "check_hit_direct", "check_hit_logged"),
-        *("inbound_hit_direct", "inbound_cold"),
+        *("inbound_hit_direct", "inbound_cold", "asgi_direct", "api_hit"),
         *(name for name in rows if name.startswith("workers_")),
     } == set(rows)
     assert "workers_1" in rows
@@ -51,6 +51,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert all(ratio > 0 for ratio in document["ratios"].values())
     assert document["ratios"].keys() == document["ratio_ranges"].keys()
     assert 1 == document["figures"]["exchanges_for_200_checks_of_one_key"]
+    assert 10_000_000 < document["figures"]["bytes_at_rest"]
     assert {"processor", "cores", "python", "envoy"} <= document["machine"].keys()
     assert list(run.QUICK.levels) == [level["users"] for level in document["users"]]
     assert plot.draw(document).startswith("<svg")
