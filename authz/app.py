@@ -20,13 +20,13 @@ import uvloop
 from authz import __version__
 from authz.admin.server import AdminServer
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
-from authz.config.faults import Fault
 from authz.config.route_checks import https_hosts
 from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
 from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
+from authz.envoy.pod_authority import pod_certificates
 from authz.envoy.sds import SecretDiscovery
 from authz.envoy.server import GrpcServer, ListenError
 from authz.http_server import HttpServer
@@ -35,9 +35,6 @@ from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.registry import Registry, own_registry
-from authz.pod_ca.authority import PodAuthority
-from authz.pod_ca.certificates import PodCertificates
-from authz.pod_ca.files import open_authority, publish
 from authz.sidecar_api.server import SidecarApi
 
 HOUSEKEEPING: Final = 1.0
@@ -96,7 +93,7 @@ class App:
             peers_have_names=peers_have_names,
             believes_source=config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL,
         )
-        self._certificates = _pod_certificates(config)
+        self._certificates = pod_certificates(config)
         self._secrets = SecretDiscovery(
             self._engine.pushed,
             self._metrics,
@@ -345,31 +342,6 @@ def _with_port(address: str | None, port: int | None) -> str | None:
     if address is None or address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
-
-
-def open_pod_authority(config: Config) -> PodAuthority | None:
-    """Return the pod's authority, if there is to be one; its files are written now.
-
-    Raises:
-        ConfigError: A file cannot be read or written.
-    """
-    https = config.https
-    if https is None:
-        return None
-    try:
-        authority = open_authority(https.key_file, https_hosts(config.egress), now=time.time())
-        publish(authority, https.ca_file, https.bundle_file, https.truststore_file)
-    except OSError as error:
-        fault = Fault("https", f"{error.filename}: cannot be written: {error.strerror}")
-        raise ConfigError([fault]) from error
-    return authority
-
-
-def _pod_certificates(config: Config) -> PodCertificates | None:
-    authority = open_pod_authority(config)
-    if authority is None or config.https is None:
-        return None
-    return PodCertificates(authority, lifetime=config.https.lifetime, clock=time.time)
 
 
 def _https(config: Config) -> Any:

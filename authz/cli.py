@@ -74,7 +74,7 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     try:
         loaded = load(file or config_file, dict(os.environ))
         if prepare:
-            from authz.app import open_pod_authority  # noqa: PLC0415
+            from authz.envoy.pod_authority import open_pod_authority  # noqa: PLC0415
 
             open_pod_authority(loaded.config)
     except ConfigError as error:
@@ -121,7 +121,7 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 @click.option("--authz-key", type=_FILE, help="Its private key.")
 @click.option(
     "--authz-secrets",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=_FOLDER,
     help="Folder with authz-certificate.yaml and authz-ca.yaml, Envoy's secrets that name them, in "
     "place of these options: renewed ones then count without a restart.",
 )
