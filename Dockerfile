@@ -26,7 +26,7 @@ RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-di
 RUN /opt/authz/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/authz/lib
 
 FROM ${BASE}
-LABEL org.opencontainers.image.title="authz" \
+LABEL org.opencontainers.image.title="entra-authz" \
       org.opencontainers.image.description="Envoy external authorization for Microsoft Entra Agent ID" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The group has a name because `listen.socket_group` gives the socket to it.

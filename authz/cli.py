@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from authz import __version__
+from authz.distribution import NAME, advice, clash
 
 _CONFIG_HELP = (
     "Configuration file (YAML). Default: $AUTHZ_CONFIG; without either, the environment keys of the "
@@ -30,12 +31,14 @@ _config_option = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="authz")
+@click.version_option(__version__, prog_name="authz", message=f"%(prog)s %(version)s ({NAME})")
 def main() -> None:
     """Envoy external authorization for Microsoft Entra Agent ID.
 
     Agents call APIs with tokens that they never hold: Envoy asks `authz serve` about every request.
     """
+    if (fault := clash()) is not None:
+        raise click.ClickException(fault)
 
 
 @main.command()
@@ -137,9 +140,7 @@ def envoy(config_file: Path | None, **options: Any) -> None:
     try:
         from authz.envoy.bootstrap import render  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{error.name} is missing: install authz[render] to render Envoy's configuration"
-        ) from error
+        raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
     from authz.envoy.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
     from authz.envoy.sidecar import RenderError  # noqa: PLC0415
 
@@ -283,7 +284,7 @@ def demo(*, as_json: bool, keep: bool) -> None:
         from authz.demo.command import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            f"{error.name} is missing: install authz[demo], or run `make demo` in a checkout"
+            f"{error.name} is missing: {advice('demo')}, or run `make demo` there"
         ) from error
 
     sys.exit(run(as_json=as_json, keep=keep))
@@ -335,7 +336,7 @@ def emulator(listen: str, out: Path, **options: Any) -> None:
         from authz.emulator.command import Options, run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            f"{error.name} is missing: install authz[emulator], for development alone"
+            f"{error.name} is missing: {advice('emulator')}, for development only"
         ) from error
 
     sys.exit(run(listen, out, Options(**options)))

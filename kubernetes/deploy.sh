@@ -116,7 +116,7 @@ if [ -n "${AGENT_IMAGE:-}" ]; then
 else
   fault "AGENT_IMAGE is not set"
 fi
-[ -z "${AUTHZ_IMAGE:-}" ] || use_image authz AUTHZ_IMAGE
+[ -z "${AUTHZ_IMAGE:-}" ] || use_image entra-authz AUTHZ_IMAGE
 
 if ! is_plain "$NAMESPACE" ||
   ! printf '%s\n' "$NAMESPACE" | grep -Eqx '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'; then

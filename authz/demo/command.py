@@ -1,9 +1,10 @@
 """`authz demo`: says what is missing, or runs the show."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import click
+
+from authz.distribution import advice, is_installed
 
 _NEEDED: Final = (
     "envoy-data-plane",
@@ -27,22 +28,14 @@ def run(*, as_json: bool, keep: bool) -> int:
         The exit status: 0 when every scenario went as expected; 1 when one did not, or something did
         not start; 128 and the signal's number when a signal cut the tour short.
     """
-    missing = [name for name in _NEEDED if not _is_installed(name)]
+    missing = [name for name in _NEEDED if not is_installed(name)]
     if missing:
         click.echo(
             f"authz demo: not installed: {', '.join(missing)}. "
-            "The demo needs more than the service does: pip install 'authz[demo]'",
+            f"The demo needs more than the service does: {advice('demo')}",
             err=True,
         )
         return 1
     from authz.demo.show import show  # noqa: PLC0415
 
     return show(as_json=as_json, keep=keep)
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        version(distribution)
-    except PackageNotFoundError:
-        return False
-    return True

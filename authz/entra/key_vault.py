@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from authz.distribution import advice
 from authz.entra.credentials import Certificate
 from authz.entra.sources import CredentialAway, CredentialFault, decoded
 from authz.ports import Timer
@@ -22,7 +23,6 @@ REFRESH_AFTER: Final = 600.0
 """Seconds after which a certificate is fetched again, so that a renewed one is noticed."""
 RETRY_AFTER: Final = 5.0
 """Seconds after a failed fetch before which the vault is not asked again."""
-EXTRA: Final = "pip install 'authz[key-vault]'"
 _log = structlog.get_logger(__name__)
 
 
@@ -68,7 +68,7 @@ def fetch(place: VaultPlace) -> str:
         from authz.entra.vault_client import VaultClient  # noqa: PLC0415 - an extra, and heavy
     except ImportError:
         raise CredentialFault(
-            f"key_vault {place}: the Azure SDK is not installed: {EXTRA}"
+            f"key_vault {place}: the Azure SDK is not installed: {advice('key-vault')}"
         ) from None
     return VaultClient().fetch(place)
 

@@ -78,11 +78,11 @@ else
   kind create cluster --name "$name" --config "$here/cluster.yaml" --wait 180s
 fi
 
-version=$(sed -n 's/.*image: authz:\(.*\)/\1/p' "$root/kubernetes/base/deployment.yaml" | head -n 1)
-say "building authz:$version and authz-development:$version"
-docker build --quiet --tag "authz:$version" "$root"
-docker build --quiet --tag "authz-development:$version" --build-arg REQUIREMENTS=development "$root"
-kind load docker-image --name "$name" "authz:$version" "authz-development:$version"
+version=$(sed -n 's/.*image: entra-authz:\(.*\)/\1/p' "$root/kubernetes/base/deployment.yaml" | head -n 1)
+say "building entra-authz:$version and entra-authz-development:$version"
+docker build --quiet --tag "entra-authz:$version" "$root"
+docker build --quiet --tag "entra-authz-development:$version" --build-arg REQUIREMENTS=development "$root"
+kind load docker-image --name "$name" "entra-authz:$version" "entra-authz-development:$version"
 
 # ---- What no file of the checkout holds: the cluster's own documents, certificates, a secret. ----
 
@@ -153,7 +153,7 @@ k get configmap development-ca --namespace agent --output 'jsonpath={.data.ca\.c
 # ---- Manifests. Pods are replaced when their image or the authority has changed, though the names are the same. ----
 
 made=$({
-  docker image inspect --format '{{.Id}}' "authz:$version" "authz-development:$version"
+  docker image inspect --format '{{.Id}}' "entra-authz:$version" "entra-authz-development:$version"
   cat "$here/.up/ca.crt"
 } | openssl dgst -sha256 -r | cut -c1-16)
 ln -s "$root/kubernetes" "$work/kubernetes"

@@ -20,4 +20,4 @@ def test_the_needed_distributions_are_those_of_the_extra() -> None:
         for requirement in extras[name]
     }
 
-    assert brought - {"authz"} == set(_NEEDED)
+    assert brought - {"entra-authz"} == set(_NEEDED)

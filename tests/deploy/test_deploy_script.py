@@ -106,7 +106,7 @@ def test_all_faults_are_reported_at_once(script: Path) -> None:
         ("AGENT_IMAGE", "registry.example:5000/agent", "neither a tag nor a digest"),
         ("AGENT_IMAGE", "registry.example/agent:latest", "AGENT_IMAGE has the tag latest"),
         ("AGENT_IMAGE", "agent:1'}", "AGENT_IMAGE is not the name of an image"),
-        ("AUTHZ_IMAGE", "authz", "AUTHZ_IMAGE has neither"),
+        ("AUTHZ_IMAGE", "entra-authz", "AUTHZ_IMAGE has neither"),
         ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
         ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
         ("ROLLOUT_TIMEOUT", "soon", "ROLLOUT_TIMEOUT is not a time"),
@@ -126,11 +126,11 @@ def test_a_wrong_input_is_refused(
 @pytest.mark.parametrize(
     ("image", "expected"),
     [
-        ("registry.example:5000/team/authz:0.1.0-rc1", None),
-        (f"registry.example/authz@sha256:{'a' * 64}", None),
+        ("registry.example:5000/team/entra-authz:0.1.0-rc1", None),
+        (f"registry.example/entra-authz@sha256:{'a' * 64}", None),
         (
-            f"registry.example:5000/authz:0.1.0@sha256:{'a' * 64}",
-            f"registry.example:5000/authz@sha256:{'a' * 64}",
+            f"registry.example:5000/entra-authz:0.1.0@sha256:{'a' * 64}",
+            f"registry.example:5000/entra-authz@sha256:{'a' * 64}",
         ),
     ],
 )

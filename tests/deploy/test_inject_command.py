@@ -105,9 +105,9 @@ def test_the_command(tmp_path: Path) -> None:
     """The manifest on standard output, what was done on standard error; 2 where there is nothing to do."""
     file = tmp_path / "bot.yaml"
     file.write_text(yaml.dump(workload("Deployment")))
-    done = CliRunner().invoke(main, ["inject", "-f", str(file), "--image", "r/authz:9"])
+    done = CliRunner().invoke(main, ["inject", "-f", str(file), "--image", "r/entra-authz:9"])
     assert (0, "injected: Deployment bot\n") == (done.exit_code, done.stderr)
-    assert "r/authz:9" in done.stdout
+    assert "r/entra-authz:9" in done.stdout
     again = CliRunner().invoke(main, ["inject", "-f", "-"], input=done.stdout)
     assert ["bot", "envoy", "authz"] == containers(yaml.safe_load(again.stdout))
     nothing = CliRunner().invoke(main, ["inject", "-f", "-"], input=SERVICE)

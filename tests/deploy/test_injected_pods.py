@@ -240,7 +240,9 @@ def test_annotations_change_the_script_and_what_it_leaves_alone() -> None:
 
 def test_images_are_those_that_were_asked_for() -> None:
     """Of all containers of each."""
-    wanted = Additions(image="r/authz:2", envoy_image="r/envoy:3", intercept_image="r/intercept:4")
+    wanted = Additions(
+        image="r/entra-authz:2", envoy_image="r/envoy:3", intercept_image="r/intercept:4"
+    )
     _, redirecting = injected(CONFINED_APP, additions=wanted, interception="enabled")
     assert "r/intercept:4" == redirecting["initContainers"][0]["image"]
     _, spec = injected(additions=wanted)
@@ -248,7 +250,7 @@ def test_images_are_those_that_were_asked_for() -> None:
         each["name"]: each["image"] for each in (*spec["initContainers"], *spec["containers"])
     }
     assert {
-        "check-config": "r/authz:2", "authz": "r/authz:2", "envoy": "r/envoy:3", "agent": "agent:1",
+        "check-config": "r/entra-authz:2", "authz": "r/entra-authz:2", "envoy": "r/envoy:3", "agent": "agent:1",
     } == images  # fmt: skip
 
 

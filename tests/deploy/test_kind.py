@@ -179,13 +179,13 @@ def test_images_are_those_that_the_script_builds(made: Manifests) -> None:
     version = authz.__version__
 
     assert set(images.values()) <= {
-        f"authz:{version}",
-        f"authz-development:{version}",
+        f"entra-authz:{version}",
+        f"entra-authz-development:{version}",
         render(KUBERNETES / "workload-identity").containers["envoy"].spec["image"],
     }
     for name in ("emulator", "orders", "agent"):
-        assert images.get(name) in {None, f"authz-development:{version}"}
-    assert images.get("authz") in {None, f"authz:{version}"}
+        assert images.get(name) in {None, f"entra-authz-development:{version}"}
+    assert images.get("entra-authz") in {None, f"entra-authz:{version}"}
 
 
 def test_the_overlays_are_the_products_own(agent: Manifests) -> None:
@@ -305,7 +305,7 @@ def test_the_emulator_says_that_it_is_one(kubectl: str) -> None:
 
     assert "authz/development-only" in namespace["metadata"]["annotations"]
     assert "emulator" in args[args.index("--authority") + 1]
-    assert _kinds(KUBERNETES / "base", "deployment.yaml").isdisjoint({"authz-development"})
+    assert _kinds(KUBERNETES / "base", "deployment.yaml").isdisjoint({"entra-authz-development"})
 
 
 def _kinds(folder: Path, name: str) -> set[str]:

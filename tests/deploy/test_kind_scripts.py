@@ -167,7 +167,7 @@ def test_it_goes_from_nothing_to_an_answer(ran: Run) -> None:
 
     assert len(ran.kind.told("kind", "create")) == 1
     assert [call.arguments[3] for call in ran.kind.told("docker", "build")] == [
-        f"{name}:{_version(ran.folder)}" for name in ("authz", "authz-development")
+        f"{name}:{_version(ran.folder)}" for name in ("entra-authz", "entra-authz-development")
     ]
     assert rollouts == ["deployment/emulator", "deployment/orders", "deployment/agent"]
     assert "answer of http://127.0.0.1:8080/my-orders" in ran.result.stdout

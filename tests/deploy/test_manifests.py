@@ -131,8 +131,8 @@ def test_images_are_pinned(manifests: Manifests) -> None:
     images = {name: item.spec["image"] for name, item in manifests.containers.items()}
 
     assert images == {
-        "check-config": f"authz:{authz.__version__}",
-        "authz": f"authz:{authz.__version__}",
+        "check-config": f"entra-authz:{authz.__version__}",
+        "authz": f"entra-authz:{authz.__version__}",
         "envoy": "docker.io/envoyproxy/envoy:distroless-v1.40.0",
         "agent": "agent:replace-me",
     }

@@ -172,8 +172,8 @@ def _selectors(pods: Manifests) -> Iterator[Object]:
 def test_images_are_those_of_the_base(pods: Manifests) -> None:
     """Placeholders, pinned: one tag of authz and one of Envoy, wherever they run."""
     expected = {
-        "check-config": f"authz:{authz.__version__}",
-        "authz": f"authz:{authz.__version__}",
+        "check-config": f"entra-authz:{authz.__version__}",
+        "authz": f"entra-authz:{authz.__version__}",
         "envoy": "docker.io/envoyproxy/envoy:distroless-v1.40.0",
         "agent": "agent:replace-me",
     }

@@ -513,7 +513,8 @@ def test_without_the_extra_the_fault_says_what_to_install(monkeypatch: pytest.Mo
 
     assert not isinstance(caught.value, CredentialAway)
     assert str(caught.value) == (
-        "key_vault https://v desk: the Azure SDK is not installed: pip install 'authz[key-vault]'"
+        "key_vault https://v desk: the Azure SDK is not installed: install the extra key-vault of "
+        "entra-authz: pip install '.[key-vault]' in a checkout"
     )
 
 

@@ -13,8 +13,8 @@ from support.engine import Engine
 from support.envoy import envoy_binary
 from support.manifests import KUBERNETES, ROOT, render
 
-AUTHZ: Final = f"localhost/authz:{authz.__version__}"
-DEVELOPMENT: Final = f"localhost/authz-development:{authz.__version__}"
+AUTHZ: Final = f"localhost/entra-authz:{authz.__version__}"
+DEVELOPMENT: Final = f"localhost/entra-authz-development:{authz.__version__}"
 """The one that has the emulator and the demo's programs as well."""
 INTERCEPT: Final = "localhost/intercept:1"
 """That of `components/interception`."""
