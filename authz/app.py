@@ -35,6 +35,7 @@ from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.registry import Registry, own_registry
+from authz.sidecar_api.downstream import DownstreamClient
 from authz.sidecar_api.server import SidecarApi
 
 HOUSEKEEPING: Final = 1.0
@@ -284,25 +285,37 @@ class App:
             await self._reload()
 
     async def _reload(self) -> None:
-        """Apply a new version of the configuration; refuse a bad one, loudly, and keep the old one."""
+        """Apply a new version of the configuration as a whole, or refuse it and keep the old one."""
         try:
             loaded = await asyncio.to_thread(self._watch.look)
+            if loaded is None:
+                return
+            # Off the loop: certificates are loaded and credentials read. Nothing of it is in use yet.
+            version = await asyncio.to_thread(self._engine.prepare, loaded.config)
+            api = await asyncio.to_thread(DownstreamClient, loaded.config.api)
         except ConfigError as error:
-            self._metrics.reloaded(applied=False)
-            _log.error("configuration refused, the old one goes on", faults=str(error))
+            self._refused(str(error))
             return
-        if loaded is None:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old version serves on
+            # Its type alone: its text may quote a file.
+            cause = f"it cannot be built: {type(error).__name__}"
+            if self._watch.refuse(cause):
+                self._refused(cause)
             return
         for key in _needing_restart(self._watch.current.config, loaded.config):
             _log.warning("takes effect at the next start", key=key)
-        await self._engine.apply(loaded.config)
+        await self._engine.apply(version)
         if self._api is not None:
-            await self._api.swap(loaded.config)
-        self._watch.current = loaded
+            await self._api.swap(loaded.config, api)
+        self._watch.adopt(loaded)
         _configure_logging(loaded.config)
         self._decisions.which = loaded.config.log.decisions
         self._metrics.reloaded(applied=True)
         _log.info("configuration applied", digest=loaded.digest)
+
+    def _refused(self, faults: str) -> None:
+        self._metrics.reloaded(applied=False)
+        _log.error("configuration refused, the old one goes on", faults=faults)
 
 
 def run(

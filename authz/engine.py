@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from authz.caching import CachedExchange
@@ -18,7 +19,7 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.keys import RefreshPolicy
 from authz.entra.clients import Agents, Applications, MsalTransport
-from authz.entra.configured import credential, http_client
+from authz.entra.configured import Credentials, http_client
 from authz.entra.exchange import EntraExchange
 from authz.entra.key_vault import KeyVaults
 from authz.entra.signing_keys import Issuer, SigningKeys
@@ -32,6 +33,8 @@ from authz.subjects import SubjectMemory
 
 KEY_FETCHES = 4
 """Threads for signing keys, apart from those for exchanges: neither can starve the other."""
+CREDENTIAL_INTERVAL = 1.0
+"""Seconds between two looks at the credentials, for readiness."""
 
 
 class Engine:
@@ -56,13 +59,13 @@ class Engine:
         timer: Timer = time.monotonic,
         vaults: KeyVaults | None = None,
     ) -> None:
-        self._vaults = vaults or KeyVaults()
-        self._environ = environ
+        self._credentials = Credentials(environ, vaults or KeyVaults())
         self._observer = observer
         self._clock = clock
         self._timer = timer
         self._exchange_threads = ThreadPoolExecutor(config.limits.exchanges, "exchange")
         self._key_threads = ThreadPoolExecutor(KEY_FETCHES, "keys")
+        self._credential_threads = ThreadPoolExecutor(1, "credentials")
         cache = config.cache
         self._principals = PrincipalCache(
             max_entries=cache.principals.max_entries, max_bytes=cache.principals.max_bytes
@@ -78,7 +81,7 @@ class Engine:
         self._assertion_failures = FailureCache(max_entries=cache.failures.max_entries)
         self.config = config
         self._parts = self._build(config)
-        self._refreshing: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
         self.pushed = PushedTokens(
             self._parts.snapshot.policy,
             self._parts.snapshot.tokens,
@@ -106,18 +109,33 @@ class Engine:
         )
 
     def start(self) -> None:
-        """Begin to fetch signing keys."""
-        self._refreshing = asyncio.get_running_loop().create_task(self._parts.keys.keep_fresh())
+        """Begin to fetch signing keys, and to look at credentials."""
+        loop = asyncio.get_running_loop()
+        parts = self._parts
+        self._background = [
+            loop.create_task(parts.keys.keep_fresh()),
+            loop.create_task(self._look_at_credentials(parts)),
+        ]
 
-    async def apply(self, config: Config) -> None:
+    def prepare(self, config: Config) -> "Version":
+        """Build everything that a configuration needs, without deciding by it. Blocks: it reads files.
+
+        Raises:
+            Exception: Something cannot be built. The version in use stays as it is.
+        """
+        parts = self._build(config)
+        parts.credential_faults = parts.applications.faults()
+        return Version(config, parts)
+
+    async def apply(self, version: "Version") -> None:
         """Decide by another configuration from now on. Nothing is lost: caches and keys stay.
 
         Cached tokens of a policy that changed are met no more, because the policy's version is part
         of their key.
         """
-        parts = self._build(config)
+        config, parts = version.config, version.parts
         parts.keys.adopt(self._parts.keys)
-        await self._stop_refreshing()
+        await self._stop_background()
         self.config, self._parts = config, parts
         self._subjects.max_age = config.subject.max_age
         self.start()
@@ -127,17 +145,21 @@ class Engine:
 
     async def stop(self) -> None:
         """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
-        await self._stop_refreshing()
+        await self._stop_background()
         await self.pushed.close()
         self._exchange_threads.shutdown(wait=False, cancel_futures=True)
         self._key_threads.shutdown(wait=False, cancel_futures=True)
+        self._credential_threads.shutdown(wait=False, cancel_futures=True)
 
     def missing(self) -> dict[str, Any]:
         """Return what is missing before Checks can be answered; nothing when all is there."""
         missing: dict[str, Any] = {}
         if issuers_without_keys := self._parts.keys.missing():
             missing["signing_keys"] = issuers_without_keys
-        if faults := self._parts.applications.faults():
+        faults = self._parts.credential_faults
+        if faults is None:
+            missing["credentials"] = "not read yet"
+        elif faults:
             missing["credentials"] = faults
         return missing
 
@@ -174,16 +196,31 @@ class Engine:
         return self._parts.applications.expiries()
 
     def check(self) -> None:
-        """Raise what ended the fetching of keys, if a defect has: it must not go stale unnoticed."""
-        if self._refreshing is not None and self._refreshing.done():
-            self._refreshing.result()
+        """Raise what ended a background task, if a defect has: nothing must go stale unnoticed."""
+        for task in self._background:
+            if task.done():
+                task.result()
 
-    async def _stop_refreshing(self) -> None:
-        refreshing, self._refreshing = self._refreshing, None
-        if refreshing is not None:
-            refreshing.cancel()
+    async def look_at_credentials(self) -> None:
+        """Read every credential now, off the event loop: a file system may hang."""
+        await self._look(self._parts)
+
+    async def _look_at_credentials(self, parts: "_Parts") -> None:
+        while True:
+            await self._look(parts)
+            await asyncio.sleep(CREDENTIAL_INTERVAL)
+
+    async def _look(self, parts: "_Parts") -> None:
+        loop = asyncio.get_running_loop()
+        faults = parts.applications.faults
+        parts.credential_faults = await loop.run_in_executor(self._credential_threads, faults)
+
+    async def _stop_background(self) -> None:
+        tasks, self._background = self._background, []
+        for task in tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await refreshing
+                await task
 
     def _build(self, config: Config) -> "_Parts":
         http = http_client(config, pool_size=config.limits.exchanges)
@@ -192,9 +229,7 @@ class Engine:
             config.entra.authority,
             transport,
             {
-                client: [
-                    credential(entry, config, self._environ, self._vaults) for entry in entries
-                ]
+                client: [self._credentials.of(client, entry, config) for entry in entries]
                 for client, entries in credentials(config).items()
             },
             self._clock,
@@ -257,6 +292,16 @@ class _Parts:
         self.applications = applications
         self.keys = keys
         self.snapshot = snapshot
+        self.credential_faults: dict[str, str] | None = None
+        """Why clients have no usable credential, by name; None until somebody has looked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A configuration and what was built of it, to be applied."""
+
+    config: Config
+    parts: _Parts
 
 
 def _token_cache(config: Config) -> TokenCache:

@@ -1,6 +1,7 @@
 """Configuration: YAML or environment in, frozen and checked `Config` out, policy from that.
 
-Nothing here opens a connection or reads a secret; secrets are references until `authz.entra` needs them.
+Nothing here opens a connection. Files of certificates that a configuration names are opened; secrets are
+references until `authz.entra` needs them.
 """
 
 from authz.config.faults import ConfigError, Fault, Notice

@@ -11,6 +11,7 @@ from authz.config.document import parse
 from authz.config.environment import is_environment_form, read_environment
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
+from authz.config.named_files import faults_of_files
 from authz.config.overrides import CONFIG_VARIABLE, unknown_variables
 
 _LARGEST: Final = 16 * 1024**2
@@ -50,8 +51,12 @@ class ConfigSource:
         named = environ.get(CONFIG_VARIABLE)
         return cls(path or (Path(named) if named else None), environ)
 
-    def load(self) -> Loaded:
+    def load(self, *, with_files: bool = False) -> Loaded:
         """Read, check and return the configuration.
+
+        Args:
+            with_files: Whether to open the files of certificates that it names. Without that it can be
+                checked or rendered where they are not.
 
         Raises:
             ConfigError: With every fault.
@@ -66,6 +71,8 @@ class ConfigSource:
                 raise ConfigError([Fault("", _NOTHING_FOUND)])
             config, unsupported = read_environment(self.environ)
             notices += unsupported
+        if with_files and (faults := list(faults_of_files(config))):
+            raise ConfigError(faults)
         return Loaded(config, notices + tuple(advice(config)), _digest(content))
 
     def digest(self) -> str:
@@ -97,17 +104,18 @@ _NOTHING_FOUND: Final = (
 )
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str], *, with_files: bool = False) -> Loaded:
     """Load the configuration once; `ConfigSource` is for loading it again.
 
     Args:
         path: The file; None for the one `AUTHZ_CONFIG` names, or else the environment form.
         environ: The environment.
+        with_files: Whether to open the files of certificates that it names.
 
     Raises:
         ConfigError: With every fault.
     """
-    return ConfigSource.find(path, environ).load()
+    return ConfigSource.find(path, environ).load(with_files=with_files)
 
 
 def _digest(content: bytes) -> str:

@@ -16,13 +16,13 @@ class ConfigWatch:
 
     def __init__(self, source: ConfigSource) -> None:
         self.source = source
-        self.current = source.load()
+        self.current = source.load(with_files=True)
         self.refused: str | None = None
         """Faults of the newest version, if that is not the one in use."""
         self._met = self.current.digest
 
     def look(self) -> Loaded | None:
-        """Return a new version, if there is one; the caller applies it and sets `current`.
+        """Return a new version, if there is one, for the caller to `adopt` or to `refuse`.
 
         Raises:
             ConfigError: There is a new version, and it has faults. Raised once for each.
@@ -31,11 +31,21 @@ class ConfigWatch:
             if self.source.digest() == self._met:
                 self.refused = None
                 return None
-            loaded = self.source.load()
+            return self.source.load(with_files=True)
         except ConfigError as error:
-            if str(error) == self.refused:
-                return None
-            self.refused = str(error)
-            raise
-        self.refused, self._met = None, loaded.digest
-        return loaded
+            if self.refuse(str(error)):
+                raise
+            return None
+
+    def adopt(self, version: Loaded) -> None:
+        """Take note that a version is in use from now on."""
+        self.current, self.refused, self._met = version, None, version.digest
+
+    def refuse(self, reason: str) -> bool:
+        """Take note of why the newest version is not in use; return whether that is news.
+
+        It is looked at again each time: what it needs may be there by then.
+        """
+        is_news = reason != self.refused
+        self.refused = reason
+        return is_news

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import msal
 
 from authz.config import Config
 from authz.config import clients as configured
 from authz.config.policy import exchange_resource
+from authz.core.exchange import Client
 from authz.entra.clients import NoHttpCache
 from authz.entra.credentials import (
     Certificate,
@@ -35,10 +38,36 @@ def http_client(config: Config, *, pool_size: int, plain_http: bool = False) -> 
     )
 
 
-def credential(
+class Credentials:
+    """The credentials of the configurations in force.
+
+    A new configuration finds here the credentials that it shares with the old one, with the last good
+    version of each: a file that cannot be read at the moment of a reload takes nothing away (law 9).
+
+    Args:
+        environ: Environment variables, for credentials that refer to some.
+        vaults: Certificates that Azure Key Vault holds.
+    """
+
+    def __init__(self, environ: Mapping[str, str], vaults: KeyVaults) -> None:
+        self._environ = environ
+        self._vaults = vaults
+        # Weak: what no configuration uses any more is forgotten.
+        self._kept: WeakValueDictionary[tuple[Any, ...], Credential] = WeakValueDictionary()
+
+    def of(self, client: Client, entry: configured.Credential, config: Config) -> Credential:
+        """Return the credential that an entry of a client describes. Reads nothing yet."""
+        # The way to Entra is part of those that need one.
+        key = client.tenant_id, client.client_id, entry, config.entra
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = _credential(entry, config, self._environ, self._vaults)
+        return kept
+
+
+def _credential(
     entry: configured.Credential, config: Config, environ: Mapping[str, str], vaults: KeyVaults
 ) -> Credential:
-    """Return the credential that a configuration entry describes. Reads nothing yet."""
     match entry:
         case configured.ClientSecret():
             read, where = _text_source(entry.file, entry.env, environ)

@@ -1,11 +1,13 @@
 """How a blueprint or an application proves itself to Entra, and how a rotated proof is picked up.
 
-Each `Credential` is read anew for every token it has to fetch, so a rotation needs no restart. A new
-version that cannot be used leaves the old one in place and says so in the log.
+Each `Credential` is read again for every token it has to fetch, so a rotation needs no restart. A new
+version that cannot be used leaves the old one in place, and the log says so.
 """
 
 import base64
 import hashlib
+import json
+import math
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -27,6 +29,8 @@ from authz.entra.sources import CredentialFault
 
 ASSERTION_LIFETIME: Final = 300
 """Seconds; Entra accepts five to ten minutes."""
+CLOCK_SKEW: Final = 300
+"""Seconds for which a token may have ended by our clock and not by Entra's."""
 _log = structlog.get_logger(__name__)
 
 
@@ -38,11 +42,13 @@ class Proof:
         version: Changes when the credential does; a digest, so it may be compared and kept.
         client_credential: MSAL's `client_credential`.
         expires_at: Epoch second at which it ends, where that is known: of certificates.
+        usable_until: Epoch second from which it no longer stands in for a version that cannot be read.
     """
 
     version: bytes
     client_credential: Any
     expires_at: float | None = None
+    usable_until: float = math.inf
 
     def __repr__(self) -> str:
         return "Proof(***)"
@@ -56,7 +62,7 @@ class Credential(ABC):
     def __init__(self, described_as: str) -> None:
         self._described_as = described_as
         self._last: Proof | None = None
-        self._complained: str | None = None
+        self._complained: tuple[str, bool] | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._described_as})"
@@ -70,15 +76,18 @@ class Credential(ABC):
         """Read the credential now; a version that cannot be read leaves the last good one.
 
         Raises:
-            CredentialFault: It was never readable.
+            CredentialFault: It was never readable, or the last good version has ended.
         """
         try:
             proof = self._read()
         except CredentialFault as fault:
-            self._complain(str(fault))
-            if self._last is None:
+            last = self._last
+            if last is not None and time.time() >= last.usable_until:
+                last = None
+            self._complain(str(fault), old_one_goes_on=last is not None)
+            if last is None:
                 raise
-            return self._last
+            return last
         self._complained = None
         self._last = proof
         return proof
@@ -91,14 +100,14 @@ class Credential(ABC):
     def _read(self) -> Proof:
         """Read the credential, or raise `CredentialFault`."""
 
-    def _complain(self, cause: str) -> None:
-        if cause != self._complained:
-            self._complained = cause
+    def _complain(self, cause: str, *, old_one_goes_on: bool) -> None:
+        if (cause, old_one_goes_on) != self._complained:
+            self._complained = (cause, old_one_goes_on)
             _log.error(
                 "credential not usable",
                 credential=self._described_as,
                 cause=cause,
-                old_one_goes_on=self._last is not None,
+                old_one_goes_on=old_one_goes_on,
             )
 
 
@@ -176,7 +185,8 @@ class Certificate(Credential):
 class FederatedToken(Credential):
     """A token file that another issuer renews, such as a projected service-account token.
 
-    MSAL asks for the assertion at every request, and the file is read at every request.
+    A file that is empty, gone or no JWT leaves the last good token in use until its own `exp`. Its
+    signature and claims are Entra's to judge.
     """
 
     kind = "federated_token"
@@ -186,11 +196,19 @@ class FederatedToken(Credential):
         self._text = read
 
     def _read(self) -> Proof:
-        if not self._text().strip():
+        text = self._text().strip()
+        if not text:
             raise CredentialFault(f"{self._described_as} is empty")
+        ends_at = _end_of(text)
+        if ends_at is None:
+            raise CredentialFault(f"{self._described_as} is no JWT with an `exp`")
+        if time.time() >= ends_at + CLOCK_SKEW:
+            raise CredentialFault(f"{self._described_as} has expired")
         return Proof(
-            version=b"federated_token",
-            client_credential={"client_assertion": lambda: self._text().strip()},
+            version=_version(text),
+            # MSAL warns of a plain text. A renewed token is another version, and so another MSAL client.
+            client_credential={"client_assertion": lambda: text},
+            usable_until=ends_at + CLOCK_SKEW,
         )
 
 
@@ -238,6 +256,17 @@ def _sign(key: RSAPrivateKey, headers: Mapping[str, Any], context: Mapping[str, 
         "exp": now + ASSERTION_LIFETIME,
     }
     return jwt.encode(claims, key, algorithm="PS256", headers=dict(headers))
+
+
+def _end_of(token: str) -> float | None:
+    """Return `exp` of a JWT (RFC 7519 section 4.1.4); None where it is none, or has none."""
+    try:
+        _, payload, _ = token.encode("ascii").split(b".")
+        claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
+        ends_at = claims["exp"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+    return float(ends_at) if isinstance(ends_at, int | float) else None
 
 
 def _base64url(content: bytes) -> str:

@@ -1,14 +1,22 @@
-"""Where a credential's content comes from: files and environment variables, read anew each time.
+"""Where a credential's content comes from: files and environment variables, read again each time.
+
+Text is taken as tools write it: with a byte order mark, and base64 with line breaks.
 
 What the content means is `credentials`.
 """
 
 import base64
+import codecs
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from authz.files import BoundedFile, FileFault
+
 MAX_FILE_BYTES: Final = 64 * 1024
+
+
+_MARK: Final = "\ufeff"
 
 
 class CredentialFault(Exception):
@@ -24,26 +32,20 @@ def read_text(path: Path) -> Callable[[], str]:
     content = read_bytes(path)
 
     def read() -> str:
-        try:
-            return content().decode()
-        except UnicodeDecodeError as error:
-            raise CredentialFault(f"{path} is not UTF-8 text") from error
+        return _text(content(), str(path))
 
     return read
 
 
 def read_bytes(path: Path) -> Callable[[], bytes]:
     """Return a reader of a small file that turns every fault into `CredentialFault`."""
+    file = BoundedFile(path, max_bytes=MAX_FILE_BYTES)
 
     def read() -> bytes:
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise CredentialFault(f"{path}: {error.strerror}") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise CredentialFault(f"{path} exceeds {MAX_FILE_BYTES} bytes")
-        return content
+            return file.read()
+        except FileFault as fault:
+            raise CredentialFault(f"{path}: {fault}") from None
 
     return read
 
@@ -53,7 +55,7 @@ def read_environment(name: str, environ: Mapping[str, str]) -> Callable[[], str]
 
     def read() -> str:
         try:
-            return environ[name]
+            return environ[name].removeprefix(_MARK)
         except KeyError:
             raise CredentialFault(f"environment variable {name} is not set") from None
 
@@ -75,7 +77,18 @@ def decoded(content: str, described_as: str) -> bytes:
     if "-----BEGIN " in content:
         return content.encode()
     try:
-        return base64.b64decode(content.strip(), validate=True)
+        # `base64` breaks lines at 76 characters unless `--wrap 0` forbids it (RFC 4648 section 3.1).
+        return base64.b64decode("".join(content.split()), validate=True)
     except ValueError:
         # Not chained: the error of a text that is not ASCII holds the text.
         raise CredentialFault(f"{described_as} is neither PEM nor PKCS #12 in base64") from None
+
+
+def _text(content: bytes, described_as: str) -> str:
+    """Decode UTF-8, or UTF-16 where a byte order mark says so: PowerShell's `>` writes it."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        # Not chained: the error holds the content.
+        raise CredentialFault(f"{described_as} is not UTF-8 text") from None

@@ -108,14 +108,14 @@ class SidecarApi(HttpServer):
             patience=config.listen.drain_timeout,
         )
 
-    async def swap(self, config: Config) -> None:
-        """Go by another configuration from the next request on."""
+    async def swap(self, config: Config, client: DownstreamClient) -> None:
+        """Use another configuration from the next request on, and the client that was built for it."""
         old, self._config = self._config, config
         self._apis = _by_lower_name(config)
         self._callers.peers = config.api.peers
         if config.api != old.api:
-            client, self._client = self._client, DownstreamClient(config.api)
-            await client.retire()
+            client, self._client = self._client, client
+        await client.retire()
 
     async def stop(self) -> None:
         """Stop, finishing requests under way."""

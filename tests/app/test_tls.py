@@ -192,5 +192,5 @@ def test_unusable_certificate_at_the_start_is_said(
     """Nothing is served with a certificate that cannot be used."""
     files.key.write_text("no key")
     with Process("serve", "--config", str(write(listen=listen(files, mutual=False)))) as process:
-        assert 1 == process.wait()
-        assert "listen.tls" in process.log()
+        assert 2 == process.wait()
+        assert f"listen.tls.key_file: {files.key}: expected a private key" in process.log()

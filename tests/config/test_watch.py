@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import trustme
 
 from authz.config import ConfigError, ConfigSource, ConfigWatch
 
@@ -31,12 +32,15 @@ def test_an_unchanged_file_is_no_new_version(watch: ConfigWatch) -> None:
 
 
 def test_a_new_version_is_returned_once(watch: ConfigWatch, file: Path) -> None:
-    """The caller hears of a version once, whether or not it has applied it already."""
+    """Once the caller has taken it into use. Until then it is still to be applied."""
     file.write_text(OTHER)
     found = watch.look()
 
     assert found is not None
     assert "debug" == found.config.log.level
+    assert found == watch.look()
+    watch.adopt(found)
+    assert found is watch.current
     assert watch.look() is None
 
 
@@ -68,3 +72,48 @@ def test_a_vanished_file_is_a_refused_version(watch: ConfigWatch, file: Path) ->
         watch.look()
 
     assert watch.refused is not None
+
+
+def test_a_version_that_could_not_be_used_is_offered_again(watch: ConfigWatch, file: Path) -> None:
+    """What was missing may be there the next time; the same reason is news only once."""
+    file.write_text(OTHER)
+    found = watch.look()
+
+    assert [True, False, True] == [watch.refuse(reason) for reason in ("one", "one", "two")]
+    assert ("two", found) == (watch.refused, watch.look())
+
+
+def test_a_file_that_a_version_names_is_opened(watch: ConfigWatch, file: Path) -> None:
+    """Missing, empty or no certificate: the version is refused, and taken as soon as the file is good."""
+    named = file.with_name("ca.pem")
+    file.write_text(f"{GOOD}entra: {{ca_file: {named}}}\napi: {{ca_file: {named}}}\n")
+    refused = []
+    for content in (None, b"", b"garbage", b"\xff"):
+        if content is not None:
+            named.write_bytes(content)
+        with pytest.raises(ConfigError) as error:
+            watch.look()
+        refused.append([str(fault) for fault in error.value.faults])
+        watch.refused = None
+    named.write_bytes(trustme.CA().cert_pem.bytes())
+
+    expected = "expected certificates of authorities, PEM"
+    assert [
+        [f"{key}.ca_file: {named}: {cause}" for key in ("entra", "api")]
+        for cause in ("No such file or directory", expected, expected, expected)
+    ] == refused
+    assert watch.look() is not None
+
+
+def test_files_of_the_door_are_opened_as_well(file: Path) -> None:
+    """Certificate, key and authorities of clients, each with its key in the configuration."""
+    (folder := file.parent / "tls").mkdir()
+    for name in ("crt", "key", "ca"):
+        (folder / name).write_text("garbage")
+    tls = {"certificate_file": "crt", "key_file": "key", "client_ca_file": "ca"}
+    lines = [f"    {key}: {folder / name}" for key, name in tls.items()]
+    file.write_text("\n".join([GOOD, "listen:", "  grpc: 127.0.0.1:1", "  tls:", *lines, ""]))
+    with pytest.raises(ConfigError) as error:
+        ConfigWatch(ConfigSource(file, {}))
+
+    assert [f"listen.tls.{key}" for key in tls] == [fault.path for fault in error.value.faults]

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from authz.core.errors import Reason
 from authz.emulator.entities import FederatedCredential, Secret
-from support.stack import World, denied, issued, stack
+from support.stack import World, denied, issued, missing, reload, stack
 
 ISSUER = "https://cluster.example"
 SUBJECT = "system:serviceaccount:agents:desk"
@@ -318,7 +318,7 @@ async def test_the_expiry_of_a_certificate_is_told_and_follows_its_rotation(
         told = []
         for content in (old.pem(), b"half a certificate", new.pem()):
             file.write_bytes(content)
-            service.engine.missing()
+            await missing(service.engine)
             told.append(service.engine.credential_expiries())
 
         assert [{("support", "certificate")}] * 3 == [set(left) for left in told]
@@ -376,5 +376,102 @@ async def test_no_usable_credential_is_not_ready_and_our_configuration(world: Wo
     async with stack(world) as service:
         record = await service.egress("autonomous")
 
-        assert ["support"] == list(service.engine.missing()["credentials"])
+        assert ["support"] == list((await missing(service.engine))["credentials"])
         assert Reason.EXCHANGE_MISCONFIGURED == denied(record)
+
+
+@pytest.mark.parametrize("bad", [b"", None, b"no token", b"e30.e30.sig"])
+async def test_a_bad_federated_token_leaves_the_last_good_one(
+    world: World, tmp_path: Path, bad: bytes | None
+) -> None:
+    """Law 9: what is sent is a token that was read whole, for as long as that one is valid."""
+    cluster = Cluster(world)
+    file = tmp_path / "token"
+    file.write_text(cluster.token())
+    document = with_credentials(world, {"federated_token": {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        file.unlink() if bad is None else file.write_bytes(bad)
+        with capture_logs() as logs:
+            meanwhile = await service.egress("autonomous-clerk")
+
+    assert world.sibling["client_id"] == issued(meanwhile)["appid"]
+    assert [True] == [e["old_one_goes_on"] for e in logs if e["event"] == "credential not usable"]
+
+
+async def test_a_federated_token_that_has_ended_stands_in_for_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    """A file that went bad is then a fault of the deployment, and Entra is not asked."""
+    cluster = Cluster(world)
+    file = tmp_path / "token"
+    file.write_text(cluster.token(lifetime=-3600))
+    document = with_credentials(world, {"federated_token": {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        record = await service.egress("autonomous")
+
+    assert Reason.EXCHANGE_MISCONFIGURED == denied(record)
+    assert "has expired" in str(record.error)
+
+
+@pytest.mark.parametrize("kind", ["client_secret", "certificate", "federated_token"])
+async def test_a_credential_that_went_bad_survives_a_reload(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    """The last good version is handed over with the credential: readiness and exchanges have it."""
+    cluster, certified = Cluster(world), Certified()
+    register(world, certified)
+    content = {
+        "client_secret": world.blueprint["client_secret"].encode(),
+        "certificate": certified.pem(),
+        "federated_token": cluster.token().encode(),
+    }[kind]
+    file = tmp_path / "credential"
+    file.write_bytes(content)
+    document = with_credentials(world, {kind: {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        file.unlink()
+        document["egress"]["more"] = {"flow": "none"}
+        await reload(service.engine, document)
+        lacking = await missing(service.engine)
+        record = await service.egress("autonomous-clerk")
+
+    assert {} == lacking
+    assert world.sibling["client_id"] == issued(record)["appid"]
+
+
+async def test_another_credential_starts_without_the_old_ones_version(
+    world: World, tmp_path: Path
+) -> None:
+    """Only the same entry of the same client is the same credential."""
+    document = with_credentials(world, {"client_secret": {"file": str(tmp_path / "other")}})
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        await reload(service.engine, document)
+        lacking = await missing(service.engine)
+
+    assert ["support"] == list(lacking["credentials"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+async def test_a_secret_with_a_byte_order_mark_is_the_secret(world: World, encoding: str) -> None:
+    """Editors and PowerShell write one; it is no part of the secret."""
+    secret = world.blueprint["client_secret"]
+    world.secret_file.write_bytes(f"{secret}\r\n".encode(encoding))
+    async with stack(world) as service:
+        assert world.agent["client_id"] == issued(await service.egress("autonomous"))["appid"]
+
+
+async def test_base64_may_have_line_breaks(world: World) -> None:
+    """As `base64` prints it."""
+    certified = Certified()
+    register(world, certified)
+    document = with_credentials(world, {"certificate": {"env": "CERT"}})
+    document["blueprints"]["support"]["credentials"][0]["certificate"]["password_env"] = "WORD"
+    environ = {
+        "CERT": base64.encodebytes(certified.pfx("pässword")).decode(),
+        "WORD": "\ufeffpässword\n",
+    }
+    async with stack(world, document=document, environ=environ) as service:
+        assert world.agent["client_id"] == issued(await service.egress("autonomous"))["appid"]

@@ -37,7 +37,7 @@ from support.key_vault import (
     pod_identity,
     service_account_token,
 )
-from support.stack import Recorder, World, denied, issued, stack, until
+from support.stack import Recorder, World, denied, issued, missing, reload, stack, until
 
 PEM, PFX = "application/x-pem-file", "application/x-pkcs12"
 # What points at other identities, or other ways, on the machine that runs these tests.
@@ -141,7 +141,7 @@ async def test_entra_takes_the_certificate_of_the_vault(
         desk = issued(await service.egress("autonomous"))
         clerk = issued(await service.egress("autonomous-clerk"))
 
-        assert {} == service.engine.missing()
+        assert {} == await missing(service.engine)
     assert [world.agent["client_id"], world.sibling["client_id"]] == [desk["appid"], clerk["appid"]]
     assert ["challenged", "read"] == vault.requests
 
@@ -202,10 +202,10 @@ async def test_an_outage_leaves_the_old_certificate(
         with capture_logs() as logs:
             for wait in (REFRESH_AFTER, RETRY_AFTER):
                 timer.ahead += wait
-                assert {} == service.engine.missing()
+                assert {} == await missing(service.engine)
                 [kept] = vaults._kept.values()
                 await until(lambda kept=kept: not kept._is_fetching)
-            assert {} == service.engine.missing()
+            assert {} == await missing(service.engine)
             clerk = issued(await service.egress("autonomous-clerk"))
 
     assert world.sibling["client_id"] == clerk["appid"]
@@ -224,10 +224,10 @@ async def test_a_new_configuration_need_not_wait_for_the_vault(
         await service.egress("autonomous")
         vault.stop()
         document["egress"]["more"] = {"flow": "none"}
-        await service.engine.apply(parse(json.dumps(document), {}))
-        assert {} == service.engine.missing()
+        await reload(service.engine, document)
+        assert {} == await missing(service.engine)
         clerk = issued(await service.egress("autonomous-clerk"))
-        await service.engine.apply(parse(json.dumps(world.config()), {}))
+        await reload(service.engine, world.config())
 
     assert world.sibling["client_id"] == clerk["appid"]
 
@@ -259,7 +259,7 @@ async def test_readiness_does_not_wait_for_the_vault(world: World, hanging: Hang
     vaults = KeyVaults(hanging.fetch)
     document = with_credentials(world, {"key_vault": {"url": "https://v", "certificate": "desk"}})
     async with stack(world, document=document, vaults=vaults) as service:
-        said = [service.engine.missing() for _ in range(3)]
+        said = [await missing(service.engine) for _ in range(3)]
         hanging.answer.set()
         await until(lambda: not service.engine.missing())
 
@@ -352,12 +352,12 @@ async def test_a_refusal_is_told_without_what_the_vault_said(
     with capture_logs() as logs:
         async with stack(world, document=document_of(world, vault), vaults=vaults) as service:
             record = await service.egress("autonomous")
-            missing = service.engine.missing()
+            lacking = await missing(service.engine)
 
     assert reason == denied(record)
-    assert words in missing["credentials"]["support"]
-    assert f"status {status}" in missing["credentials"]["support"]
-    everything = f"{logs} {missing} {record} {record.error!r} {caplog.text}"
+    assert words in lacking["credentials"]["support"]
+    assert f"status {status}" in lacking["credentials"]["support"]
+    everything = f"{logs} {lacking} {record} {record.error!r} {caplog.text}"
     assert "hunter2" not in everything
     assert "eyJ" not in everything
 

@@ -184,13 +184,12 @@ async def test_the_end_of_refreshing_does_not_go_unnoticed(world: World) -> None
     async with stack(world, clock=clock, document=document, keys=False) as service:
         service.engine.check()
         clock.broken = True
-        refreshing = service.engine._refreshing
-        assert refreshing is not None
+        refreshing = service.engine._background[0]
         await until(refreshing.done)
 
         with pytest.raises(Broken):
             service.engine.check()
-        service.engine._refreshing = None
+        del service.engine._background[0]
 
 
 class Publisher:

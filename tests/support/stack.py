@@ -250,6 +250,17 @@ async def stack(
         await engine.stop()
 
 
+async def missing(engine: Engine) -> dict[str, Any]:
+    """Return what is missing, with a fresh look at the credentials."""
+    await engine.look_at_credentials()
+    return engine.missing()
+
+
+async def reload(engine: Engine, document: Mapping[str, Any]) -> None:
+    """Let an engine decide by another configuration."""
+    await engine.apply(engine.prepare(parse(json.dumps(document), {})))
+
+
 async def until(condition: Any, seconds: float = 10.0) -> None:
     """Wait for a condition; its last value is the failure's message."""
     end = time.monotonic() + seconds

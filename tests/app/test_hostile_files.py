@@ -1,0 +1,109 @@
+"""Files that are missing, empty, garbage, or hang, under the running program: it serves on, and says why."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.stack import Client, Process, World, authorization
+
+Serve = Callable[..., Process]
+BAD = {"missing": None, "empty": b"", "garbage": b"-----BEGIN CERTIFICATE-----\nAAAA\n"}
+
+
+def with_file(world: World, section: str, file: Path, **more: Any) -> dict[str, Any]:
+    """Return the world's configuration with a file of authorities of one section."""
+    document = world.config(reload_interval="50ms", **more)
+    document.setdefault(section, {})["ca_file"] = str(file)
+    return document
+
+
+def laid(folder: Path, bad: str) -> Path:
+    """Return a file of authorities that cannot be used."""
+    file = folder / "ca.pem"
+    if (content := BAD[bad]) is not None:
+        file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("section", ["entra", "api"])
+async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves(
+    world: World, serve: Serve, write: Callable[..., Path], tmp_path: Path, section: str, bad: str
+) -> None:
+    """With the key and the file. As soon as the file is good, the version is applied."""
+    listen = {**world.config()["listen"], "api": "127.0.0.1:0"}
+    process = serve(reload_interval="50ms", listen=listen)
+    file = laid(tmp_path, bad)
+    write(with_file(world, section, file, listen=listen))
+    refused = await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        served = authorization(await client.check("egress", "autonomous"))
+    alive = process.admin("/livez").status_code
+    shutil.copy(world.config()["entra"]["ca_file"], file)
+    await asyncio.to_thread(process.event, "configuration applied")
+
+    assert f"{section}.ca_file: {file}: " in refused["faults"]
+    assert (world.agent["client_id"], 200) == (served["appid"], alive)
+
+
+@pytest.mark.parametrize("verb", ["serve", "check-config"])
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("section", ["entra", "api"])
+def test_a_first_version_that_names_a_bad_file_is_a_fault(
+    world: World, write: Callable[..., Path], tmp_path: Path, section: str, bad: str, verb: str
+) -> None:
+    """Exit status 2 and one line; no traceback."""
+    file = laid(tmp_path, bad)
+    config = write(with_file(world, section, file))
+    done = subprocess.run(
+        [sys.executable, "-m", "authz", verb, "--config", config],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert 2 == done.returncode
+    assert f"{section}.ca_file: {file}: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_credential_that_became_a_fifo_stops_nothing(world: World, serve: Serve) -> None:
+    """Known and new exchanges, liveness and readiness: reading it would block, so it is not read."""
+    process = serve()
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        await client.check("egress", "autonomous")
+        world.secret_file.unlink()
+        os.mkfifo(world.secret_file)
+        known = authorization(await client.check("egress", "autonomous"))
+        new = authorization(await client.check("egress", "autonomous-clerk"))
+    complaint = await asyncio.to_thread(process.event, "credential not usable")
+
+    assert (world.agent["client_id"], world.sibling["client_id"]) == (known["appid"], new["appid"])
+    assert (200, 200) == tuple(process.admin(path).status_code for path in ("/livez", "/readyz"))
+    assert ("is no regular file", True) == (
+        complaint["cause"].rpartition(": ")[2],
+        complaint["old_one_goes_on"],
+    )
+
+
+async def test_a_credential_that_is_gone_survives_any_reload(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """The service stays ready and serves new exchanges with the version that was read last."""
+    process = serve(reload_interval="50ms")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        await client.check("egress", "autonomous")
+        world.secret_file.unlink()
+        document = world.config(reload_interval="50ms")
+        document["egress"]["more"] = {"flow": "none"}
+        write(document)
+        await asyncio.to_thread(process.event, "configuration applied")
+        new = authorization(await client.check("egress", "autonomous-clerk"))
+
+    assert world.sibling["client_id"] == new["appid"]
+    assert 200 == process.admin("/readyz").status_code
