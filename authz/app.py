@@ -227,11 +227,12 @@ class App:
             expiries |= self._certificates.expiries()
         self._metrics.gauge_secrets(expiries, self._secrets.streams())
         self._metrics.gauge_credentials(self._engine.credential_expiries())
+        self._metrics.gauge_unserved(self._engine.unserved())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
             return {"state": "stopping"}
-        missing = self._engine.missing()
+        missing = {} if self._engine.is_ready() else self._engine.missing()
         if not self._started:
             missing["state"] = "starting"
         return missing
@@ -247,7 +248,7 @@ class App:
                 "inbound": sorted(config.inbound),
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
             },
-            "missing": self._missing(),
+            "missing": self._engine.missing() | self._missing(),
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
             "pushed_secrets": self._engine.pushed.status(),
             "signing_keys_age_seconds": {
@@ -257,6 +258,7 @@ class App:
 
     async def _watch_readiness(self) -> None:
         last: dict[str, Any] | None = None
+        unserved: set[tuple[str, str]] = set()
         while True:
             self._engine.check()
             self._engine.sweep()
@@ -271,6 +273,10 @@ class App:
                 if self._seat is not None:
                     os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
             self._gauge(missing)
+            if not missing and (now := self._engine.unserved()) != unserved:
+                unserved = now
+                if now:
+                    _log.warning("ready, but not for all", **self._engine.missing())
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
 
     async def _watch_configuration(self) -> None:

@@ -80,6 +80,7 @@ class Engine:
         self._failures = FailureCache(max_entries=cache.failures.max_entries)
         self._assertion_failures = FailureCache(max_entries=cache.failures.max_entries)
         self.config = config
+        self._needs_all = config.listen.readiness == "all"
         self._parts = self._build(config)
         self._background: list[asyncio.Task[None]] = []
         self.pushed = PushedTokens(
@@ -151,8 +152,16 @@ class Engine:
         self._key_threads.shutdown(wait=False, cancel_futures=True)
         self._credential_threads.shutdown(wait=False, cancel_futures=True)
 
+    def is_ready(self) -> bool:
+        """Whether Checks can be answered: all, or those of some tenant and client, as configured."""
+        faults = self._parts.credential_faults
+        if self._needs_all or faults is None:
+            return not self.missing()
+        clients = {client.name for client in credentials(self.config)}
+        return self._parts.keys.serves_some() and (not clients or clients != faults.keys())
+
     def missing(self) -> dict[str, Any]:
-        """Return what is missing before Checks can be answered; nothing when all is there."""
+        """Return what is missing before all Checks can be answered; nothing when all is there."""
         missing: dict[str, Any] = {}
         if issuers_without_keys := self._parts.keys.missing():
             missing["signing_keys"] = issuers_without_keys
@@ -162,6 +171,14 @@ class Engine:
         elif faults:
             missing["credentials"] = faults
         return missing
+
+    def unserved(self) -> set[tuple[str, str]]:
+        """Return the kind and name of each issuer without keys and each client without a credential."""
+        faults = self._parts.credential_faults or {}
+        return {
+            *(("signing_keys", issuer) for issuer in self._parts.keys.missing()),
+            *(("credential", client) for client in faults),
+        }
 
     def entries(self) -> dict[CacheName, int]:
         """Return how much each cache holds."""

@@ -76,6 +76,12 @@ class Listen(Section):
         description="Inbound route of requests for which Envoy sends no `authz.route`. "
         "Default: the only inbound route, if there is just one.",
     )
+    readiness: Literal["any", "all"] = Field(
+        default="any",
+        description="What the service needs to be ready. `any`: every issuer was asked for its signing keys, and "
+        "one tenant and one client at least can be served; metric `authz_unserved` names the others. "
+        "`all`: signing keys of every issuer, and a usable credential of every client.",
+    )
     workload_identity: PeerSource = Field(
         default=PeerSource.CONNECTION,
         description="Whose word says which workload is asking: the client certificate of the "

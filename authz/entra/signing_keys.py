@@ -152,6 +152,12 @@ class SigningKeys:
             if known.keys is None and (known.issuer.required or not known.settled)
         ]
 
+    def serves_some(self) -> bool:
+        """Whether each issuer has been asked, and callers of one at least can be verified."""
+        required = [known for known in self._known.values() if known.issuer.required]
+        has_keys = [known for known in required if known.keys is not None]
+        return all(known.settled for known in required) and bool(has_keys or not required)
+
     def ages(self) -> dict[str, float]:
         """Return the seconds since each issuer's keys were fetched, for those that have some."""
         now = self._clock()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Final
 
@@ -123,6 +124,12 @@ class Metrics:
             "authz_config_refused", "1 while the newest configuration is refused, else 0.",
             registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._unserved = Gauge(
+            "authz_unserved",
+            "1 while an issuer has no signing keys, or a client no usable credential, else 0.",
+            ["kind", "name"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._unserved_seen: set[tuple[str, str]] = set()
         build = Gauge(
             "authz_build_info", "Always 1; the version is the label.",
             ["version"], registry=registry, multiprocess_mode="livemax",
@@ -232,6 +239,12 @@ class Metrics:
         self._credentials_seen |= expiries.keys()
         for (client, kind), seconds in expiries.items():
             self._credential_expiry.labels(client, kind).set(seconds)
+
+    def gauge_unserved(self, unserved: AbstractSet[tuple[str, str]]) -> None:
+        """State which issuers and clients cannot be served, by kind and name."""
+        self._unserved_seen |= unserved
+        for entry in self._unserved_seen:
+            self._unserved.labels(*entry).set(entry in unserved)
 
     def gauge_state(self, *, ready: bool, config_refused: bool) -> None:
         """State whether Checks can be answered, and by the newest configuration."""

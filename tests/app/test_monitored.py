@@ -58,6 +58,7 @@ ASLEEP = {
     "AuthzForeignSubject",
     "AuthzInternalErrors",
     "AuthzNotReady",
+    "AuthzPartlyServing",
     "AuthzPushedSecretExpiring",
     "AuthzSigningKeysOld",
     "AuthzSubjectsEvicted",

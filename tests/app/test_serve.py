@@ -93,6 +93,7 @@ async def test_health_service_follows_readiness(world: World, serve: Serve) -> N
 def test_not_ready_without_credential_and_why(world: World, write: Callable[..., Path]) -> None:
     """`/readyz` names what is missing; `/livez` says that the process lives."""
     world.secret_file.unlink()
+    world.app_secret_file.unlink()
     with Process("serve", "--config", str(write())) as process:
         process.event("not ready")
         answer = process.admin("/readyz")

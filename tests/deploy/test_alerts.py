@@ -83,6 +83,7 @@ def gauge(name: str, labels: str, values: str) -> Series:
 ISSUER = ', issuer="https://issuer.example/v2.0"'
 CERTIFICATE = ', client="desk", kind="certificate"'
 SECRET = ', secret="mail"'
+UNSERVED = ', kind="credential", name="desk"'
 PLACE = {"namespace": "agents"}
 TARGET = {"job": "authz", "namespace": "agents", "pod": "agent-1"}
 
@@ -113,6 +114,17 @@ CASES = {
             gauge("authz_ready", "", "0x3 1x30"),
             gauge("authz_ready", "", "1x5 0x3 1x30"),
             gauge("authz_ready", "", "1x5 0 _x30"),
+        ),
+    ),
+    "AuthzPartlyServing": Case(
+        at=15,
+        fires=gauge("authz_unserved", UNSERVED, "0 0 1x30"),
+        labels={**PLACE, "kind": "credential", "name": "desk"},
+        summary="authz in agents cannot serve credential desk",
+        # A slow start, a rotation.
+        quiet=(
+            gauge("authz_unserved", UNSERVED, "0x30"),
+            gauge("authz_unserved", UNSERVED, "1x5 0x30"),
         ),
     ),
     "AuthzConfigRefused": Case(
