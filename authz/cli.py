@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from authz import __version__
-from authz.distribution import NAME, advice, clash
+from authz.distribution import advice, clash
 
 _CONFIG_HELP = (
     "Configuration file (YAML). Default: $AUTHZ_CONFIG; without either, the environment keys of the "
@@ -31,7 +31,7 @@ _config_option = click.option(
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="authz", message=f"%(prog)s %(version)s ({NAME})")
+@click.version_option(__version__, prog_name="authz")
 def main() -> None:
     """Envoy external authorization for Microsoft Entra Agent ID.
 
