@@ -7,7 +7,7 @@ decided here.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from authz.core.keys import RefreshPolicy
 from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.configured import Credentials, http_client
 from authz.entra.exchange import EntraExchange
+from authz.entra.http import HttpClient
 from authz.entra.key_vault import KeyVaults
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.issuing import TokenIssuer
@@ -83,6 +84,7 @@ class Engine:
         self._needs_all = config.listen.readiness == "all"
         self._parts = self._build(config)
         self._background: list[asyncio.Task[None]] = []
+        self._retiring: set[asyncio.Task[None]] = set()
         self.pushed = PushedTokens(
             self._parts.snapshot.policy,
             self._parts.snapshot.tokens,
@@ -131,11 +133,10 @@ class Engine:
     async def apply(self, version: "Version") -> None:
         """Decide by another configuration from now on. Nothing is lost: caches and keys stay.
 
-        Cached tokens of a policy that changed are met no more, because the policy's version is part
-        of their key.
+        A cached token is met again where the exchange that it came from is the same, and Entra's address.
         """
-        config, parts = version.config, version.parts
-        parts.keys.adopt(self._parts.keys)
+        config, parts, old = version.config, version.parts, self._parts
+        parts.keys.adopt(old.keys)
         await self._stop_background()
         self.config, self._parts = config, parts
         self._subjects.max_age = config.subject.max_age
@@ -143,6 +144,9 @@ class Engine:
         self.service.swap(parts.snapshot)
         self.issuer.swap(parts.snapshot)
         self.pushed.swap(parts.snapshot.policy, parts.snapshot.tokens)
+        retiring = asyncio.get_running_loop().create_task(old.retire())
+        self._retiring.add(retiring)
+        retiring.add_done_callback(self._retiring.discard)
 
     async def stop(self) -> None:
         """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
@@ -261,6 +265,7 @@ class Engine:
             timer=self._timer,
             timeout=config.entra.exchange_timeout,
         )
+        keys_http = http_client(config, pool_size=KEY_FETCHES)
         keys = SigningKeys(
             [
                 Issuer(
@@ -272,7 +277,7 @@ class Engine:
                 )
                 for settings in issuers(config)
             ],
-            http=http_client(config, pool_size=KEY_FETCHES),
+            http=keys_http,
             executor=self._key_threads,
             policy=RefreshPolicy(
                 interval=config.entra.keys.refresh_interval,
@@ -286,7 +291,8 @@ class Engine:
         answers = AnswerCache(
             max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
         )
-        return _Parts(applications, keys, Snapshot(compile_policy(config), keys, tokens, answers))
+        snapshot = Snapshot(compile_policy(config), keys, tokens, answers)
+        return _Parts(applications, keys, snapshot, tokens, (http, keys_http))
 
     def _cached(self, inner: Exchange, config: Config, *, assertions: bool) -> CachedExchange:
         return CachedExchange(
@@ -305,12 +311,27 @@ class Engine:
 class _Parts:
     """What one configuration version is made of."""
 
-    def __init__(self, applications: Applications, keys: SigningKeys, snapshot: Snapshot) -> None:
+    def __init__(
+        self,
+        applications: Applications,
+        keys: SigningKeys,
+        snapshot: Snapshot,
+        exchange: CachedExchange,
+        connections: Sequence[HttpClient],
+    ) -> None:
         self.applications = applications
         self.keys = keys
         self.snapshot = snapshot
+        self._exchange = exchange
+        self._connections = connections
         self.credential_faults: dict[str, str] | None = None
         """Why clients have no usable credential, by name; None until somebody has looked."""
+
+    async def retire(self) -> None:
+        """Close the connections, once the exchanges under way have ended."""
+        await self._exchange.drain()
+        for http in self._connections:
+            http.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from authz.config.route_checks import (
     check_inbound,
     check_prefetch,
     check_references,
+    check_users,
     gives_references,
     https_hosts,
 )
@@ -55,6 +56,16 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
             ()
             if {"inbound", "agents"} & left_out.keys()
             else check_references(config.inbound, config.egress, config.agents)
+        ),
+        *(
+            ()
+            if {"inbound", "agents", "blueprints", "applications"} & left_out.keys()
+            else check_users(
+                config.inbound,
+                config.egress,
+                config.agents,
+                {"application": config.applications, "blueprint": config.blueprints},
+            )
         ),
         *check_egress(config.egress, config.agents),
     ]

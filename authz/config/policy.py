@@ -47,7 +47,7 @@ class IssuerSettings:
 
 def compile_policy(config: Config) -> Policy:
     """Return the policy of a configuration."""
-    version = policy_version(config)
+    version, tokens = policy_version(config), tokens_version(config)
     default_inbound = config.listen.inbound_route
     if default_inbound is None and len(config.inbound) == 1:
         default_inbound = next(iter(config.inbound))
@@ -55,7 +55,7 @@ def compile_policy(config: Config) -> Policy:
         version=version,
         inbound={name: _inbound(config, name, route) for name, route in config.inbound.items()},
         egress={
-            name: _egress(config, name, route, version) for name, route in config.egress.items()
+            name: _egress(config, name, route, tokens) for name, route in config.egress.items()
         },
         default_direction=config.listen.direction,
         default_inbound=default_inbound,
@@ -75,6 +75,11 @@ def policy_version(config: Config) -> str:
     """Return the digest of what decides: all but where we listen, what we log, when we look again."""
     parts = config.model_dump(mode="json", exclude={"listen", "https", "log", "reload_interval"})
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def tokens_version(config: Config) -> str:
+    """Return the digest of what decides which token Entra issues, beside what each exchange names itself."""
+    return sha256(config.entra.authority.encode()).hexdigest()
 
 
 def issuers(config: Config) -> list[IssuerSettings]:
@@ -164,7 +169,7 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
     )
 
 
-def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRoute:
+def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
     if route.flow is Flow.NONE:
         return EgressRoute(name, route.hosts, route.flow)
     asker = _asker(config, route)
@@ -182,7 +187,7 @@ def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRou
         name=name,
         hosts=route.hosts,
         flow=route.flow,
-        target=Target(route.scopes, route.claims, version),
+        target=Target(route.scopes, route.claims, tokens),
         agent=agent,
         client=client,
         expectation=_expectation(config, asker.accepted_audiences, (asker.tenant_id,), route.leeway)
@@ -198,7 +203,7 @@ def _egress(config: Config, name: str, route: Egress, version: str) -> EgressRou
             name=name,
             hosts=route.hosts,
             flow=_WITHOUT_USER[route.flow],
-            target=Target((_default_scope(route.scopes[0]),), route.claims, version),
+            target=Target((_default_scope(route.scopes[0]),), route.claims, tokens),
             agent=agent,
             client=client,
             stands_in=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from authz.config.clients import Agent
+from authz.config.clients import Agent, Application
 from authz.config.faults import Fault
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, SubjectKind
@@ -97,6 +97,55 @@ def check_references(
                     f"found {source}, which no inbound route gives that calls the same client: "
                     f"expected {source} in its forward",
                 )
+
+
+def check_users(
+    inbound: Mapping[str, Inbound],
+    egress: Mapping[str, Egress],
+    agents: Mapping[str, Agent],
+    clients: Mapping[str, Mapping[str, Application]],
+) -> Iterator[Fault]:
+    """Return the faults of inbound routes that admit users whom no delegated route accepts.
+
+    An exchange on behalf of a user runs in the tenant of its client, with a token for that client.
+
+    Args:
+        inbound: The inbound routes.
+        egress: The egress routes.
+        agents: The agents.
+        clients: The applications and blueprints, by the key that names them.
+    """
+    for name, route in inbound.items():
+        if SubjectKind.USER not in route.served:
+            continue
+        askers = [
+            asker
+            for each in egress.values()
+            if each.flow.is_delegated and belongs(route, each, agents)
+            if (asker := _asker(each, agents, clients)) is not None
+        ]
+        tenants = {asker.tenant_id for asker in askers}
+        audiences = {audience for asker in askers for audience in asker.accepted_audiences}
+        for key, accepted in (("tenants", tenants), ("audiences", audiences)):
+            for index, value in enumerate(getattr(route, key) or ()):
+                if accepted and value not in accepted:
+                    yield Fault(
+                        f"inbound.{name}.{key}.{index}",
+                        f"found {value}, whose users every delegated egress route would refuse: expected "
+                        f"{' or '.join(sorted(accepted))}",
+                    )
+
+
+def _asker(
+    route: Egress, agents: Mapping[str, Agent], clients: Mapping[str, Mapping[str, Application]]
+) -> Application | None:
+    """Return the client of an egress route, if what it names is there."""
+    if route.agent is not None:
+        agent = agents.get(route.agent)
+        return None if agent is None else clients["blueprint"].get(agent.blueprint)
+    if route.blueprint is not None:
+        return clients["blueprint"].get(route.blueprint)
+    return clients["application"].get(route.application or "")
 
 
 def gives_references(routes: Mapping[str, Inbound]) -> bool:

@@ -21,7 +21,7 @@ from authz.config.values import (
     duration,
     text,
 )
-from authz.core.exchange import Flow
+from authz.core.exchange import Flow, declares_capability
 from authz.core.policy import Forward
 from authz.core.subject import SubjectSource
 
@@ -170,9 +170,15 @@ def _claims(value: Any) -> str:
         if not isinstance(found, dict):
             raise Expected(expected)
         # One spelling for each meaning: the text is part of the cache key.
-        return json.dumps(found, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(found, sort_keys=True, separators=(",", ":"), allow_nan=False)
     except (ValueError, TypeError, RecursionError):
         raise Expected(expected) from None
+    if declares_capability(text):
+        raise Expected(
+            "expected no xms_cc: the client capability cp1 promises that a token which an API refuses is "
+            "replaced at once, and Envoy cannot ask for that"
+        )
+    return text
 
 
 _CLAIMS: Final = Scalar(

@@ -89,7 +89,8 @@ class Target:
     Attributes:
         scopes: Scopes of one resource, sorted.
         claims: JSON text of the OpenID Connect `claims` parameter, or None.
-        policy_version: Version of the configuration that asks: a change of it ends old entries.
+        policy_version: Version of what else in the configuration decides which token Entra issues; a
+            change of it ends old entries.
     """
 
     scopes: tuple[str, ...]
@@ -98,6 +99,18 @@ class Target:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", tuple(sorted(set(self.scopes))))
+
+
+def declares_capability(claims: str) -> bool:
+    """Whether a `claims` parameter declares client capabilities (`xms_cc`), such as `cp1`.
+
+    A client that declares `cp1` gets tokens that live up to 28 hours, and promises to fetch another one when
+    an API refuses a token that was revoked (Entra page "app-resilience-continuous-access-evaluation").
+    """
+    requested = json.loads(claims)
+    return any(
+        isinstance(part, dict) and "xms_cc" in part for part in (requested, *requested.values())
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -555,6 +555,42 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "listen.workload_identity: source_principal"
         ),
     ),
+    "users of a tenant that no exchange is for": (
+        {"inbound.chat.tenants": [TENANT, APP]},
+        "inbound.chat.tenants.1",
+        f"found {APP}, whose users every delegated egress route would refuse: expected {TENANT}",
+    ),
+    "an audience that no exchange takes": (
+        {"inbound.chat.audiences": ["api://other"]},
+        "inbound.chat.audiences.0",
+        (
+            "found api://other, whose users every delegated egress route would refuse: expected "
+            f"{CLIENT} or api://{CLIENT}"
+        ),
+    ),
+    "an audience that another client's exchange takes": (
+        {
+            "inbound.portal": {"application": "portal", "audiences": [CLIENT]},
+            "egress.portal": {
+                "flow": "app_on_behalf_of",
+                "application": "portal",
+                "scopes": ["api://x/Read"],
+            },
+        },
+        "inbound.portal.audiences.0",
+        (
+            f"found {CLIENT}, whose users every delegated egress route would refuse: expected {APP} or "
+            f"api://{APP}"
+        ),
+    ),
+    "a client capability that nobody acts on": (
+        {"egress.graph.claims": {"access_token": {"xms_cc": {"values": ["cp1"]}}}},
+        "egress.graph.claims",
+        (
+            "found a mapping: expected no xms_cc: the client capability cp1 promises that a token which an API refuses is "
+            "replaced at once, and Envoy cannot ask for that"
+        ),
+    ),
     "two clients called": (
         {"inbound.chat.blueprint": "support"},
         "inbound.chat.blueprint",

@@ -11,6 +11,8 @@ from authz.config.policy import (
     credentials,
     exchange_resource,
     issuers,
+    policy_version,
+    tokens_version,
 )
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
@@ -30,9 +32,9 @@ GRAPH = "https://graph.microsoft.com/.default"
 
 
 def egress(**route: Any) -> tuple[EgressRoute, str]:
-    """Return the compiled route `graph` with these keys, and the policy's version."""
-    policy = compile_policy(load_data(changed({"egress.graph": route})))
-    return policy.egress["graph"], policy.version
+    """Return the compiled route `graph` with these keys, and the version of its tokens."""
+    config = load_data(changed({"egress.graph": route}))
+    return compile_policy(config).egress["graph"], tokens_version(config)
 
 
 def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint() -> None:
@@ -295,7 +297,7 @@ def test_issuers_are_both_versions_of_every_trusted_tenant_once() -> None:
     app = {"client_id": OTHER, "credentials": [{"managed_identity": {}}]}
     route = {"application": "two", "scopes": ["api://x/.default"]}
     changes = {
-        "inbound.chat.tenants": [tenants[0], TENANT],
+        "inbound.three": {"application": "three", "tenants": [tenants[0], TENANT]},
         "applications.two": {**app, "tenant_id": tenants[1]},
         "applications.three": {**app, "tenant_id": tenants[2]},
         "egress.two": {**route, "flow": "app_on_behalf_of"},
@@ -303,7 +305,7 @@ def test_issuers_are_both_versions_of_every_trusted_tenant_once() -> None:
     }
     found = issuers(load_data(changed(changes)))
     expected = [
-        (tenant, version) for tenant in (tenants[0], TENANT, tenants[1]) for version in (1, 2)
+        (tenant, version) for tenant in (TENANT, tenants[0], tenants[1]) for version in (1, 2)
     ]
     assert expected == [(issuer.tenant_id, issuer.version) for issuer in found]
 
@@ -391,7 +393,7 @@ REFERRING = {
 
 def test_references_count_where_the_same_agent_was_called() -> None:
     """Also where a route calls its blueprint, or does not say whom it calls; never another's."""
-    anyone = {"audiences": ["api://x"], "tenants": [TENANT]}
+    anyone = {"audiences": [CLIENT], "tenants": [TENANT]}
     others = {
         "agents.other": {"blueprint": "support", "agent_identity": OTHER},
         "inbound.other": {"agent": "other"},
@@ -439,3 +441,19 @@ def test_a_route_that_wants_a_user_has_no_way_round() -> None:
     """Law 1."""
     changes = {**REFERRING, "egress.graph.subject": ["placeholder", "handle"]}
     assert compile_policy(load_data(changed(changes))).egress["graph"].fallback is None
+
+
+def test_tokens_outlive_a_change_that_does_not_concern_them() -> None:
+    """Routes, requirements and caches may change; another address of Entra issues other tokens."""
+    unrelated = {
+        "egress.more": {"hosts": ["more.example"], "flow": "none"},
+        "inbound.chat.scopes": ["another"],
+        "cache": {"tokens": {"margin": "90s"}},
+    }
+    elsewhere = {"entra": {"authority": "https://login.microsoftonline.us"}}
+    before, after, other = (
+        load_data(data) for data in (BASE, changed(unrelated), {**BASE, **elsewhere})
+    )
+
+    assert tokens_version(before) == tokens_version(after) != tokens_version(other)
+    assert policy_version(before) != policy_version(after)

@@ -76,6 +76,8 @@ BEYOND = (
     "group without group mode", "socket mode of a port", "connect timeout", "timeout",
     "deadline margin", "unknown inbound route", "unknown blueprint", "unknown agent",
     "same client, other credentials", "same agent, other blueprint", "workloads nobody can prove",
+    "users of a tenant that no exchange is for", "an audience that no exchange takes",
+    "an audience that another client's exchange takes", "a client capability that nobody acts on",
     "two clients called", "no audiences", "no tenants", "applications without roles",
     "roles without applications", "scopes without users", "host twice", "client of another flow",
     "client of no flow", "flow without client", "two clients of a flow", "agent without user",

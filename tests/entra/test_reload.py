@@ -1,0 +1,73 @@
+"""What a new configuration leaves in place: tokens, wherever it asks Entra for the same."""
+
+import gc
+from pathlib import Path
+
+from support.stack import World, issued, reload, stack, until
+
+
+async def test_an_unrelated_edit_leaves_every_token_in_use(world: World) -> None:
+    """The user's, the agent's and the blueprint's T1: Entra is not asked again for any of them."""
+    document = world.config()
+    token = world.token()
+    async with stack(world, document=document) as service:
+        before = [
+            await service.egress("graph", token), await service.egress("autonomous"),
+            await service.egress("blueprint"),
+        ]  # fmt: skip
+        asked = world.emulator.calls.snapshot()
+        document["egress"]["more"] = {"hosts": ["more.example"], "flow": "none"}
+        document["inbound"]["agent"]["scopes"] = ["access_agent", "another"]
+        await reload(service.engine, document)
+        after = [
+            await service.egress("graph", token), await service.egress("autonomous"),
+            await service.egress("blueprint"),
+        ]  # fmt: skip
+
+    assert sum(asked.values()) > 0
+    assert asked == world.emulator.calls.snapshot()
+    assert [issued(record) for record in before] == [issued(record) for record in after]
+
+
+async def test_a_route_that_is_gone_gives_none_of_its_tokens(world: World) -> None:
+    """What is held is given only where the configuration in force allows it."""
+    document = world.config()
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        document["egress"]["autonomous"]["agent"] = "clerk"
+        await reload(service.engine, document)
+        other = await service.egress("autonomous")
+
+    assert world.sibling["client_id"] == issued(other)["appid"]
+
+
+async def test_connections_of_old_versions_are_closed(world: World) -> None:
+    """At once, and not when the cyclic collector comes by: it is switched off here."""
+    document = world.config()
+    gc.collect()
+    gc.disable()
+    try:
+        async with stack(world, document=document) as service:
+            await service.egress("autonomous")
+            held = _sockets()
+            for number in range(5):
+                document["cache"] = {"tokens": {"margin": f"{number + 1}s"}}
+                await reload(service.engine, document)
+                await service.egress("graph", world.token())
+            await until(lambda: not service.engine._retiring)
+            # The last version has its own, for exchanges and for keys.
+            assert _sockets() <= held + 2
+    finally:
+        gc.enable()
+
+
+def _sockets() -> int:
+    """How many sockets this process has."""
+    return sum(_is_socket(entry) for entry in Path("/proc/self/fd").iterdir())
+
+
+def _is_socket(entry: Path) -> bool:
+    try:
+        return entry.is_socket()
+    except OSError:
+        return False
