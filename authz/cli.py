@@ -223,6 +223,12 @@ _injection_options = (
         help="Image with sh and nft. Without it, no pod may ask for authz/interception.",
     ),
     click.option(
+        "--csi-driver",
+        "csi_drivers",
+        multiple=True,
+        help="Driver whose csi volumes an app may have; may be repeated. [default: none]",
+    ),
+    click.option(
         "--native-sidecars", "native", is_flag=True, help="Needs Kubernetes 1.29: see the docs."
     ),
 )

@@ -14,6 +14,7 @@ _TEMPLATES: Final = {
     "Deployment": ("spec", "template"),
     "Job": ("spec", "template"),
     "Pod": (),
+    "PodTemplate": ("template",),
     "ReplicaSet": ("spec", "template"),
     "ReplicationController": ("spec", "template"),
     "StatefulSet": ("spec", "template"),
@@ -68,11 +69,16 @@ def _documents(text: str) -> Iterator[str]:
 def _changed(item: Any, additions: Additions, done: list[str]) -> Any:
     if not isinstance(item, dict):
         return item
-    if item.get("kind") == "List":
-        items = [_changed(each, additions, done) for each in item.get("items") or ()]
-        return {**item, "items": items}
-    path = _TEMPLATES.get(str(item.get("kind")))
+    kind = str(item.get("kind"))
+    if kind.endswith("List") and isinstance(item.get("items"), list):
+        return {**item, "items": [_changed(each, additions, done) for each in item["items"]]}
+    path = _TEMPLATES.get(kind)
     if path is None:
+        if _asks_somewhere(item):
+            raise ManifestError(
+                f"a pod in an object of kind {kind} has the label {LABEL}: {WANTED}, and that kind is not "
+                f"known: expected one of {', '.join(_TEMPLATES)}, or the webhook"
+            )
         return item
     changed = deepcopy(item)
     pod: Object = changed
@@ -92,6 +98,20 @@ def _changed(item: Any, additions: Additions, done: list[str]) -> Any:
         ) from error
     done.append(name)
     return changed
+
+
+def _asks_somewhere(item: Any) -> bool:
+    """Whether there is a pod with the label in it, wherever that kind of object has its pods."""
+    if isinstance(item, list):
+        return any(map(_asks_somewhere, item))
+    if not isinstance(item, dict):
+        return False
+    metadata, spec = item.get("metadata"), item.get("spec")
+    if isinstance(metadata, dict) and isinstance(spec, dict) and "containers" in spec:
+        labels = metadata.get("labels")
+        if isinstance(labels, dict) and is_wanted(metadata):
+            return True
+    return any(map(_asks_somewhere, item.values()))
 
 
 class _Plain(yaml.SafeDumper):

@@ -43,6 +43,7 @@ class Additions:
         image: Of authz; None for the one that fits this version.
         envoy_image: Of Envoy; None likewise.
         intercept_image: Of the container that redirects; None where no pod may ask for that.
+        csi_drivers: Drivers whose volumes an app may have. Others might hand out the credential.
         native: Whether Envoy and authz are native sidecars (Kubernetes 1.29), which start before the
             app's containers and stop after them.
     """
@@ -50,6 +51,7 @@ class Additions:
     image: str | None = None
     envoy_image: str | None = None
     intercept_image: str | None = None
+    csi_drivers: tuple[str, ...] = ()
     native: bool = False
 
 

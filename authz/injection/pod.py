@@ -10,7 +10,12 @@ from typing import Any, Final
 from authz import __version__
 from authz.injection import annotations as asked
 from authz.injection.annotations import INJECTED, INTERCEPTION
-from authz.injection.containment import breaches, injected_names, injected_volumes
+from authz.injection.containment import (
+    breaches,
+    breaches_of_debugging,
+    injected_names,
+    injected_volumes,
+)
 from authz.injection.parts import Additions, Object, all_parts, parts_for
 
 LABEL: Final = "authz/inject"
@@ -47,14 +52,44 @@ def inject(metadata: Object, spec: Object, additions: Additions) -> tuple[Object
     metadata, spec = deepcopy(metadata), deepcopy(spec)
     annotations = metadata["annotations"] = metadata.get("annotations") or {}
     if INJECTED in annotations:
+        # What bears our names is replaced, whoever wrote it; all the rest is judged as the author's.
         _remove(spec)
     faults = [
         *asked.faults(annotations, can_intercept=additions.intercept_image is not None),
         *_faults_of_end(spec, additions),
-        *breaches(metadata, spec, all_parts(), redirected=asked.is_on(annotations, INTERCEPTION)),
+        *breaches(
+            metadata,
+            spec,
+            all_parts(),
+            redirected=asked.is_on(annotations, INTERCEPTION),
+            csi_drivers=additions.csi_drivers,
+        ),
     ]
     if faults:
         raise InjectionError(faults)
+    return add(metadata, spec, additions)
+
+
+def check_debugging(spec: Object) -> None:
+    """Compare the ephemeral containers of an injected pod with what its author's containers may be.
+
+    Raises:
+        InjectionError: With every fault.
+    """
+    faults = list(breaches_of_debugging(spec, all_parts()))
+    if faults:
+        raise InjectionError(faults)
+
+
+def add(metadata: Object, spec: Object, additions: Additions) -> tuple[Object, Object]:
+    """Return a pod with Envoy and authz in it, whatever else is in it: `inject` is what judges.
+
+    Args:
+        metadata: The pod's, which may be changed. Its annotations have no fault.
+        spec: The pod's, without anything of an earlier injection; may be changed.
+        additions: What every pod gets.
+    """
+    annotations = metadata["annotations"] = metadata.get("annotations") or {}
     parts = parts_for(annotations, additions)
     app = spec["containers"]
     for container in (*app, *((spec.get("initContainers") or ()) if additions.native else ())):

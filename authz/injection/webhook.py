@@ -1,6 +1,7 @@
 """`InjectionWebhook`: a mutating admission webhook (admission.k8s.io/v1) that injects pods.
 
-It sees pods and nothing else, changes none that does not ask, and refuses those that cannot be injected.
+It sees pods and nothing else, changes none that does not ask, and refuses those that cannot be injected. Of
+pods that are there already it changes nothing: it refuses what would undo their injection.
 """
 
 import base64
@@ -14,7 +15,14 @@ from starlette.routing import Route
 
 from authz.http_server import HttpServer, ServerTls
 from authz.injection.parts import Additions
-from authz.injection.pod import InjectionError, inject, is_wanted
+from authz.injection.pod import (
+    LABEL,
+    WANTED,
+    InjectionError,
+    check_debugging,
+    inject,
+    is_wanted,
+)
 
 PATH: Final = "/inject"
 MOST_BYTES: Final = 3 * 1024**2
@@ -69,18 +77,34 @@ def answer_to(review: dict[str, Any], additions: Additions) -> dict[str, Any]:
         raise ValueError("another kind of review")
     request = review["request"]
     answer: dict[str, Any] = {"uid": request["uid"], "allowed": True}
-    pod = request.get("object")
-    if request["kind"]["kind"] == "Pod" and pod is not None and is_wanted(pod["metadata"]):
-        try:
-            metadata, spec = inject(pod["metadata"], pod["spec"], additions)
-        except InjectionError as error:
-            answer["allowed"] = False
-            answer["status"] = {"code": _UNPROCESSABLE, "message": f"authz: {error}"}
-        else:
-            patch = [
-                {"op": "replace", "path": "/metadata", "value": metadata},
-                {"op": "replace", "path": "/spec", "value": spec},
-            ]
+    try:
+        patch = _judge(request, additions)
+    except InjectionError as error:
+        answer["allowed"] = False
+        answer["status"] = {"code": _UNPROCESSABLE, "message": f"authz: {error}"}
+    else:
+        if patch:
             answer["patchType"] = "JSONPatch"
             answer["patch"] = base64.b64encode(orjson.dumps(patch)).decode()
     return {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": answer}
+
+
+def _judge(request: dict[str, Any], additions: Additions) -> list[dict[str, Any]]:
+    pod, before = request.get("object"), request.get("oldObject")
+    if request["kind"]["kind"] != "Pod" or pod is None:
+        return []
+    if request["operation"] == "CREATE":
+        if not is_wanted(pod["metadata"]):
+            return []
+        metadata, spec = inject(pod["metadata"], pod["spec"], additions)
+        return [
+            {"op": "replace", "path": "/metadata", "value": metadata},
+            {"op": "replace", "path": "/spec", "value": spec},
+        ]
+    if before is not None and is_wanted(before["metadata"]):
+        if not is_wanted(pod["metadata"]):
+            raise InjectionError(
+                [f"metadata.labels[{LABEL}]: expected {WANTED}, as long as the pod is there"]
+            )
+        check_debugging(pod["spec"])
+    return []

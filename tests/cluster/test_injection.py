@@ -19,12 +19,13 @@ from authz.injection.parts import Additions
 from support.apiserver import ApiServer
 from support.injector import Injector
 from support.manifests import Object
+from support.uncontained import ADMITTED, REFUSED, Case
 
 pytestmark = pytest.mark.cluster
 
 ASKING: Final = {"authz/inject": "enabled"}
 RESTRICTED: Final = {"pod-security.kubernetes.io/enforce": "restricted"}
-APP: Final = {
+APP: Final[Object] = {
     "name": "app",
     "image": "app:1",
     "securityContext": {
@@ -52,6 +53,20 @@ def native(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A webhook that injects native sidecars."""
     with Injector(server, tmp_path_factory.mktemp("native"), "--native-sidecars") as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def redirecting(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
+    """A webhook whose pods may ask to be redirected."""
+    folder, option = tmp_path_factory.mktemp("redirecting"), "--intercept-image=intercept:1"
+    with Injector(server, folder, option) as running:
+        yield running
+
+
+@pytest.fixture
+def anywhere(redirecting: Injector) -> str:
+    """Return a namespace in which nobody else refuses a pod."""
+    return redirecting.namespace({"pod-security.kubernetes.io/enforce": "privileged"})
 
 
 @pytest.fixture
@@ -214,45 +229,134 @@ def test_a_job_makes_injected_pods(native: Injector, controllers: ApiServer) -> 
     assert ["check-config", "authz", "envoy"] == names(found, "initContainers")
 
 
-@pytest.mark.parametrize(
-    ("more", "field"),
-    [
-        ({"hostNetwork": True}, "spec.hostNetwork"),
-        ({"hostPID": True}, "spec.hostPID"),
-        ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
-        ({"restartPolicy": "Never"}, "spec.restartPolicy: Never"),
-        ({"containers": [{**APP, "name": "envoy"}]}, "spec.containers[0].name"),
-        (
-            {"containers": [{**APP, "securityContext": {"runAsUser": 65533}}]},
-            "spec.containers[0].securityContext.runAsUser: 65533 is the user of envoy",
-        ),
-        (
-            {"containers": [{**APP, "securityContext": {"privileged": True}}]},
-            "spec.containers[0].securityContext.privileged",
-        ),
-        (
-            {"initContainers": [{**APP, "name": "a", "ports": [{"containerPort": 15001}]}]},
-            "spec.initContainers[0].ports[0].containerPort",
-        ),
-        ({"volumes": [{"name": "credential", "emptyDir": {}}]}, "spec.volumes[0].name"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_pods_that_cannot_be_contained_are_refused_by_the_server(
-    injector: Injector, more: Mapping[str, Any], field: str
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_pods_whose_app_could_get_at_a_credential_are_refused_by_the_server(
+    redirecting: Injector, anywhere: str, case: Case
 ) -> None:
-    """Whoever creates one reads the webhook's own words."""
-    namespace = injector.namespace()
+    """Whoever creates one reads the webhook's own words: the field that should change."""
+    metadata, spec = case.pod(redirected=case.redirected)
 
-    refused = create(injector.server, namespace, pod({**SPEC, **more}))
+    refused = create(redirecting.server, anywhere, {"metadata": metadata, "spec": spec})
 
-    assert refused.status_code == 422, refused.text
+    assert refused.status_code in {403, 422}, refused.text
     message = refused.json()["message"]
     assert (
         'admission webhook "inject.authz-injector.authz-system.svc" denied the request' in message
     )
-    assert f"authz: {field}" in message
-    assert injector.server.get(f"/api/v1/namespaces/{namespace}/pods")["items"] == []
+    assert f"{case.field}: " in message
+    assert redirecting.server.get(f"/api/v1/namespaces/{anywhere}/pods")["items"] == []
+
+
+@pytest.mark.parametrize("case", ADMITTED, ids=str)
+def test_ordinary_pods_are_taken_by_the_server(
+    redirecting: Injector, anywhere: str, case: Case
+) -> None:
+    """As it makes them, with its own defaults, its account's token and its volumes."""
+    for redirected in (False, True):
+        metadata, spec = case.pod(redirected=redirected)
+
+        made = create(
+            redirecting.server, anywhere, {"metadata": metadata, "spec": spec}, dryRun="All"
+        )
+
+        assert made.status_code == 201, made.text
+        assert {"envoy", "authz"} < set(names(made.json()))
+
+
+def test_a_pod_that_can_never_end_is_refused(injector: Injector) -> None:
+    """With plain containers Envoy would outlast a Job."""
+    refused = create(injector.server, injector.namespace(), pod({**SPEC, "restartPolicy": "Never"}))
+
+    assert (422, True) == (
+        refused.status_code,
+        "authz: spec.restartPolicy: Never" in refused.json()["message"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        ({}, None),
+        ({"securityContext": {}}, "securityContext.capabilities.drop: expected [ALL]"),
+        (
+            {"volumeMounts": [{"name": "credential", "mountPath": "/x"}]},
+            "volumeMounts[0].name: found credential",
+        ),
+        (
+            {"envFrom": [{"secretRef": {"name": "hidden"}}]},
+            "envFrom[0].secretRef.name: found hidden",
+        ),
+        ({"targetContainerName": "authz"}, "targetContainerName: found authz"),
+        (
+            {"securityContext": {**APP["securityContext"], "runAsUser": 65532}},
+            "securityContext.runAsUser: found 65532",
+        ),
+        (
+            {"securityContext": {"privileged": True, "capabilities": {"drop": ["ALL"]}}},
+            "securityContext.privileged: expected false",
+        ),
+    ],
+    ids=str,
+)
+def test_debugging_containers_are_judged_as_the_apps_are(
+    injector: Injector, more: Mapping[str, Any], fault: str | None
+) -> None:
+    """`kubectl debug` adds them to a pod that is there, also where annotations have changed since."""
+    server, namespace = injector.server, injector.namespace()
+    made = create(server, namespace, pod(annotations={"authz/client-secret": "hidden"}))
+    assert made.status_code == 201, made.text
+    path = f"/api/v1/namespaces/{namespace}/pods/app"
+    taken = patch(server, path, {"annotations": {"authz/client-secret": None}})
+    assert taken.status_code == 200, taken.text
+    changed = server.get(path)
+    changed["spec"]["ephemeralContainers"] = [{**APP, "name": "debugger", **more}]
+
+    answer = server.http.put(f"{path}/ephemeralcontainers", json=changed)
+
+    if fault is None:
+        assert answer.status_code == 200, answer.text
+        assert ["app", "envoy", "authz"] == names(answer.json())
+    else:
+        assert answer.status_code == 422
+        assert f"authz: spec.ephemeralContainers[0].{fault}" in answer.json()["message"]
+
+
+def patch(server: ApiServer, path: str, metadata: Mapping[str, Any]) -> httpx.Response:
+    """Change the metadata of a pod."""
+    merge = {"content-type": "application/merge-patch+json"}
+    return server.http.patch(path, content=json.dumps({"metadata": metadata}), headers=merge)
+
+
+def test_the_label_stays_while_the_pod_is_there(injector: Injector, place: str) -> None:
+    """Without it nobody would judge what is added to the pod; other labels are free."""
+    server, path = injector.server, f"/api/v1/namespaces/{place}/pods/app"
+    create(server, place, pod())
+
+    removed = patch(server, path, {"labels": {"authz/inject": None}})
+    other = patch(server, path, {"labels": {"authz/inject": "disabled"}})
+    beside = patch(server, path, {"labels": {"mine": "yes"}})
+
+    assert (422, 422, 200) == (removed.status_code, other.status_code, beside.status_code)
+    assert "metadata.labels[authz/inject]: expected enabled" in removed.json()["message"]
+
+
+def test_pods_that_are_there_do_not_depend_on_the_webhook(
+    server: ApiServer, tmp_path: Path
+) -> None:
+    """While it is away, controllers change them (the finalizers of a Job's pods), and they can be deleted."""
+    with Injector(server, tmp_path) as gone:
+        namespace = gone.namespace()
+        path = f"/api/v1/namespaces/{namespace}/pods/app"
+        made = create(server, namespace, pod())
+        assert made.status_code == 201, made.text
+        gone.process.stop()
+        changed = patch(server, path, {"finalizers": ["example.com/x"]})
+        freed = patch(server, path, {"finalizers": None})
+        label = patch(server, path, {"labels": {"authz/inject": None}})
+        deleted = server.http.delete(path)
+
+    assert (200, 200, 500) == (changed.status_code, freed.status_code, label.status_code)
+    assert deleted.status_code == 200, deleted.text
 
 
 def test_a_deployment_says_why_it_has_no_pods(injector: Injector, controllers: ApiServer) -> None:
@@ -327,13 +431,14 @@ def test_a_dry_run_shows_the_result_and_keeps_nothing(injector: Injector, place:
 
 def test_the_app_has_to_meet_the_profile_itself(injector: Injector, place: str) -> None:
     """What is added passes; the server names the app's container and no other."""
-    refused = create(
-        injector.server, place, pod({**SPEC, "containers": [{"name": "app", "image": "app:1"}]})
-    )
+    dropping = {"capabilities": {"drop": ["ALL"]}}
+    app = {"name": "app", "image": "app:1", "securityContext": dropping}
+
+    refused = create(injector.server, place, pod({**SPEC, "containers": [app]}))
 
     assert refused.status_code == 403
     message = refused.json()["message"]
-    assert 'container "app" must set' in message
+    assert 'container "app" must set securityContext.allowPrivilegeEscalation=false' in message
     assert [] == [part for part in PARTS if f'"{part}"' in message]
 
 

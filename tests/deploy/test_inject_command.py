@@ -18,8 +18,9 @@ from authz.http_server import ServerTls
 from authz.injection.manifests import ManifestError, inject_manifest
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
-from authz.injection.webhook import MOST_BYTES, InjectionWebhook
+from authz.injection.webhook import MOST_BYTES, InjectionWebhook, answer_to
 from support.stack import Process
+from support.uncontained import ADMITTED, REFUSED, Case
 
 SERVICE = """\
 # Stays as it is, comment and all.
@@ -29,7 +30,15 @@ metadata: {name: bot}  # and this one
 """
 POD: dict[str, Any] = {
     "metadata": {"name": "bot", "labels": {"authz/inject": "enabled"}},
-    "spec": {"containers": [{"name": "bot", "image": "bot:1"}]},
+    "spec": {
+        "containers": [
+            {
+                "name": "bot",
+                "image": "bot:1",
+                "securityContext": {"capabilities": {"drop": ["ALL"]}},
+            }
+        ]
+    },
 }
 
 
@@ -40,6 +49,8 @@ def workload(kind: str, pod: dict[str, Any] | None = None) -> dict[str, Any]:
     match kind:
         case "Pod":
             return {"kind": kind, **pod}
+        case "PodTemplate":
+            return {"kind": kind, "metadata": metadata, "template": pod}
         case "CronJob":
             spec: dict[str, Any] = {"jobTemplate": {"spec": {"template": pod}}}
         case _:
@@ -49,15 +60,19 @@ def workload(kind: str, pod: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def containers(item: dict[str, Any]) -> list[str]:
     """The names of the containers of an object's pod."""
-    spec = item["spec"]
+    spec = item.get("spec", item)
     spec = spec.get("jobTemplate", {}).get("spec", spec)
     spec = spec["template"]["spec"] if "template" in spec else spec
     return [each["name"] for each in spec["containers"]]
 
 
 @pytest.mark.parametrize(
-    "kind", ["Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"]
-)
+    "kind",
+    [
+        "Pod", "PodTemplate", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet",
+        "ReplicationController", "Job", "CronJob",
+    ],
+)  # fmt: skip
 def test_each_kind_of_workload(kind: str) -> None:
     """Its pod is where that kind has it."""
     text, done = inject_manifest(yaml.dump(workload(kind)), Additions())
@@ -76,12 +91,88 @@ def test_documents_without_such_a_pod_stay_byte_by_byte() -> None:
     assert inject_manifest(text, Additions()) == (text, done)
 
 
-def test_a_list_is_looked_through() -> None:
-    """As `kubectl get -o yaml` writes it."""
-    items = {"kind": "List", "items": [workload("Deployment"), {"kind": "Service"}]}
+@pytest.mark.parametrize("kind", ["List", "DeploymentList"])
+def test_a_list_is_looked_through(kind: str) -> None:
+    """As `kubectl get -o yaml` and the API write it."""
+    items = {"kind": kind, "items": [workload("Deployment"), {"kind": "Service"}]}
     text, done = inject_manifest(yaml.dump(items), Additions())
     assert ["Deployment bot"] == done
     assert 2 == len(yaml.safe_load(text)["items"])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pod_that_asks_in_an_unknown_kind_is_a_fault(nested: bool) -> None:
+    """It would be deployed without Envoy and authz, and nobody would notice."""
+    rollout = {**workload("Deployment"), "kind": "Rollout"}
+    item = {"kind": "Bundle", "spec": {"objects": [rollout]}} if nested else rollout
+    manifest = "---\n".join([yaml.dump(workload("Deployment")), yaml.dump(item)])
+    done = CliRunner().invoke(main, ["inject", "-f", "-"], input=manifest)
+    assert (2, "") == (done.exit_code, done.stdout)
+    assert f"kind {item['kind']} has the label authz/inject: enabled" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["Pod", "Deployment", "CronJob"])
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_the_command_refuses_what_injection_refuses(kind: str, case: Case) -> None:
+    """Wherever the pod is; nothing is printed but the object and the field that should change."""
+    metadata, spec = case.pod(redirected=case.redirected)
+    manifest = yaml.dump(workload(kind, {"metadata": metadata, "spec": spec}))
+    option = ["--intercept-image", "r/intercept:1"]
+    done = CliRunner().invoke(main, ["inject", "-f", "-", *option], input=manifest)
+    assert (2, "") == (done.exit_code, done.stdout)
+    name = "agent" if kind == "Pod" else "bot"
+    assert f"{kind} {name}: {case.field}: " in done.stderr
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_the_webhook_refuses_what_injection_refuses(case: Case) -> None:
+    """With every fault in its answer, and no patch."""
+    metadata, spec = case.pod(redirected=case.redirected)
+    asked = review({"metadata": metadata, "spec": spec})
+    answer = answer_to(asked, Additions(intercept_image="r/intercept:1"))["response"]
+    assert (False, 422) == (answer["allowed"], answer["status"]["code"])
+    assert f"{case.field}: " in answer["status"]["message"]
+    assert "patch" not in answer
+
+
+@pytest.mark.parametrize("case", ADMITTED, ids=str)
+def test_the_webhook_patches_ordinary_pods(case: Case) -> None:
+    """Every one of them, redirected or not."""
+    for redirected in (False, True):
+        metadata, spec = case.pod(redirected=redirected)
+        asked = review({"metadata": metadata, "spec": spec})
+        answer = answer_to(asked, Additions(intercept_image="r/intercept:1"))["response"]
+        assert answer["allowed"], answer
+        assert "JSONPatch" == answer["patchType"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"labels": {}}, "metadata.labels[authz/inject]: expected enabled"),
+        ({"labels": {"authz/inject": "no"}}, "metadata.labels[authz/inject]: expected enabled"),
+        ({"name": "agent", "labels": {"authz/inject": "enabled"}}, None),
+        # What was injected counts, not what the annotations say by now.
+        (
+            {"labels": {"authz/inject": "enabled"}, "annotations": {}},
+            "spec.ephemeralContainers[0].envFrom[0].secretRef.name: found agent-credential",
+        ),
+    ],
+)
+def test_a_pod_that_is_there_cannot_undo_its_injection(changes: Any, fault: str | None) -> None:
+    """Neither by its label, nor by a container that is added to it; no patch changes it either way."""
+    metadata, spec = inject(*ADMITTED[0].pod(), Additions())
+    changed = {"metadata": {**metadata, **changes}, "spec": spec}
+    if fault is not None and "ephemeral" in fault:
+        mounted = {**spec["containers"][0], "name": "debugger"}
+        mounted["envFrom"] = [{"secretRef": {"name": "agent-credential"}}]
+        changed["spec"] = {**spec, "ephemeralContainers": [mounted]}
+    asked = review(changed)
+    asked["request"] |= {"operation": "UPDATE", "oldObject": {"metadata": metadata, "spec": spec}}
+    answer = answer_to(asked, Additions())["response"]
+    assert (fault is None) == answer["allowed"]
+    assert (fault or "") in answer.get("status", {}).get("message", "")
+    assert "patch" not in answer
 
 
 @pytest.mark.parametrize(
@@ -118,7 +209,11 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_command_redirects_pods_that_ask() -> None:
     """With the image that it is given; the refusal names the field, and the option where that is missing."""
     annotations = {"authz/interception": "enabled", "authz/https": "enabled"}
-    security = {"runAsUser": 10001, "allowPrivilegeEscalation": False}
+    security = {
+        "runAsUser": 10001,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
     pod = {
         "metadata": {**POD["metadata"], "annotations": annotations},
         "spec": {"containers": [{**POD["spec"]["containers"][0], "securityContext": security}]},

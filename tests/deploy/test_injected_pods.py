@@ -1,23 +1,34 @@
 """What becomes of a pod that asks for injection; and which pods are refused."""
 
 import json
+import re
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from authz.injection.annotations import INJECTED
-from authz.injection.parts import Additions, Object
-from authz.injection.pod import InjectionError, inject, is_wanted
-from support.manifests import KUBERNETES, Manifests, intercepted, render, with_https
+from authz.injection.containment import breaches
+from authz.injection.parts import Additions, Object, all_parts
+from authz.injection.pod import InjectionError, add, inject, is_wanted
+from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted, render, with_https
 from support.schemas import VERSIONS, check_core
+from support.uncontained import ADMITTED, GUID, REFUSED, SECRET, Case, capable, token, volume
 
-APP: Object = {"name": "agent", "image": "agent:1"}
+APP: Object = {
+    "name": "agent",
+    "image": "agent:1",
+    "securityContext": {"capabilities": {"drop": ["ALL"]}},
+}
+"""What every app needs to be injected."""
 METADATA: Object = {"name": "a", "labels": {"authz/inject": "enabled"}}
 PLAIN = Additions()
 REDIRECTING = Additions(intercept_image="intercept:replace-me")
-CONFINED: Object = {"runAsUser": 10001, "allowPrivilegeEscalation": False}
+CONFINED: Object = {
+    "runAsUser": 10001,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
 """What a container needs where connections are redirected by user."""
 CONFINED_APP: Object = {"containers": [{**APP, "securityContext": CONFINED}]}
 EVERYTHING = {"interception": "enabled", "https": "enabled"}
@@ -90,12 +101,12 @@ def _compare(expected: Manifests, spec: Object) -> None:
     assert mounts == named(app.get("volumeMounts", []))
     theirs, ours = named(expected.pod["volumes"]), named(spec["volumes"])
     assert theirs.keys() - {"agent-tmp"} == ours.keys()
-    for name, volume in ours.items():
-        if "configMap" not in volume:
-            assert theirs[name] == volume
+    for name, item in ours.items():
+        if "configMap" not in item:
+            assert theirs[name] == item
         else:
             generated = theirs[name]["configMap"]["name"]
-            assert volume["configMap"]["name"] == generated.rpartition("-")[0]
+            assert item["configMap"]["name"] == generated.rpartition("-")[0]
 
 
 def _settled(container: Object) -> Object:
@@ -129,7 +140,7 @@ def test_twice_is_once(additions: Additions) -> None:
     spec = {
         "containers": [APP],
         "volumes": [{"name": "own", "emptyDir": {}}],
-        "initContainers": [{"name": "prepare", "image": "x"}],
+        "initContainers": [{**APP, "name": "prepare"}],
         "securityContext": {"fsGroup": 2000},
     }
     kept = deepcopy(spec)
@@ -181,7 +192,7 @@ def test_what_is_not_asked_for_any_more_is_gone() -> None:
 
 def test_native_sidecars_start_before_the_app_and_stop_after_it() -> None:
     """In this order; what the pod has of its own comes after."""
-    spec = {"containers": [APP], "initContainers": [{"name": "prepare", "image": "x"}]}
+    spec = {"containers": [APP], "initContainers": [{**APP, "name": "prepare"}]}
     _, native = injected(spec, additions=Additions(native=True))
     assert ["check-config", "authz", "envoy", "prepare"] == [
         each["name"] for each in native["initContainers"]
@@ -276,81 +287,136 @@ def test_what_the_app_says_itself_stays() -> None:
     assert {"fsGroup": 2000, "supplementalGroups": [7, 65532]} == spec["securityContext"]
 
 
-def app(**changes: Any) -> Object:
-    """A pod whose app is like this."""
-    return {"containers": [{**APP, **changes}]}
+def judged(case: Case, additions: Additions, *, redirected: bool = False) -> list[str]:
+    """The faults that injection finds in a pod."""
+    try:
+        inject(*case.pod(redirected=redirected), additions)
+    except InjectionError as error:
+        return error.faults
+    return []
 
 
-TOKEN = {"serviceAccountToken": {"audience": "api://AzureADTokenExchange", "path": "t"}}
+def fields(faults: list[str]) -> list[str]:
+    """The fields that faults are about."""
+    return [each.partition(": ")[0] for each in faults]
+
+
+@pytest.mark.parametrize("additions", [PLAIN, Additions(native=True)], ids=["plain", "native"])
+@pytest.mark.parametrize("case", [case for case in REFUSED if not case.redirected], ids=str)
+def test_a_pod_whose_app_could_get_at_a_credential_is_refused(
+    case: Case, additions: Additions
+) -> None:
+    """By the one field that should change."""
+    assert [case.field] == fields(judged(case, additions))
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=str)
+def test_it_is_refused_where_connections_are_redirected_too(case: Case) -> None:
+    """With the same words, and what depends on users besides."""
+    assert case.field in fields(judged(case, REDIRECTING, redirected=True))
+
+
+@pytest.mark.parametrize("case", [case for case in REFUSED if case.redirected], ids=str)
+def test_users_count_only_where_connections_are_redirected(case: Case) -> None:
+    """Without that, a user of its own is nothing that a container needs."""
+    assert [] == judged(case, REDIRECTING)
+
+
+@pytest.mark.parametrize("case", ADMITTED, ids=str)
+def test_ordinary_pods_are_injected(case: Case) -> None:
+    """Nothing that an app usually has is in the way."""
+    assert [] == judged(case, PLAIN)
+    assert [] == judged(case, REDIRECTING, redirected=True)
+
+
+def test_a_driver_that_the_installation_names_may_bring_volumes() -> None:
+    """No other may: a pod does not show what a driver hands out. The credential itself it never hands out."""
+    vault = {"driver": "vault.example", "readOnly": True}
+    naming = Additions(csi_drivers=("other.example", "vault.example"))
+    direct = {**vault, "nodePublishSecretRef": {"name": SECRET}}
+    assert [] == judged(Case("", volume(csi=vault)), naming)
+    assert ["spec.volumes[0].csi"] == fields(judged(Case("", volume(csi=vault)), PLAIN))
+    assert ["spec.volumes[0].csi.nodePublishSecretRef.name"] == fields(
+        judged(Case("", volume(csi=direct)), naming)
+    )
+
+
+@pytest.mark.parametrize("case", [case for case in REFUSED if not case.before], ids=str)
+def test_nothing_is_excused_by_a_pod_that_claims_to_be_injected(case: Case) -> None:
+    """Neither by the annotation alone, nor by one that was injected and changed afterwards."""
+    metadata, spec = case.pod(redirected=True)
+    claimed = {**metadata, "annotations": {**metadata["annotations"], INJECTED: "0.1.0"}}
+    changed = add(*case.pod(redirected=True), REDIRECTING)
+    for each in ((claimed, spec), changed):
+        with pytest.raises(InjectionError) as caught:
+            inject(*each, REDIRECTING)
+        assert [] != [fault for fault in caught.value.faults if _is_of(fault, case.field)]
+
+
+def _is_of(fault: str, field: str) -> bool:
+    # What is injected comes first in a list, or is there before.
+    return re.sub(r"\[\d+\]", "[]", fault.partition(": ")[0]) == re.sub(r"\[\d+\]", "[]", field)
 
 
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        ({"hostNetwork": True}, "spec.hostNetwork"),
-        ({"hostPID": True}, "spec.hostPID"),
-        ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
         ({"containers": []}, "spec.containers"),
         ({"restartPolicy": "Never"}, "spec.restartPolicy"),
-        ({"volumes": [{"name": "credential"}]}, "spec.volumes[0].name"),
-        ({"volumes": [{"name": "t", "projected": {"sources": [TOKEN]}}]}, "spec.volumes[0].projected"),
-        ({"securityContext": {"runAsUser": 65533}}, "spec.containers[0].securityContext.runAsUser"),
-        (app(name="envoy"), "spec.containers[0].name"),
-        (app(volumeMounts=[{"name": "credential", "mountPath": "/x"}]), "volumeMounts[0].name"),
-        (app(volumeMounts=[{"name": "authz-socket", "mountPath": "/x"}]), "volumeMounts[0].name"),
-        (app(securityContext={"privileged": True}), "securityContext.privileged"),
-        (app(securityContext={"runAsUser": 65532}), "securityContext.runAsUser"),
-        (app(securityContext={"capabilities": {"add": ["CAP_SYS_PTRACE"]}}), "capabilities.add"),
-        (app(ports=[{"containerPort": 8080}]), "ports[0].containerPort"),
-        (app(ports=[{"containerPort": 15001}]), "ports[0].containerPort"),
-        ({"initContainers": [{"name": "authz"}]}, "spec.initContainers[0].name"),
-        ({"initContainers": [{"name": "intercept"}]}, "spec.initContainers[0].name"),
-        ({"volumes": [{"name": "authz-ca"}]}, "spec.volumes[0].name"),
-        (app(volumeMounts=[{"name": "authz-trust", "mountPath": "/x"}]), "volumeMounts[0].name"),
-        (app(volumeMounts=[{"name": "own", "mountPath": "/run/authz-trust"}]), "[0].mountPath"),
-        (
-            {**app(securityContext={"runAsUser": None}), "securityContext": {"runAsUser": 65532}},
-            "securityContext.runAsUser",
-        ),
     ],
-)  # fmt: skip
-def test_a_pod_that_cannot_be_contained_is_refused(spec: Object, fault: str) -> None:
+)
+def test_a_pod_that_could_not_work_is_refused(spec: Object, fault: str) -> None:
     """By the field that should change."""
     with pytest.raises(InjectionError) as caught:
         injected(spec)
-    assert [fault] == [fault for each in caught.value.faults if fault in each.partition(": ")[0]]
-    assert 1 == len(caught.value.faults)
+    assert [fault] == fields(caught.value.faults)
 
 
-@pytest.mark.parametrize(
-    ("changes", "fault"),
-    [
-        ({"runAsUser": None}, "runAsUser"),
-        ({"runAsUser": 0}, "runAsUser"),
-        ({"runAsUser": 65533}, "runAsUser"),
-        ({"allowPrivilegeEscalation": True}, "allowPrivilegeEscalation"),
-        ({"allowPrivilegeEscalation": None}, "allowPrivilegeEscalation"),
-        ({"capabilities": {"add": ["CHOWN"]}}, "capabilities.add"),
-        ({"capabilities": {"add": ["NET_ADMIN"]}}, "capabilities.add"),
-    ],
-)
-@pytest.mark.parametrize("key", ["containers", "initContainers"])
-def test_a_container_that_could_escape_the_rules_is_refused(
-    key: str, changes: Object, fault: str
-) -> None:
-    """Connections are redirected by user, so each container has one, and no way to another's."""
-    other = {"name": "other", "image": "x", "securityContext": {**CONFINED, **changes}}
-    spec = {**CONFINED_APP, key: [*CONFINED_APP.get(key, []), other]}
-    with pytest.raises(InjectionError) as caught:
-        injected(spec, additions=REDIRECTING, interception="enabled")
-    index = len(spec[key]) - 1
-    path = f"spec.{key}[{index}].securityContext.{fault}"
-    assert [path] == [each.partition(": ")[0] for each in caught.value.faults]
+def test_a_message_has_the_value_where_that_is_the_fault() -> None:
+    """As far as it fits a line; what is there or not needs none."""
+    texts = [
+        judged(Case("", spec), PLAIN)[0]
+        for spec in (capable("BPF"), token(f"{GUID}{'x' * 100}"), {"hostPID": True})
+    ]
+    where = "spec.volumes[0].projected.sources[1].serviceAccountToken.audience"
+    assert texts[0].startswith(
+        "spec.containers[0].securityContext.capabilities.add[0]: found BPF, expected no other than "
+        "NET_BIND_SERVICE"
+    )
+    assert f"{where}: found {GUID}{'x' * 44}, expected another audience" in texts[1]
+    assert "spec.hostPID: expected false: what is shared is not contained" == texts[2]
+
+
+FOLDERS = (*OVERLAYS, *(f"kind/{overlay}" for overlay in OVERLAYS), "shared/client")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.usefixtures("kubectl")
+def test_the_overlays_own_agent_needs_no_change_to_be_injected(folder: str) -> None:
+    """What the manifests have is what the rules want: one truth for written and injected pods."""
+    made = intercepted(folder) if folder in OVERLAYS else render(KUBERNETES / folder)
+    (found,) = (
+        each["spec"]["template"]
+        for each in made.all("Deployment")
+        if "agent" in named(each["spec"]["template"]["spec"]["containers"])
+    )
+    agent = named(found["spec"]["containers"])["agent"]
+    mounted = {mount["name"] for mount in agent.get("volumeMounts", ())}
+    own = {
+        **found["spec"],
+        "containers": [agent],
+        "initContainers": [],
+        "volumes": [each for each in found["spec"]["volumes"] if each["name"] in mounted],
+    }
+    annotations = {"authz/client-secret": "agent-credential"}
+    metadata = {**found["metadata"], "annotations": annotations}
+    assert [] == list(breaches(metadata, own, all_parts(), redirected=True))
 
 
 def test_the_pods_user_counts_for_containers_without_one() -> None:
     """As Kubernetes has it."""
-    unnamed = {"containers": [{**APP, "securityContext": {"allowPrivilegeEscalation": False}}]}
+    security = {key: value for key, value in CONFINED.items() if key != "runAsUser"}
+    unnamed = {"containers": [{**APP, "securityContext": security}]}
     pod = {**unnamed, "securityContext": {"runAsUser": 10001}}
     _, spec = injected(pod, additions=REDIRECTING, interception="enabled")
     assert "intercept" == spec["initContainers"][0]["name"]
@@ -385,13 +451,6 @@ def test_without_an_image_nobody_is_redirected() -> None:
     """There is none that could be the default: it is the installation's own."""
     with pytest.raises(InjectionError, match=r"authz/interception\]: .*--intercept-image"):
         injected(CONFINED_APP, interception="enabled")
-
-
-def test_azures_webhook_would_give_the_app_the_credential() -> None:
-    """Its label is refused; ours gives the token to authz alone."""
-    labels = {**METADATA["labels"], "azure.workload.identity/use": "true"}
-    with pytest.raises(InjectionError, match=r"azure\.workload\.identity/use"):
-        inject({**METADATA, "labels": labels}, {"containers": [APP]}, PLAIN)
 
 
 def test_annotations_that_nobody_knows_are_refused() -> None:

@@ -83,8 +83,15 @@ def test_only_pods_that_ask_depend_on_it(injector: Manifests) -> None:
         webhook["sideEffects"],
         webhook["reinvocationPolicy"],
     )
-    (rule,) = webhook["rules"]
-    assert (["CREATE"], ["pods"]) == (rule["operations"], rule["resources"])
+    created, changed = webhook["rules"]
+    assert (["CREATE"], ["pods"]) == (created["operations"], created["resources"])
+    # Of these, only what could undo an injection.
+    assert (["UPDATE"], ["pods", "pods/ephemeralcontainers"]) == (
+        changed["operations"],
+        changed["resources"],
+    )
+    (condition,) = webhook["matchConditions"]
+    assert f"[?'{LABEL}'].orValue('') != '{WANTED}'" in condition["expression"]
     excluded: Any = webhook["namespaceSelector"]["matchExpressions"][0]
     assert injector.find("Deployment")["metadata"]["namespace"] in excluded["values"]
 

@@ -121,10 +121,9 @@ class Injector:
 
     def _is_asked(self, namespace: str) -> bool:
         metadata = {"name": "probe", "labels": {LABEL: WANTED}}
-        pod = {
-            "metadata": metadata,
-            "spec": {"containers": [{"name": "probe", "image": "probe:1"}]},
-        }
+        security = {"capabilities": {"drop": ["ALL"]}}
+        probe = {"name": "probe", "image": "probe:1", "securityContext": security}
+        pod = {"metadata": metadata, "spec": {"containers": [probe]}}
         made = self.server.post(f"/api/v1/namespaces/{namespace}/pods", pod, dryRun="All")
         return INJECTED in made.json()["metadata"].get("annotations", {})
 
