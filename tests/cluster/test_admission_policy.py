@@ -1,10 +1,10 @@
 """The admission policy for redirected pods, by a real API server: what it refuses, and what it says.
 
-It counts in namespaces with its label, for pods as they are created and for what `kubectl debug` adds.
+It counts in namespaces with its label, for pods as they are created and for what `kubectl debug` adds. It
+refuses what injection refuses: both judge the same pods here.
 """
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,8 +12,11 @@ import httpx
 import pytest
 import yaml
 
+from authz.injection.parts import Additions
+from authz.injection.pod import InjectionError, add, inject
 from support.apiserver import ApiServer
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, Object, intercepted, with_https
+from support.uncontained import ADMITTED, REFUSED, SECRET, Case
 
 pytestmark = pytest.mark.cluster
 
@@ -22,11 +25,21 @@ LABELS: Final = {
     "authz-interception": "enforced",
     "pod-security.kubernetes.io/enforce": "privileged",
 }
-SECURITY: Final = {"runAsUser": 10001, "allowPrivilegeEscalation": False}
+SECURITY: Final = {
+    "runAsUser": 10001,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+}
 GOOD: Final = {"name": "good", "image": "app:1", "securityContext": SECURITY}
-USERS: Final = "securityContext.runAsUser of its own: not root, and not 65532 or 65533"
-RIGHTS: Final = "may be privileged, add a capability, or allow privilege escalation"
-NODE: Final = "may not share the node's network, processes or memory, or mount its files"
+USER: Final = "runAsUser (of every container): expected"
+REDIRECTING: Final = Additions(intercept_image="intercept:replace-me")
+NATIVE: Final = Additions(intercept_image="intercept:replace-me", native=True)
+IMAGES: Final = {
+    "envoy": "docker.io/envoyproxy/envoy:distroless-v1.40.0",
+    "authz": "entra-authz:0.1.0",
+    "check-config": "entra-authz:0.1.0",
+    "intercept": "intercept:replace-me",
+}
 
 
 @pytest.fixture(scope="module")
@@ -77,82 +90,209 @@ def test_the_components_own_pod_is_admitted(
     assert answer.status_code == 201, answer.text
 
 
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (container(runAsUser=None), USERS),
-        (container(runAsUser=0), USERS),
-        (container(runAsUser=65532), USERS),
-        (container(runAsUser=65533), USERS),
-        (container(privileged=True, allowPrivilegeEscalation=None), RIGHTS),
-        (container(capabilities={"add": ["NET_ADMIN"]}), RIGHTS),
-        (container(capabilities={"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]}), RIGHTS),
-        (container(allowPrivilegeEscalation=True), RIGHTS),
-        (container(allowPrivilegeEscalation=None), RIGHTS),
-        ({"name": "app", "image": "app:1"}, USERS),
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("place", ["containers", "initContainers"])
-def test_what_a_container_may_not_is_refused_by_name(
-    policy: ApiServer, enforced: str, bad: Mapping[str, Any], message: str, place: str
+@pytest.mark.parametrize("case", [case for case in REFUSED if not case.before], ids=str)
+def test_what_injection_refuses_the_policy_refuses(
+    policy: ApiServer, enforced: str, case: Case
 ) -> None:
-    """Wherever in the pod it is; the message says what to change."""
-    item = pod(GOOD, initContainers=[])
-    item["spec"][place].append(deepcopy(dict(bad)))
+    """The same pods, as they are once Envoy and authz are in them, and in the same words."""
+    with pytest.raises(InjectionError) as refused:
+        inject(*case.pod(redirected=True), REDIRECTING)
+    (fault,) = (each for each in refused.value.faults if each.startswith(f"{case.field}: "))
 
-    answer = create(policy, enforced, item)
+    answer = create(policy, enforced, unjudged(case))
 
-    assert answer.status_code == 422
-    assert message in answer.json()["message"]
-    assert "ValidatingAdmissionPolicy 'authz-interception'" in answer.json()["message"]
+    assert answer.status_code == 422, answer.text
+    if not case.invalid:
+        message = answer.json()["message"]
+        assert "ValidatingAdmissionPolicy 'authz-interception'" in message
+        assert fault[fault.index("expected ") :] in message
 
 
-@pytest.mark.parametrize(
-    ("spec", "message"),
-    [
-        ({"hostNetwork": True}, NODE),
-        ({"hostPID": True}, NODE),
-        ({"hostIPC": True}, NODE),
-        ({"volumes": [{"name": "node", "hostPath": {"path": "/"}}]}, NODE),
-    ],
-    ids=str,
-)
-def test_what_a_pod_may_not_is_refused_by_name(
-    policy: ApiServer, enforced: str, spec: Mapping[str, Any], message: str
+@pytest.mark.parametrize("additions", [REDIRECTING, NATIVE], ids=["plain", "native"])
+@pytest.mark.parametrize("case", ADMITTED, ids=str)
+def test_what_injection_admits_the_policy_admits(
+    policy: ApiServer, enforced: str, case: Case, additions: Additions
 ) -> None:
-    """With the node's network there is nothing to redirect; with its files or processes, no wall."""
-    answer = create(policy, enforced, pod(GOOD, **spec))
+    """Ordinary pods stay ordinary: as injection makes them."""
+    metadata, spec = inject(*case.pod(redirected=True), additions)
 
-    assert (422, True) == (answer.status_code, message in answer.json()["message"])
-
-
-@pytest.mark.parametrize("name", ["intercept", "envoy", "authz", "check-config"])
-def test_a_name_gives_no_right_to_change_the_rules(
-    policy: ApiServer, enforced: str, name: str
-) -> None:
-    """`intercept` may do so as an init container that ends, and nobody else at all."""
-    right = {"runAsUser": 0, "capabilities": {"add": ["NET_ADMIN"]}}
-    mighty = container(name, **right)
-
-    beside = create(policy, enforced, pod(GOOD, mighty))
-    lasting = create(
-        policy, enforced, pod(GOOD, initContainers=[{**mighty, "restartPolicy": "Always"}])
-    )
-    first = create(policy, enforced, pod(GOOD, initContainers=[mighty]))
-
-    assert (422, 422) == (beside.status_code, lasting.status_code)
-    assert (201 if name == "intercept" else 422) == first.status_code
-
-
-def test_what_it_allows_is_admitted(policy: ApiServer, enforced: str) -> None:
-    """Users of their own, dropped capabilities, volumes that are not the node's."""
-    plain = container(capabilities={"drop": ["ALL"]}, privileged=False)
-    more = {"hostNetwork": False, "volumes": [{"name": "own", "emptyDir": {}}]}
-
-    answer = create(policy, enforced, pod(plain, initContainers=[GOOD], **more))
+    answer = create(policy, enforced, {"metadata": metadata, "spec": spec})
 
     assert answer.status_code == 201, answer.text
+
+
+def unjudged(case: Case) -> Object:
+    """Return a pod with Envoy and authz in it, though injection refuses it."""
+    metadata, spec = add(*case.pod(redirected=True), REDIRECTING)
+    return {"metadata": metadata, "spec": spec}
+
+
+def part(name: str, **security: Any) -> Object:
+    """Return one of the injected containers, with other rights."""
+    _, spec = inject(*ADMITTED[0].pod(redirected=True), REDIRECTING)
+    (found,) = (
+        each for each in (*spec["initContainers"], *spec["containers"]) if each["name"] == name
+    )
+    return {
+        **found,
+        "securityContext": {**found["securityContext"], **security},
+        "volumeMounts": [],
+        "envFrom": [],
+    }
+
+
+@pytest.mark.parametrize("name", sorted(IMAGES))
+def test_a_name_gives_no_right(policy: ApiServer, enforced: str, name: str) -> None:
+    """Neither a user nor a capability: whoever calls a container of his own by it gets nothing."""
+    own = {key: part(name)[key] for key in ("name", "securityContext")}
+
+    for key in ("containers", "initContainers"):
+        item = pod(GOOD, initContainers=[])
+        item["spec"][key].append({**own, "image": "own:1"})
+        answer = create(policy, enforced, item)
+
+        assert answer.status_code == 422
+        assert "ValidatingAdmissionPolicy 'authz-interception'" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": "registry.example/entra-authz:0.1.0"},
+        {"image": "entra-authz:5000/own:1"},
+        {"image": "entra-authz-own:1"},
+        {"command": ["python", "-c", "own"]},
+        {"args": ["inject-webhook"]},
+        {"lifecycle": {"postStart": {"exec": {"command": ["own"]}}}},
+        {"lifecycle": {"preStop": {"exec": {"command": ["own"]}}}},
+        {"livenessProbe": {"exec": {"command": ["own"]}}},
+        {"readinessProbe": {"exec": {"command": ["own"]}}},
+        {"startupProbe": {"exec": {"command": ["own"]}}},
+    ],
+    ids=str,
+)
+def test_authz_is_what_runs_as_authz(
+    policy: ApiServer, enforced: str, changes: Mapping[str, Any]
+) -> None:
+    """By image and program: any other is somebody's own, and may not have authz's user."""
+    real = create(policy, enforced, pod(GOOD, part("authz")))
+    other = create(policy, enforced, pod(GOOD, {**part("authz"), **changes}))
+
+    assert (201, 422) == (real.status_code, other.status_code), real.text
+    assert USER in other.json()["message"]
+
+
+def test_the_name_of_a_container_of_ours_is_free(policy: ApiServer, enforced: str) -> None:
+    """Its image says what it is, with a digest too."""
+    image = f"entra-authz@sha256:{'0' * 64}"
+
+    answer = create(policy, enforced, pod(GOOD, {**part("authz"), "name": "n", "image": image}))
+
+    assert answer.status_code == 201, answer.text
+
+
+def test_only_a_container_that_ends_may_change_the_rules(policy: ApiServer, enforced: str) -> None:
+    """The shipped init container, and the same nowhere else, nor with anything more."""
+    mighty = part("intercept")
+    more = part("intercept", capabilities={"drop": ["ALL"], "add": ["NET_ADMIN", "BPF"]})
+
+    first = create(policy, enforced, pod(GOOD, initContainers=[mighty]))
+    refused = [
+        create(policy, enforced, each).status_code
+        for each in (
+            pod(GOOD, mighty),
+            pod(GOOD, initContainers=[{**mighty, "restartPolicy": "Always"}]),
+            pod(GOOD, initContainers=[{**mighty, "command": ["/bin/sh"]}]),
+            pod(GOOD, initContainers=[more]),
+        )
+    ]
+
+    assert (201, [422] * 4) == (first.status_code, refused), first.text
+
+
+def test_the_image_of_a_running_container_cannot_be_another(
+    policy: ApiServer, enforced: str
+) -> None:
+    """The API lets images change in a pod that is there, authz's as well."""
+    made = policy.post(f"/api/v1/namespaces/{enforced}/pods", pod(GOOD, part("authz")))
+    assert made.status_code == 201, made.text
+
+    refused = policy.kubectl("set", "image", "pod/app", "authz=own:1", f"--namespace={enforced}")
+    taken = policy.kubectl("set", "image", "pod/app", "good=app:2", f"--namespace={enforced}")
+
+    assert (1, 0) == (refused.returncode, taken.returncode), taken.stderr
+    assert USER in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("volume", "reference", "field"),
+    [
+        (
+            {"secret": {"secretName": "own-name"}},
+            {"envFrom": [{"secretRef": {"name": "own-name"}}]},
+            "envFrom[].secretRef.name",
+        ),
+        (
+            {"projected": {"sources": [{"secret": {"name": "own-name"}}]}},
+            {"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "own-name", "key": "k"}}}]},
+            "env[].valueFrom.secretKeyRef.name",
+        ),
+        (
+            {"secret": {"secretName": "own-name"}},
+            {"volumeMounts": [{"name": "v", "mountPath": "/x"}]},
+            "volumeMounts[].name",
+        ),
+    ],
+)  # fmt: skip
+def test_what_authz_has_is_the_credential_whatever_its_name(
+    policy: ApiServer, enforced: str, volume: Object, reference: Object, field: str
+) -> None:
+    """In pods that nobody injected, the policy goes by what is mounted in authz."""
+    holder = {**part("authz"), "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    volumes = [{"name": "v", **volume}]
+
+    kept = create(policy, enforced, pod(GOOD, holder, volumes=volumes))
+    shared = create(policy, enforced, pod({**GOOD, **reference}, holder, volumes=volumes))
+
+    assert (201, 422) == (kept.status_code, shared.status_code), kept.text
+    assert field in shared.json()["message"]
+
+
+def test_the_administrators_images_and_drivers_count(policy: ApiServer) -> None:
+    """In place of the shipped ones, as the head of the file asks for."""
+    text = POLICY.read_text().replace("authz-interception", "authz-own")
+    text = text.replace("'authz': ['entra-authz']", "'authz': ['registry.example:5000/authz']")
+    text = text.replace("drivers, expression: '[]'", "drivers, expression: '[\"vault.example\"]'")
+    made = policy.kubectl("apply", "--server-side", "--filename=-", given=text)
+    assert made.returncode == 0, made.stderr
+    namespace = policy.namespace({"authz-own": "enforced"})
+    policy.wait(lambda: create(policy, namespace, pod(container(runAsUser=0))).status_code == 422)
+    own = {**part("authz"), "image": "registry.example:5000/authz:1"}
+    volume = {"name": "v", "csi": {"driver": "vault.example"}}
+    other = {"name": "v", "csi": {"driver": "other.example"}}
+
+    codes = [
+        create(policy, namespace, each).status_code
+        for each in (
+            pod(GOOD, own, volumes=[volume]),
+            pod(GOOD, part("authz")),
+            pod(GOOD, volumes=[other]),
+        )
+    ]
+
+    assert [201, 422, 422] == codes
+
+
+def test_the_account_s_token_may_be_everywhere(policy: ApiServer, enforced: str) -> None:
+    """It is for the API server, and no credential by itself; the server mounts it where nobody said no."""
+    agent = "/api/v1/namespaces/{}/serviceaccounts"
+    policy.post(agent.format(enforced), {"metadata": {"name": "agent"}})
+
+    made = create(policy, enforced, pod(GOOD, part("authz"), serviceAccountName="agent"))
+
+    assert made.status_code == 201, made.text
+    mounts = [[m["name"] for m in c["volumeMounts"]] for c in made.json()["spec"]["containers"]]
+    assert mounts[0] == mounts[1]
 
 
 def test_other_namespaces_are_not_touched(policy: ApiServer) -> None:
@@ -165,18 +305,45 @@ def test_other_namespaces_are_not_touched(policy: ApiServer) -> None:
         assert answer.status_code == 201, answer.text
 
 
-@pytest.mark.parametrize("user", [65532, 65533, 0, None])
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"securityContext": {**SECURITY, "runAsUser": 65532}}, USER),
+        ({"securityContext": {**SECURITY, "runAsUser": 65533}}, USER),
+        ({"securityContext": {**SECURITY, "runAsUser": 0}}, USER),
+        ({"securityContext": {"allowPrivilegeEscalation": False}}, "capabilities.drop"),
+        (
+            {"securityContext": {**SECURITY, "capabilities": {"drop": ["ALL"], "add": ["SYS_PTRACE"]}}},
+            "capabilities.add[]",
+        ),
+        ({"volumeMounts": [{"name": "credential", "mountPath": "/x"}]}, "volumeMounts[].name"),
+        ({"envFrom": [{"secretRef": {"name": SECRET}}]}, "envFrom[].secretRef.name"),
+        ({"targetContainerName": "authz"}, "targetContainerName: expected a container of the app"),
+        ({"name": "check", "image": IMAGES["authz"], "args": ["serve"],
+          "securityContext": {**SECURITY, "runAsUser": 65532}}, USER),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_debugging_containers_are_refused(
-    policy: ApiServer, enforced: str, tmp_path: Path, user: int | None
+    policy: ApiServer, enforced: str, more: Mapping[str, Any], field: str
 ) -> None:
-    """As `kubectl debug` adds them: with a user whose connections are not redirected, or with none."""
-    made = policy.post(f"/api/v1/namespaces/{enforced}/pods", pod(GOOD))
+    """As `kubectl debug` adds them, to a pod with a credential."""
+    metadata, spec = inject(*ADMITTED[0].pod(redirected=True), REDIRECTING)
+    path = f"/api/v1/namespaces/{enforced}/pods"
+    made = policy.post(path, {"metadata": metadata, "spec": spec})
     assert made.status_code == 201, made.text
 
-    refused = _debug(policy, enforced, tmp_path, user)
+    refused = debug(policy, f"{path}/agent", {**GOOD, "name": "debugger", **more})
 
-    assert refused.returncode == 1
-    assert USERS in refused.stderr
+    assert refused.status_code == 422
+    assert field in refused.json()["message"]
+
+
+def debug(server: ApiServer, path: str, container: Object) -> httpx.Response:
+    """Add an ephemeral container to a pod, by way of its subresource."""
+    found = server.get(path)
+    found["spec"]["ephemeralContainers"] = [container]
+    return server.http.put(f"{path}/ephemeralcontainers", json=found)
 
 
 def test_a_debugging_container_with_a_user_of_its_own_is_admitted(
@@ -185,22 +352,18 @@ def test_a_debugging_container_with_a_user_of_its_own_is_admitted(
     """So nobody has to switch the policy off to look into a pod."""
     made = policy.post(f"/api/v1/namespaces/{enforced}/pods", pod(GOOD))
     assert made.status_code == 201, made.text
+    custom = tmp_path / "container.yaml"
+    security = {"allowPrivilegeEscalation": False, "runAsUser": 20000}
+    custom.write_text(yaml.safe_dump({"securityContext": security}))
 
-    admitted = _debug(policy, enforced, tmp_path, 20000)
+    admitted = policy.kubectl(
+        *("debug", "app", f"--namespace={enforced}", "--image=busybox:1", "--target=good"),
+        *("--profile=restricted", f"--custom={custom}", "--attach=false"),
+    )
     found = policy.get(f"/api/v1/namespaces/{enforced}/pods/app")["spec"]["ephemeralContainers"]
 
     assert admitted.returncode == 0, admitted.stderr
     assert [20000] == [each["securityContext"]["runAsUser"] for each in found]
-
-
-def _debug(server: ApiServer, namespace: str, folder: Path, user: int | None) -> Any:
-    custom = folder / "container.yaml"
-    security = {"allowPrivilegeEscalation": False, **({} if user is None else {"runAsUser": user})}
-    custom.write_text(yaml.safe_dump({"securityContext": security}))
-    return server.kubectl(
-        *("debug", "app", f"--namespace={namespace}", "--image=busybox:1", "--target=good"),
-        *("--profile=restricted", f"--custom={custom}", "--attach=false"),
-    )
 
 
 def test_the_server_finds_no_fault_in_its_expressions(

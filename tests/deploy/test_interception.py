@@ -18,6 +18,8 @@ import yaml
 from authz.config import load
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.injection.policy import render as render_policy
+from authz.injection.rules import RULES
 from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted
 from support.manifests import render as kustomize
@@ -145,14 +147,29 @@ def test_only_envoy_and_authz_are_excluded(redirected: Manifests) -> None:
     assert not excluded & {user for name, user in users.items() if name not in OWN}
 
 
+def test_policy_is_the_rendered_one() -> None:
+    """`make docs` makes it of the rules of injection: there is no second truth."""
+    assert POLICY.read_text() == render_policy()
+
+
+def test_policy_has_every_rule_of_injection_that_a_pod_shows_afterwards() -> None:
+    """But for names that are taken only until something is injected."""
+    policy, _ = yaml.safe_load_all(POLICY.read_text())
+    messages = [each["message"] for each in policy["spec"]["validations"]]
+
+    missing = [rule for rule in RULES if not any(rule.expected in text for text in messages)]
+
+    assert [rule for rule in RULES if rule.before] == missing
+    assert len(messages) == len(set(messages)) == len(RULES) - len(missing) + 1
+
+
 def test_policy_speaks_of_the_same_users(redirected: Manifests) -> None:
     """Admission refuses for other containers what the script excludes."""
     policy, _ = yaml.safe_load_all(POLICY.read_text())
     variables = {item["name"]: item["expression"] for item in policy["spec"]["variables"]}
     excluded = redirected.containers["intercept"].variables["EXCLUDE_UIDS"]
 
-    assert sorted(yaml.safe_load(variables["reserved"])) == sorted(map(int, excluded.split(",")))
-    assert set(yaml.safe_load(variables["own"])) == OWN
+    assert sorted(yaml.safe_load(variables["users"])) == sorted(map(int, excluded.split(",")))
 
 
 def test_envoys_configuration_is_the_rendered_one(
