@@ -49,6 +49,21 @@ _HEAD: Final = """\
 # is Envoy, authz, or the one that sets the rules, by image, program, user and rights. Its name counts for nothing.
 # `drivers` has the CSI drivers whose volumes pods may have, as `--csi-driver` of injection.
 """
+_RIGHTS: Final = (
+    ("serviceaccounts/token", "create", ("variables.account",)),
+    ("secrets", "get", ("variables.held[0]", "variables.held[1]")),
+    ("secrets", "get", ("variables.held[2]", "variables.held[3]")),
+    ("secrets", "list", ("variables.held[0]", "variables.held[1]")),
+    ("secrets", "list", ("variables.held[2]", "variables.held[3]")),
+    ("pods", "create", ()),
+    ("pods/exec", "create", ()),
+    ("pods/exec", "get", ()),
+)
+"""Of an account, and on which objects: with its token and one of these an app gets the credential by the API.
+
+An API server alone knows them, so these are no rules of the table. What one expression may cost is limited to
+two such questions: the first four Secrets that authz has mounted are asked about.
+"""
 _ROOTS: Final = {
     Scope.METADATA: "object.metadata",
     Scope.POD: "object.spec",
@@ -77,6 +92,13 @@ def render() -> str:
                     }
                 ]
             },
+            # Pods that are there are left alone, so that controllers can change their metadata, and end them.
+            "matchConditions": [
+                {
+                    "name": "gives-something",
+                    "expression": "request.operation == 'CREATE' || object.spec != oldObject.spec",
+                }
+            ],
             "variables": [
                 {"name": name, "expression": text} for name, text in _variables().items()
             ],
@@ -87,7 +109,9 @@ def render() -> str:
                 {"expression": _expression(rule), "message": _message(rule)}
                 for rule in RULES
                 if not rule.before
-            ],
+            ]
+            # Each by itself: what one expression may cost is limited.
+            + [_without_right(*right) for right in _RIGHTS],
         },
     }
     binding = {
@@ -185,7 +209,14 @@ def _variables() -> dict[str, str]:
             " + o.?envFrom.orValue([]).filter(e, has(e.secretRef)).map(e, e.secretRef.name))"
             f" + [[?object.metadata.?annotations[?'{CLIENT_SECRET}']]]"
         ),
-        "theirs": ("object.spec.?volumes.orValue([]).filter(v, !(v.name in variables.volumes))"),
+        "theirs": "object.spec.?volumes.orValue([]).filter(v, !(v.name in variables.volumes))",
+        "account": "object.spec.?serviceAccountName.orValue('default')",
+        "held": "variables.kept.filter(v, has(v.secret)).map(v, v.secret.secretName)",
+        # Whether the app may speak for the pod's account, beside a credential.
+        "speaks": (
+            "size(variables.ours) > 0 && variables.theirs.exists(v,"
+            " v.?projected.?sources.orValue([]).exists(s, has(s.serviceAccountToken)))"
+        ),
     }
 
 
@@ -215,6 +246,30 @@ def _repository(container: Object) -> str:
 def _message(rule: Rule) -> str:
     where = " (of every container)" if rule.scope is Scope.CONTAINER else ""
     return f"{rule.scope}.{rule.field}{where}: {rule.expected}"
+
+
+def _without_right(resource: str, verb: str, names: tuple[str, ...]) -> dict[str, str]:
+    kind, _, subresource = resource.partition("/")
+    below = f".subresource('{subresource}')" if subresource else ""
+    asked = (
+        "authorizer.serviceAccount(request.namespace, variables.account)"
+        f".group('').resource('{kind}'){below}.namespace(request.namespace)"
+    )
+    checks = [f"{asked}.name({name}).check('{verb}').allowed()" for name in names]
+    if kind == "secrets":
+        # That many there may not be.
+        checks = [
+            f"(size(variables.held) > {name[-2]} && {check})"
+            for name, check in zip(names, checks, strict=True)
+        ]
+    found = " || ".join(checks or [f"{asked}.check('{verb}').allowed()"])
+    return {
+        "expression": f"!variables.speaks || !({found})",
+        "message": (
+            f"spec.serviceAccountName: expected an account that may not {verb} {resource}, or "
+            "automountServiceAccountToken: false: with the account's token the app could get the credential"
+        ),
+    }
 
 
 def _kinds() -> str:

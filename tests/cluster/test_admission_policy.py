@@ -224,6 +224,24 @@ def test_the_image_of_a_running_container_cannot_be_another(
     assert USER in refused.stderr
 
 
+def test_pods_that_were_there_before_are_not_held_up(policy: ApiServer) -> None:
+    """Their controllers change their metadata, and free them to end; what they run is judged again."""
+    namespace = policy.namespace({"pod-security.kubernetes.io/enforce": "privileged"})
+    path = f"/api/v1/namespaces/{namespace}"
+    bad = pod(container(capabilities=None), GOOD)
+    made = policy.post(f"{path}/pods", bad)
+    assert made.status_code == 201, made.text
+    label = policy.kubectl("label", "namespace", namespace, "authz-interception=enforced")
+    assert label.returncode == 0, label.stderr
+    policy.wait(lambda: create(policy, namespace, bad).status_code == 422)
+
+    marked = policy.kubectl("annotate", "pod/app", "mine=yes", f"--namespace={namespace}")
+    changed = policy.kubectl("set", "image", "pod/app", "good=app:2", f"--namespace={namespace}")
+
+    assert (0, 1) == (marked.returncode, changed.returncode), marked.stderr
+    assert "securityContext.capabilities.drop" in changed.stderr
+
+
 @pytest.mark.parametrize(
     ("volume", "reference", "field"),
     [
@@ -293,6 +311,66 @@ def test_the_account_s_token_may_be_everywhere(policy: ApiServer, enforced: str)
     assert made.status_code == 201, made.text
     mounts = [[m["name"] for m in c["volumeMounts"]] for c in made.json()["spec"]["containers"]]
     assert mounts[0] == mounts[1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "refused"),
+    [
+        ({"resources": ["serviceaccounts/token"], "verbs": ["create"]}, True),
+        (
+            {
+                "resources": ["serviceaccounts/token"],
+                "verbs": ["create"],
+                "resourceNames": ["other"],
+            },
+            False,
+        ),
+        (
+            {
+                "resources": ["serviceaccounts/token"],
+                "verbs": ["create"],
+                "resourceNames": ["agent"],
+            },
+            True,
+        ),
+        ({"resources": ["secrets"], "verbs": ["get"]}, True),
+        ({"resources": ["secrets"], "verbs": ["get"], "resourceNames": [SECRET]}, True),
+        ({"resources": ["secrets"], "verbs": ["get"], "resourceNames": ["own"]}, False),
+        ({"resources": ["secrets"], "verbs": ["list"]}, True),
+        ({"resources": ["pods"], "verbs": ["create"]}, True),
+        ({"resources": ["pods/exec"], "verbs": ["create"]}, True),
+        ({"resources": ["pods/exec"], "verbs": ["get"]}, True),
+        ({"resources": ["pods", "configmaps"], "verbs": ["get", "list", "watch"]}, False),
+    ],
+    ids=str,
+)
+def test_an_account_that_could_fetch_the_credential_is_refused(
+    policy: ApiServer, enforced: str, rule: Object, refused: bool
+) -> None:
+    """By the rights that it has as the pod is created; without its token in the app they do not count."""
+    metadata, spec = inject(*ADMITTED[0].pod(redirected=True), REDIRECTING)
+    account = {"kind": "ServiceAccount", "name": "agent", "namespace": enforced}
+    named = {"metadata": {"name": "agent"}}
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{enforced}"
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "agent"}
+    for path, item in (
+        (f"/api/v1/namespaces/{enforced}/serviceaccounts", named),
+        (f"{rbac}/roles", {**named, "rules": [{"apiGroups": [""], **rule}]}),
+        (f"{rbac}/rolebindings", {**named, "roleRef": role, "subjects": [account]}),
+    ):
+        made = policy.post(path, item)
+        assert made.status_code == 201, made.text
+    speaking = {"metadata": metadata, "spec": {**spec, "serviceAccountName": "agent"}}
+    silent = {**speaking, "spec": {**speaking["spec"], "automountServiceAccountToken": False}}
+
+    wanted = 422 if refused else 201
+    # The server's authorizer knows of a Role a moment after it is stored.
+    policy.wait(lambda: create(policy, enforced, speaking).status_code == wanted)
+
+    assert create(policy, enforced, silent).status_code == 201
+    if refused:
+        said = create(policy, enforced, speaking).json()["message"]
+        assert f"may not {rule['verbs'][0]} {rule['resources'][0]}" in said
 
 
 def test_other_namespaces_are_not_touched(policy: ApiServer) -> None:

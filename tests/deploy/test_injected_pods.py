@@ -11,6 +11,7 @@ from authz.injection.annotations import INJECTED
 from authz.injection.containment import breaches
 from authz.injection.parts import Additions, Object, all_parts
 from authz.injection.pod import InjectionError, add, inject, is_wanted
+from authz.injection.rules import RULES, Scope
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted, render, with_https
 from support.schemas import VERSIONS, check_core
 from support.uncontained import ADMITTED, GUID, REFUSED, SECRET, Case, capable, token, volume
@@ -320,6 +321,18 @@ def test_it_is_refused_where_connections_are_redirected_too(case: Case) -> None:
 def test_users_count_only_where_connections_are_redirected(case: Case) -> None:
     """Without that, a user of its own is nothing that a container needs."""
     assert [] == judged(case, REDIRECTING)
+
+
+def test_every_rule_has_a_pod_that_it_refuses() -> None:
+    """A row of the table that nothing is tried with could be wrong for ever."""
+    tried = {re.sub(r"\[[^]]*\]", "[]", case.field) for case in REFUSED}
+    rows = {
+        re.sub(r"{.*}", "[]", f"{rule.scope}.{rule.field}")
+        for rule in RULES
+        # The others are tried with what is added to a pod that is there, and with drivers that are named.
+        if rule.scope is not Scope.EPHEMERAL and not rule.field.startswith("csi.")
+    }
+    assert set() == rows - tried
 
 
 @pytest.mark.parametrize("case", ADMITTED, ids=str)

@@ -160,7 +160,9 @@ def test_policy_has_every_rule_of_injection_that_a_pod_shows_afterwards() -> Non
     missing = [rule for rule in RULES if not any(rule.expected in text for text in messages)]
 
     assert [rule for rule in RULES if rule.before] == missing
-    assert len(messages) == len(set(messages)) == len(RULES) - len(missing) + 1
+    # The kinds of volumes have no row, nor have the rights of the pod's account.
+    rows = [text for text in messages if not text.startswith("spec.serviceAccountName: ")]
+    assert len(rows) == len(set(rows)) == len(RULES) - len(missing) + 1
 
 
 def test_policy_speaks_of_the_same_users(redirected: Manifests) -> None:
