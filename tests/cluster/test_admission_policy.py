@@ -279,13 +279,15 @@ def test_what_authz_has_is_the_credential_whatever_its_name(
 def test_the_administrators_images_and_drivers_count(policy: ApiServer) -> None:
     """In place of the shipped ones, as the head of the file asks for."""
     text = POLICY.read_text().replace("authz-interception", "authz-own")
-    text = text.replace("'authz': ['entra-authz']", "'authz': ['registry.example:5000/authz']")
+    text = text.replace(
+        "'authz': ['entra-authz']", "'authz': ['registry.example:5000/entra-authz']"
+    )
     text = text.replace("drivers, expression: '[]'", "drivers, expression: '[\"vault.example\"]'")
     made = policy.kubectl("apply", "--server-side", "--filename=-", given=text)
     assert made.returncode == 0, made.stderr
     namespace = policy.namespace({"authz-own": "enforced"})
     policy.wait(lambda: create(policy, namespace, pod(container(runAsUser=0))).status_code == 422)
-    own = {**part("authz"), "image": "registry.example:5000/authz:1"}
+    own = {**part("authz"), "image": "registry.example:5000/entra-authz:1"}
     volume = {"name": "v", "csi": {"driver": "vault.example"}}
     other = {"name": "v", "csi": {"driver": "other.example"}}
 

@@ -4,6 +4,8 @@ Reviews and patches are those of Kubernetes, and so is the admission that judges
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +20,7 @@ from authz.injection.manifests import inject_manifest
 from authz.injection.parts import Additions
 from support.apiserver import ApiServer
 from support.injector import Injector
-from support.manifests import Object
+from support.manifests import ROOT, Object
 from support.uncontained import ADMITTED, REFUSED, Case
 
 pytestmark = pytest.mark.cluster
@@ -454,6 +456,37 @@ def test_no_injected_container_gets_a_token_of_the_api(injector: Injector, place
     ]
 
     assert ["app"] == holders
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_the_pages_questions_are_answered(injector: Injector, place: str, allowed: bool) -> None:
+    """What docs/kubernetes.md asks about an account: `no` four times, and `yes` where it may."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (block,) = (
+        each
+        for each in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        if "auth can-i" in each
+    )
+    server, name = injector.server, f"system:serviceaccount:{place}:agent"
+    if allowed:
+        made = server.kubectl(
+            *(
+                "create",
+                "rolebinding",
+                "all",
+                f"--namespace={place}",
+                "--clusterrole=cluster-admin",
+            ),
+            f"--serviceaccount={place}:agent",
+        )
+        assert made.returncode == 0, made.stderr
+    questions = block.replace("$account", name).splitlines()[1:]
+
+    def answers() -> list[str]:
+        asked = (shlex.split(each.replace(" agents ", f" {place} ")) for each in questions)
+        return [server.kubectl(*words[1:]).stdout.strip() for words in asked]
+
+    server.wait(lambda: answers() == ["yes" if allowed else "no"] * 4)
 
 
 def test_while_it_is_away_only_pods_that_ask_wait(server: ApiServer, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from authz.envoy.sidecar import SidecarSettings, Transparent
 from authz.injection.policy import render as render_policy
 from authz.injection.rules import RULES
 from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted
+from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests, intercepted
 from support.manifests import render as kustomize
 from support.schemas import VERSIONS, check_core
 
@@ -150,6 +150,27 @@ def test_only_envoy_and_authz_are_excluded(redirected: Manifests) -> None:
 def test_policy_is_the_rendered_one() -> None:
     """`make docs` makes it of the rules of injection: there is no second truth."""
     assert POLICY.read_text() == render_policy()
+
+
+def test_the_page_puts_images_into_the_policy() -> None:
+    """By the command as it is printed, which would change nothing if the file were written otherwise."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    (command,) = (
+        block
+        for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        if block.startswith("sed ")
+    )
+    printed = command.replace("kubectl apply --filename -", "cat")
+    done = subprocess.run(printed, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S602
+
+    policy, _ = yaml.safe_load_all(done.stdout)
+    images = yaml.safe_load(policy["spec"]["variables"][0]["expression"])
+
+    assert {
+        "authz": ["registry.example/entra-authz"],
+        "envoy": ["docker.io/envoyproxy/envoy"],
+        "intercept": ["registry.example/intercept"],
+    } == images
 
 
 def test_policy_has_every_rule_of_injection_that_a_pod_shows_afterwards() -> None:
