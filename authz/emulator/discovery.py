@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from authz.emulator.directory import Directory
 from authz.emulator.errors import TokenError
-from authz.emulator.fault_response import Abort, error_response, spoil
+from authz.emulator.fault_response import Wire, amended, error_response, spoil
 from authz.emulator.faults import Faults, Occasion
 from authz.emulator.issuer import Issuer
 from authz.emulator.token_endpoint import SHARED_TENANTS
@@ -29,13 +29,13 @@ class Discovery:
         issuer: Issuer,
         faults: Faults,
         clock: Callable[[], float],
-        abort: Abort,
+        wire: Wire,
     ) -> None:
         self._directory = directory
         self._issuer = issuer
         self._faults = faults
         self._clock = clock
-        self._abort = abort
+        self._wire = wire
 
     async def metadata_v2(self, request: Request) -> Response:
         """`/{tenant}/v2.0/.well-known/openid-configuration`."""
@@ -86,19 +86,20 @@ class Discovery:
         name = request.path_params["tenant"].lower()
         tenant = self._directory.tenant(name)
         names = {name} if tenant is None else {tenant.tenant_id, tenant.domain}
+        faults = self._faults.take(Occasion(target, frozenset(names)))
         faulty = await spoil(
-            self._faults.take(Occasion(target, frozenset(names))),
+            faults,
             request,
             authority=self._issuer.authority,
             now=self._clock(),
-            abort=self._abort,
+            wire=self._wire,
         )
         if faulty is not None:
             return faulty
         if tenant is not None:
-            return JSONResponse(document(tenant.tenant_id), headers=_CACHED)
+            return JSONResponse(amended(faults, document(tenant.tenant_id)), headers=_CACHED)
         if name in SHARED_TENANTS:
-            return JSONResponse(document(name), headers=_CACHED)
+            return JSONResponse(amended(faults, document(name)), headers=_CACHED)
         return error_response(
             TokenError(90002, f"The tenant is '{name}'."),
             request,

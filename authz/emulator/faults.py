@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 from authz.emulator.calls import LEGS
@@ -24,8 +24,15 @@ KINDS: Final = (
     "redirect",
     "down",
     "truncated",
+    "answer",
+    "members",
+    "drip",
+    "heads",
 )
+PARTS: Final = ("head", "chunk", "body")
 _ERROR_STATUSES = range(400, 600)
+_STATUSES = range(200, 600)
+_TOGETHER = frozenset({"latency", "members"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +53,13 @@ class Fault:
     """One fault. Members that its kind does not use are ignored.
 
     latency: `seconds` before the normal answer. status: `status` with an optional `retry_after`
-    (seconds). error: AADSTS `code` with optional `suberror` and `claims`. hang: no answer until
-    the client leaves. malformed: 200 that is not JSON. huge: 200 with `megabytes` of JSON.
-    redirect: 307 to `location`. down: the connection is cut. truncated: it is cut in mid-body.
+    (seconds, or any text). error: AADSTS `code` with optional `suberror`, `claims` and `members`. hang:
+    no answer until the client leaves. malformed: 200 that is not JSON. huge: 200 with `megabytes` of
+    JSON. redirect: 307 to `location`. down: the connection is cut. truncated: it is cut in mid-body.
+    answer: `status` with `headers` and any `body`; a text is sent as it is, all else as JSON. members:
+    the normal document with `members` in place of its own. drip: a `part` of the answer (head, chunk:
+    the line that announces one, or body) comes byte by byte, `seconds` apart, until the client leaves.
+    heads: the answer has `lines` header lines of `width` bytes before its end.
     `count` is how often the fault applies, None until it is cleared.
     """
 
@@ -58,12 +69,18 @@ class Fault:
     count: int | None = None
     seconds: float = 1.0
     status: int = 503
-    retry_after: int | None = None
+    retry_after: int | str | None = None
     code: int = 90033
     suberror: str | None = None
     claims: Mapping[str, Any] | None = None
     megabytes: int = 64
     location: str = "https://127.0.0.1:1/"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    members: Mapping[str, Any] = field(default_factory=dict)
+    part: str = "body"
+    lines: int = 90
+    width: int = 60_000
     id: str = ""
 
     def __post_init__(self) -> None:
@@ -78,6 +95,12 @@ class Fault:
             raise ValueError("count: must be at least 1, or null")
         if self.kind == "status" and self.status not in _ERROR_STATUSES:
             raise ValueError("status: must be an HTTP error status")
+        if self.kind == "answer" and self.status not in _STATUSES:
+            raise ValueError("status: must be an HTTP status from 200 on")
+        if self.part not in PARTS:
+            raise ValueError(f"part: must be one of {', '.join(PARTS)}")
+        if not all(isinstance(value, str) for value in self.headers.values()):
+            raise ValueError("headers: must be an object of texts")
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Fault:
@@ -106,12 +129,18 @@ _MEMBER_TYPES: Mapping[str, Any] = {
     "count": int | None,
     "seconds": int | float,
     "status": int,
-    "retry_after": int | None,
+    "retry_after": int | str | None,
     "code": int,
     "suberror": str | None,
     "claims": dict | None,
     "megabytes": int,
     "location": str,
+    "headers": dict,
+    "body": object,
+    "members": dict,
+    "part": str,
+    "lines": int,
+    "width": int,
 }
 
 
@@ -161,7 +190,7 @@ class Faults:
         return tuple(self._faults)
 
     def take(self, occasion: Occasion) -> tuple[Fault, ...]:
-        """The faults this call meets, and use them up: any latencies, then at most one other."""
+        """The faults this call meets, and use them up: those that leave an answer, then at most one other."""
         if not self._faults:
             return ()
         taken: list[Fault] = []
@@ -172,7 +201,7 @@ class Faults:
                 taken.append(fault)
                 if fault.count is not None:
                     self._faults[index] = _used_once(fault)
-                if fault.kind != "latency":
+                if fault.kind not in _TOGETHER:
                     break
             self._faults = [f for f in self._faults if f.id]
         return tuple(taken)

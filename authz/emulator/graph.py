@@ -29,7 +29,7 @@ from authz.emulator.entities import (
     Client,
     User,
 )
-from authz.emulator.fault_response import Abort, spoil
+from authz.emulator.fault_response import Wire, spoil
 from authz.emulator.faults import Faults, Occasion
 from authz.emulator.issuer import BadSignature, Issuer, MalformedToken, UnknownKey
 
@@ -82,14 +82,14 @@ class Graph:
         log: GraphLog,
         faults: Faults,
         clock: Callable[[], float],
-        abort: Abort,
+        wire: Wire,
     ) -> None:
         self._directory = directory
         self._issuer = issuer
         self._log = log
         self._faults = faults
         self._clock = clock
-        self._abort = abort
+        self._wire = wire
 
     async def me(self, request: Request) -> Response:
         """`GET /v1.0/me`: the signed-in user, a person or an agent's user account."""
@@ -120,7 +120,7 @@ class Graph:
             request,
             authority=self._issuer.authority,
             now=self._clock(),
-            abort=self._abort,
+            wire=self._wire,
         )
         if faulty is not None:
             return faulty

@@ -109,6 +109,12 @@ class TlsServer:
             if connection.client == scope["client"]:
                 connection.transport.abort()
 
+    def write(self, scope: Scope, data: bytes) -> None:
+        """Send bytes on the connection that a request came on, past the server's own idea of HTTP."""
+        for connection in self._connections():
+            if connection.client == scope["client"]:
+                connection.transport.write(data)
+
     def _cut(self) -> None:
         for connection in self._connections():
             connection.transport.abort()

@@ -197,10 +197,13 @@ class Emulator:
         issuer = Issuer(authority, tuple(aliases), self._keys)
         mint = Mint(self.directory, issuer, self._clock)
         self._issuer, self._mint = issuer, mint
-        abort = self._server.abort
-        token = TokenEndpoint(self.directory, issuer, self.calls, self.faults, self._clock, abort)
-        discovery = Discovery(self.directory, issuer, self.faults, self._clock, abort)
-        graph = Graph(self.directory, issuer, self._graph_log, self.faults, self._clock, abort)
+        token = TokenEndpoint(
+            self.directory, issuer, self.calls, self.faults, self._clock, self._server
+        )
+        discovery = Discovery(self.directory, issuer, self.faults, self._clock, self._server)
+        graph = Graph(
+            self.directory, issuer, self._graph_log, self.faults, self._clock, self._server
+        )
         control = Control(
             self.directory,
             self._keys,

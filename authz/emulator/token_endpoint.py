@@ -16,8 +16,8 @@ from authz.emulator.client_authentication import authenticate
 from authz.emulator.directory import Directory
 from authz.emulator.entities import AgentIdentity, Client, Tenant
 from authz.emulator.errors import TokenError
-from authz.emulator.fault_response import NOT_STORED, Abort, error_response, spoil
-from authz.emulator.faults import Faults, Occasion
+from authz.emulator.fault_response import NOT_STORED, Wire, amended, error_response, spoil
+from authz.emulator.faults import Fault, Faults, Occasion
 from authz.emulator.grants import answer, leg_of
 from authz.emulator.issuance import Call
 from authz.emulator.issuer import Issuer, peek
@@ -41,14 +41,14 @@ class TokenEndpoint:
         calls: Calls,
         faults: Faults,
         clock: Callable[[], float],
-        abort: Abort,
+        wire: Wire,
     ) -> None:
         self._directory = directory
         self._issuer = issuer
         self._calls = calls
         self._faults = faults
         self._clock = clock
-        self._abort = abort
+        self._wire = wire
         self._refresh_tokens = RefreshTokens()
 
     async def answer(self, request: Request) -> Response:
@@ -64,13 +64,15 @@ class TokenEndpoint:
         client = self._client(tenant, token_request)
         leg = leg_of(client, token_request)
         self._calls.record(leg)
+        faults: tuple[Fault, ...] = ()
         if self._faults.active():
+            faults = self._faults.take(self._occasion(tenant_name, tenant, token_request, leg))
             faulty = await spoil(
-                self._faults.take(self._occasion(tenant_name, tenant, token_request, leg)),
+                faults,
                 request,
                 authority=self._issuer.authority,
                 now=self._clock(),
-                abort=self._abort,
+                wire=self._wire,
             )
             if faulty is not None:
                 self._calls.reject()
@@ -79,7 +81,7 @@ class TokenEndpoint:
             body = self._answer(tenant_name, tenant, client, token_request)
         except TokenError as error:
             return self._refuse(error, request)
-        return JSONResponse(body, headers=NOT_STORED)
+        return JSONResponse(amended(faults, body), headers=NOT_STORED)
 
     def _answer(
         self,

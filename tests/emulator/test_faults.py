@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -172,6 +174,74 @@ def test_metadata_and_keys_can_fail(scene: Scene, target: str, path: str) -> Non
     assert scene.as_blueprint().status_code == 200
 
 
+@pytest.mark.parametrize(
+    "error", [7, None, ["invalid_grant"], "two\nlines", "\u00e9", "x" * 100_000]
+)
+def test_a_refusal_can_hold_any_error(scene: Scene, error: object) -> None:
+    """`members` puts any JSON value in place of a refusal's own."""
+    inject(scene, kind="error", code=65001, members={"error": error}, count=1)
+    refused = scene.as_blueprint()
+    assert (refused.status_code, refused.json()["error"]) == (400, error)
+    assert refused.json()["error_codes"] == [65001]
+
+
+@pytest.mark.parametrize("expires_in", [0, -1, "-1", 3599.0, True, "soon", 10**12])
+def test_a_token_can_come_with_any_lifetime(scene: Scene, expires_in: object) -> None:
+    """`members` leaves the rest of a normal answer as it is."""
+    inject(scene, kind="members", members={"expires_in": expires_in, "id_token": "garbage"})
+    body = scene.as_blueprint().json()
+    assert (body["expires_in"], body["id_token"]) == (expires_in, "garbage")
+    assert body["token_type"] == "Bearer"
+
+
+def test_metadata_can_have_other_members(scene: Scene) -> None:
+    """A discovery document that names another key set."""
+    inject(scene, kind="members", target="discovery", members={"jwks_uri": None})
+    url = f"{scene.emulator.authority}/{scene.tenant_id}/v2.0/.well-known/openid-configuration"
+    assert scene.session.get(url).json()["jwks_uri"] is None
+
+
+@pytest.mark.parametrize(("body", "text"), [([1], "[1]"), ("<html>", "<html>"), (None, "null")])
+def test_any_answer_can_be_given(scene: Scene, body: object, text: str) -> None:
+    """Status, headers and body as the fault says."""
+    inject(scene, kind="answer", status=418, headers={"retry-after": "soon"}, body=body)
+    answer = scene.as_blueprint()
+    assert (answer.status_code, answer.headers["retry-after"], answer.text) == (418, "soon", text)
+
+
+@pytest.mark.parametrize("retry_after", [60, "Wed, 21 Oct 2065 07:28:00 GMT", "nonsense"])
+def test_throttling_says_when_to_come_again_in_any_form(
+    scene: Scene, retry_after: int | str
+) -> None:
+    """Seconds, a date (RFC 9110 section 10.2.3), or what a server made up."""
+    inject(scene, kind="status", status=429, retry_after=retry_after)
+    assert scene.as_blueprint().headers["retry-after"] == str(retry_after)
+
+
+@pytest.mark.parametrize("part", ["head", "chunk", "body"])
+def test_an_answer_can_drip_for_ever(scene: Scene, part: str) -> None:
+    """Each byte comes in time, the answer never does; who leaves ends it."""
+    inject(scene, kind="drip", target="jwks", part=part, seconds=0.01, count=1)
+    context = ssl.create_default_context(cafile=str(scene.emulator.ca_file))
+    host, port = scene.emulator.authority.removeprefix("https://").split(":")
+    path = f"/{scene.tenant_id}/discovery/v2.0/keys"
+    with (
+        socket.create_connection((host, int(port)), 10) as plain,
+        context.wrap_socket(plain, server_hostname=host) as wire,
+    ):
+        wire.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+        came = [wire.recv(4096) for _ in range(8)]
+    assert all(came)
+    assert scene.session.get(f"{scene.emulator.authority}{path}").status_code == 200
+
+
+def test_an_answer_can_have_heads_of_any_size(scene: Scene) -> None:
+    """Ninety lines of sixty thousand bytes, unless the fault says otherwise."""
+    inject(scene, kind="heads", lines=3, width=1000)
+    headers = scene.as_blueprint().headers
+    assert [len(headers[f"x-filler-{n}"]) for n in range(3)] == [1000 - len("x-filler-0: ")] * 3
+
+
 def test_faults_are_listed_and_cleared(scene: Scene) -> None:
     """One by id, or all."""
     url = f"{scene.emulator.control_url}/faults"
@@ -196,6 +266,9 @@ def test_faults_are_listed_and_cleared(scene: Scene) -> None:
         ({"kind": "status", "status": 200}, "status"),
         ({"kind": "latency", "seconds": "2"}, "seconds"),
         ({"kind": "latency", "secnds": 2}, "secnds"),
+        ({"kind": "answer", "status": 100}, "status"),
+        ({"kind": "drip", "part": "tail"}, "part"),
+        ({"kind": "answer", "status": 200, "headers": {"x": 1}}, "headers"),
     ],
 )
 def test_a_wrong_fault_is_named(scene: Scene, fault: dict[str, Any], field: str) -> None:
