@@ -46,7 +46,7 @@ class Entra(Section):
         "they lead the agent to Envoy.",
     )
     connect_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
-        default=3.0, description="Time to connect, per attempt."
+        default=3.0, description="Time to connect, to whichever of the addresses, TLS included."
     )
     timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=10.0, description="Time of one HTTP call."

@@ -1,7 +1,8 @@
 """HTTPS to Entra with every bound that a security product needs, in the shape that MSAL asks for.
 
-No redirects, no plain HTTP, at most one repetition, a limit on size and on total time. What is not a
-usable answer leaves here as an `AuthzError`, so MSAL sees only JSON objects with a status below 500.
+No redirects, no plain HTTP, a limit on size and on total time (`connections` keeps to it), and a second
+request only where a kept connection turned out to be dead. What is not a usable answer leaves here as an
+`AuthzError`, so MSAL sees only JSON objects with a status below 500.
 """
 
 import json
@@ -13,10 +14,13 @@ from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, ProtocolError
+from urllib3.exceptions import HTTPError
 
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
+from authz.entra.connections import POOLS, Allowance, hold, socket_options, within
 
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Entra's heads have some 2 KiB. Also what chunk lines and trailers may take beside the body."""
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Entra's largest regular answer is a JWKS of some 20 KiB."""
 MAX_RETRY_AFTER: Final = 3600.0
@@ -57,7 +61,7 @@ class HttpClient:
         ca_file: PEM file of trusted authorities; None uses the system's, or `SSL_CERT_FILE`.
         connect_timeout: Seconds for a connection, TLS handshake included. The system's resolver has a
             limit of its own.
-        timeout: Seconds for a whole call, however slowly the answer drips.
+        timeout: Seconds for a whole call, however slowly any part of the answer drips.
         pool_size: Connections kept per host; one for each thread that calls.
         plain_http: Allow `http`. For the metadata service of the host and nothing else.
         proxy: URL of an HTTP proxy that TLS goes through.
@@ -73,7 +77,8 @@ class HttpClient:
         plain_http: bool = False,
         proxy: str | None = None,
     ) -> None:
-        context = tls_context(ca_file)
+        context = hold(tls_context(ca_file))
+        self._trusted_since = 0.0
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._schemes = ("https", "http") if plain_http else ("https",)
@@ -82,10 +87,12 @@ class HttpClient:
             "ssl_context": context,
             "retries": False,
             "num_pools": 10,
+            "socket_options": socket_options(dead_after=min(connect_timeout, timeout / 2)),
         }
         self._pool = (
             urllib3.PoolManager(**pool) if proxy is None else urllib3.ProxyManager(proxy, **pool)
         )
+        self._pool.pool_classes_by_scheme = dict(POOLS)
 
     def get(
         self,
@@ -131,27 +138,38 @@ class HttpClient:
         host = urlsplit(url).hostname
         if urlsplit(url).scheme not in self._schemes:
             raise ExchangeUnavailable(f"refusing to talk to {host} without TLS")
-        end = time.monotonic() + self._timeout
+        allowance = Allowance(
+            end=time.monotonic() + self._timeout,
+            bytes_left=MAX_HEAD_BYTES,
+            trusted_since=self._trusted_since,
+        )
         try:
-            answer = self._send(method, url, body, headers)
-            try:
-                content = self._read(answer, end, host)
-            except BaseException:
-                # The rest of an unread answer must not be taken for the next one.
-                answer.close()
-                raise
-            answer.release_conn()
+            with within(allowance):
+                answer = self._send(method, url, body, headers, allowance)
+                allowance.bytes_left = MAX_ANSWER_BYTES + MAX_HEAD_BYTES
+                try:
+                    content = self._read(answer, host)
+                except BaseException:
+                    # The rest of an unread answer must not be taken for the next one.
+                    answer.close()
+                    raise
+                answer.release_conn()
         except (HTTPError, OSError) as error:
-            raise ExchangeUnavailable(f"{host}: {_cause(error)}") from error
+            raise ExchangeUnavailable(f"{host}: {self._cause(error, allowance)}") from error
         return _usable(answer, content, host)
 
     def _send(
-        self, method: str, url: str, body: bytes | None, headers: dict[str, str]
+        self,
+        method: str,
+        url: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        allowance: Allowance,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, a second time if the connection was closed before any answer.
+        """Send a request, a second time if the first one went out on a kept connection that was dead.
 
-        A server may close an idle connection at the very moment at which it is used again. Token
-        requests change nothing, so they may be repeated.
+        A server may close an idle connection at the very moment at which it is used again, and what is
+        between may forget it. Token requests change nothing, so they may be repeated.
         """
 
         def send() -> urllib3.BaseHTTPResponse:
@@ -167,18 +185,30 @@ class HttpClient:
 
         try:
             return send()
-        except ProtocolError:
+        except HTTPError:
+            if not allowance.reused or allowance.received or time.monotonic() >= allowance.end:
+                raise
+            # What has taken this one may have taken all that were idle with it.
+            self._trusted_since = allowance.trusted_since = time.monotonic()
             return send()
 
-    def _read(self, answer: urllib3.BaseHTTPResponse, end: float, host: str | None) -> bytes:
+    def _read(self, answer: urllib3.BaseHTTPResponse, host: str | None) -> bytes:
         content = bytearray()
         while chunk := answer.read1(_CHUNK):
             content += chunk
             if len(content) > MAX_ANSWER_BYTES:
                 raise ExchangeUnavailable(f"{host}: the answer exceeds {MAX_ANSWER_BYTES} bytes")
-            if time.monotonic() > end:
-                raise ExchangeUnavailable(f"{host}: the answer took over {self._timeout:g} s")
         return bytes(content)
+
+    def _cause(self, error: Exception, allowance: Allowance) -> str:
+        """Name the fault without what it may quote: urllib3's messages can hold the whole URL."""
+        if time.monotonic() >= allowance.end:
+            return f"the answer took over {self._timeout:g} s"
+        if allowance.bytes_left <= 0:
+            return f"the answer has a head of over {MAX_HEAD_BYTES} bytes, or is too large"
+        inner = getattr(error, "reason", None)
+        cause = inner if isinstance(inner, Exception) else error
+        return type(cause).__name__
 
 
 def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) -> Answer:
@@ -201,10 +231,3 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Read `Retry-After` in seconds (RFC 9110 section 10.2.3); Entra sends no dates."""
     text = headers.get("retry-after", "").strip()
     return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else None
-
-
-def _cause(error: Exception) -> str:
-    """Name the fault without what it may quote: urllib3's messages can hold the whole URL."""
-    inner = getattr(error, "reason", None)
-    cause = inner if isinstance(inner, Exception) else error
-    return type(cause).__name__
