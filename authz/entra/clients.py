@@ -1,7 +1,8 @@
 """MSAL's confidential clients: one per agent identity, one per credential of each application.
 
 Blocking code, to be called in worker threads. MSAL speaks the protocol; caching, joining and repeating
-of failures are ours (`authz.caching`), so all three are switched off in MSAL here.
+of failures are ours (`authz.caching`), so all three are switched off in MSAL here, and nothing of one answer
+is left in it for the next request.
 """
 
 import logging
@@ -17,6 +18,7 @@ import structlog
 from authz.core.errors import EntraError, ExchangeMisconfigured, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
 from authz.core.secret import Secret
+from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
 from authz.entra.credentials import Credential, Proof
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import BAD_CREDENTIAL, refusal
@@ -28,7 +30,6 @@ REFRESH_AT: Final = 0.75
 MOST_AGENTS: Final = 1000
 """MSAL clients of agents kept; one takes a few kilobytes, and less than a millisecond to build."""
 DISCOVERY_LIFETIME: Final = 3600.0
-DEFAULT_LIFETIME: Final = 300.0
 
 # MSAL logs answers that it cannot read, and they may hold tokens (law 5).
 logging.getLogger("msal").addHandler(logging.NullHandler())
@@ -65,8 +66,13 @@ class MsalTransport:
         self._documents: dict[str, tuple[float, Answer]] = {}
 
     def post(self, url: str, **arguments: Any) -> Answer:
-        """Send a token request."""
-        return self._http.post(url, **arguments)
+        """Send a token request, and return what is used of the answer.
+
+        Raises:
+            TokenRefused: Entra refused. MSAL does not get to see it.
+            EntraError: There is no usable answer.
+        """
+        return reduced(self._http.post(url, **arguments))
 
     def get(self, url: str, **arguments: Any) -> Answer:
         """Fetch a discovery document, or repeat it."""
@@ -262,20 +268,22 @@ def issued(
         EntraError: The result is an error, or no result that can be used.
     """
     started = clock()
-    answer = call(application)
-    if not isinstance(answer, Mapping):
-        raise ExchangeUnavailable("Entra's answer is no object")
-    if "error" in answer:
-        raise refusal(answer, user_is_asked=user_is_asked)
-    token = answer.get("access_token")
-    if not isinstance(token, str) or not token:
-        raise ExchangeUnavailable("Entra's answer holds no access token")
-    if str(answer.get("token_type", "Bearer")).lower() != "bearer":
-        raise ExchangeUnavailable("Entra's answer holds no bearer token")
-    lifetime = _seconds(answer.get("expires_in"))
-    refresh_on = answer.get("refresh_on")
-    ahead = float(refresh_on) if isinstance(refresh_on, int) else started + lifetime * REFRESH_AT
-    return IssuedToken(secret=Secret(token), expires_at=started + lifetime, refresh_at=ahead)
+    try:
+        answer = call(application)
+    except TokenRefused as refused:
+        raise refusal(refused.answer, user_is_asked=user_is_asked) from None
+    token: str = answer["access_token"]
+    ends = started + min(DAY, answer["expires_in"])
+    own = number((jwt_claims(token) or {}).get("exp"))
+    if own is not None:
+        ends = min(ends, own)
+    if ends <= started:
+        raise ExchangeUnavailable("Entra's answer holds a token that has ended")
+    lifetime = ends - started
+    ahead: float = answer.get("refresh_after", lifetime)
+    if ahead >= lifetime:
+        ahead = lifetime * REFRESH_AT
+    return IssuedToken(secret=Secret(token), expires_at=ends, refresh_at=started + ahead)
 
 
 def user_argument(user: AgentUser) -> dict[str, str]:
@@ -284,15 +292,6 @@ def user_argument(user: AgentUser) -> dict[str, str]:
         return {"username": user.username}
     assert user.object_id is not None
     return {"user_object_id": user.object_id}
-
-
-def _seconds(value: object) -> float:
-    # MSAL tolerates `expires_in` as text; without one, RFC 6749 section 5.1 leaves us to guess low.
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return float(value)
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return float(value)
-    return DEFAULT_LIFETIME
 
 
 def _unproved(client: Client, fault: CredentialFault) -> EntraError:

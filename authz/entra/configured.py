@@ -11,6 +11,7 @@ from authz.config import Config
 from authz.config import clients as configured
 from authz.config.policy import exchange_resource
 from authz.core.exchange import Client
+from authz.entra.answers import IdentityTransport
 from authz.entra.clients import NoHttpCache
 from authz.entra.credentials import (
     Certificate,
@@ -128,7 +129,9 @@ def _managed_identity(entry: configured.ManagedIdentity, config: Config) -> Mana
     )
     client = msal.ManagedIdentityClient(
         identity,
-        http_client=http_client(config, pool_size=config.limits.exchanges, plain_http=True),
+        http_client=IdentityTransport(
+            http_client(config, pool_size=config.limits.exchanges, plain_http=True)
+        ),
         http_cache=NoHttpCache(),
     )
     which = entry.client_id or "system-assigned"

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from authz.core.errors import EntraError, ExchangeUnavailable
 from authz.core.secret import Secret
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialFault
@@ -236,7 +237,15 @@ class ManagedIdentity(Credential):
         )
 
     def _assertion(self) -> str:
-        answer: Mapping[str, Any] = self._client.acquire_token_for_client(resource=self._resource)
+        try:
+            answer: Mapping[str, Any] = self._client.acquire_token_for_client(
+                resource=self._resource
+            )
+        except EntraError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what MSAL raises is nowhere said
+            # MSAL reads the answers of the metadata services unchecked, and its texts can quote them.
+            raise ExchangeUnavailable(f"{self._described_as}: {type(error).__name__}") from None
         token = answer.get("access_token")
         if not isinstance(token, str):
             raise refusal(answer, user_is_asked=False)

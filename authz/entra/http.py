@@ -218,13 +218,14 @@ def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) 
     if answer.status >= _SERVER_ERROR or answer.status in _REDIRECT:
         raise ExchangeUnavailable(f"{host}: status {answer.status}", retry_after=retry_after)
     try:
+        text = content.decode()
         # MSAL logs an answer that is no JSON, tokens and all; it must not get to see one.
-        if not isinstance(json.loads(content), dict):
+        if not isinstance(json.loads(text), dict):
             raise ExchangeUnavailable(f"{host}: the answer is no JSON object")
     except (ValueError, RecursionError) as error:
         raise ExchangeUnavailable(f"{host}: the answer is not JSON") from error
     headers = {name.lower(): value for name, value in answer.headers.items()}
-    return Answer(answer.status, content.decode("utf-8", "replace"), headers)
+    return Answer(answer.status, text, headers)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -135,6 +135,10 @@ _BY_OAUTH_ERROR: Final[dict[str, type[EntraError]]] = {
     "temporarily_unavailable": ExchangeUnavailable,
 }
 
+_MOST: Final = 10**9
+_DIGITS: Final = re.compile(r"[0-9]{1,9}")
+MAX_CHALLENGE: Final = 8192
+"""Characters of a claims challenge that still go into a header."""
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
 REPLICATING: Final = frozenset({70021, 700016, 7000215, 700213, 7002137})
@@ -181,12 +185,12 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
 def first_code(answer: Mapping[str, Any]) -> int | None:
     """Return the first AADSTS number of an error answer."""
     codes = answer.get("error_codes")
-    if isinstance(codes, list) and codes and isinstance(codes[0], int):
+    if isinstance(codes, list) and codes and type(codes[0]) is int and 0 < codes[0] < _MOST:
         return codes[0]
     description = answer.get("error_description")
     if isinstance(description, str) and description.startswith("AADSTS"):
         digits = description[len("AADSTS") :].partition(":")[0]
-        return int(digits) if digits.isascii() and digits.isdigit() else None
+        return int(digits) if _DIGITS.fullmatch(digits) else None
     return None
 
 
@@ -194,9 +198,10 @@ def _challenge(value: object) -> str | None:
     """Keep a claims challenge that is a JSON object, in ASCII: it goes into a header."""
     try:
         challenge = json.loads(value) if isinstance(value, str) else None
+        text = json.dumps(challenge, separators=(",", ":"))
     except (ValueError, RecursionError):
         return None
-    return json.dumps(challenge, separators=(",", ":")) if isinstance(challenge, dict) else None
+    return text if isinstance(challenge, dict) and len(text) <= MAX_CHALLENGE else None
 
 
 def _word(value: object) -> str:
