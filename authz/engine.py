@@ -254,6 +254,7 @@ class Engine:
                 for client, entries in credentials(config).items()
             },
             self._clock,
+            self._timer,
         )
         exchange = EntraExchange(
             applications=applications,

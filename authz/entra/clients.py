@@ -8,7 +8,7 @@ is left in it for the next request.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, Final
 
@@ -21,14 +21,16 @@ from authz.core.secret import Secret
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
 from authz.entra.credentials import Credential, Proof
 from authz.entra.http import Answer, HttpClient
-from authz.entra.refusals import BAD_CREDENTIAL, refusal
+from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialAway, CredentialFault
-from authz.ports import Clock
+from authz.ports import Clock, Timer
 
 REFRESH_AT: Final = 0.75
 """Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
 MOST_AGENTS: Final = 1000
 """MSAL clients of agents kept; one takes a few kilobytes, and less than a millisecond to build."""
+REFUSED_FOR: Final = 300.0
+"""Seconds for which a credential that Entra refused comes after the others, unless it changes."""
 DISCOVERY_LIFETIME: Final = 3600.0
 
 # MSAL logs answers that it cannot read, and they may hold tokens (law 5).
@@ -102,6 +104,7 @@ class Applications:
         transport: What MSAL sends through.
         credentials: Of each client, in the order to try.
         clock: Epoch seconds.
+        timer: Monotonic seconds.
     """
 
     def __init__(
@@ -110,14 +113,18 @@ class Applications:
         transport: MsalTransport,
         credentials: Mapping[Client, Sequence[Credential]],
         clock: Clock,
+        timer: Timer = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._timer = timer
         self._authority = authority
         self._transport = transport
         self._credentials = credentials
         self._built: dict[tuple[Client, int], tuple[bytes, msal.ConfidentialClientApplication]] = {}
         self._taken: dict[Client, int] = {}
         """Position of the credential that Entra took last."""
+        self._refused: dict[tuple[Client, int], tuple[bytes, float]] = {}
+        """Version of a credential that Entra refused, and the monotonic second until which it is put off."""
 
     def acquire(self, client: Client, call: Acquire, *, user_is_asked: bool) -> IssuedToken:
         """Run an MSAL call as the client, with the first credential that Entra takes.
@@ -126,16 +133,17 @@ class Applications:
             EntraError: Entra refused, could not be reached, or no credential is usable.
         """
         refused: EntraError | None = None
-        for position, credential in enumerate(self._credentials[client]):
+        faults: list[CredentialFault] = []
+        for position, credential, proof in self._proofs(client, faults):
             try:
-                proof = credential.proof()
                 application = self._application(client, position, proof)
                 token = issued(application, call, self._clock, user_is_asked=user_is_asked)
             except CredentialFault as fault:
-                refused = refused or _unproved(client, fault)
+                faults.append(fault)
             except EntraError as error:
-                if error.code not in BAD_CREDENTIAL:
+                if not error.by_credential:
                     raise
+                self._refused[client, position] = (proof.version, self._timer() + REFUSED_FOR)
                 _log.error(
                     "credential refused",
                     client=client.name,
@@ -145,8 +153,13 @@ class Applications:
                 refused = error
             else:
                 self._taken[client] = position
+                self._refused.pop((client, position), None)
                 return token
-        raise refused or ExchangeMisconfigured(f"{client.name} has no credential")
+        if refused is not None:
+            raise refused
+        if faults:
+            raise _unproved(client, faults[0])
+        raise ExchangeMisconfigured(f"{client.name} has no credential")
 
     def faults(self) -> dict[str, str]:
         """Return why a client has no usable credential, by its name. Looks at each credential."""
@@ -172,6 +185,34 @@ class Applications:
                     key = client.name, credential.kind
                     left[key] = min(left.get(key, inf), credential.expires_at - now)
         return left
+
+    def _proofs(
+        self, client: Client, faults: list[CredentialFault]
+    ) -> Iterator[tuple[int, Credential, Proof]]:
+        """Yield what to try in turn, what Entra refused of late last. Reads no further than asked."""
+        put_off = []
+        for position, credential in enumerate(self._credentials[client]):
+            try:
+                proof = credential.proof()
+            except CredentialFault as fault:
+                faults.append(fault)
+                continue
+            if self._was_refused(client, position, proof):
+                put_off.append((position, credential, proof))
+            else:
+                yield position, credential, proof
+        yield from put_off
+
+    def _was_refused(self, client: Client, position: int, proof: Proof) -> bool:
+        version, until = self._refused.get((client, position), (b"", 0.0))
+        if version != proof.version:
+            return False
+        now = self._timer()
+        if now < until:
+            return True
+        # It is tried again, by this caller: the others go on without it meanwhile.
+        self._refused[client, position] = (version, now + REFUSED_FOR)
+        return False
 
     def _application(
         self, client: Client, position: int, proof: Proof

@@ -30,7 +30,7 @@ from authz.core.exchange import (
 )
 from authz.core.secret import Secret
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
-from authz.entra.refusals import BAD_CREDENTIAL, REPLICATING
+from authz.entra.refusals import REPLICATING
 from authz.ports import CacheResult, Clock, Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
@@ -153,7 +153,7 @@ class EntraExchange:
         try:
             return await attempt(results.append)
         except EntraError as error:
-            if error.code not in BAD_CREDENTIAL or CacheResult.HIT not in results:
+            if not error.by_credential or CacheResult.HIT not in results:
                 raise
         # A T1 from the cache that Entra no longer takes: its key was withdrawn, or the blueprint's
         # credential was. A fresh one decides.

@@ -19,6 +19,7 @@ from authz.core.errors import (
     ExchangeThrottled,
     ExchangeUnavailable,
     InteractionRequired,
+    Unauthenticated,
 )
 
 
@@ -135,6 +136,12 @@ _BY_OAUTH_ERROR: Final[dict[str, type[EntraError]]] = {
     "temporarily_unavailable": ExchangeUnavailable,
 }
 
+_NEVER_THE_USERS: Final = frozenset(
+    {"invalid_client", "unauthorized_client", "unsupported_grant_type"}
+)
+"""What RFC 6749 section 5.2 says of the client. A number does not make it a user's: 50027, a malformed
+assertion, is the client's own with `invalid_client`."""
+
 _MOST: Final = 10**9
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 MAX_CHALLENGE: Final = 8192
@@ -147,10 +154,13 @@ REPLICATING: Final = frozenset({70021, 700016, 7000215, 700213, 7002137})
 BAD_CREDENTIAL: Final = frozenset(
     {
         50012, 50048, 70021, 700024, 700027, 700030, 700211, 700213, 700214, 700223, 700229,
-        700231, 7000214, 7000215, 7000222, 7000272, 7000274, 7000277, 7002137, 1000502,
+        700231, 7000214, 7000215, 7000218, 7000222, 7000272, 7000274, 7000277, 7002137, 1000502,
     }
 )  # fmt: skip
 """Numbers that speak of the credential itself: the next configured one may do."""
+
+_OF_THE_APPLICATION: Final = frozenset({650052, 70001, 700016, 700025, 7000112, 7000114})
+"""Numbers that come with `invalid_client` too, and of which no other credential is rid."""
 
 
 def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
@@ -158,8 +168,8 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
 
     Args:
         answer: The parsed answer. Its description is not repeated: it can quote what was sent.
-        user_is_asked: Whether a user's token was exchanged. If not, nobody can sign in again, and
-            what would be the user's fault is a matter of configuration.
+        user_is_asked: Whether a user's token was exchanged. If not, nobody can sign in again or consent,
+            and what would be the user's fault is a matter of configuration.
     """
     code = first_code(answer)
     oauth_error = answer.get("error")
@@ -170,15 +180,19 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
         kind = ConsentRequired
     else:
         kind = _BY_OAUTH_ERROR.get(str(oauth_error), ExchangeUnavailable)
-    if kind in (ExchangeRejected, InteractionRequired) and not user_is_asked:
+    of_the_client = isinstance(oauth_error, str) and oauth_error in _NEVER_THE_USERS
+    if issubclass(kind, Unauthenticated) and (of_the_client or not user_is_asked):
         kind = ExchangeMisconfigured
+    by_credential = code in BAD_CREDENTIAL or (
+        oauth_error == "invalid_client" and code not in _OF_THE_APPLICATION
+    )
     number = f"AADSTS{code}" if code else "no AADSTS number"
     words = f" ({meaning.words})" if meaning is not None else ""
     return kind(
         f"{_word(oauth_error)} {number}{words} correlation_id={_word(answer.get('correlation_id'))}",
         code=code,
-        claims=_challenge(answer.get("claims")),
-        by_credential=code in BAD_CREDENTIAL,
+        claims=_challenge(answer.get("claims")) if issubclass(kind, Unauthenticated) else None,
+        by_credential=by_credential,
     )
 
 
