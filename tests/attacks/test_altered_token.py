@@ -1,6 +1,8 @@
 """Nothing can be added to, taken from or moved between signed tokens."""
 
+import base64
 import json
+import string
 from typing import Final
 
 import pytest
@@ -20,6 +22,14 @@ from support.tenant import FakeTenant
 ENTRA: Final = FakeTenant(clock=Clock())
 TOKEN: Final = ENTRA.user_token()
 HEADER, PAYLOAD, SIGNATURE = TOKEN.split(".")
+ALPHABET: Final = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+
+
+def _neighbour(character: str, bits: int) -> str:
+    """Return the character that differs in these of the four bits that belong to no byte."""
+    return ALPHABET[ALPHABET.index(character) ^ bits]
+
+
 ROOT: Final = b64url(json.dumps(ENTRA.user_claims() | {"oid": "root"}).encode())
 
 
@@ -67,6 +77,66 @@ async def test_a_token_has_three_parts_and_nothing_else(token: str) -> None:
 async def test_a_signature_belongs_to_its_token(token: str) -> None:
     """Nothing but the key's own signature over these very parts will do."""
     assert TokenFault.SIGNATURE is await fault_of(token)
+
+
+SPELLINGS: Final = {
+    "one unused bit of the signature": TOKEN[:-1] + _neighbour(TOKEN[-1], 1),
+    "every unused bit of the signature": TOKEN[:-1] + _neighbour(TOKEN[-1], 15),
+    "padding": f"{TOKEN}==",
+    "padding in the middle": f"{HEADER}=.{PAYLOAD}.{SIGNATURE}",
+    "a space": f"{TOKEN} ",
+    "a line break": f"{TOKEN}\n",
+    "a tab inside": f"{TOKEN[:-7]}\t{TOKEN[-7:]}",
+    "a character of no alphabet": f"{TOKEN}!!!!",
+    "the other base64 alphabet": f"{HEADER}.{PAYLOAD}.{SIGNATURE.translate(str.maketrans('-_', '+/'))}/",
+    "a letter of another script": f"{TOKEN}\u00e9",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_token_has_one_spelling(spelling: str) -> None:
+    """Other texts of the same bytes would each be a new key of every cache, and an exchange of their own.
+
+    The detail says that it was our own rule that refused, whatever the library below takes.
+    """
+    with pytest.raises(InvalidToken) as refused:
+        peek(BearerToken(Secret(spelling)), ENTRA.expectation())
+
+    assert "malformed: not three parts of canonical base64url" == str(refused.value)
+
+
+@thorough
+@given(parts=st.lists(st.binary(max_size=9), min_size=3, max_size=3), data=st.data())
+def test_the_rule_of_spelling_agrees_with_an_encoder(
+    parts: list[bytes], data: st.DataObject
+) -> None:
+    """What an encoder writes passes; with any character replaced it passes only if encoders write that."""
+    canonical = ".".join(map(b64url, parts))
+    position = data.draw(st.integers(0, len(canonical) - 1))
+    character = data.draw(st.sampled_from("ABQRabgw01-_.=+/ \né"))
+    altered = canonical[:position] + character + canonical[position + 1 :]
+
+    assert _is_refused_for_spelling(canonical) is False
+    assert _is_refused_for_spelling(altered) is not _is_written_by_an_encoder(altered)
+
+
+def _is_refused_for_spelling(token: str) -> bool:
+    try:
+        peek(BearerToken(Secret(token)), ENTRA.expectation())
+    except InvalidToken as refused:
+        return "canonical" in str(refused)
+    return False
+
+
+def _is_written_by_an_encoder(token: str) -> bool:
+    parts = token.split(".")
+    try:
+        decoded = [
+            base64.b64decode(part + "=" * (-len(part) % 4), b"-_", validate=True) for part in parts
+        ]
+    except ValueError:
+        return False
+    return len(parts) == 3 and parts == [b64url(part) for part in decoded]
 
 
 @thorough
