@@ -4,16 +4,28 @@ Pure: the fetching is `authz.entra.signing_keys`. A key is bound to its issuer: 
 of each key, and a key of another tenant never verifies a token of this one.
 """
 
+import base64
+import binascii
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+from math import gcd, prod
 from typing import Any, Final
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from jwt import PyJWK
-from jwt.exceptions import PyJWTError
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.x509 import load_der_x509_certificate
+
+from authz.core.base64url import decode
 
 MINIMUM_RSA_BITS: Final = 2048
+MAXIMUM_RSA_BITS: Final = 8192
+"""Time to verify a signature grows with the square of this: 65,536 bits take a thousandfold."""
+MAXIMUM_EXPONENT: Final = 1 << 32
 MAXIMUM_KEYS: Final = 1000
+_PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
+"""Members of private and symmetric keys (RFC 7518 sections 6.3.2 and 6.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +37,26 @@ class SigningKey:
     public_key: RSAPublicKey
 
 
+class KeyFault(StrEnum):
+    """Why an entry of a key set verifies nothing of this issuer."""
+
+    FORM = "it is no JSON object"
+    ISSUER = "it states another issuer"
+    KEY_ID = "it has no kid"
+    REPEATED = "its kid is that of another key too"
+    TYPE = "kty is not RSA"
+    USE = "use is not sig"
+    OPERATIONS = "key_ops does not name verify"
+    ALGORITHM = "alg is not RS256"
+    PRIVATE = "it publishes a private key"
+    ENCODING = "n or e is no canonical base64url"
+    SIZE = f"the modulus has not {MINIMUM_RSA_BITS} to {MAXIMUM_RSA_BITS} bits"
+    EXPONENT = "the exponent is not odd, or not from 3 to 2^32"
+    MODULUS = "the modulus has a small factor"
+    ROCA = "the modulus can be factored (ROCA, CVE-2017-15361)"
+    CERTIFICATE = "x5c is no certificate of this key"
+
+
 @dataclass(frozen=True, slots=True)
 class KeySet:
     """The keys of one issuer as of one fetch.
@@ -33,11 +65,13 @@ class KeySet:
         issuer: The `iss` these keys vouch for.
         keys: By `kid`.
         fetched_at: Epoch seconds of the fetch.
+        refused: The other entries: what each says its `kid` is, in so far as it is text, and why.
     """
 
     issuer: str
     keys: Mapping[str, SigningKey]
     fetched_at: float
+    refused: tuple[tuple[str, KeyFault], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +111,8 @@ def parse_key_set(
 ) -> KeySet:
     """Read a JWKS document for one issuer.
 
-    Keys that are not RSA signing keys of at least 2048 bits, and keys that state the issuer of
-    somebody else, are left out.
+    Keys that are not sound RSA signing keys, and keys that state the issuer of somebody else, are left
+    out, each with its reason.
 
     Args:
         document: The parsed JSON.
@@ -94,34 +128,118 @@ def parse_key_set(
     if not isinstance(entries, list):
         raise MalformedKeySet("not a JSON Web Key Set: no array 'keys'")
     own = {issuer, *aliases}
-    keys: dict[str, SigningKey] = {}
+    read: dict[tuple[str, RSAPublicNumbers], SigningKey] = {}
+    refused: list[tuple[str, KeyFault]] = []
     for entry in entries[:MAXIMUM_KEYS]:
-        key = _parse_key(entry, issuer=issuer)
-        if key is not None and _issuer_of(entry, tenant_id, default=issuer) in own:
-            keys[key.key_id] = key
+        try:
+            key_id, numbers = _parse_key(entry, own, issuer, tenant_id)
+        except _Refused as refusal:
+            refused.append((_told_id(entry), refusal.fault))
+        else:
+            read[key_id, numbers] = SigningKey(key_id, issuer, numbers.public_key())
+    # A kid that stands for two keys chooses neither.
+    times = Counter(key_id for key_id, _ in read)
+    keys = {key_id: key for (key_id, _), key in read.items() if times[key_id] == 1}
+    refused += [(key_id, KeyFault.REPEATED) for key_id, count in times.items() if count > 1]
     if not keys:
-        raise MalformedKeySet(f"no usable signing key of {issuer}")
-    return KeySet(issuer=issuer, keys=keys, fetched_at=now)
+        causes = "; ".join(sorted({fault.value for _, fault in refused}))
+        raise MalformedKeySet(f"no usable signing key of {issuer}" + (causes and f": {causes}"))
+    return KeySet(issuer=issuer, keys=keys, fetched_at=now, refused=tuple(refused))
 
 
-def _issuer_of(entry: Mapping[str, Any], tenant_id: str, *, default: str) -> str:
-    stated = entry.get("issuer", default)
-    return stated.replace("{tenantid}", tenant_id) if isinstance(stated, str) else ""
+class _Refused(Exception):
+    """An entry that is no key of ours."""
+
+    def __init__(self, fault: KeyFault) -> None:
+        super().__init__(fault.value)
+        self.fault = fault
 
 
-def _parse_key(entry: object, *, issuer: str) -> SigningKey | None:
-    if not isinstance(entry, dict) or entry.get("kty") != "RSA" or entry.get("use", "sig") != "sig":
-        return None
-    key_id = entry.get("kid")
-    if not isinstance(key_id, str) or not key_id or entry.get("alg", "RS256") != "RS256":
-        return None
-    # A published private key proves nothing, and rebuilding its primes would take a tenth of a second.
-    if "d" in entry:
+def _parse_key(
+    entry: object, own: set[str], issuer: str, tenant_id: str
+) -> tuple[str, RSAPublicNumbers]:
+    if not isinstance(entry, dict):
+        raise _Refused(KeyFault.FORM)
+    stated = entry.get("issuer", issuer)
+    if not isinstance(stated, str) or stated.replace("{tenantid}", tenant_id) not in own:
+        raise _Refused(KeyFault.ISSUER)
+    key_id, operations = entry.get("kid"), entry.get("key_ops", ["verify"])
+    if not isinstance(key_id, str) or not key_id:
+        raise _Refused(KeyFault.KEY_ID)
+    if entry.get("kty") != "RSA":
+        raise _Refused(KeyFault.TYPE)
+    # RFC 7517 sections 4.2 to 4.4: what is stated binds; Entra states `use` only.
+    if entry.get("use", "sig") != "sig":
+        raise _Refused(KeyFault.USE)
+    if not isinstance(operations, list) or "verify" not in operations:
+        raise _Refused(KeyFault.OPERATIONS)
+    if entry.get("alg", "RS256") != "RS256":
+        raise _Refused(KeyFault.ALGORITHM)
+    # A published private key proves nothing.
+    if any(member in entry for member in _PRIVATE):
+        raise _Refused(KeyFault.PRIVATE)
+    numbers = _sound(_number(entry, "n"), _number(entry, "e"))
+    if "x5c" in entry and _certified(entry["x5c"]) != numbers:
+        raise _Refused(KeyFault.CERTIFICATE)
+    return key_id, numbers
+
+
+def _told_id(entry: object) -> str:
+    key_id = entry.get("kid") if isinstance(entry, dict) else None
+    return key_id if isinstance(key_id, str) else ""
+
+
+def _number(entry: Mapping[str, Any], member: str) -> int:
+    """Read a number as RFC 7518 section 2 encodes it."""
+    try:
+        return int.from_bytes(decode(entry[member]), "big")
+    except (KeyError, TypeError, ValueError):
+        raise _Refused(KeyFault.ENCODING) from None
+
+
+def _sound(modulus: int, exponent: int) -> RSAPublicNumbers:
+    """Return a public key after what can be told of it without its factors (SP 800-89 section 5.3.3)."""
+    if not MINIMUM_RSA_BITS <= modulus.bit_length() <= MAXIMUM_RSA_BITS:
+        raise _Refused(KeyFault.SIZE)
+    if exponent < 3 or exponent >= MAXIMUM_EXPONENT or exponent % 2 == 0:  # noqa: PLR2004
+        raise _Refused(KeyFault.EXPONENT)
+    if gcd(modulus, _SMALL_PRIMES) != 1:
+        raise _Refused(KeyFault.MODULUS)
+    if all(modulus % prime in powers for prime, powers in _ROCA_REMAINDERS.items()):
+        raise _Refused(KeyFault.ROCA)
+    return RSAPublicNumbers(exponent, modulus)
+
+
+def _certified(chain: object) -> RSAPublicNumbers | None:
+    """Return the key of the first certificate of `x5c` (RFC 7517 section 4.7), if it has one."""
+    if not isinstance(chain, list) or not chain or not isinstance(chain[0], str):
         return None
     try:
-        public_key = PyJWK(entry, algorithm="RS256").key
-    except (PyJWTError, ValueError, TypeError):
+        der = base64.b64decode(chain[0], validate=True)
+        key = load_der_x509_certificate(der).public_key()
+    except (binascii.Error, ValueError, UnsupportedAlgorithm):
         return None
-    if not isinstance(public_key, RSAPublicKey) or public_key.key_size < MINIMUM_RSA_BITS:
-        return None
-    return SigningKey(key_id=key_id, issuer=issuer, public_key=public_key)
+    return key.public_numbers() if isinstance(key, RSAPublicKey) else None
+
+
+def _primes(below: int) -> list[int]:
+    return [
+        number
+        for number in range(2, below)
+        if all(number % divisor for divisor in range(2, number))
+    ]
+
+
+def _powers(base: int, modulus: int) -> frozenset[int]:
+    power, powers = 1, set()
+    while power not in powers:
+        powers.add(power)
+        power = power * base % modulus
+    return frozenset(powers)
+
+
+_SMALL_PRIMES: Final = prod(_primes(752))
+# Infineon's library made primes that are powers of 65537 modulo the product of the first primes (Nemec
+# et al., "The Return of Coppersmith's Attack", 2017). So the modulus is one, too, modulo each of them.
+# For keys as long as ours the product goes to 701 at least. Of other moduli, one in 2^167 is one as well.
+_ROCA_REMAINDERS: Final = {prime: _powers(65537, prime) for prime in _primes(702)[1:]}

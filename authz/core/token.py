@@ -16,6 +16,7 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
+from authz.core.base64url import PATTERN
 from authz.core.errors import InvalidToken, TokenFault
 from authz.core.keys import SigningKey
 from authz.core.principal import Actor, Principal, Subject, SubjectType
@@ -26,11 +27,10 @@ AGENT_IDENTITY_FACET: Final = "11"
 AGENT_USER_FACET: Final = "13"
 LATEST_TIME: Final = 1e12
 _VISIBLE: Final = re.compile(r"[!-~]*")
-# RFC 7515 section 2: base64url without padding, white space or other characters. RFC 4648 section 3.5:
-# bits of the last character that belong to no byte are zero. Everything else is another spelling of the
-# same token, and whoever has one token could make any number of cache keys and exchanges of it.
-_PART: Final = "(?:[A-Za-z0-9_-]{4})*+(?:[A-Za-z0-9_-][AQgw]|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048])?"
-_COMPACT: Final = re.compile(rf"{_PART}\.{_PART}\.{_PART}")
+# Every other spelling of the same token would be a further key of each cache, and a further exchange, for
+# whoever has one token.
+_COMPACT: Final = re.compile(rf"{PATTERN}\.{PATTERN}\.{PATTERN}")
+_JWS: Final = jwt.PyJWS(algorithms=[ALGORITHM])
 _HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -71,10 +71,7 @@ def peek(bearer: BearerToken, expectation: Expectation) -> Unverified:
     Raises:
         InvalidToken: Not a JWS, not RS256, or not from a trusted issuer.
     """
-    text = bearer.secret.reveal()
-    # Versions of PyJWT differ in what they take beside this.
-    if _COMPACT.fullmatch(text) is None:
-        raise InvalidToken(TokenFault.MALFORMED, "not three parts of canonical base64url")
+    text = _compact(bearer)
     try:
         parsed = jwt.decode_complete(text, options={"verify_signature": False})
     # Older versions of PyJWT let a RecursionError of the JSON parser through.
@@ -109,23 +106,7 @@ def verify(
     Raises:
         InvalidToken: Any rule is not met; the fault is for the log, not for the caller.
     """
-    try:
-        claims = jwt.decode(
-            bearer.secret.reveal(),
-            key.public_key,
-            algorithms=[ALGORITHM],
-            # Everything but the signature is checked below, where the rules can be read.
-            options={"verify_aud": False, "verify_iss": False, "verify_exp": False,
-                     "verify_nbf": False, "verify_iat": False, "verify_sub": False,
-                     "verify_jti": False},
-        )  # fmt: skip
-    except InvalidSignatureError as error:
-        raise InvalidToken(TokenFault.SIGNATURE) from error
-    except InvalidAlgorithmError as error:
-        raise InvalidToken(TokenFault.ALGORITHM) from error
-    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidToken(TokenFault.MALFORMED) from error
-
+    claims = _claims(signed_payload(bearer, key))
     issuer = _text(claims, "iss")
     # The key vouches for one issuer only (Entra page "access-tokens": validate the signing key issuer).
     if issuer != key.issuer or issuer not in expectation.issuers:
@@ -153,6 +134,42 @@ def verify(
         key_id=key.key_id,
         token_id=_optional_text(claims, "uti") or _optional_text(claims, "jti"),
     )
+
+
+def signed_payload(bearer: BearerToken, key: SigningKey) -> bytes:
+    """Return what a JWS (RFC 7515) says, once it is proved that the key has signed it.
+
+    Raises:
+        InvalidToken: It is no JWS, not RS256, or the key has not signed it.
+    """
+    try:
+        signed = _JWS.decode_complete(_compact(bearer), key.public_key, algorithms=[ALGORITHM])
+    except InvalidSignatureError as error:
+        raise InvalidToken(TokenFault.SIGNATURE) from error
+    except InvalidAlgorithmError as error:
+        raise InvalidToken(TokenFault.ALGORITHM) from error
+    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidToken(TokenFault.MALFORMED) from error
+    payload: bytes = signed["payload"]
+    return payload
+
+
+def _compact(bearer: BearerToken) -> str:
+    # Versions of PyJWT differ in what they take beside this.
+    text = bearer.secret.reveal()
+    if _COMPACT.fullmatch(text) is None:
+        raise InvalidToken(TokenFault.MALFORMED, "not three parts of canonical base64url")
+    return text
+
+
+def _claims(payload: bytes) -> dict[str, Any]:
+    try:
+        claims = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise InvalidToken(TokenFault.MALFORMED) from error
+    if not isinstance(claims, dict):
+        raise InvalidToken(TokenFault.MALFORMED)
+    return claims
 
 
 @lru_cache(maxsize=1024)

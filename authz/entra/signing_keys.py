@@ -21,13 +21,22 @@ from authz.core.errors import (
     KeysUnavailable,
     TokenFault,
 )
-from authz.core.keys import KeySet, MalformedKeySet, RefreshPolicy, SigningKey, parse_key_set
+from authz.core.keys import (
+    KeyFault,
+    KeySet,
+    MalformedKeySet,
+    RefreshPolicy,
+    SigningKey,
+    parse_key_set,
+)
 from authz.entra.http import Answer
 from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
 LONGEST_SLEEP: Final = 30.0
 """Seconds between looks at the clock: after a suspend the wall clock has moved, the loop's has not."""
+MOST_OF_A_KID: Final = 100
+"""Characters of a `kid` that the log shows."""
 _OK: Final = 200
 _log = structlog.get_logger(__name__)
 
@@ -201,7 +210,7 @@ class SigningKeys:
         return task
 
     async def _fetch(self, known: _Keys) -> None:
-        known.attempted_at = self._clock()
+        known.attempted_at, before = self._clock(), known.keys
         loop = asyncio.get_running_loop()
         try:
             document = await loop.run_in_executor(self._executor, self._download, known.issuer)
@@ -212,6 +221,7 @@ class SigningKeys:
                 tenant_id=known.issuer.tenant_id,
                 now=self._clock(),
             )
+            _tell_refused(known.keys, before)
         except (AuthzError, MalformedKeySet, DiscoveryFault) as error:
             # The last good set goes on: an outage of Entra must not become one of ours.
             _log.warning(
@@ -234,6 +244,20 @@ class SigningKeys:
         if not isinstance(keys_url, str) or urlsplit(keys_url).scheme != "https":
             raise DiscoveryFault(f"{issuer.metadata_url} names no https jwks_uri")
         return _document(self._http.get(keys_url), keys_url)
+
+
+def _tell_refused(keys: KeySet, before: KeySet | None) -> None:
+    """Log what was left out of a key set, once: not again with each refresh."""
+    told = set(before.refused) if before is not None else set()
+    for key_id, fault in dict.fromkeys(keys.refused):
+        # The document of several tenants lists keys of other issuers, which is as it should be.
+        if fault is not KeyFault.ISSUER and (key_id, fault) not in told:
+            _log.warning(
+                "signing key refused",
+                issuer=keys.issuer,
+                kid=key_id[:MOST_OF_A_KID],
+                cause=fault.value,
+            )
 
 
 class DiscoveryFault(Exception):

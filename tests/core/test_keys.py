@@ -1,16 +1,31 @@
 """Reading a JWKS: only the issuer's own strong RSA signing keys are taken, whatever else it holds."""
 
+import base64
+import math
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
-from jwt.algorithms import RSAAlgorithm
 
-from authz.core.keys import MAXIMUM_KEYS, KeySet, MalformedKeySet, RefreshPolicy, parse_key_set
+from authz.core.keys import (
+    MAXIMUM_KEYS,
+    KeyFault,
+    KeySet,
+    MalformedKeySet,
+    RefreshPolicy,
+    parse_key_set,
+)
 from support.clock import START, Clock
-from support.jws import private_key
+from support.jws import b64url, private_key
 from support.properties import JSON, thorough
 from support.tenant import ABSENT, OTHER_TENANT, FakeTenant
 
@@ -54,46 +69,141 @@ def test_every_form_in_which_entra_publishes_a_key_is_read(changes: dict[str, ob
     assert TENANT.signing_key() == _parse({"keys": [TENANT.jwk(**changes)]}).keys["key-1"]
 
 
-UNUSABLE: Final[dict[str, Any]] = {
-    "another tenant's issuer": TENANT.jwk(issuer=TENANT.issuer.replace(TENANT.tenant_id, OTHER_TENANT)),
-    "an issuer that is no text": TENANT.jwk(issuer=[TENANT.issuer]),
-    "an encryption key": TENANT.jwk(use="enc"),
-    "a key for another algorithm": TENANT.jwk(alg="RS512"),
-    "a key for PSS": TENANT.jwk(alg="PS256"),
-    "an elliptic curve": {"kty": "EC", "crv": "P-256", "kid": "key-1", "x": "AA", "y": "AA"},
-    "a symmetric key": {"kty": "oct", "kid": "key-1", "k": "c2VjcmV0"},
-    "no kid": TENANT.jwk(kid=ABSENT),
-    "an empty kid": TENANT.jwk(kid=""),
-    "a kid that is no text": TENANT.jwk(kid=1),
-    "no modulus": TENANT.jwk(n=ABSENT),
-    "a modulus that is no text": TENANT.jwk(n=1),
-    "a modulus that is no base64": TENANT.jwk(n="%%%"),
-    "a text in place of a key": "key-1",
-    "a null in place of a key": None,
+OTHER: Final = FakeTenant(OTHER_TENANT, clock=Clock())
+NUMBERS: Final = TENANT.key.public_key().public_numbers()
+
+
+def _number(number: int) -> str:
+    return b64url(number.to_bytes((number.bit_length() + 7) // 8, "big"))
+
+
+def _factored(bits: int, factor: int) -> str:
+    """Return an odd modulus of so many bits that the factor divides."""
+    least = (1 << (bits - 1)) // factor + 1
+    return _number(factor * (least | 1))
+
+
+def _certificate(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> str:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "signing")])
+    start = datetime.fromtimestamp(START, UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    return base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()
+
+
+def _of_powers(bits: int) -> str:
+    """Return a modulus made the way of the library that ROCA found: primes that are powers of 65537."""
+    product = math.prod(
+        prime for prime in range(2, 702) if all(prime % other for other in range(2, prime))
+    )
+    half = [pow(65537, exponent, product) for exponent in (12345, 67891)]
+    missing = [bits // 2 - product.bit_length() + 1] * 2
+    first, second = ((1 << more) * product + part for more, part in zip(missing, half, strict=True))
+    return _number(first * second)
+
+
+UNUSABLE: Final[dict[str, tuple[KeyFault, Any]]] = {
+    "another tenant's issuer": (KeyFault.ISSUER, TENANT.jwk(issuer=OTHER.issuer)),
+    "an issuer that is no text": (KeyFault.ISSUER, TENANT.jwk(issuer=[TENANT.issuer])),
+    "an encryption key": (KeyFault.USE, TENANT.jwk(use="enc")),
+    "a use that is no text": (KeyFault.USE, TENANT.jwk(use=None)),
+    "a key to encrypt with, without use": (KeyFault.OPERATIONS, TENANT.jwk(use=ABSENT, key_ops=["encrypt"])),
+    "a key to encrypt with, in spite of use": (KeyFault.OPERATIONS, TENANT.jwk(key_ops=["encrypt"])),
+    "a key for no operation": (KeyFault.OPERATIONS, TENANT.jwk(key_ops=[])),
+    "operations that are no list": (KeyFault.OPERATIONS, TENANT.jwk(key_ops="verify")),
+    "a key for another algorithm": (KeyFault.ALGORITHM, TENANT.jwk(alg="RS512")),
+    "a key for PSS": (KeyFault.ALGORITHM, TENANT.jwk(alg="PS256")),
+    "an RSA key that says it is a curve": (KeyFault.TYPE, TENANT.jwk(kty="EC")),
+    "an elliptic curve": (KeyFault.TYPE, {"kty": "EC", "crv": "P-256", "kid": "key-1", "x": "AA", "y": "AA"}),
+    "a curve that says it is an RSA key": (KeyFault.ENCODING, {"kty": "RSA", "crv": "P-256", "kid": "key-1", "x": "AA", "y": "AA"}),
+    "a symmetric key": (KeyFault.TYPE, {"kty": "oct", "kid": "key-1", "k": "c2VjcmV0"}),
+    "a symmetric key beside the public one": (KeyFault.PRIVATE, TENANT.jwk(k="c2VjcmV0")),
+    "a private exponent": (KeyFault.PRIVATE, TENANT.jwk(d="AQ")),
+    "a prime": (KeyFault.PRIVATE, TENANT.jwk(p="AQ")),
+    "no kid": (KeyFault.KEY_ID, TENANT.jwk(kid=ABSENT)),
+    "an empty kid": (KeyFault.KEY_ID, TENANT.jwk(kid="")),
+    "a kid that is no text": (KeyFault.KEY_ID, TENANT.jwk(kid=1)),
+    "no modulus": (KeyFault.ENCODING, TENANT.jwk(n=ABSENT)),
+    "a modulus that is no text": (KeyFault.ENCODING, TENANT.jwk(n=1)),
+    "a modulus that is no base64": (KeyFault.ENCODING, TENANT.jwk(n="%%%")),
+    "a modulus with padding": (KeyFault.ENCODING, TENANT.jwk(n=ENTRY["n"] + "==")),
+    "no exponent": (KeyFault.ENCODING, TENANT.jwk(e=ABSENT)),
+    "an empty modulus": (KeyFault.SIZE, TENANT.jwk(n="")),
+    "a modulus of 1024 bits": (KeyFault.SIZE, TENANT.jwk(n=_number(private_key("short", 1024).public_key().public_numbers().n))),
+    "a modulus of 2047 bits": (KeyFault.SIZE, TENANT.jwk(n=_number(NUMBERS.n >> 1 | 1))),
+    "a modulus of 8193 bits": (KeyFault.SIZE, TENANT.jwk(n=_number((1 << 8192) + 1))),
+    "a modulus of 65,536 bits": (KeyFault.SIZE, TENANT.jwk(n=_number((1 << 65535) + 1))),
+    "an even modulus": (KeyFault.MODULUS, TENANT.jwk(n=_number(NUMBERS.n ^ 1))),
+    "a modulus that 3 divides": (KeyFault.MODULUS, TENANT.jwk(n=_factored(2048, 3))),
+    "a modulus that 751 divides": (KeyFault.MODULUS, TENANT.jwk(n=_factored(2048, 751))),
+    "a modulus of 2048 bits by the library of ROCA": (KeyFault.ROCA, TENANT.jwk(n=_of_powers(2048))),
+    "a modulus of 4096 bits by the library of ROCA": (KeyFault.ROCA, TENANT.jwk(n=_of_powers(4096))),
+    "exponent 0": (KeyFault.EXPONENT, TENANT.jwk(e="AA")),
+    "exponent 1": (KeyFault.EXPONENT, TENANT.jwk(e="AQ")),
+    "exponent 2": (KeyFault.EXPONENT, TENANT.jwk(e="Ag")),
+    "an even exponent": (KeyFault.EXPONENT, TENANT.jwk(e=_number(65536))),
+    "an exponent of 33 bits": (KeyFault.EXPONENT, TENANT.jwk(e=_number((1 << 32) + 1))),
+    "an exponent as long as the modulus": (KeyFault.EXPONENT, TENANT.jwk(e=ENTRY["n"])),
+    "another key's certificate": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=[_certificate(OTHER.key)])),
+    "a certificate of a curve": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=[_certificate(ec.generate_private_key(ec.SECP256R1()))])),
+    "a certificate that is none": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=["AAAA"])),
+    "a certificate that is no base64": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=["%"])),
+    "no certificate in the chain": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=[])),
+    "a chain that is no list": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=None)),
+    "a chain of no text": (KeyFault.CERTIFICATE, TENANT.jwk(x5c=[1])),
+    "a text in place of a key": (KeyFault.FORM, "key-1"),
+    "a null in place of a key": (KeyFault.FORM, None),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("entry", UNUSABLE.values(), ids=UNUSABLE)
-def test_an_unusable_key_is_left_out_beside_a_good_one(entry: object) -> None:
-    """One odd key neither verifies anything nor takes the others with it."""
-    good = TENANT.jwk(kid="good")
+@pytest.mark.parametrize(("fault", "entry"), UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_key_is_left_out_beside_a_good_one(fault: KeyFault, entry: object) -> None:
+    """One odd key neither verifies anything nor takes the others with it, and its reason is told."""
+    read = _parse({"keys": [entry, TENANT.jwk(kid="good")]})
 
-    assert ["good"] == list(_parse({"keys": [entry, good]}).keys)
+    assert ["good"] == list(read.keys)
+    assert [fault] == [told for _, told in read.refused]
 
 
-@pytest.mark.parametrize("entry", UNUSABLE.values(), ids=UNUSABLE)
-def test_a_set_of_unusable_keys_is_malformed(entry: object) -> None:
+@pytest.mark.parametrize(("fault", "entry"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_set_of_unusable_keys_is_malformed(fault: KeyFault, entry: object) -> None:
     """An empty set would lock everybody out; it must not replace the last good one."""
-    with pytest.raises(MalformedKeySet):
+    with pytest.raises(MalformedKeySet, match=re.escape(fault.value)):
         _parse({"keys": [entry]})
 
 
-def test_a_short_key_is_left_out() -> None:
-    """RSA below 2048 bits is refused even when it is published."""
-    short = RSAAlgorithm.to_jwk(private_key("short", 1024).public_key(), as_dict=True)
+SOUND: Final[dict[str, dict[str, object]]] = {
+    "the certificate of the key": {"x5c": [_certificate(TENANT.key)]},
+    "a certificate of another behind it": {"x5c": [_certificate(TENANT.key), _certificate(OTHER.key)]},
+    "a key to verify with": {"use": ABSENT, "key_ops": ["verify"]},
+    "several operations": {"key_ops": ["encrypt", "verify"]},
+    "exponent 3": {"e": "Aw"},
+    "the largest exponent": {"e": _number((1 << 32) - 1)},
+    "a modulus of nearly 8192 bits": {"n": _number(NUMBERS.n**4)},
+}  # fmt: skip
 
-    with pytest.raises(MalformedKeySet):
-        _parse({"keys": [TENANT.jwk(n=short["n"])]})
+
+@pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
+def test_a_sound_key_in_an_unusual_form_is_read(changes: dict[str, object]) -> None:
+    """The rules end where keys are good."""
+    assert ["key-1"] == list(_parse({"keys": [TENANT.jwk(**changes)]}).keys)
+
+
+def test_a_kid_of_two_keys_stands_for_neither() -> None:
+    """Which of them was meant cannot be told; the same key given twice is one."""
+    twin = TENANT.jwk(n=OTHER.jwk()["n"])
+    read = _parse({"keys": [ENTRY, twin, TENANT.jwk(kid="good"), TENANT.jwk(kid="good")]})
+
+    assert ["good"] == list(read.keys)
+    assert (("key-1", KeyFault.REPEATED),) == read.refused
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from authz.core.decision import Allow, Deny
-from authz.core.errors import Reason, TokenFault
-from authz.core.keys import RefreshPolicy
+from authz.core.errors import InvalidToken, Reason, TokenFault
+from authz.core.keys import KeyFault, RefreshPolicy
 from authz.emulator import Fault
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
@@ -231,3 +232,28 @@ async def test_a_fetch_that_was_under_way_does_not_answer_for_a_newer_key() -> N
         refreshing.cancel()
 
     assert "new" == found.key_id
+
+
+async def test_a_refused_key_is_told_once() -> None:
+    """Each key that is left out has a line with its reason, when it is first seen and not at each refresh."""
+    tenant, weak = FakeTenant(clock=Epoch()), FakeTenant(clock=Epoch(), key_id="weak")
+    published = {
+        "keys": [tenant.jwk(), weak.jwk(e="AQ"), weak.jwk(issuer="https://other.example/")]
+    }
+    also = {"keys": [*published["keys"], weak.jwk(kid="enc" * 100, use="enc")]}
+    publisher = Publisher(tenant.issuer, published, published, also)
+    publisher.go_on.set()
+    issuer = Issuer(tenant.issuer, tenant.tenant_id, "https://entra.example/metadata", ())
+    clock = Epoch()
+    with ThreadPoolExecutor(1) as threads, capture_logs() as logs:
+        keys = SigningKeys(
+            [issuer], http=publisher, executor=threads, policy=RefreshPolicy(),
+            clock=clock, timer=time.monotonic,
+        )  # fmt: skip
+        for _ in range(3):
+            with pytest.raises(InvalidToken):
+                await keys.find(tenant.issuer, "unheard-of", deadline=time.monotonic() + 10)
+            clock.advance(60)
+
+    told = [(line["kid"], line["cause"]) for line in logs if line["event"] == "signing key refused"]
+    assert [("weak", KeyFault.EXPONENT.value), (("enc" * 100)[:100], KeyFault.USE.value)] == told
