@@ -14,7 +14,7 @@ from typing import Any
 
 from authz.caching import CachedExchange
 from authz.config import Config, compile_policy
-from authz.config.policy import credentials, exchange_resource, issuers
+from authz.config.policy import credentials, exchange_resource, issuers, trusted_hosts
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.keys import RefreshPolicy
@@ -245,7 +245,8 @@ class Engine:
 
     def _build(self, config: Config) -> "_Parts":
         http = http_client(config, pool_size=config.limits.exchanges)
-        transport = MsalTransport(http)
+        hosts = trusted_hosts(config)
+        transport = MsalTransport(http, hosts=hosts, timer=self._timer)
         applications = Applications(
             config.entra.authority,
             transport,
@@ -279,6 +280,7 @@ class Engine:
                 for settings in issuers(config)
             ],
             http=keys_http,
+            hosts=hosts,
             executor=self._key_threads,
             policy=RefreshPolicy(
                 interval=config.entra.keys.refresh_interval,

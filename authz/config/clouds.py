@@ -3,7 +3,7 @@
 Sources: MSAL's cloud list, Entra pages "access-tokens" and "authentication-national-cloud".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,11 +18,13 @@ class Cloud:
         base: Login endpoint as it stands in v2 issuers.
         v1_base: The same in v1 issuers.
         exchange_resource: The resource of assertions that stand for a client, such as T1.
+        hosts: The cloud's login hosts: its discovery documents name addresses of these.
     """
 
     base: str
     v1_base: str = _DEFAULT_V1
     exchange_resource: str = "api://AzureADTokenExchange"
+    hosts: frozenset[str] = frozenset()
 
 
 def _cloud(host: str, *, suffix: str = "", v1_base: str = _DEFAULT_V1) -> Cloud:
@@ -60,4 +62,6 @@ def cloud_of(authority: str) -> Cloud:
     """
     parts = urlsplit(authority)
     known = _BY_HOST.get(parts.hostname or "") if parts.port in {None, 443} else None
-    return known or Cloud(authority)
+    if known is None:
+        return Cloud(authority)
+    return replace(known, hosts=frozenset(host for host in _BY_HOST if _BY_HOST[host] == known))

@@ -107,6 +107,11 @@ def exchange_resource(config: Config) -> str:
     return cloud_of(config.entra.authority).exchange_resource
 
 
+def trusted_hosts(config: Config) -> frozenset[str]:
+    """Return the hosts, beside their own, of which discovery documents may name addresses."""
+    return cloud_of(config.entra.authority).hosts | set(config.entra.trusted_hosts)
+
+
 def credentials(config: Config) -> dict[Client, tuple[Credential, ...]]:
     """Return how each client proves itself, in the order to try."""
     known = {_client(name, app): app.credentials for name, app in config.applications.items()}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationInfo, model_validator
 
 from authz.config.section import Section, environ_of
-from authz.config.values import Authority, File, Proxy, count, duration, size
+from authz.config.values import Authority, File, PlainHost, Proxy, count, duration, size
 
 AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
 
@@ -34,6 +34,12 @@ class Entra(Section):
         default="https://login.microsoftonline.com",
         description="Login endpoint of the cloud, without tenant. "
         f"The environment variable `{AUTHORITY_HOST}` changes the default.",
+    )
+    trusted_hosts: tuple[PlainHost, ...] = Field(
+        default=(),
+        description="Further hosts that Entra's discovery documents may name for signing keys "
+        "(`jwks_uri`) and tokens (`token_endpoint`): `host`, or `host:port`. The authority's own and those "
+        "of its cloud are trusted anyhow. A document that names another is not used.",
     )
     ca_file: File | None = Field(
         default=None,

@@ -246,6 +246,15 @@ Address = Annotated[
         make=_address,
     ),
 ]
+PlainHost = Annotated[
+    str,
+    text(
+        rf"(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?",
+        kind="host",
+        expected="a host without scheme and path: host or host:port",
+        make=lambda value: _host(value).removesuffix(":443"),
+    ),
+]
 HOST: Final = text(
     rf"\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?",
     kind="host",

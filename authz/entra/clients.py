@@ -8,7 +8,7 @@ is left in it for the next request.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
 from authz.core.secret import Secret
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
 from authz.entra.credentials import Credential, Proof
+from authz.entra.discovery import Metadata
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialAway, CredentialFault
@@ -31,7 +32,6 @@ MOST_AGENTS: Final = 1000
 """MSAL clients of agents kept; one takes a few kilobytes, and less than a millisecond to build."""
 REFUSED_FOR: Final = 300.0
 """Seconds for which a credential that Entra refused comes after the others, unless it changes."""
-DISCOVERY_LIFETIME: Final = 3600.0
 
 # MSAL logs answers that it cannot read, and they may hold tokens (law 5).
 logging.getLogger("msal").addHandler(logging.NullHandler())
@@ -58,14 +58,21 @@ class NoHttpCache(dict[str, Any]):
 
 
 class MsalTransport:
-    """What MSAL sends its requests through: ours, with discovery documents kept for an hour.
+    """What MSAL sends its requests through: ours, with discovery documents that are looked at and kept.
 
     Every agent has an MSAL client of its own, and each asks for the same document first.
+
+    Args:
+        http: Sends requests.
+        hosts: Hosts beside its own that a discovery document may name.
+        timer: Monotonic seconds.
     """
 
-    def __init__(self, http: HttpClient) -> None:
+    def __init__(
+        self, http: HttpClient, *, hosts: Collection[str] = (), timer: Timer = time.monotonic
+    ) -> None:
         self._http = http
-        self._documents: dict[str, tuple[float, Answer]] = {}
+        self._metadata = Metadata(http, hosts=hosts, timer=timer)
 
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a token request, and return what is used of the answer.
@@ -76,21 +83,13 @@ class MsalTransport:
         """
         return reduced(self._http.post(url, **arguments))
 
-    def get(self, url: str, **arguments: Any) -> Answer:
+    def get(self, url: str, **_: Any) -> Answer:
         """Fetch a discovery document, or repeat it."""
-        kept = self._documents.get(url)
-        if kept is not None and time.monotonic() < kept[0]:
-            return kept[1]
-        answer = self._http.get(url, **arguments)
-        if answer.status_code == _OK:
-            self._documents[url] = (time.monotonic() + DISCOVERY_LIFETIME, answer)
-        return answer
+        return self._metadata.get(url)
 
     def close(self) -> None:
         """Do nothing: the connections are shared."""
 
-
-_OK: Final = 200
 
 Acquire = Callable[[msal.ConfidentialClientApplication], Mapping[str, Any]]
 """One MSAL call that asks for a token."""

@@ -5,14 +5,17 @@ agent share them.
 """
 
 import asyncio
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
 
 from authz.caching import CachedExchange
-from authz.core.errors import EntraError
+from authz.core.base64url import decode
+from authz.core.errors import EntraError, ExchangeUnavailable
 from authz.core.exchange import (
     AgentAssertion,
     AgentIdentity,
@@ -39,6 +42,8 @@ REPLICATION_PERIOD: Final = 300.0
 """Seconds after we first met a client during which such an answer may mean "not yet"."""
 MOST_MET: Final = 10_000
 """Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
+_JWS_PARTS: Final = 3
+_CLIENT_ID: Final = re.compile(r"(?:api://)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 ALWAYS_REPLICATING: Final = 70021
 """For this number Entra's page asks for retries on every request, even after a first success."""
 
@@ -87,8 +92,16 @@ class EntraExchange:
         """Ask Entra.
 
         Raises:
-            AuthzError: Entra refused, or could not be reached.
+            AuthzError: Entra refused, could not be reached, or issued what was not asked for.
         """
+        token = await self._carry_out(exchange)
+        if not may_be_for(token.secret, exchange.target.scopes):
+            raise ExchangeUnavailable(
+                "Entra issued a token for another audience than was asked for"
+            )
+        return token
+
+    async def _carry_out(self, exchange: TokenExchange) -> IssuedToken:
         match exchange:
             case BlueprintAssertion():
                 return await self._blueprint_assertion(exchange)
@@ -208,6 +221,48 @@ class EntraExchange:
                     raise
             await asyncio.sleep(delay)
         return await loop.run_in_executor(self._executor, call)
+
+
+def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:
+    """Whether a token may be for the resource of the scopes: False only where it names another.
+
+    Its `aud` is the resource as it was asked for, or the client id of the API (Entra page
+    "access-token-claims-reference"). Which client id an address belongs to is not known here, and not
+    every access token can be read.
+    """
+    audience = _audience(token.reveal())
+    resources = {scope.rpartition("/")[0] for scope in scopes}
+    if audience is None or "" in resources:
+        return True
+    return any(_may_name(_plain(audience), _plain(resource)) for resource in resources)
+
+
+def _may_name(audience: str, resource: str) -> bool:
+    if audience == resource:
+        return True
+    client_ids = [_CLIENT_ID.fullmatch(name) for name in (audience, resource)]
+    if all(client_ids):
+        first, second = (match[1] for match in client_ids if match is not None)
+        return first == second
+    # One is a client id and the other an address: they may belong together.
+    return any(client_ids)
+
+
+def _plain(name: str) -> str:
+    return name.lower().removeprefix("spn:").removesuffix("/")
+
+
+def _audience(token: str) -> str | None:
+    """Return what an access token says whom it is for, if it can be read."""
+    parts = token.split(".")
+    if len(parts) != _JWS_PARTS:
+        return None
+    try:
+        claims = json.loads(decode(parts[1]))
+    except (ValueError, RecursionError):
+        return None
+    audience = claims.get("aud") if isinstance(claims, dict) else None
+    return audience if isinstance(audience, str) else None
 
 
 def _aimed(call: Callable[..., Any], target: Target) -> Acquire:

@@ -5,12 +5,10 @@ whoever asks; a token with an unknown `kid` causes at most one per interval for 
 """
 
 import asyncio
-import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from typing import Final
 
 import structlog
 
@@ -29,7 +27,7 @@ from authz.core.keys import (
     SigningKey,
     parse_key_set,
 )
-from authz.entra.http import Answer
+from authz.entra.discovery import DiscoveryFault, Documents, endpoint, read_document
 from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
@@ -37,7 +35,6 @@ LONGEST_SLEEP: Final = 30.0
 """Seconds between looks at the clock: after a suspend the wall clock has moved, the loop's has not."""
 MOST_OF_A_KID: Final = 100
 """Characters of a `kid` that the log shows."""
-_OK: Final = 200
 _log = structlog.get_logger(__name__)
 
 
@@ -60,13 +57,6 @@ class Issuer:
     required: bool = True
 
 
-class Documents(Protocol):
-    """Where documents come from: `HttpClient`, or what a test puts in its place."""
-
-    def get(self, url: str) -> Answer:
-        """Fetch a JSON document; blocking."""
-
-
 class _Keys:
     """What is known of one issuer."""
 
@@ -86,6 +76,7 @@ class SigningKeys:
     Args:
         issuers: Whom to trust.
         http: Fetches documents; blocking, so it runs in `executor`.
+        hosts: Hosts beside its own that a discovery document may name.
         executor: Threads for fetches.
         policy: When to fetch.
         clock: Epoch seconds.
@@ -97,12 +88,14 @@ class SigningKeys:
         issuers: Iterable[Issuer],
         *,
         http: Documents,
+        hosts: Collection[str] = (),
         executor: Executor,
         policy: RefreshPolicy,
         clock: Clock,
         timer: Timer,
     ) -> None:
         self._http = http
+        self._hosts = hosts
         self._executor = executor
         self._policy = policy
         self._clock = clock
@@ -234,16 +227,13 @@ class SigningKeys:
             known.settled = True
 
     def _download(self, issuer: Issuer) -> object:
-        metadata = _document(self._http.get(issuer.metadata_url), issuer.metadata_url)
+        url = issuer.metadata_url
+        metadata = read_document(self._http.get(url), url)
         stated = str(metadata.get("issuer", "")).replace("{tenantid}", issuer.tenant_id)
         if stated != issuer.name:
-            raise DiscoveryFault(
-                f"{issuer.metadata_url} speaks for {stated!r}, expected {issuer.name!r}"
-            )
-        keys_url = metadata.get("jwks_uri")
-        if not isinstance(keys_url, str) or urlsplit(keys_url).scheme != "https":
-            raise DiscoveryFault(f"{issuer.metadata_url} names no https jwks_uri")
-        return _document(self._http.get(keys_url), keys_url)
+            raise DiscoveryFault(f"{url} speaks for {stated!r}, expected {issuer.name!r}")
+        keys_url = endpoint(metadata, "jwks_uri", url=url, hosts=self._hosts).geturl()
+        return read_document(self._http.get(keys_url), keys_url)
 
 
 def _tell_refused(keys: KeySet, before: KeySet | None) -> None:
@@ -258,14 +248,3 @@ def _tell_refused(keys: KeySet, before: KeySet | None) -> None:
                 kid=key_id[:MOST_OF_A_KID],
                 cause=fault.value,
             )
-
-
-class DiscoveryFault(Exception):
-    """A discovery document that cannot be used, and why."""
-
-
-def _document(answer: Answer, url: str) -> dict[str, Any]:
-    if answer.status_code != _OK:
-        raise DiscoveryFault(f"{url} answered with status {answer.status_code}")
-    document: dict[str, Any] = json.loads(answer.text)
-    return document
