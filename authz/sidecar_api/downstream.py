@@ -8,6 +8,7 @@ import asyncio
 import base64
 import re
 import ssl
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +34,8 @@ _OF_THE_CONNECTION: Final = frozenset(
 """Headers that speak of one connection (RFC 9110 section 7.6.1) and mean nothing to the caller."""
 _SPELLED: Final = {"www-authenticate": "WWW-Authenticate", "etag": "ETag"}
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\\#]")
+_MOST_ENCODINGS: Final = 4
+_OF_IIS: Final = re.compile("%u[0-9a-f]{4}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class DownstreamAnswer:
             return {**found, "content": None}
         try:
             return {**found, "content": self._text()}
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):
             content = base64.b64encode(self.content).decode()
             return {**found, "content": content, "contentEncoding": "base64"}
 
@@ -65,7 +68,10 @@ class DownstreamAnswer:
             raise LookupError("compressed")
         kind = ";".join(self.headers.get("Content-Type", []))
         charset = re.search(r"charset=\"?([A-Za-z0-9._-]{1,40})", kind, re.IGNORECASE)
-        return self.content.decode(charset[1] if charset else "utf-8")
+        text = self.content.decode(charset[1] if charset else "utf-8")
+        # Some of Python's encodings make halves of characters, which JSON cannot hold.
+        text.encode()
+        return text
 
 
 class DownstreamClient:
@@ -174,8 +180,7 @@ def target_of(api: Downstream, call: Call) -> httpx.URL:
         BadWish: The path would leave the API's base URL.
     """
     path, mark, query = (api.path if call.path is None else call.path).partition("?")
-    segments = re.split(r"[/\\]", unquote(unquote(path)))
-    if _CONTROLS.search(unquote(path)) or any(part in (".", "..") for part in segments):
+    if _may_climb(path):
         raise BadWish(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
     below = path.lstrip("/")
     try:
@@ -188,6 +193,34 @@ def target_of(api: Downstream, call: Call) -> httpx.URL:
     if _origin(url) != _origin(base) or not url.path.startswith(base.path.rstrip("/")):
         raise BadWish(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
     return url
+
+
+def _may_climb(path: str) -> bool:
+    """Whether some server could read a path as one that leaves its base.
+
+    Servers differ: they decode once or several times, take path parameters (`..;x`) off a segment, read
+    overlong UTF-8 or `%uXXXX`, fold wide forms of dots and slashes, strip blanks, take backslashes for
+    slashes.
+    """
+    for _ in range(_MOST_ENCODINGS):
+        try:
+            decoded = unquote(path, errors="strict")
+        except UnicodeDecodeError:
+            return True
+        folded = unicodedata.normalize("NFKC", decoded)
+        if _CONTROLS.search(folded) or _OF_IIS.search(folded):
+            return True
+        if any(_is_dots(segment) for segment in folded.split("/")):
+            return True
+        if decoded == path:
+            return False
+        path = decoded
+    return True
+
+
+def _is_dots(segment: str) -> bool:
+    name = segment.partition(";")[0].strip()
+    return bool(name) and not name.strip(".")
 
 
 def _headers(
