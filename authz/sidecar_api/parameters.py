@@ -1,7 +1,9 @@
 """The query parameters of the sidecar's token routes, read into a `Wish` and a `Call`.
 
-Names are case-insensitive. What would name another identity, or another kind of token, in a way that is
-not supported is refused, never passed over: the token would be another one than its caller meant.
+Names are case-insensitive. A parameter without a value counts as absent: generated clients send every
+parameter that their caller left out that way. What would name another identity, or another kind of token, in
+a way that is not supported is refused, never passed over: the token would be another one than its caller
+meant.
 """
 
 import json
@@ -9,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Self
+from urllib.parse import parse_qsl
 
 from authz.config.sidecar_api import METHODS, RESERVED_HEADERS
 from authz.core.errors import BadWish
@@ -33,6 +36,15 @@ _ONCE: Final = (
     f"{ACQUIRE}Claims",
     f"{ACQUIRE}ForceRefresh",
 )
+_IDENTIFYING: Final = ("AgentIdentity", "AgentUsername", "AgentUserId", f"{ACQUIRE}Tenant")
+"""Parameters that say whose token is meant: two values that differ leave that open."""
+UNSUPPORTED: Final = (
+    f"{ACQUIRE}FmiPath",
+    f"{ACQUIRE}LongRunningWebApiSessionKey",
+    f"{ACQUIRE}ManagedIdentity.UserAssignedClientId",
+    f"{ACQUIRE}PopPublicKey",
+)
+"""Documented parameters that name another identity or another kind of token, and are refused with a value."""
 _WITHOUT_EFFECT: Final = {
     # As with the sidecar: an API is where it is configured to be.
     f"{OPTIONS}BaseUrl".lower(),
@@ -60,6 +72,7 @@ class Call:
         content_type: Value of `Content-Type`.
         headers: Further headers.
         query: Further query parameters.
+        withheld: Names of headers that the caller may not add, and that are not sent.
     """
 
     path: str | None = None
@@ -68,11 +81,12 @@ class Call:
     content_type: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The parameters of one request that are the sidecar's, by their documented names.
+    """The parameters of one request that are the sidecar's and have a value, by their documented names.
 
     Attributes:
         values: Of those that come once.
@@ -87,30 +101,47 @@ class Parameters:
     query: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, items: Iterable[tuple[str, str]]) -> Self:
-        """Sort the names and values of a query.
+    def read(cls, query: bytes) -> Self:
+        """Read the query of a request target.
 
         Raises:
-            BadWish: A name is not supported, or comes twice.
+            BadWish: It is not percent-encoded UTF-8, or `of` refuses it.
         """
-        parameters = cls()
+        try:
+            items = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+        except ValueError:
+            # To replace what cannot be read would name another resource.
+            raise BadWish("the query: expected percent-encoded UTF-8") from None
+        return cls.of(items)
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, str]]) -> Self:
+        """Sort the names and values of a query. Of a name that comes several times the last value counts.
+
+        Raises:
+            BadWish: A name is not supported, or says with two values whose token is meant.
+        """
+        given: dict[str, list[str]] = {}
         for name, value in items:
-            parameters._take(name, value)
+            given.setdefault(_documented(name), []).append(value)
+        parameters = cls()
+        for name, values in given.items():
+            if name in _IDENTIFYING and len(set(values)) > 1:
+                raise BadWish(f"{name}: expected once, or the same value each time")
+            if name == SCOPES:
+                parameters.scopes.extend(scope for value in values for scope in value.split())
+            elif values[-1]:
+                parameters._take(name, values[-1])
         return parameters
 
     def _take(self, name: str, value: str) -> None:
-        lower = name.lower()
-        known = _SPELLED.get(lower)
-        if known == SCOPES:
-            # Of nothing: an empty one must not stand for those that are configured.
-            self.scopes.extend(value.split() or [""])
-        elif known is not None:
-            _put(self.values, known, value)
-        elif lower.startswith(HEADER.lower()):
-            _put(self.headers, name[len(HEADER) :].lower(), value)
-        elif lower.startswith(QUERY.lower()):
-            _put(self.query, name[len(QUERY) :], value)
-        elif lower.startswith(_MEANT_FOR_US) and lower not in _WITHOUT_EFFECT:
+        if name in _ONCE:
+            self.values[name] = value
+        elif name.startswith(HEADER):
+            self.headers[name[len(HEADER) :]] = value
+        elif name.startswith(QUERY):
+            self.query[name[len(QUERY) :]] = value
+        elif name.lower().startswith(_MEANT_FOR_US) and name.lower() not in _WITHOUT_EFFECT:
             raise BadWish(f"{name[:_LONGEST_NAME]}: not supported")
 
     @property
@@ -148,21 +179,23 @@ class Parameters:
         if method is not None and method.upper() not in METHODS:
             raise BadWish(f"{OPTIONS}HttpMethod: expected one of {', '.join(METHODS)}")
         for name, value in self.headers.items():
-            if _HEADER_NAME.fullmatch(name) is None or RESERVED_HEADERS.fullmatch(name) is not None:
-                raise BadWish(f"{HEADER}{name[:_LONGEST_NAME]}: not a header that can be added")
-            _printable(f"{HEADER}{name[:_LONGEST_NAME]}", value)
+            if _HEADER_NAME.fullmatch(name) is None:
+                raise BadWish(f"{HEADER}{name[:_LONGEST_NAME]}: expected the name of a header")
+            printable(f"{HEADER}{name[:_LONGEST_NAME]}", value)
+        withheld = [name for name in self.headers if RESERVED_HEADERS.fullmatch(name)]
         return Call(
             path=self.values.get(f"{OPTIONS}RelativePath"),
             method=None if method is None else method.upper(),
             accept=self._header(f"{OPTIONS}AcceptHeader"),
             content_type=self._header(f"{OPTIONS}ContentType"),
-            headers=self.headers,
+            headers={name: self.headers[name] for name in self.headers if name not in withheld},
             query=self.query,
+            withheld=tuple(name[:_LONGEST_NAME] for name in withheld),
         )
 
     def _header(self, name: str) -> str | None:
         value = self.values.get(name)
-        return None if value is None else _printable(name, value)
+        return None if value is None else printable(name, value)
 
     def _guid(self, name: str) -> str | None:
         value = self.values.get(name)
@@ -182,7 +215,8 @@ class Parameters:
         return AgentUser(username=username, object_id=object_id)
 
     def _switch(self, name: str) -> bool | None:
-        value = self.values.get(name, "").lower()
+        # .NET reads `True` and blanks around it as well.
+        value = self.values.get(name, "").strip().lower()
         if name in self.values and value not in ("true", "false"):
             raise BadWish(f"{name}: expected true or false")
         return value == "true" if value else None
@@ -201,13 +235,22 @@ class Parameters:
         raise BadWish(f"{ACQUIRE}Claims: expected a JSON object")
 
 
-def _put(values: dict[str, str], name: str, value: str) -> None:
-    if name in values:
-        raise BadWish(f"{name[:_LONGEST_NAME]}: expected once")
-    values[name] = value
+def _documented(name: str) -> str:
+    """Return a name as it is documented. Names of headers know no case; those of query parameters do."""
+    lower = name.lower()
+    if lower.startswith(HEADER.lower()):
+        return f"{HEADER}{lower[len(HEADER) :]}"
+    if lower.startswith(QUERY.lower()):
+        return f"{QUERY}{name[len(QUERY) :]}"
+    return _SPELLED.get(lower, name)
 
 
-def _printable(name: str, value: str) -> str:
+def printable(name: str, value: str) -> str:
+    """Return a header's value.
+
+    Raises:
+        BadWish: It could end its line, or is not what every client and server reads alike.
+    """
     if _HEADER_VALUE.fullmatch(value) is None:
         raise BadWish(f"{name}: expected printable ASCII, no blanks around it")
     return value

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+import structlog
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -32,7 +33,7 @@ from authz.sidecar_api.answers import answer, payload_of, problem, refusal
 from authz.sidecar_api.callers import HEALTH, KnownCallers
 from authz.sidecar_api.downstream import DownstreamClient, target_of
 from authz.sidecar_api.openapi import document
-from authz.sidecar_api.parameters import Call, Parameters
+from authz.sidecar_api.parameters import Call, Parameters, printable
 
 HOST: Final = "localhost"
 KEEP_ALIVE: Final = 75
@@ -40,6 +41,8 @@ KEEP_ALIVE: Final = 75
 _VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _OWN_METHOD: Final = ("PUT", "PATCH", "DELETE")
 """Methods of a caller that stand for the API's, where nothing else names one (the sidecar's documents)."""
+_CALLER_LEFT: Final = 499
+_log = structlog.get_logger(__name__)
 
 Missing = Callable[[], Mapping[str, Any]]
 """Why the service is not ready; empty when it is."""
@@ -97,7 +100,7 @@ class SidecarApi(HttpServer):
                 )
             ),
         ]
-        app = Starlette(routes=routes)
+        app = Starlette(routes=routes, exception_handlers={Exception: _failed})
         app.router.redirect_slashes = False
         self._callers = KnownCallers(app, [str(route.path).split("/")[1] for route in routes])
         self._callers.peers = config.api.peers
@@ -173,12 +176,18 @@ class SidecarApi(HttpServer):
             token = _token_of(record)
             if token is None or route is None or route.downstream is None:
                 return _refused(record)
+            if wanted.withheld:
+                _log.info("headers not sent", route=name, headers=wanted.withheld)
             started = self._timer()
             try:
                 body = await _body(request, config.api.max_request)
                 found = await client.call(
                     route.downstream, wanted, token, body, request.headers.get("content-type")
                 )
+            except ClientDisconnect:
+                _log.info("caller left", route=name)
+                # Nobody reads it: the connection is closed.
+                return Response(status_code=_CALLER_LEFT)
             except AuthzError as error:
                 self._observer.called(name, error, self._timer() - started)
                 return refusal(error, request_id=record.request.request_id)
@@ -198,7 +207,7 @@ class SidecarApi(HttpServer):
         )
 
     def _parameters(self, request: Request, endpoint: Endpoint) -> Parameters:
-        parameters = Parameters.of(request.query_params.multi_items())
+        parameters = Parameters.read(request.scope["query_string"])
         if parameters.change_something and endpoint not in self._config.api.overrides:
             raise OverrideNotAllowed(f"at {endpoint.value}")
         return parameters
@@ -209,6 +218,11 @@ class SidecarApi(HttpServer):
 
     def _deadline(self) -> float:
         return self._timer() + self._config.limits.check_timeout
+
+
+async def _failed(_: Request, __: Exception) -> Response:
+    """Return what a defect looks like; Starlette raises it again, so the log has it."""
+    return problem(Deny(Reason.INTERNAL))
 
 
 def _by_lower_name(config: Config) -> dict[str, str]:
@@ -232,7 +246,14 @@ def _asked(request: Request, direction: Direction, api: str | None) -> CheckRequ
 
 
 def _call_of(parameters: Parameters, request: Request) -> Call:
+    """Return how the API is to be called.
+
+    Raises:
+        BadWish: A value, or the caller's own `Content-Type`, is not what it should be.
+    """
     call = parameters.call()
+    # A Latin-1 value would end as an error of the client's that sends it on.
+    printable("Content-Type", request.headers.get("content-type", ""))
     if call.method is None and request.method in _OWN_METHOD:
         return replace(call, method=request.method)
     return call

@@ -12,6 +12,7 @@ from authz.core.wish import Wish
 from authz.sidecar_api.parameters import Call, Parameters
 from support.properties import thorough
 
+OTHER = "a2a2a2a2-0000-4000-8000-00000000000a"
 GUID = "a1a1a1a1-0000-4000-8000-00000000000a"
 ACQUIRE = "optionsOverride.AcquireTokenOptions."
 
@@ -39,7 +40,9 @@ def call(*items: tuple[str, str]) -> Call:
         ),
         ([("AgentUserId", GUID.upper())], Wish(user=AgentUser(object_id=GUID))),
         ([("optionsoverride.scopes", "a"), ("optionsOverride.Scopes", "b c")], Wish(scopes=("a", "b", "c"))),
+        ([("optionsOverride.Scopes", ""), ("optionsOverride.Scopes", " "), ("optionsOverride.Scopes", "a")], Wish(scopes=("a",))),
         ([("optionsOverride.RequestAppToken", "True")], Wish(app_token=True)),
+        ([("optionsOverride.RequestAppToken", " true ")], Wish(app_token=True)),
         ([("optionsOverride.RequestAppToken", "false")], Wish(app_token=False)),
         ([(f"{ACQUIRE}Tenant", GUID)], Wish(tenant=GUID)),
         ([(f"{ACQUIRE}Claims", '{ "b":1, "a":2 }')], Wish(claims='{"a":2,"b":1}')),
@@ -57,15 +60,19 @@ def test_what_is_wished(items: list[tuple[str, str]], expected: Wish) -> None:
     ("items", "names"),
     [
         ([("AgentIdentity", "desk")], "AgentIdentity"),
-        ([("AgentIdentity", "")], "AgentIdentity"),
-        ([("AgentIdentity", GUID), ("agentidentity", GUID)], "AgentIdentity"),
+        ([("AgentIdentity", " ")], "AgentIdentity"),
+        ([("AgentIdentity", GUID), ("agentidentity", OTHER)], "AgentIdentity"),
+        ([("AgentIdentity", GUID), ("AgentIdentity", "")], "AgentIdentity"),
+        ([("AgentIdentity", ""), ("AgentIdentity", GUID)], "AgentIdentity"),
+        ([("AgentUsername", "a@b"), ("AgentUsername", "c@d")], "AgentUsername"),
+        ([("AgentUserId", GUID), ("AgentUserId", OTHER)], "AgentUserId"),
+        ([(f"{ACQUIRE}Tenant", GUID), (f"{ACQUIRE}tenant", OTHER)], "Tenant"),
         ([("AgentUserId", "not-a-guid")], "AgentUserId"),
         ([("AgentUserId", GUID), ("AgentUsername", "a@b")], "one of the two"),
         ([("AgentUsername", "nobody")], "AgentUsername"),
         ([("AgentName", "x")], "AgentName"),
         ([("optionsOverride.RequestAppToken", "1")], "RequestAppToken"),
         ([("optionsOverride.Scopes", 'a"b')], "Scopes"),
-        ([("optionsOverride.Scopes", "")], "Scopes"),
         ([("optionsOverride.Unheard", "x")], "Unheard"),
         ([("optionsOverride", "x")], "optionsOverride"),
         ([(f"{ACQUIRE}Claims", "[]")], "Claims"),
@@ -109,11 +116,21 @@ def test_how_an_api_is_to_be_called(items: list[tuple[str, str]], expected: dict
 @pytest.mark.parametrize(
     "name",
     ["Authorization", "Cookie", "Host", "Content-Length", "Transfer-Encoding", "Proxy-Authorization",
-     "Connection", "Accept-Encoding", "Expect", "", "a b", "x:y"],
+     "Connection", "Accept-Encoding", "Expect", "Forwarded", "X-Forwarded-For", "X-Authz-Subject",
+     "X-MS-Client-Principal", "X-MS-Client-Principal-Id", "X-MS-Token-Aad-Access-Token", "X-Original-URL"],
 )  # fmt: skip
-def test_headers_that_are_not_the_callers(name: str) -> None:
-    """What carries a credential, frames a message, or belongs to the connection."""
-    with pytest.raises(BadWish):
+def test_headers_that_are_not_the_callers_are_not_sent(name: str) -> None:
+    """What carries a credential, says who calls, frames a message, or belongs to the connection."""
+    header = "optionsOverride.ExtraHeaderParameters."
+    assert Call(headers={"x-one": "1"}, withheld=(name.lower(),)) == call(
+        (f"{header}{name}", "x"), (f"{header}X-One", "1")
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x:y", "é"])
+def test_names_that_no_header_can_have(name: str) -> None:
+    """They would end as something else on the wire."""
+    with pytest.raises(BadWish, match="ExtraHeaderParameters"):
         call((f"optionsOverride.ExtraHeaderParameters.{name}", "x"))
 
 
@@ -140,6 +157,73 @@ def test_what_changes_something() -> None:
         assert Parameters.of([(name, "x")]).change_something
 
 
+DOCUMENTED = (
+    "AgentIdentity", "AgentUsername", "AgentUserId",
+    *(f"optionsOverride.{name}" for name in (
+        "Scopes", "RequestAppToken", "BaseUrl", "RelativePath", "HttpMethod", "AcceptHeader", "ContentType",
+    )),
+    *(f"{ACQUIRE}{name}" for name in (
+        "Tenant", "ForceRefresh", "Claims", "CorrelationId", "LongRunningWebApiSessionKey", "FmiPath",
+        "PopPublicKey", "ManagedIdentity.UserAssignedClientId",
+    )),
+    "optionsOverride.ExtraHeaderParameters.X", "optionsOverride.ExtraQueryParameters.x",
+)  # fmt: skip
+"""The parameters of Microsoft's document, and the two families that it leaves out."""
+
+
+def test_parameters_without_a_value_count_as_absent() -> None:
+    """A generated client sends all of them so; together they ask for nothing."""
+    parameters = Parameters.of([(name, "") for name in DOCUMENTED])
+    assert not parameters.change_something
+    assert (Wish(), Call()) == (parameters.wish(for_own_resource=False), parameters.call())
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_each_parameter_without_a_value_counts_as_absent(name: str) -> None:
+    """Beside an agent that is named as well."""
+    found = wish(*(() if name == "AgentIdentity" else (("AgentIdentity", GUID),)), (name, ""))
+    assert Wish(agent=None if name == "AgentIdentity" else GUID) == found
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["a", "b"], Call(path="b")),
+        (["a", ""], Call()),
+        (["", "a"], Call(path="a")),
+    ],
+)
+def test_the_last_value_counts(items: list[str], expected: Call) -> None:
+    """As with the sidecar, an empty one included."""
+    assert expected == call(*(("optionsOverride.RelativePath", value) for value in items))
+
+
+def test_the_same_identity_twice_is_that_identity() -> None:
+    """It leaves nothing open."""
+    assert Wish(agent=GUID) == wish(("AgentIdentity", GUID), ("agentidentity", GUID))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        b"optionsOverride.RelativePath=%ff",
+        b"optionsOverride.RelativePath=%c0%ae",
+        b"a=%e9",
+        b"a=\xc3\xa9",
+    ],
+)
+def test_a_query_that_is_no_utf_8_is_refused(query: bytes) -> None:
+    """What stands in for bytes that cannot be read would name another resource."""
+    with pytest.raises(BadWish, match="query"):
+        Parameters.read(query)
+
+
+def test_a_query_is_decoded_once() -> None:
+    """Blanks by `+` and by `%20`; UTF-8 by its bytes."""
+    found = Parameters.read(b"optionsOverride.RelativePath=h%C3%A9+a%20b%2520&&flag")
+    assert Call(path="hé a b%20") == found.call()
+
+
 NAMES = st.sampled_from(
     ["AgentIdentity", "AgentUsername", "AgentUserId", "optionsOverride.Scopes",
      "optionsOverride.RequestAppToken", f"{ACQUIRE}Claims", f"{ACQUIRE}Tenant", f"{ACQUIRE}FmiPath",
@@ -157,5 +241,5 @@ def test_any_query_is_read_or_refused(items: list[tuple[str, str]]) -> None:
         found = parameters.wish(for_own_resource=False)
     except BadWish:
         return
-    named = [value for name, value in items if name.lower() == "agentidentity"]
-    assert ([found.agent] if found.agent else []) == [value.lower() for value in named]
+    named = {value.lower() for name, value in items if name.lower() == "agentidentity" and value}
+    assert ({found.agent} if found.agent else set()) == named
