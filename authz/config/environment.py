@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from authz.config.environment_api import DEFAULT_ADDRESS, GATES, read_address, read_downstream
+from authz.config.environment_api import DEFAULT_ADDRESS, GATES, read_address, read_downstream, read_hosts
 from authz.config.environment_credentials import read_credentials
 from authz.config.environment_keys import split
 from authz.config.environment_values import Variable, Variables
@@ -262,6 +262,7 @@ class _Form:
         if address is not None:
             self.keys["listen.api"] = address.name
         self.data["api"] = {
+            "hosts": self._list("api.hosts", read_hosts(self.variables)),
             "any_resource": True,
             "follow_redirects": self._is_true("Sidecar__AllowOutboundRedirects"),
             "overrides": [

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from authz.config.environment_values import Variable, Variables
-from authz.config.faults import Fault
+from authz.config.faults import Fault, Notice
 from authz.config.sidecar_api import Endpoint
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
@@ -14,6 +14,7 @@ GATES: Final = {
     "CallDownstreamApiUnauthenticated": Endpoint.DOWNSTREAM_API_UNAUTHENTICATED,
 }
 """Endpoints by the last part of `Sidecar__AllowOverrides__…`."""
+_OF_EVERY_MACHINE: Final = ("localhost", "127.0.0.1", "[::1]")
 _ANY_HOST: Final = ("+", "*")
 _SHAPE: Final = {
     "BaseUrl": "base_url",
@@ -53,6 +54,18 @@ def _address(url: Variable, variables: Variables) -> str:
         variables.faults.append(Fault(url.name, text))
         return DEFAULT_ADDRESS
     return f"{'[::]' if host in _ANY_HOST else host}:{port}"
+
+
+def read_hosts(variables: Variables) -> list[Variable]:
+    """Return the names by which callers may call, beside those of every machine."""
+    found = []
+    for host in variables.listed("AllowedHosts", ";"):
+        if "*" in host.value:
+            text = f"{host.value} has no effect: a web page can make any name lead to loopback"
+            variables.notices.append(Notice(host.name, text))
+        elif host.value.lower() not in _OF_EVERY_MACHINE:
+            found.append(host)
+    return found
 
 
 def read_downstream(variables: Variables, api: str) -> tuple[dict[str, Any], dict[str, str]]:

@@ -153,6 +153,7 @@ KEYS: Final = (
     Key("Kestrel__Endpoints__NAME__Url", Use.READ, "`listen.api`; goes before ASPNETCORE_URLS"),
     Key("Kestrel__*", Use.IGNORED, "only addresses of plain HTTP are read"),
     Key("ASPNETCORE_URLS", Use.READ, "`listen.api`; default `127.0.0.1:5000`"),
+    Key("AllowedHosts", Use.READ, "`api.hosts`, separated by semicolons; without wildcards"),
     Key("ASPNETCORE_ENVIRONMENT", Use.IGNORED, "`/openapi/v1.json` is served in any case"),
     Key("TokenCache__*", Use.IGNORED, f"to size the caches {_BY_FILE}"),
 )  # fmt: skip

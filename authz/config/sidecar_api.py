@@ -39,6 +39,14 @@ _NETWORK: Final = text(
 )
 
 
+_HOST_NAME: Final = text(
+    "[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?",
+    kind="host name",
+    expected="a host name such as sidecar or authz.agents.svc, without port",
+    make=str.lower,
+)
+
+
 def _endpoint(value: Any) -> Endpoint:
     if isinstance(value, str) and value in frozenset(Endpoint):
         return Endpoint(value)
@@ -57,6 +65,12 @@ class Api(Section):
         default=(),
         description="Networks whose programs may call as well. They send and receive tokens, and the API "
         "has no TLS of its own: only for networks that encrypt and authenticate, such as a mesh.",
+    )
+    hosts: tuple[Annotated[str, _HOST_NAME], ...] = Field(
+        default=(),
+        description="Names by which programs of the same machine may call as well, without port. "
+        "`localhost` and loopback addresses need no entry. A web page can make its own name lead to "
+        "loopback (DNS rebinding), so other names are refused.",
     )
     overrides: tuple[Annotated[Endpoint, _ENDPOINT], ...] = Field(
         default=tuple(Endpoint),
@@ -122,7 +136,10 @@ _BASE_URL: Final = text(
 RESERVED_HEADERS: Final = re.compile(
     # What carries a credential, what frames a message, and what belongs to the connection.
     r"authorization|cookie|host|content-(?:length|encoding|type)|accept|accept-encoding|connection"
-    r"|keep-alive|te|trailer|transfer-encoding|upgrade|expect|proxy-.*",
+    r"|keep-alive|te|trailer|transfer-encoding|upgrade|expect|proxy-.*"
+    # What APIs take from the proxy before them: who is calling, and for which address.
+    r"|forwarded|x-(?:forwarded-|authz-|ms-token-).*|x-original-url"
+    r"|x-ms-client-principal(?:-id|-name|-idp)?",
     re.IGNORECASE,
 )
 """Headers that cannot be added to a call: they have keys of their own, or are never the caller's."""

@@ -1,10 +1,11 @@
 """`KnownCallers`: who may talk to the API at all, before anything is read. And paths in any case.
 
-Programs of this machine may (loopback, or a Unix socket), and those of configured networks. Not a web page
-in somebody's browser, which reaches loopback as well.
+Programs of this machine may (loopback, or a Unix socket), by a name that only this machine has, and those of
+configured networks. Not a web page in somebody's browser, which reaches loopback as well.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
@@ -15,6 +16,9 @@ from authz.config.sidecar_api import Network
 
 HEALTH: Final = "/healthz"
 _FORBIDDEN: Final = 403
+_LOCALHOST: Final = "localhost"
+_HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[0-9a-z_.-]+)(?::[0-9]{1,5})?", re.ASCII)
+"""`Host` (RFC 9110 section 7.2), in lower case."""
 
 
 class KnownCallers:
@@ -30,6 +34,8 @@ class KnownCallers:
         self._spelled = {path.lower(): path for path in paths}
         self.peers: Sequence[Network] = ()
         """Networks beside this machine; may be changed at any time."""
+        self.hosts: Collection[str] = ()
+        """Names of this machine beside `localhost`, in lower case; may be changed at any time."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
@@ -48,7 +54,21 @@ class KnownCallers:
         address = _address(client[0])
         if any(address in network for network in self.peers):
             return True
-        return address.is_loopback and not _is_of_a_browser(scope)
+        return address.is_loopback and not _is_cross_site(scope) and self._is_called_by_name(scope)
+
+    def _is_called_by_name(self, scope: Scope) -> bool:
+        """Whether `Host` is a name that nobody but this machine answers to.
+
+        A web page whose own name was made to lead to loopback (DNS rebinding) has that name there.
+        """
+        values = [value for name, value in scope["headers"] if name == b"host"]
+        if len(values) != 1:
+            return False
+        found = _HOST.fullmatch(values[0].decode("latin-1").lower())
+        if found is None:
+            return False
+        host = found[1]
+        return host == _LOCALHOST or host in self.hosts or _is_loopback(host)
 
     def _canonical(self, path: str) -> str:
         _, _, rest = path.partition("/")
@@ -57,22 +77,18 @@ class KnownCallers:
         return f"/{self._spelled.get(first.lower(), first)}{slash if after else ''}{after}"
 
 
-def _is_of_a_browser(scope: Scope) -> bool:
-    """Whether a web page sent a request to loopback.
-
-    Pages of other sites say so by `Origin` or `Sec-Fetch-Site`. One that made its own name lead to
-    loopback (DNS rebinding) has that name in `Host`: a name with a dot, which no caller here needs.
-    """
+def _is_cross_site(scope: Scope) -> bool:
+    """Whether a browser says that a web page sent a request."""
     headers = dict(scope["headers"])
-    if b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none":
-        return True
-    host = headers.get(b"host", b"").decode("latin-1")
-    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return b"origin" in headers or headers.get(b"sec-fetch-site", b"none") != b"none"
+
+
+def _is_loopback(host: str) -> bool:
     try:
-        _address(name.strip("[]"))
+        # Only as RFC 3986 writes addresses: others are names, which a name server can have too.
+        return _address(host[1:-1] if host.startswith("[") else host).is_loopback
     except ValueError:
-        return "." in name
-    return False
+        return False
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

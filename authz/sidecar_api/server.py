@@ -103,7 +103,7 @@ class SidecarApi(HttpServer):
         app = Starlette(routes=routes, exception_handlers={Exception: _failed})
         app.router.redirect_slashes = False
         self._callers = KnownCallers(app, [str(route.path).split("/")[1] for route in routes])
-        self._callers.peers = config.api.peers
+        self._callers.peers, self._callers.hosts = config.api.peers, config.api.hosts
         super().__init__(
             address,
             self._callers,
@@ -115,7 +115,7 @@ class SidecarApi(HttpServer):
         """Use another configuration from the next request on, and the client that was built for it."""
         old, self._config = self._config, config
         self._apis = _by_lower_name(config)
-        self._callers.peers = config.api.peers
+        self._callers.peers, self._callers.hosts = config.api.peers, config.api.hosts
         if config.api != old.api:
             client, self._client = self._client, client
         await client.retire()

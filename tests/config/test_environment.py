@@ -399,6 +399,15 @@ def test_gates_and_redirects_are_honoured_when_they_are_set() -> None:
     assert config.api.follow_redirects
 
 
+def test_allowed_hosts_are_names_of_this_machine() -> None:
+    """What every machine has needs no entry; a wildcard would admit any web page."""
+    changes: dict[str, str | None] = {"AllowedHosts": "localhost;Sidecar;*;127.0.0.1;*.example"}
+    assert ("sidecar",) == read(**changes).api.hosts
+    told = [notice.message for notice in notices(**changes) if notice.path == "AllowedHosts"]
+    why = "has no effect: a web page can make any name lead to loopback"
+    assert [f"* {why}", f"*.example {why}"] == told
+
+
 API = "DownstreamApis__graph__"
 REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no tenant": ({"AzureAd__TenantId": None}, "AzureAd__TenantId", "is missing"),
