@@ -85,8 +85,9 @@ class TokenIssuer:
             bearer: BearerToken | None = None
             if authenticated:
                 bearer, _ = await self._steps.let_in(walk, entrance)
-            found = _api(walk)
+            configured = _api(walk)
             wish = read_wish()
+            found = configured or _unconfigured(walk, wish)
             route = walk.record.route = fulfil(found, wish, _grants(walk, entrance))
             authorize_workload(route, request)
             principal = await self._user(walk, route, bearer)
@@ -156,11 +157,18 @@ def _entrance(walk: Walk) -> InboundRoute:
     return found
 
 
-def _api(walk: Walk) -> EgressRoute:
-    found = walk.snapshot.policy.egress.get(walk.request.route or "")
-    if found is None:
+def _api(walk: Walk) -> EgressRoute | None:
+    """Return the route of a configured API, and record it: also for what is wrong with the wish."""
+    policy, name = walk.snapshot.policy, walk.request.route or ""
+    walk.record.route = found = policy.egress.get(name) or policy.unscoped.get(name)
+    return found
+
+
+def _unconfigured(walk: Walk, wish: Wish) -> EgressRoute:
+    """Return the route of an API that is not configured: scopes say what its tokens are for."""
+    found = walk.snapshot.policy.unconfigured
+    if found is None or not wish.scopes or wish.for_own_resource:
         raise UnknownApi(f"no API {walk.request.route!r}")
-    walk.record.route = found
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from authz.core.decision import Allow, Deny
-from authz.core.errors import BadWish, ExchangeMisconfigured, Reason
+from authz.core.errors import BadWish, ExchangeMisconfigured, Reason, UnknownRoute
 from authz.core.exchange import (
     AgentUser,
     AppOnBehalfOf,
@@ -16,8 +16,9 @@ from authz.core.exchange import (
     Autonomous,
     Flow,
     OnBehalfOf,
+    Target,
 )
-from authz.core.policy import KnownAgent, Policy, Requirement
+from authz.core.policy import EgressRoute, KnownAgent, Policy, Requirement
 from authz.core.secret import Secret
 from authz.core.wish import Wish
 from authz.issuing import TokenIssuer
@@ -177,6 +178,66 @@ async def test_what_is_refused_is_refused_before_entra_is_asked() -> None:
     assert reason(await desk.issue(APP, wish=bad)) is Reason.BAD_PARAMETER
     assert reason(await desk.issue(APP, wish=Wish(agent=USER))) is Reason.AGENT_NOT_ALLOWED
     assert [] == desk.entra.calls
+
+
+def unconfigured(**changes: Any) -> EgressRoute:
+    """The route for APIs that are not configured."""
+    route = EgressRoute(
+        "(not configured)", (), Flow.APP_ON_BEHALF_OF, Target(()), client=BLUEPRINT_CLIENT
+    )
+    return replace(route, **changes)
+
+
+SCOPED: Final = Wish(scopes=("api://other/.default",), app_token=True)
+
+
+async def test_an_api_that_is_not_configured_takes_the_scopes_that_are_named() -> None:
+    """By the client that the configuration gives for it; metrics and log have a name that no caller makes."""
+    desk = Desk(unconfigured=unconfigured(), any_resource=True)
+    record = await desk.issue("elsewhere", wish=SCOPED)
+    assert allowed(record).authorization is not None
+    assert record.route is not None
+    assert "(not configured)" == record.route.name
+    target = Target(("api://other/.default",))
+    assert [AppToken(BLUEPRINT_CLIENT, target)] == desk.entra.calls
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [Wish(app_token=True), replace(SCOPED, for_own_resource=True)],
+    ids=["no scopes", "a call"],
+)
+async def test_an_api_that_is_not_configured_is_unknown_otherwise(wish: Wish) -> None:
+    """Without scopes nothing says what the token is for; and nothing says where a call would go."""
+    desk = Desk(unconfigured=unconfigured(), any_resource=True)
+    assert reason(await desk.issue("elsewhere", wish=wish)) is Reason.UNKNOWN_API
+    assert [] == desk.entra.calls
+
+
+async def test_an_api_that_is_not_configured_grants_nothing_more() -> None:
+    """Callers, users and agents are held to the same rules, and so are workloads."""
+    desk = Desk(unconfigured=unconfigured(), any_resource=True)
+    without_user = replace(SCOPED, app_token=None)
+    foreign = replace(SCOPED, agent=STRANGER)
+    assert reason(await desk.issue("x", wish=SCOPED, known=True)) is Reason.MISSING_TOKEN
+    assert reason(await desk.issue("x", wish=without_user)) is Reason.MISSING_TOKEN
+    assert reason(await desk.issue("x", wish=foreign)) is Reason.AGENT_NOT_ALLOWED
+    bound = unconfigured(workloads=frozenset({"spiffe://c/w"}))
+    desk = Desk(unconfigured=bound, any_resource=True)
+    assert reason(await desk.issue("x", wish=SCOPED)) is Reason.WORKLOAD_NOT_ALLOWED
+    assert [] == desk.entra.calls
+
+
+async def test_an_api_without_scopes_serves_callers_that_name_some() -> None:
+    """And no Check: a policy finds it for nobody else."""
+    bare = unconfigured(name="bare")
+    desk = Desk(unscoped={"bare": bare}, any_resource=True)
+    assert allowed(await desk.issue("bare", wish=SCOPED)).authorization is not None
+    refused = await desk.issue("bare", wish=Wish(app_token=True))
+    assert reason(refused) is Reason.BAD_PARAMETER
+    policy = Policy(version="v", unscoped={"bare": bare})
+    with pytest.raises(UnknownRoute):
+        policy.find(desk.request("egress", "bare", None))
 
 
 async def test_an_agent_that_is_bound_to_workloads_is_not_had_by_http() -> None:

@@ -31,7 +31,7 @@ def advice(config: Config) -> Iterator[Notice]:
                 "Entra refuses on-behalf-of by a blueprint itself (AADSTS82002): "
                 "the agent flow is on_behalf_of",
             )
-        elif not route.scopes[0].lower().startswith(_GRAPH):
+        elif route.scopes and not route.scopes[0].lower().startswith(_GRAPH):
             yield Notice(
                 f"egress.{name}.scopes",
                 "Entra gives a blueprint app tokens for Microsoft Graph only (AADSTS82001)",

@@ -67,7 +67,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
                 {"application": config.applications, "blueprint": config.blueprints},
             )
         ),
-        *check_egress(config.egress, config.agents),
+        *check_egress(config.egress, config.agents, callers_name_scopes=config.api.any_resource),
     ]
 
 

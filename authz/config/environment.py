@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from authz.config.environment_api import DEFAULT_ADDRESS, GATES, read_address, read_downstream, read_hosts
+from authz.config.environment_api import (
+    DEFAULT_ADDRESS,
+    GATES,
+    read_address,
+    read_downstream,
+    read_hosts,
+)
 from authz.config.environment_credentials import read_credentials
 from authz.config.environment_keys import split
 from authz.config.environment_values import Variable, Variables
@@ -138,11 +144,19 @@ class _Form:
         )
         agent = self._agent(key, api) if own else self._agent("AzureAd", NAME)
         app_token = self._is_true(f"{key}__RequestAppToken")
+        scopes = self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", ""))
+        hosts = self._hosts(api)
         route: dict[str, Any] = {
-            "scopes": self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", "")),
-            "hosts": self._hosts(api),
+            "scopes": scopes,
+            "hosts": hosts if scopes else [],
             **self._downstream(api),
         }
+        if not scopes:
+            text = (
+                "has no scopes: only callers of the HTTP API get a token, which send "
+                "optionsOverride.Scopes, and Envoy's requests are denied"
+            )
+            variables.notices.append(Notice(f"DownstreamApis__{api}", text))
         self.keys.setdefault(f"{path}.scopes", variables.name(f"{key}__Scopes__0"))
         claims = variables.get(f"{key}__AcquireTokenOptions__Claims")
         if claims is not None:

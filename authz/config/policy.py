@@ -22,6 +22,9 @@ from authz.core.token import Expectation
 _WITHOUT_USER: Final = {Flow.ON_BEHALF_OF: Flow.AUTONOMOUS, Flow.APP_ON_BEHALF_OF: Flow.APP}
 """The flow by which the same agent or application gets a token of its own."""
 
+UNCONFIGURED: Final = "(not configured)"
+"""Route name of APIs that are not configured, in metrics and log: theirs come from callers."""
+
 
 @dataclass(frozen=True, slots=True)
 class IssuerSettings:
@@ -55,8 +58,16 @@ def compile_policy(config: Config) -> Policy:
         version=version,
         inbound={name: _inbound(config, name, route) for name, route in config.inbound.items()},
         egress={
-            name: _egress(config, name, route, tokens) for name, route in config.egress.items()
+            name: _egress(config, name, route, tokens)
+            for name, route in config.egress.items()
+            if not _lacks_scopes(route)
         },
+        unscoped={
+            name: _egress(config, name, route, tokens)
+            for name, route in config.egress.items()
+            if _lacks_scopes(route)
+        },
+        unconfigured=_unconfigured(config, default_inbound, tokens),
         default_direction=config.listen.direction,
         default_inbound=default_inbound,
         max_token_bytes=config.limits.max_token_bytes,
@@ -215,6 +226,37 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
         )
         if SubjectSource.NONE in route.sources
         else None,
+    )
+
+
+def _lacks_scopes(route: Egress) -> bool:
+    return route.flow is not Flow.NONE and not route.scopes
+
+
+def _unconfigured(config: Config, entrance: str | None, version: str) -> EgressRoute | None:
+    """Return the route for APIs that are not configured: by what the default inbound route calls."""
+    route = config.inbound.get(entrance or "")
+    if route is None or not config.api.any_resource or _called(config, route) is None:
+        return None
+    asker = _asker(config, route)
+    agent = client = None
+    workloads: tuple[str, ...] = ()
+    flow = Flow.APP_ON_BEHALF_OF
+    if route.agent is not None:
+        agent = _agent(config, route.agent, config.agents[route.agent])
+        workloads = config.agents[route.agent].workloads
+        flow = Flow.ON_BEHALF_OF if agent.user is None else Flow.AGENT_USER
+    else:
+        client = _client(route.blueprint or route.application or "", asker)
+    return EgressRoute(
+        name=UNCONFIGURED,
+        hosts=(),
+        flow=flow,
+        target=Target((), None, version),
+        agent=agent,
+        client=client,
+        workloads=frozenset(workloads),
+        peer_source=config.listen.workload_identity,
     )
 
 

@@ -71,6 +71,10 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
                 yield Fault(path, f"found {wanted!r} twice: expected each route once")
             elif target is not None and target.flow is Flow.NONE:
                 yield Fault(path, f"found {wanted!r}, whose flow none gives no token")
+            elif target is not None and not target.scopes:
+                yield Fault(
+                    path, f"found {wanted!r}, which has no scopes and so no token of its own"
+                )
             elif (
                 target is not None
                 and target.flow.is_delegated
@@ -160,13 +164,21 @@ def https_hosts(routes: Mapping[str, Egress]) -> list[str]:
     return sorted({host for host in bare if not host.replace(".", "").isdigit()})
 
 
-def check_egress(routes: Mapping[str, Egress], agents: Mapping[str, Agent]) -> Iterator[Fault]:
-    """Return the faults of egress routes."""
+def check_egress(
+    routes: Mapping[str, Egress], agents: Mapping[str, Agent], *, callers_name_scopes: bool
+) -> Iterator[Fault]:
+    """Return the faults of egress routes.
+
+    Args:
+        routes: Egress routes by name.
+        agents: Agents by name.
+        callers_name_scopes: Whether callers of the HTTP API may name any scopes.
+    """
     yield from _check_hosts(routes)
     for name, route in routes.items():
         path = f"egress.{name}"
         yield from _check_client(path, route, agents)
-        yield from _check_scopes(path, route)
+        yield from _check_scopes(path, route, may_lack=callers_name_scopes)
         yield from _check_user_keys(path, route)
 
 
@@ -214,7 +226,7 @@ def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iter
         )
 
 
-def _check_scopes(path: str, route: Egress) -> Iterator[Fault]:
+def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault]:
     path = f"{path}.scopes"
     scopes = route.scopes
     if route.flow is Flow.NONE:
@@ -222,7 +234,9 @@ def _check_scopes(path: str, route: Egress) -> Iterator[Fault]:
             yield Fault(path, "does not go with flow none, which gives no token")
         return
     if not scopes:
-        yield Fault(path, f"is missing: flow {route.flow} needs at least one scope")
+        for_checks = bool(route.hosts) or route.push or route.subject is not None
+        if for_checks or not may_lack:
+            yield Fault(path, f"is missing: flow {route.flow} needs at least one scope")
         return
     for index, scope in enumerate(scopes):
         if scope.lower() in _RESERVED_SCOPES:

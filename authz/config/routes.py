@@ -203,7 +203,8 @@ class Egress(Section):
     scopes: tuple[Scope, ...] = Field(
         default=(),
         description="Scopes of one resource. `autonomous`, `blueprint` and `app` take exactly one, "
-        "which ends in `/.default`.",
+        "which ends in `/.default`. Where `api.any_resource` is set a route without `hosts` may have none: "
+        "then it serves callers of `listen.api` that name scopes, and no Check.",
     )
     agent: Name | None = Field(
         default=None, description="Agent of the flows on_behalf_of, autonomous and agent_user."
@@ -257,4 +258,4 @@ class Egress(Section):
     @property
     def pushed(self) -> bool:
         """Whether the token is given ahead, after defaults."""
-        return self.flow.is_foreseeable if self.push is None else self.push
+        return self.flow.is_foreseeable and bool(self.scopes) if self.push is None else self.push

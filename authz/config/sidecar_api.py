@@ -81,7 +81,8 @@ class Api(Section):
     any_resource: Switch = Field(
         default=False,
         description="Whether a request for a token may name scopes of another resource than the one "
-        "configured. What is sent to an API is for that API's own resource in any case.",
+        "configured, and scopes for an API that is not configured: then the client of the default inbound "
+        "route gets the token. What is sent to an API is for that API's own resource in any case.",
     )
     follow_redirects: Switch = Field(
         default=False,

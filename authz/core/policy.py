@@ -209,6 +209,8 @@ class Policy:
         agents: The configured agents by client id in lower case, for callers that name one.
         open_blueprints: Blueprints of which callers may name any agent.
         any_resource: Whether callers may name scopes of other resources than the configured one.
+        unscoped: Routes without scopes by name, for callers that name some; no Check finds them.
+        unconfigured: The route for APIs that are not configured, for callers that name scopes.
     """
 
     version: str
@@ -221,6 +223,8 @@ class Policy:
     agents: Mapping[str, KnownAgent] = field(default_factory=dict)
     open_blueprints: frozenset[Client] = frozenset()
     any_resource: bool = False
+    unscoped: Mapping[str, EgressRoute] = field(default_factory=dict)
+    unconfigured: EgressRoute | None = None
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -142,13 +142,19 @@ def _flow(route: EgressRoute, wish: Wish, agent: AgentIdentity | None) -> Flow:
 
 def _target(target: Target, wish: Wish, flow: Flow, grants: Grants) -> Target:
     scopes = wish.scopes or target.scopes
+    if not scopes:
+        raise BadWish(
+            "optionsOverride.Scopes: expected scopes, as none are configured for this API"
+        )
     resources = {_resource(scope) for scope in scopes}
     if len(resources) > 1:
         raise BadWish("optionsOverride.Scopes: expected scopes of one resource")
     is_own = resources == {_resource(scope) for scope in target.scopes}
     if not is_own and any(resource.startswith(_VOUCHING) for resource in resources):
         raise BadWish("optionsOverride.Scopes: tokens that vouch for an identity are not given out")
-    if not is_own and (wish.for_own_resource or not grants.any_resource):
+    # An API without scopes has no resource that its calls could be held to.
+    is_bound = wish.for_own_resource and bool(target.scopes)
+    if not is_own and (is_bound or not grants.any_resource):
         raise BadWish("optionsOverride.Scopes: expected scopes of the API's own resource")
     if flow in _APP_ONLY and (len(scopes) != 1 or not scopes[0].endswith("/.default")):
         raise BadWish("a token without user takes exactly one scope, which ends in /.default")

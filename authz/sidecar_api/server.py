@@ -23,6 +23,7 @@ from authz.core.errors import (
     OverrideNotAllowed,
     Reason,
     RequestTooLarge,
+    UnknownApi,
 )
 from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
@@ -164,7 +165,9 @@ class SidecarApi(HttpServer):
 
             def read_wish() -> Wish:
                 nonlocal wanted
-                if route is None or route.downstream is None:
+                if route is None:
+                    raise UnknownApi(f"no API {name!r}")
+                if route.downstream is None:
                     raise BadWish("this API has no base URL, and so cannot be called from here")
                 parameters = self._parameters(request, endpoint)
                 wanted = _call_of(parameters, request)

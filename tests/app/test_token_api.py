@@ -73,6 +73,7 @@ def test_an_agents_user_account(world: World, start: Callable[..., Sidecar]) -> 
     [
         ({"AgentUsername": "a@b.example"}, 400, "bad_parameter"),
         ({"AgentIdentity": "desk"}, 400, "bad_parameter"),
+        ({"AgentIdentity": "", "AgentUsername": "a@b.example"}, 400, "bad_parameter"),
         ({"optionsOverride.RequestAppToken": "false"}, 401, "missing_token"),
         ({"optionsOverride.AcquireTokenOptions.FmiPath": "x"}, 400, "bad_parameter"),
         ({"optionsOverride.Scopes": "api://unknown/.default"}, 400, "bad_parameter"),
@@ -226,6 +227,38 @@ def test_calls_that_cannot_be_made_are_problems(
     ]  # fmt: skip
     failure = sidecar.process.event("call failed")
     assert ("graph", "request_too_large") == (failure["route"], failure["reason"])
+
+
+def test_scopes_make_up_for_what_is_not_configured(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """An API that is not configured, and one without scopes: as the sidecar serves them, and no further."""
+    graph = f"{world.emulator.authority}/v1.0"
+    sidecar = start(DownstreamApis__bare__BaseUrl=graph)
+    scopes = {"optionsOverride.Scopes": "https://graph.microsoft.com/.default"}
+    app = {**scopes, "optionsOverride.RequestAppToken": "true"}
+    path = "/AuthorizationHeaderUnauthenticated"
+    agent = world.agent["client_id"]
+    for name in ("unheard", "bare"):
+        assert world.blueprint["client_id"] == sidecar.token(f"{path}/{name}", **app)["appid"]
+        assert agent == sidecar.token(f"{path}/{name}", AgentIdentity=agent, **app)["appid"]
+        delegated = sidecar.token(
+            f"/AuthorizationHeader/{name}", token=world.token(), AgentIdentity=agent, **scopes
+        )
+        assert ("user", agent) == (delegated["idtyp"], delegated["appid"])
+    whoami = {**app, "optionsOverride.RelativePath": "whoami"}
+    called = sidecar.http.post("/DownstreamApiUnauthenticated/bare", params=whoami).json()
+    assert world.blueprint["client_id"] == json.loads(called["content"])["appid"]
+    refused = [
+        sidecar.get(f"{path}/bare"),
+        sidecar.get(f"{path}/unheard"),
+        sidecar.get(f"{path}/unheard", **scopes),
+        sidecar.http.post("/DownstreamApiUnauthenticated/unheard", params=app),
+    ]
+    assert [
+        (400, "bad_parameter"), (404, "unknown_api"), (401, "missing_token"), (404, "unknown_api"),
+    ] == [(answer.status_code, answer.json()["reason"]) for answer in refused]  # fmt: skip
+    assert 'route="unheard"' not in sidecar.process.admin("/metrics").text
 
 
 def test_names_are_taken_in_any_case(start: Callable[..., Sidecar]) -> None:

@@ -25,6 +25,7 @@ from config.samples import AGENT, CLIENT, TENANT, faults_of
 OTHER = "99999999-0000-4000-8000-000000000009"
 GRAPH = "https://graph.microsoft.com/.default"
 CREDENTIAL = "AzureAd__ClientCredentials__0__"
+API = "DownstreamApis__graph__"
 
 SEED = {
     "AzureAd__Instance": "https://login.microsoftonline.com/",
@@ -399,6 +400,30 @@ def test_gates_and_redirects_are_honoured_when_they_are_set() -> None:
     assert config.api.follow_redirects
 
 
+def test_an_api_without_scopes_serves_callers_that_name_some() -> None:
+    """The service starts; no host leads Envoy to it, and a notice says so."""
+    changes: dict[str, str | None] = {f"{API}Scopes__0": None}
+    config = read(**changes)
+    policy = compile_policy(config)
+    assert (set(), {"graph"}) == (set(policy.egress), set(policy.unscoped))
+    assert () == config.egress["graph"].hosts
+    assert config.egress["graph"].downstream is not None
+    text = (
+        "has no scopes: only callers of the HTTP API get a token, which send optionsOverride.Scopes, and "
+        "Envoy's requests are denied"
+    )
+    assert Notice("DownstreamApis__graph", text) in notices(**changes)
+
+
+def test_apis_that_are_not_configured_go_by_the_client() -> None:
+    """Callers name scopes; without an agent the token is the client's, on behalf of the caller."""
+    plain = compile_policy(read()).unconfigured
+    by_agent = compile_policy(read(AzureAd__AgentIdentity=AGENT)).unconfigured
+    assert plain is not None
+    assert by_agent is not None
+    assert (Flow.APP_ON_BEHALF_OF, Flow.ON_BEHALF_OF) == (plain.flow, by_agent.flow)
+
+
 def test_allowed_hosts_are_names_of_this_machine() -> None:
     """What every machine has needs no entry; a wildcard would admit any web page."""
     changes: dict[str, str | None] = {"AllowedHosts": "localhost;Sidecar;*;127.0.0.1;*.example"}
@@ -408,7 +433,6 @@ def test_allowed_hosts_are_names_of_this_machine() -> None:
     assert [f"* {why}", f"*.example {why}"] == told
 
 
-API = "DownstreamApis__graph__"
 REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no tenant": ({"AzureAd__TenantId": None}, "AzureAd__TenantId", "is missing"),
     "no client": ({"AzureAd__ClientId": ""}, "AzureAd__ClientId", "is missing"),
@@ -601,11 +625,6 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         f"{API}RequestAppToken",
         "found '1': expected true or false",
     ),
-    "no scopes": (
-        {f"{API}Scopes__0": None},
-        f"{API}Scopes__0",
-        "is missing: flow app needs at least one scope",
-    ),
     "base URL without scheme": (
         {f"{API}BaseUrl": "graph.microsoft.com"},
         f"{API}BaseUrl",
@@ -703,13 +722,13 @@ def test_all_faults_are_reported_at_once() -> None:
         AzureAd__TenantId="x",
         AzureAd__Authority="y",
         DownstreamApis__graph__RequestAppToken="z",
-        DownstreamApis__other__BaseUrl="https://other",
+        DownstreamApis__other__BaseUrl="https://other:x",
     )
     assert {
         "AzureAd__TenantId",
         "AzureAd__Authority",
         "DownstreamApis__graph__RequestAppToken",
-        "DownstreamApis__other__Scopes__0",
+        "DownstreamApis__other__BaseUrl",
     } == {path for path, _ in found}
 
 

@@ -18,7 +18,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
 from authz.core.request import CheckRequest, Direction
 from authz.core.token import Expectation
-from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, load_data
+from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 BLUEPRINT = Client("support", TENANT, CLIENT)
@@ -457,3 +457,75 @@ def test_tokens_outlive_a_change_that_does_not_concern_them() -> None:
 
     assert tokens_version(before) == tokens_version(after) != tokens_version(other)
     assert policy_version(before) != policy_version(after)
+
+
+@pytest.mark.parametrize(
+    ("inbound", "flow", "client", "agent"),
+    [
+        ({"agent": "assistant"}, Flow.ON_BEHALF_OF, None, ASSISTANT),
+        ({"blueprint": "support"}, Flow.APP_ON_BEHALF_OF, BLUEPRINT, None),
+        ({"application": "portal"}, Flow.APP_ON_BEHALF_OF, PORTAL, None),
+    ],
+)
+def test_apis_that_are_not_configured_go_by_what_callers_call(
+    inbound: dict[str, str], flow: Flow, client: Client | None, agent: AgentIdentity | None
+) -> None:
+    """Where any resource is granted; an agent's workloads stay bound."""
+    workload = "spiffe://c/w"
+    changes = {
+        "inbound.chat": inbound,
+        "api.any_resource": True,
+        "listen": {"workload_identity": "source_principal", "grpc": "127.0.0.1:0"},
+        "agents.assistant.workloads": [workload],
+    }
+    found = compile_policy(load_data(changed(changes))).unconfigured
+    assert found is not None
+    assert (flow, client, agent) == (found.flow, found.client, found.agent)
+    assert frozenset({workload} if agent else ()) == found.workloads
+    assert Target((), None, tokens_version(load_data(changed(changes)))) == found.target
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"api.any_resource": True, "inbound.chat": {"audiences": ["x"], "tenants": [TENANT]}},
+        {"api.any_resource": True, "inbound.second": {"agent": "assistant"}},
+    ],
+    ids=["not granted", "no client", "no default route"],
+)
+def test_apis_that_are_not_configured_are_unknown_otherwise(changes: dict[str, Any]) -> None:
+    """Nothing says whose token it would be."""
+    assert compile_policy(load_data(changed(changes))).unconfigured is None
+
+
+def test_a_route_without_scopes_is_for_callers_that_name_some() -> None:
+    """No Check finds it, and nothing is pushed."""
+    bare = {"flow": "autonomous", "agent": "assistant"}
+    changes = {"egress.bare": bare, "api.any_resource": True}
+    policy = compile_policy(load_data(changed(changes)))
+    assert ({"graph"}, {"bare"}) == (set(policy.egress), set(policy.unscoped))
+    assert not policy.unscoped["bare"].push
+
+
+@pytest.mark.parametrize(
+    ("more", "granted"),
+    [({}, False), ({"hosts": ["api"]}, True), ({"push": True}, True)],
+    ids=["not granted", "for a host", "pushed"],
+)
+def test_a_route_without_scopes_is_a_fault_otherwise(more: dict[str, Any], granted: bool) -> None:
+    """Envoy's requests name no scopes."""
+    bare = {"flow": "autonomous", "agent": "assistant", **more}
+    changes = {"egress.bare": bare, "api.any_resource": granted}
+    found = faults_of(lambda: load_data(changed(changes)))
+    text = "is missing: flow autonomous needs at least one scope"
+    assert [("egress.bare.scopes", text)] == [(fault.path, fault.message) for fault in found]
+
+
+def test_a_route_without_scopes_cannot_be_prefetched() -> None:
+    """There is no token that its next caller would need."""
+    bare = {"flow": "autonomous", "agent": "assistant"}
+    changes = {"egress.bare": bare, "api.any_resource": True, "inbound.chat.prefetch": ["bare"]}
+    found = faults_of(lambda: load_data(changed(changes)))
+    text = "found 'bare', which has no scopes and so no token of its own"
+    assert [("inbound.chat.prefetch.0", text)] == [(fault.path, fault.message) for fault in found]

@@ -152,6 +152,20 @@ def test_scopes_of_another_resource_where_they_are_granted() -> None:
         fulfil(api(), replace(elsewhere, for_own_resource=True), grants)
 
 
+def test_an_api_without_scopes_takes_those_that_are_named() -> None:
+    """Where any resource is granted, calls included: it has no resource that they could be held to."""
+    bare, grants = api(target=Target(())), replace(CLOSED, any_resource=True)
+    wish = Wish(scopes=("api://other/.default",))
+    for each in (wish, replace(wish, for_own_resource=True)):
+        target = fulfil(bare, each, grants).target
+        assert target is not None
+        assert wish.scopes == target.scopes
+    with pytest.raises(BadWish, match="expected scopes, as none are configured"):
+        fulfil(bare, Wish(), grants)
+    with pytest.raises(BadWish, match="own resource"):
+        fulfil(bare, wish, CLOSED)
+
+
 @pytest.mark.parametrize(
     "scope",
     [
