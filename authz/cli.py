@@ -75,7 +75,7 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     from authz.config import ConfigError, load  # noqa: PLC0415
 
     try:
-        loaded = load(file or config_file, dict(os.environ), with_files=True)
+        loaded = load(file or config_file, dict(os.environ), to_serve=True)
         if prepare:
             from authz.envoy.pod_authority import open_pod_authority  # noqa: PLC0415
 

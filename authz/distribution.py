@@ -6,6 +6,7 @@ installed, pip has overwritten files of one with files of the other.
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Final
 
 NAME: Final = "entra-authz"
@@ -15,6 +16,14 @@ NAMESAKE: Final = "authz"
 def advice(extra: str) -> str:
     """Return how to install an extra of this distribution."""
     return f"install the extra {extra} of {NAME}: pip install '.[{extra}]' in a checkout"
+
+
+def has(*modules: str) -> bool:
+    """Whether modules of an extra can be found. They are not imported, their parents are."""
+    try:
+        return all(find_spec(module) is not None for module in modules)
+    except ModuleNotFoundError:
+        return False
 
 
 def clash() -> str | None:

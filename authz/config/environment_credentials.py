@@ -9,7 +9,8 @@ from authz.config.clouds import cloud_of
 from authz.config.environment_values import Variables
 from authz.config.faults import Fault, Notice
 
-_KEY: Final = "AzureAd__ClientCredentials"
+CREDENTIALS: Final = "AzureAd__ClientCredentials"
+"""Key of the list."""
 _PATH: Final = "mount the certificate as a file and use SourceType=Path"
 _ALTERNATIVES: Final = {
     "storewiththumbprint": _PATH,
@@ -32,9 +33,10 @@ def read_credentials(variables: Variables) -> list[dict[str, Any]]:
     """
     credentials = []
     unusable = []
-    for part in variables.below(_KEY):
-        key = f"{_KEY}__{part}__"
+    for part in variables.below(CREDENTIALS):
+        key = f"{CREDENTIALS}__{part}__"
         source = variables.value(f"{key}SourceType")
+        _check_binding(variables, key)
         name = variables.name(f"{key}SourceType")
         if source is None:
             variables.faults.append(Fault(name, f"is missing: expected one of {_SUPPORTED}"))
@@ -65,7 +67,7 @@ def _read(variables: Variables, key: str, source: str) -> list[dict[str, Any]]:
         case "keyvault":
             return _key_vault(variables, key)
         case "signedassertionfilepath":
-            path = variables.value(f"{key}SignedAssertionFileDiskPath")
+            path = _token_file(variables, key)
             return [{"federated_token": {"file": path} if path else {}}]
         case "signedassertionfrommanagedidentity":
             _check_exchange_resource(variables, key)
@@ -84,6 +86,29 @@ def _required(variables: Variables, key: str) -> str | None:
         variables.faults.append(Fault(key, "is missing: its SourceType needs it"))
         return None
     return found.name
+
+
+def _token_file(variables: Variables, key: str) -> str | None:
+    file = variables.get(f"{key}SignedAssertionFileDiskPath")
+    alias = variables.get(f"{key}SignedAssertionFilePath")
+    if alias is None:
+        return file.value if file else None
+    if file is not None and file.value != alias.value:
+        text = f"is not {file.name}, which is the same setting: expected one of the two"
+        variables.faults.append(Fault(alias.name, text))
+    text = "is read as SignedAssertionFileDiskPath, the name that Microsoft's sidecar itself reads"
+    variables.notices.append(Notice(alias.name, text))
+    return alias.value
+
+
+def _check_binding(variables: Variables, key: str) -> None:
+    found = variables.get(f"{key}UseBoundCredential")
+    if found is not None and found.value.lower() != "false":
+        text = (
+            "expected false: tokens are bearer tokens, which are not bound to a key, and would be taken "
+            "for bound ones"
+        )
+        variables.faults.append(Fault(found.name, text))
 
 
 def _certificate(variables: Variables, key: str, source: dict[str, Any]) -> dict[str, Any]:

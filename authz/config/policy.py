@@ -233,7 +233,7 @@ def _lacks_scopes(route: Egress) -> bool:
     return route.flow is not Flow.NONE and not route.scopes
 
 
-def _unconfigured(config: Config, entrance: str | None, version: str) -> EgressRoute | None:
+def _unconfigured(config: Config, entrance: str | None, tokens: str) -> EgressRoute | None:
     """Return the route for APIs that are not configured: by what the default inbound route calls."""
     route = config.inbound.get(entrance or "")
     if route is None or not config.api.any_resource or _called(config, route) is None:
@@ -252,7 +252,7 @@ def _unconfigured(config: Config, entrance: str | None, version: str) -> EgressR
         name=UNCONFIGURED,
         hosts=(),
         flow=flow,
-        target=Target((), None, version),
+        target=Target((), None, tokens),
         agent=agent,
         client=client,
         workloads=frozenset(workloads),

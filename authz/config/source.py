@@ -1,7 +1,7 @@
 """Where the configuration comes from: a file, or the environment of the Entra SDK sidecar."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -9,6 +9,8 @@ from typing import Final
 from authz.config.advice import advice
 from authz.config.document import parse
 from authz.config.environment import is_environment_form, read_environment
+from authz.config.environment_credentials import CREDENTIALS
+from authz.config.extras import missing_extras
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.named_files import faults_of_files
@@ -51,12 +53,12 @@ class ConfigSource:
         named = environ.get(CONFIG_VARIABLE)
         return cls(path or (Path(named) if named else None), environ)
 
-    def load(self, *, with_files: bool = False) -> Loaded:
+    def load(self, *, to_serve: bool = False) -> Loaded:
         """Read, check and return the configuration.
 
         Args:
-            with_files: Whether to open the files of certificates that it names. Without that it can be
-                checked or rendered where they are not.
+            to_serve: Whether it has to be of use here: the files of certificates that it names are opened, and
+                extras that it needs are looked for. Without that it can be checked or rendered anywhere.
 
         Raises:
             ConfigError: With every fault.
@@ -71,8 +73,12 @@ class ConfigSource:
                 raise ConfigError([Fault("", _NOTHING_FOUND)])
             config, unsupported = read_environment(self.environ)
             notices += unsupported
-        if with_files and (faults := list(faults_of_files(config))):
-            raise ConfigError(faults)
+        if to_serve:
+            missing = list(missing_extras(config))
+            if self.path is None:
+                missing = [replace(fault, path=CREDENTIALS) for fault in missing]
+            if faults := [*missing, *faults_of_files(config)]:
+                raise ConfigError(faults)
         return Loaded(config, notices + tuple(advice(config)), _digest(content))
 
     def digest(self) -> str:
@@ -104,18 +110,18 @@ _NOTHING_FOUND: Final = (
 )
 
 
-def load(path: Path | None, environ: Mapping[str, str], *, with_files: bool = False) -> Loaded:
+def load(path: Path | None, environ: Mapping[str, str], *, to_serve: bool = False) -> Loaded:
     """Load the configuration once; `ConfigSource` is for loading it again.
 
     Args:
         path: The file; None for the one `AUTHZ_CONFIG` names, or else the environment form.
         environ: The environment.
-        with_files: Whether to open the files of certificates that it names.
+        to_serve: Whether it has to be of use here: its files of certificates, and the extras it needs.
 
     Raises:
         ConfigError: With every fault.
     """
-    return ConfigSource.find(path, environ).load(with_files=with_files)
+    return ConfigSource.find(path, environ).load(to_serve=to_serve)
 
 
 def _digest(content: bytes) -> str:

@@ -16,7 +16,7 @@ class ConfigWatch:
 
     def __init__(self, source: ConfigSource) -> None:
         self.source = source
-        self.current = source.load(with_files=True)
+        self.current = source.load(to_serve=True)
         self.refused: str | None = None
         """Faults of the newest version, if that is not the one in use."""
         self._met = self.current.digest
@@ -31,7 +31,7 @@ class ConfigWatch:
             if self.source.digest() == self._met:
                 self.refused = None
                 return None
-            return self.source.load(with_files=True)
+            return self.source.load(to_serve=True)
         except ConfigError as error:
             if self.refuse(str(error)):
                 raise
