@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from authz.config.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
 from authz.config.environment_api import (
     DEFAULT_ADDRESS,
     GATES,
@@ -17,7 +18,7 @@ from authz.config.environment_api import (
     read_downstream,
     read_hosts,
 )
-from authz.config.environment_credentials import read_credentials
+from authz.config.environment_credentials import CREDENTIALS, read_credentials
 from authz.config.environment_keys import split
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import ConfigError, Fault, Notice
@@ -54,7 +55,7 @@ def read_environment(environ: Mapping[str, str]) -> tuple[Config, tuple[Notice, 
         ConfigError: With every fault; paths are names of variables.
     """
     variables = Variables.of(environ)
-    form = _Form(variables)
+    form = _Form(variables, environ)
     form.read()
     data, keys = override(form.data, environ)
     origin = Origin(keys={**form.keys, **keys})
@@ -75,6 +76,7 @@ class _Form:
     """Builds the data of a configuration, and the variable behind each path of it."""
 
     variables: Variables
+    environ: Mapping[str, str]
     data: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     _agents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,15 +90,18 @@ class _Form:
         has_agents = bool(self._agents)
         without_agent = any("agent" not in route for route in routes.values())
         client = self._client()
-        self._put_client("blueprints", {**client, "any_agent": True})
-        if without_agent or not has_agents:
-            self._put_client("applications", client)
         self.data["agents"] = self._agents
         self.data["egress"] = routes
-        self.data["inbound"] = {NAME: self._inbound(default_agent, has_agents=has_agents)}
         self._entra()
         self._log()
         self._api()
+        if not routes and not has_agents and self._only_verifies(client):
+            self.data["inbound"] = {NAME: self._verifying(client)}
+            return
+        self._put_client("blueprints", {**client, "any_agent": True})
+        if without_agent or not has_agents:
+            self._put_client("applications", client)
+        self.data["inbound"] = {NAME: self._inbound(default_agent, has_agents=has_agents)}
 
     def _put_client(self, section: str, client: dict[str, Any]) -> None:
         self.data[section] = {NAME: client}
@@ -126,6 +131,31 @@ class _Form:
             "credentials": credentials or None,
         }
         return {key: found for key, found in client.items() if found is not None}
+
+    def _only_verifies(self, client: Mapping[str, Any]) -> bool:
+        """Whether a client is there, and nothing by which it could get a token."""
+        return (
+            client.keys() >= {"tenant_id", "client_id"}
+            and not self.variables.below(CREDENTIALS)
+            and not any(
+                self.environ.get(name)
+                for name in (CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE)
+            )
+        )
+
+    def _verifying(self, client: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the inbound route of a client that verifies tokens and gets none."""
+        variables, path = self.variables, f"inbound.{NAME}"
+        text = "is missing: tokens are verified (/Validate), and none are given out"
+        variables.notices.append(Notice(CREDENTIALS, text))
+        self.keys[f"{path}.tenants.0"] = variables.name("AzureAd__TenantId")
+        self.keys[f"{path}.audiences.0"] = variables.name("AzureAd__ClientId")
+        own = [client["client_id"], f"api://{client['client_id']}"]
+        return {
+            "audiences": client.get("audiences", own),
+            "tenants": [client["tenant_id"]],
+            "scopes": self._list(f"{path}.scopes", variables.listed("AzureAd__Scopes", ",")),
+        }
 
     def _inbound(self, agent: str | None, *, has_agents: bool) -> dict[str, Any]:
         path = f"inbound.{NAME}.scopes"

@@ -1,10 +1,11 @@
 """What the sidecar's keys say of its HTTP API: its address, its gates, and how each API is called."""
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import Fault, Notice
-from authz.config.sidecar_api import Endpoint
+from authz.config.sidecar_api import RESERVED_HEADERS, Endpoint
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
 GATES: Final = {
@@ -27,19 +28,44 @@ _FURTHER: Final = {"ExtraHeaderParameters": "headers", "ExtraQueryParameters": "
 
 
 def read_address(variables: Variables) -> Variable | None:
-    """Return where to listen, as `host:port`, with the variable that says so; None where none does."""
-    urls = [
+    """Return where to listen, as `host:port`, with the variable that says so; None where none does.
+
+    Which variable goes before which is as in ASP.NET Core. Of several addresses the first one of plain HTTP
+    is served.
+    """
+    endpoints = [
         url
         for part in variables.below("Kestrel__Endpoints")
         if (url := variables.get(f"Kestrel__Endpoints__{part}__Url")) is not None
-    ] or list(variables.listed("ASPNETCORE_URLS", ";"))
+    ]
+    ports = [*_ports(variables, "http"), *_ports(variables, "https")]
+    ranks = [endpoints, list(variables.listed("ASPNETCORE_URLS", ";")), ports]
+    urls, *outranked = [rank for rank in ranks if rank] or [[]]
+    for name in dict.fromkeys(url.name for rank in outranked for url in rank):
+        variables.notices.append(Notice(name, f"has no effect: {urls[0].name} goes before it"))
     if not urls:
         return None
-    first, *others = urls
-    if others:
-        text = f"found {len(urls)} addresses: expected one"
-        variables.faults.append(Fault(others[0].name, text))
+    first = next((url for url in urls if not url.value.lower().startswith("https:")), urls[0])
+    for url in urls:
+        if url is not first:
+            text = f"{url.value} is not served: only {first.value} is"
+            variables.notices.append(Notice(url.name, text))
+    if first in ports:
+        text = (
+            f"listens on port {first.value.rpartition(':')[2]} of every address, and serves callers of "
+            "this machine only, but for /healthz"
+        )
+        variables.notices.append(Notice(first.name, text))
     return Variable(first.name, _address(first, variables))
+
+
+def _ports(variables: Variables, scheme: str) -> Iterator[Variable]:
+    for port in variables.listed(f"ASPNETCORE_{scheme.upper()}_PORTS", ";"):
+        if port.value.isdecimal():
+            yield Variable(port.name, f"{scheme}://*:{port.value}")
+        else:
+            text = f"found {port.value!r}: expected ports, separated by semicolons"
+            variables.faults.append(Fault(port.name, text))
 
 
 def _address(url: Variable, variables: Variables) -> str:
@@ -83,6 +109,10 @@ def read_downstream(variables: Variables, api: str) -> tuple[dict[str, Any], dic
             keys[f"{path}.{name}"] = variable.name
     for part, name in _FURTHER.items():
         children = variables.below(key + part)
+        if part == "ExtraHeaderParameters":
+            children = [
+                child for child in children if _can_be_added(variables, f"{key}{part}__", child)
+            ]
         if children:
             found[name] = {child: variables.value(f"{key}{part}__{child}") for child in children}
             keys |= {
@@ -90,3 +120,11 @@ def read_downstream(variables: Variables, api: str) -> tuple[dict[str, Any], dic
                 for child in children
             }
     return found, keys
+
+
+def _can_be_added(variables: Variables, key: str, header: str) -> bool:
+    if RESERVED_HEADERS.fullmatch(header) is None:
+        return True
+    text = "has no effect: the service sets this header itself, or never sends it"
+    variables.notices.append(Notice(variables.name(f"{key}{header}"), text))
+    return False

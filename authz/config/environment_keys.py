@@ -10,7 +10,10 @@ from difflib import SequenceMatcher
 from enum import StrEnum
 from typing import Final
 
-SECTIONS: Final = ("AzureAd", "DownstreamApis", "Sidecar", "Logging", "Kestrel", "TokenCache")
+SECTIONS: Final = (
+    "AzureAd", "DownstreamApis", "Sidecar", "Logging", "Kestrel", "TokenCache",
+    "TokenDecryptionCredentialsDescription",
+)  # fmt: skip
 """First parts of the keys that are the sidecar's."""
 
 _SAME_SECTION: Final = 0.9
@@ -86,6 +89,9 @@ KEYS: Final = (
     Key(f"{_CREDENTIAL}Base64EncodedValue", Use.READ, "certificate; it stays in the environment"),
     Key(f"{_CREDENTIAL}SignedAssertionFileDiskPath", Use.READ,
         "token file; default `AZURE_FEDERATED_TOKEN_FILE`"),
+    Key(f"{_CREDENTIAL}SignedAssertionFilePath", Use.READ,
+        "the same, as Microsoft's README spells it"),
+    Key(f"{_CREDENTIAL}UseBoundCredential", Use.READ, "only `false`: tokens are not bound to a key"),
     Key(f"{_CREDENTIAL}ManagedIdentityClientId", Use.READ, "user-assigned identity; empty: system"),
     Key(f"{_CREDENTIAL}TokenExchangeUrl", Use.READ, "only the cloud's own exchange resource"),
     Key(f"{_CREDENTIAL}KeyVaultUrl", Use.READ, "vault of `KeyVault`"),
@@ -104,6 +110,8 @@ KEYS: Final = (
         "encrypted tokens cannot be read: turn token encryption off for this application"),
     Key("AzureAd__TokenDecryptionCertificates__*", Use.REFUSED,
         "encrypted tokens cannot be read: turn token encryption off for this application"),
+    Key("TokenDecryptionCredentialsDescription__*", Use.IGNORED,
+        "Microsoft's README has it and its sidecar does not read it: encrypted tokens are refused"),
     Key("AzureAd__AllowWebApiToBeAuthorizedByACL", Use.IGNORED,
         "users are served as before; applications are served only when a configuration file names "
         "their roles or client ids"),
@@ -153,6 +161,9 @@ KEYS: Final = (
     Key("Kestrel__Endpoints__NAME__Url", Use.READ, "`listen.api`; goes before ASPNETCORE_URLS"),
     Key("Kestrel__*", Use.IGNORED, "only addresses of plain HTTP are read"),
     Key("ASPNETCORE_URLS", Use.READ, "`listen.api`; default `127.0.0.1:5000`"),
+    Key("ASPNETCORE_HTTP_PORTS", Use.READ, "port of `listen.api` on every address, after ASPNETCORE_URLS"),
+    Key("ASPNETCORE_HTTPS_PORTS", Use.READ, "not served: only addresses of plain HTTP are"),
+    Key("DOTNET_URLS", Use.IGNORED, "use ASPNETCORE_URLS"),
     Key("AllowedHosts", Use.READ, "`api.hosts`, separated by semicolons; without wildcards"),
     Key("ASPNETCORE_ENVIRONMENT", Use.IGNORED, "`/openapi/v1.json` is served in any case"),
     Key("TokenCache__*", Use.IGNORED, f"to size the caches {_BY_FILE}"),

@@ -129,6 +129,20 @@ def test_validate_returns_the_claims_as_they_are(
     assert ("0", "no-cache") == (answer.headers["expires"], answer.headers["pragma"])
 
 
+def test_tokens_are_verified_without_a_credential(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """Microsoft's README calls the credentials optional: `/Validate` needs none."""
+    names = ("SourceType", "ClientSecret")
+    without = {f"AzureAd__ClientCredentials__0__{name}": "" for name in names}
+    apis = {
+        f"DownstreamApis__graph__{name}": "" for name in ("BaseUrl", "Scopes__0", "RequestAppToken")
+    }
+    sidecar = start(**without, **apis)
+    assert 200 == sidecar.get("/Validate", token=world.token()).status_code
+    assert (401, 404) == (sidecar.get("/Validate").status_code, sidecar.get(APP).status_code)
+
+
 def test_a_gate_that_is_shut_refuses_what_is_wished(
     world: World, start: Callable[..., Sidecar]
 ) -> None:

@@ -234,7 +234,15 @@ def test_audiences_and_scopes_are_the_inbound_routes(keys: dict[str, str]) -> No
             {"SourceType": "SignedAssertionFilePath", "SignedAssertionFileDiskPath": "/token"},
             FederatedToken(file=Path("/token")),
         ),
+        (
+            {"SourceType": "SignedAssertionFilePath", "SignedAssertionFilePath": "/token"},
+            FederatedToken(file=Path("/token")),
+        ),
         ({"SourceType": "SignedAssertionFilePath"}, FederatedToken(file=Path("/federated"))),
+        (
+            {"SourceType": "SignedAssertionFilePath", "UseBoundCredential": "False"},
+            FederatedToken(file=Path("/federated")),
+        ),
         (
             {"SourceType": "SignedAssertionFromManagedIdentity", "ManagedIdentityClientId": OTHER},
             ManagedIdentity(client_id=OTHER),
@@ -375,6 +383,25 @@ def test_the_apis_keys_say_how_it_is_called() -> None:
         ({"ASPNETCORE_URLS": "http://[::1]:8080"}, "[::1]:8080"),
         ({"ASPNETCORE_URLS": "http://127.0.0.1"}, "127.0.0.1:80"),
         ({"Kestrel__Endpoints__Http__Url": "http://127.0.0.1:7000"}, "127.0.0.1:7000"),
+        ({"ASPNETCORE_URLS": None, "ASPNETCORE_HTTP_PORTS": "8080"}, "[::]:8080"),
+        (
+            {
+                "ASPNETCORE_URLS": None,
+                "ASPNETCORE_HTTP_PORTS": "8080;8081",
+                "ASPNETCORE_HTTPS_PORTS": "1",
+            },
+            "[::]:8080",
+        ),
+        ({"ASPNETCORE_HTTP_PORTS": "8080"}, "[::]:5000"),
+        ({"ASPNETCORE_HTTPS_PORTS": "8443"}, "[::]:5000"),
+        (
+            {
+                "Kestrel__Endpoints__Http__Url": "http://127.0.0.1:7000",
+                "ASPNETCORE_HTTP_PORTS": "8080",
+            },
+            "127.0.0.1:7000",
+        ),
+        ({"ASPNETCORE_URLS": "https://+:5001;http://+:5002;http://+:5003"}, "[::]:5002"),
         ({"AUTHZ_LISTEN_API": "127.0.0.1:0"}, "127.0.0.1:0"),
         ({"AUTHZ_LISTEN_API": "off"}, None),
     ],
@@ -384,6 +411,102 @@ def test_the_address_is_that_of_the_sidecar(
 ) -> None:
     """Its default, its variables in its order of precedence, and ours before them."""
     assert address == read(**keys).listen.api
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        (
+            {"ASPNETCORE_URLS": None, "ASPNETCORE_HTTP_PORTS": "8080;8081"},
+            [
+                ("ASPNETCORE_HTTP_PORTS", "http://*:8081 is not served: only http://*:8080 is"),
+                (
+                    "ASPNETCORE_HTTP_PORTS",
+                    (
+                        "listens on port 8080 of every address, and serves callers of this machine only, "
+                        "but for /healthz"
+                    ),
+                ),
+            ],
+        ),
+        (
+            {"ASPNETCORE_HTTP_PORTS": "8080", "ASPNETCORE_HTTPS_PORTS": "8443"},
+            [
+                ("ASPNETCORE_HTTP_PORTS", "has no effect: ASPNETCORE_URLS goes before it"),
+                ("ASPNETCORE_HTTPS_PORTS", "has no effect: ASPNETCORE_URLS goes before it"),
+            ],
+        ),
+        (
+            {"ASPNETCORE_URLS": "https://+:5001;http://+:5000"},
+            [("ASPNETCORE_URLS", "https://+:5001 is not served: only http://+:5000 is")],
+        ),
+    ],
+)
+def test_an_address_that_is_not_served_is_told(
+    keys: dict[str, str | None], expected: list[tuple[str, str]]
+) -> None:
+    """The service starts, and its log says which one it serves."""
+    found = [(each.path, each.message) for each in notices(**keys)]
+    assert expected == [
+        each
+        for each in found
+        if each[0].startswith("ASPNETCORE_") and each[0] != "ASPNETCORE_ENVIRONMENT"
+    ]
+
+
+def test_the_readmes_name_of_the_token_file_is_told() -> None:
+    """It is read, though Microsoft's own program does not."""
+    changes = {
+        f"{CREDENTIAL}SourceType": "SignedAssertionFilePath",
+        f"{CREDENTIAL}SignedAssertionFilePath": "/token",
+    }
+    text = "is read as SignedAssertionFileDiskPath, the name that Microsoft's sidecar itself reads"
+    assert Notice(f"{CREDENTIAL}SignedAssertionFilePath", text) in notices(**changes)
+
+
+def test_a_header_that_the_service_sets_itself_is_passed_over() -> None:
+    """As the sidecar's library does, with a notice; others are sent."""
+    headers = f"{API}ExtraHeaderParameters__"
+    changes: dict[str, str | None] = {f"{headers}Authorization": "Basic x", f"{headers}X-One": "1"}
+    downstream = read(**changes).egress["graph"].downstream
+    assert downstream is not None
+    assert {"x-one": "1"} == downstream.headers
+    text = "has no effect: the service sets this header itself, or never sends it"
+    assert Notice(f"{headers}Authorization", text) in notices(**changes)
+
+
+VERIFYING: dict[str, str | None] = {
+    f"{CREDENTIAL}SourceType": None,
+    f"{CREDENTIAL}ClientSecret": None,
+    f"{API}BaseUrl": None,
+    f"{API}Scopes__0": None,
+    f"{API}RequestAppToken": None,
+    "AzureAd__Scopes": "access_as_user",
+}
+
+
+def test_without_credentials_and_apis_tokens_are_verified() -> None:
+    """Microsoft's README calls the credentials optional; none are needed for `/Validate`."""
+    route = compile_policy(read(**VERIFYING)).inbound["default"]
+    own = frozenset({CLIENT, f"api://{CLIENT}"})
+    assert (own, {TENANT}) == (route.expectation.audiences, set(route.expectation.issuers.values()))
+    assert ("access_as_user",) == route.requirement.scopes
+    named = compile_policy(read(**VERIFYING, AzureAd__Audience="api://one")).inbound["default"]
+    assert frozenset({"api://one"}) == named.expectation.audiences
+    text = "is missing: tokens are verified (/Validate), and none are given out"
+    assert Notice("AzureAd__ClientCredentials", text) in notices(**VERIFYING)
+    by_file = read(**VERIFYING, AZURE_FEDERATED_TOKEN_FILE="/federated")
+    assert "default" in by_file.applications
+
+
+def test_a_client_that_only_verifies_is_checked_like_any_other() -> None:
+    """By the names of its variables."""
+    assert {"AzureAd__TenantId"} == {
+        path for path, _ in faults(**{**VERIFYING, "AzureAd__TenantId": "x"})
+    }
+    assert "AzureAd__TenantId" in {
+        path for path, _ in faults(**{**VERIFYING, "AzureAd__TenantId": None})
+    }
 
 
 def test_gates_and_redirects_are_honoured_when_they_are_set() -> None:
@@ -446,20 +569,28 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         "ASPNETCORE_URLS",
         "expected one address of plain HTTP, such as http://+:5000 or http://127.0.0.1:5000",
     ),
-    "two addresses": (
-        {"ASPNETCORE_URLS": "http://+:5000;http://+:5001"},
-        "ASPNETCORE_URLS",
-        "found 2 addresses: expected one",
+    "a port with TLS alone": (
+        {"ASPNETCORE_URLS": None, "ASPNETCORE_HTTPS_PORTS": "5001"},
+        "ASPNETCORE_HTTPS_PORTS",
+        "expected one address of plain HTTP, such as http://+:5000 or http://127.0.0.1:5000",
+    ),
+    "a port that is none": (
+        {"ASPNETCORE_URLS": None, "ASPNETCORE_HTTP_PORTS": "eighty"},
+        "ASPNETCORE_HTTP_PORTS",
+        "found 'eighty': expected ports, separated by semicolons",
+    ),
+    "a token that is bound": (
+        {f"{CREDENTIAL}UseBoundCredential": "true"},
+        f"{CREDENTIAL}UseBoundCredential",
+        (
+            "expected false: tokens are bearer tokens, which are not bound to a key, and would be taken "
+            "for bound ones"
+        ),
     ),
     "a method that is none": (
         {"DownstreamApis__graph__HttpMethod": "FETCH"},
         "DownstreamApis__graph__HttpMethod",
         "found 'FETCH': expected one of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
-    ),
-    "a header that carries a credential": (
-        {"DownstreamApis__graph__ExtraHeaderParameters__Authorization": "Basic x"},
-        "DownstreamApis__graph__ExtraHeaderParameters__Authorization",
-        "found 'Authorization': expected a header that can be added: not a credential, nor one with its own key",
     ),
     "a gate ajar": (
         {"Sidecar__AllowOverrides__CallDownstreamApi": "yes"},
@@ -551,14 +682,17 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         f"{CREDENTIAL}TokenExchangeUrl",
         "found 'api://AzureADTokenExchangeChina': expected api://AzureADTokenExchange, or nothing",
     ),
-    "field that only the README knows": (
+    "one token file by two names": (
         {
             f"{CREDENTIAL}SourceType": "SignedAssertionFilePath",
             f"{CREDENTIAL}SignedAssertionFilePath": "/token",
-            "AZURE_FEDERATED_TOKEN_FILE": "/federated",
+            f"{CREDENTIAL}SignedAssertionFileDiskPath": "/other",
         },
         f"{CREDENTIAL}SignedAssertionFilePath",
-        "is not known; did you mean AzureAd__ClientCredentials__N__SignedAssertionFileDiskPath?",
+        (
+            f"is not {CREDENTIAL}SignedAssertionFileDiskPath, which is the same setting: "
+            "expected one of the two"
+        ),
     ),
     "misspelt key": (
         {"AzureAd__Scops": "a"},
