@@ -57,8 +57,8 @@ class ConfigSource:
         """Read, check and return the configuration.
 
         Args:
-            to_serve: Whether it has to be of use here: the files of certificates that it names are opened, and
-                extras that it needs are looked for. Without that it can be checked or rendered anywhere.
+            to_serve: Whether it has to be of use here: the files of certificates that it names are
+                opened, and extras that it needs are looked for. Else it can be rendered anywhere.
 
         Raises:
             ConfigError: With every fault.
