@@ -6,7 +6,7 @@ Pure, but not part of `authz.core`: headers are how Envoy speaks to an app, and 
 from typing import Final
 from urllib.parse import quote
 
-from authz.core.baggage import Baggage
+from authz.core.baggage import Baggage, is_plain
 from authz.core.decision import Allow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.principal import Principal
@@ -45,9 +45,9 @@ def forwarded(
     named = {name for name, _ in headers}
     unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
     remove = tuple(name for name in unset if name not in named)
-    # Whoever sent a member of ours is no sidecar of ours.
-    baggage = Baggage.parse(request.baggage)
-    authorization, (carried, gone) = None, without_reference(baggage)
+    # No client is a sidecar of ours, so a member of ours is forged.
+    baggage = Baggage.parse(request.baggage).admitted()
+    authorization, (carried, gone) = None, _admitted(request.baggage, baggage)
     if reference is not None and Forward.HANDLE in route.forward:
         carried, gone = baggage.with_own(reference.secret.reveal()), ()
     if reference is not None and Forward.PLACEHOLDER in route.forward:
@@ -62,6 +62,14 @@ def received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Secret
     if allow.authorization is not None:
         return Secret(f"Bearer {allow.authorization.reveal()}")
     return request.authorization if Forward.BEARER in route.forward else None
+
+
+def _admitted(header: Secret | None, admitted: Baggage) -> tuple[Secret | None, tuple[str, ...]]:
+    """Return what replaces a caller's `baggage`, and what is to be removed. What is plain stays as it is."""
+    if header is None or is_plain(header):
+        return None, ()
+    kept = admitted.without_own()
+    return kept, (BAGGAGE,) if kept is None else ()
 
 
 def without_reference(baggage: Baggage) -> tuple[Secret | None, tuple[str, ...]]:

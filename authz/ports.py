@@ -31,6 +31,10 @@ Timer = Callable[[], float]
 class Checks(Protocol):
     """Decisions on requests: what the ext_authz door calls."""
 
+    @property
+    def gives_handles(self) -> bool:
+        """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
+
     def repeat(
         self,
         situation: Hashable,

@@ -77,6 +77,11 @@ class CheckService:
         self._prefetches = prefetches
         self._prefetch_timeout = prefetch_timeout
 
+    @property
+    def gives_handles(self) -> bool:
+        """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
+        return self._snapshot.policy.gives_handles
+
     def swap(self, snapshot: Snapshot) -> None:
         """Use another configuration from the next Check on; those under way end with the old one."""
         self._snapshot = snapshot

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
 
-from authz.core.baggage import mentions_own
+from authz.core.baggage import is_plain
 from authz.core.cache import ENTRY_OVERHEAD, BoundedCache
 from authz.core.decision import Allow
 from authz.core.policy import Route
@@ -62,8 +62,8 @@ def _size_of(answer: Answer) -> int:
 class AnswerCache:
     """Answers by what decides: the situation, and those values of which the route reads something.
 
-    `Authorization` counts on routes that read it. `baggage` counts wherever it may hold a member of ours,
-    which is taken away, and on routes that put one in among the others.
+    `Authorization` counts on routes that read it. `baggage` counts wherever it is not plain, which may
+    change it, and on routes that put a member of ours in among the others.
 
     Args:
         max_entries: Most answers held.
@@ -92,7 +92,7 @@ class AnswerCache:
         key, reads_authorization, reads_baggage = known
         if reads_authorization:
             key += _NO_VALUE if authorization is None else authorization.digest()
-        if baggage is not None and (reads_baggage or mentions_own(baggage)):
+        if baggage is not None and (reads_baggage or not is_plain(baggage)):
             key += baggage.digest()
         return self._answers.get(key, now)
 
@@ -135,6 +135,6 @@ class AnswerCache:
         key, reads_authorization, reads_baggage = known
         if reads_authorization:
             key += _NO_VALUE if authorization is None else authorization.digest()
-        if baggage is not None and (reads_baggage or mentions_own(baggage)):
+        if baggage is not None and (reads_baggage or not is_plain(baggage)):
             key += baggage.digest()
         return key

@@ -211,6 +211,8 @@ class Policy:
         any_resource: Whether callers may name scopes of other resources than the configured one.
         unscoped: Routes without scopes by name, for callers that name some; no Check finds them.
         unconfigured: The route for APIs that are not configured, for callers that name scopes.
+        hosts: Egress routes by the authorities that select them.
+        gives_handles: Whether some inbound route puts a reference into `baggage`.
     """
 
     version: str
@@ -226,6 +228,7 @@ class Policy:
     unscoped: Mapping[str, EgressRoute] = field(default_factory=dict)
     unconfigured: EgressRoute | None = None
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
+    gives_handles: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         hosts: dict[str, EgressRoute] = {}
@@ -234,6 +237,8 @@ class Policy:
                 if hosts.setdefault(host.lower(), route) is not route:
                     raise ValueError(f"host {host!r} belongs to two egress routes")
         object.__setattr__(self, "hosts", hosts)
+        handles = any(Forward.HANDLE in route.forward for route in self.inbound.values())
+        object.__setattr__(self, "gives_handles", handles)
 
     def find(self, request: CheckRequest) -> Route:
         """Return the route of a request: by the name Envoy gave, else by host.

@@ -49,19 +49,24 @@ def render(config: Config, settings: SidecarSettings) -> str:
         RenderError: Configuration and settings do not go together.
     """
     listeners, clusters = [], [authz_cluster(config, settings)]
+    policy = compile_policy(config)
     inbound = _inbound_route(config, settings)
     if inbound is not None:
-        repeatable = compile_policy(config).inbound[inbound].may_repeat_at_edge
+        repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
         routes = inbound_routes(inbound, settings.health_paths, repeated=repeated)
-        listeners.append(inbound_listener(settings, routes))
+        listeners.append(inbound_listener(settings, routes, handles=policy.gives_handles))
         clusters.append(app_cluster(settings))
     targets = destinations(config, settings)
     pushed = any(target.pushed for target in targets)
     if targets:
         wildcards = any(target.is_wildcard for target in targets)
         egress = egress_listener(
-            settings, egress_routes(targets), wildcards=wildcards, pushed=pushed
+            settings,
+            egress_routes(targets),
+            wildcards=wildcards,
+            pushed=pushed,
+            handles=policy.gives_handles,
         )
         if config.https is not None and settings.egress_hosts:
             raise RenderError("egress_hosts: the service has https, with its own hosts only")

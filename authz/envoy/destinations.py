@@ -7,7 +7,7 @@ from typing import Final
 from authz.config import Config, compile_policy
 from authz.config.values import HOST, Expected
 from authz.core.exchange import Flow
-from authz.core.policy import Forward, PeerSource
+from authz.core.policy import PeerSource
 from authz.core.request import normalize_host
 from authz.envoy.sidecar import RenderError, SidecarSettings, Upstream
 
@@ -74,7 +74,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     served = reason_not_to_push(config, settings) is None
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
     repeated = _repeated(config)
-    handles = any(Forward.HANDLE in route.forward for route in config.inbound.values())
+    handles = compile_policy(config).gives_handles
     return [
         replace(
             _destination(route, authority, authorities, upstreams.get(authority)),

@@ -24,6 +24,7 @@ from authz._pb.external_auth_pb2 import (
 )
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
+from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
 from authz.core.policy import EgressRoute
 from authz.core.request import CheckRequest
@@ -33,7 +34,8 @@ from authz.problem import OK, describe
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
-_OWN_PREFIX: Final = OWN_PREFIX.encode()
+_OWN: Final = (OWN_PREFIX,)
+_OWN_AND_CARRIERS: Final = (OWN_PREFIX, *CARRIERS)
 LARGEST_REPEATED: Final = 64 * 1024
 """Bytes of a Check up to which it is looked up as it came, which hashes what it carries."""
 LEAST_TTL: Final = 0.001
@@ -44,7 +46,11 @@ _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_
 
 
 def decode(
-    wire: WireRequest, *, peer: str | None = None, believes_source: bool = True
+    wire: WireRequest,
+    *,
+    peer: str | None = None,
+    believes_source: bool = True,
+    gives_handles: bool = True,
 ) -> CheckRequest:
     """Translate Envoy's question.
 
@@ -52,6 +58,8 @@ def decode(
         wire: The question.
         peer: SPIFFE id that the connection proved.
         believes_source: Whether Envoy's word for who its client is counts at all.
+        gives_handles: Whether apps receive references in `baggage`. Other headers that carry baggage
+            are named then.
     """
     attributes = wire.attributes
     http = attributes.request.http
@@ -59,6 +67,7 @@ def decode(
     # Envoy joins repeated headers by a comma; the bearer grammar has none, so a pair is refused.
     authorization, baggage = headers.get("authorization"), headers.get("baggage")
     extensions = attributes.context_extensions
+    own = _OWN_AND_CARRIERS if gives_handles else _OWN
     # By position: by name takes half as long again, for each request.
     return CheckRequest(
         http.method,
@@ -72,7 +81,7 @@ def decode(
         extensions.get("authz.route"),
         peer,
         (attributes.source.principal or None) if believes_source else None,
-        tuple([name for name in headers if name.startswith(OWN_PREFIX)]),
+        tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
     )
 
@@ -238,7 +247,12 @@ class ExtAuthz:
         known = self._repeat(raw, wire, peer)
         if known is not None:
             return known
-        request = decode(wire, peer=peer, believes_source=self._believes_source)
+        request = decode(
+            wire,
+            peer=peer,
+            believes_source=self._believes_source,
+            gives_handles=self._checks.gives_handles,
+        )
         return await self._decide(request, context)
 
     def _repeat(self, raw: bytes, wire: WireRequest, peer: str | None) -> bytes | None:
@@ -250,9 +264,13 @@ class ExtAuthz:
         attributes = wire.attributes
         extensions = attributes.context_extensions
         route, http = extensions.get("authz.route"), attributes.request.http
-        if not route or not http.host or len(raw) > LARGEST_REPEATED or _OWN_PREFIX in raw:
+        if not route or not http.host or len(raw) > LARGEST_REPEATED:
             return None
         headers = http.headers
+        own = _OWN_AND_CARRIERS if self._checks.gives_handles else _OWN
+        for name in headers:
+            if name.startswith(own):
+                return None
         authorization, baggage = headers.get("authorization"), headers.get("baggage")
         situation = (
             extensions.get("authz.direction"),

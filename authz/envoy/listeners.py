@@ -42,6 +42,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from envoy_data_plane.google.protobuf import Any
 
+from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
@@ -64,13 +65,21 @@ _ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id"
 """Request headers that the service reads beside its own. It is not shown the others."""
 
 
-def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> Listener:
-    """Return the listener for the callers of the agent."""
+def inbound_listener(
+    settings: SidecarSettings, routes: RouteConfiguration, *, handles: bool
+) -> Listener:
+    """Return the listener for the callers of the agent.
+
+    Args:
+        settings: Where it listens.
+        routes: Where requests may go.
+        handles: Whether the agent receives references in `baggage`.
+    """
     manager = _connection_manager(
         Direction.INBOUND, routes, [*_decision(settings, routes), _router()]
     )
     # Before anything else looks at the request, on every route: only we may say who is calling.
-    manager.early_header_mutation_extensions = [_without(OWN_PREFIX)]
+    manager.early_header_mutation_extensions = [_without(OWN_PREFIX, *_carriers(handles=handles))]
     # Many frameworks read x_authz_subject and x-authz-subject as one name.
     assert manager.common_http_protocol_options is not None
     manager.common_http_protocol_options.headers_with_underscores_action = (
@@ -86,7 +95,12 @@ def inbound_listener(settings: SidecarSettings, routes: RouteConfiguration) -> L
 
 
 def egress_listener(
-    settings: SidecarSettings, routes: RouteConfiguration, *, wildcards: bool, pushed: bool
+    settings: SidecarSettings,
+    routes: RouteConfiguration,
+    *,
+    wildcards: bool,
+    pushed: bool,
+    handles: bool,
 ) -> Listener:
     """Return the listener for the agent's own calls: a forward proxy that originates TLS.
 
@@ -95,6 +109,7 @@ def egress_listener(
         routes: Where requests may go.
         wildcards: Whether some destinations are known only when a request names them.
         pushed: Whether Envoy holds the tokens of some destinations.
+        handles: Whether the agent receives references in `baggage`.
     """
     filters = _decision(settings, routes)
     if wildcards:
@@ -107,7 +122,9 @@ def egress_listener(
     manager = _connection_manager(Direction.EGRESS, routes, [*filters, _router()])
     # What is between app, Envoy and service is none of the destination's business. Not a filter:
     # each one that Envoy builds for a request takes its time.
-    manager.early_header_mutation_extensions = [_without(OWN_PREFIX, "x-envoy-")]
+    manager.early_header_mutation_extensions = [
+        _without(OWN_PREFIX, "x-envoy-", *_carriers(handles=handles))
+    ]
     # Routes here are hosts, so the path is the destination's business and stays as it is.
     manager.normalize_path = False
     manager.path_with_escaped_slashes_action = (
@@ -211,6 +228,14 @@ def _ext_authz(settings: SidecarSettings, when: MetadataMatcher | None) -> HttpF
             filter_enabled_metadata=when,
         ),
     )
+
+
+def _carriers(*, handles: bool) -> tuple[str, ...]:
+    """Return the headers that may fill the agent's baggage, or empty it, past the service.
+
+    A caller could name a user in them, and a reference go out in them.
+    """
+    return CARRIERS if handles else ()
 
 
 def _without(*prefixes: str) -> TypedExtensionConfig:

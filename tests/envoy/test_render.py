@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from authz.config import Config, ConfigError, compile_policy, load
 from authz.config.document import parse
 from authz.config.settings import EdgeCache
+from authz.core.baggage import CARRIERS
 from authz.core.request import CheckRequest
 from authz.envoy.bootstrap import render
 from authz.envoy.destinations import destinations, left_on_checks
@@ -757,6 +758,36 @@ egress:
 
     assert ["baggage"] * dropped == removed["pushed"]
     assert [] == removed["asked"]
+
+
+@pytest.mark.parametrize(("forward", "taken"), [("bearer", False), ("[strip, handle]", True)])
+def test_where_handles_are_given_no_other_header_carries_baggage(
+    forward: str, *, taken: bool
+) -> None:
+    """Neither to the agent, where one could name a user, nor to an API, where one could hold a handle."""
+    tenant = "11111111-0000-4000-8000-000000000001"
+    found = parse(
+        f"""
+applications:
+  a: {{tenant_id: {tenant}, client_id: {tenant}, credentials: [client_secret: {{file: /run/secret}}]}}
+inbound:
+  chat: {{application: a, forward: {forward}}}
+egress:
+  asked: {{flow: none, hosts: [asked.example]}}
+""",
+        {},
+    )
+    for direction in ("inbound", "egress"):
+        (early,) = listener(rendered(found), direction)["early_header_mutation_extensions"]
+        removed = [
+            entry["remove_on_match"]["key_matcher"]["prefix"]
+            for entry in early["typed_config"]["mutations"]
+        ]
+
+        assert [name for name in CARRIERS if taken] == [
+            name for name in removed if name in CARRIERS
+        ]
+        assert "x-authz-" in removed
 
 
 def test_the_service_is_shown_baggage(example: Config) -> None:
