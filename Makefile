@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 RECIPES := .venv-recipes
 RECIPES_STAMP := $(RECIPES)/.installed
 NODE_AGENT := tests/recipes/apps/node_agent
+NODE_READER := tests/recipes/apps/propagators/node
 # Programs of the environment come first, for recipes and for the tests that look for some (envoy, kubectl).
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -47,11 +48,12 @@ test-cluster: $(STAMP) ## run the tests that need a kube-apiserver, if a variabl
 test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
 	@$(BIN)/python -m pytest -m recipes tests/recipes
 
-$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json
+$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json
 	@echo "==> creating $(RECIPES) and installing what agents are made of (about a minute, once)"
 	@$(PYTHON) -m venv --clear $(RECIPES)
 	@$(RECIPES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/recipes.txt
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_AGENT) --ignore-scripts --no-audit --no-fund --loglevel error
+	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_READER) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
@@ -100,4 +102,4 @@ lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt
 
 clean: ## remove what the verbs made
-	rm -rf $(VENV) $(RECIPES) $(NODE_AGENT)/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(RECIPES) $(NODE_AGENT)/node_modules $(NODE_READER)/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

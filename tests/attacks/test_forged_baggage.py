@@ -20,7 +20,7 @@ from authz.core.subject import SubjectSource
 from authz.envoy.ext_authz import decode
 from support.properties import brief
 from support.scene import INBOUND, Scene
-from support.spellings import Headers, Speller, seen_by_authz
+from support.spellings import Headers, Speller, received, seen_by_authz
 
 OBO: Final = Flow.ON_BEHALF_OF.value
 FORWARDS: Final = [
@@ -55,11 +55,10 @@ async def handle_of(made: Scene, user: str) -> str:
     return record.decision.baggage.reveal().removeprefix(f"{MEMBER}=")
 
 
-async def received(made: Scene, user: str, lines: Headers) -> dict[str, str]:
-    """Call the agent by the other route, and return what carries baggage there."""
+async def arriving(made: Scene, user: str, lines: Headers) -> dict[str, str]:
+    """Call the agent by the other route, and return the headers that arrive there."""
     wire = WireRequest()
-    sent = seen_by_authz(lines)
-    wire.attributes.request.http.headers.update(sent)
+    wire.attributes.request.http.headers.update(seen_by_authz(lines))
     shown = decode(wire, gives_handles=made.service.gives_handles)
     record = await made.inbound(
         made.tenant.user_token(oid=user),
@@ -68,9 +67,7 @@ async def received(made: Scene, user: str, lines: Headers) -> dict[str, str]:
         own_headers=shown.own_headers,
     )
     assert isinstance(record.decision, Allow)
-    if record.decision.baggage is not None:
-        sent["baggage"] = record.decision.baggage.reveal()
-    return {name: value for name, value in sent.items() if name not in record.decision.remove}
+    return seen_by_authz(received(lines, record.decision))
 
 
 def copied(headers: dict[str, str]) -> Secret | None:
@@ -98,7 +95,7 @@ def test_no_spelling_makes_the_agent_work_for_somebody_else(
 
     async def attack() -> tuple[str | None, list[str]]:
         made = scene(forward)
-        headers = await received(
+        headers = await arriving(
             made, "mallory", Speller(seed, await handle_of(made, "victim")).headers()
         )
         record = await made.egress(OBO, baggage=copied(headers))
@@ -124,7 +121,7 @@ async def test_blanks_of_unicode_hide_no_member(forward: set[Forward], member: s
     """OpenTelemetry for Python decodes keys and trims them."""
     made = scene(forward)
     forged = f"{member}={await handle_of(made, 'victim')}"
-    headers = await received(made, "mallory", [("baggage", f"a=1,{forged},b=2".encode())])
+    headers = await arriving(made, "mallory", [("baggage", f"a=1,{forged},b=2".encode())])
     found = Baggage.parse(Secret(headers["baggage"]))
 
     assert ("a=1", "b=2") == found.foreign

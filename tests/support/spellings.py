@@ -8,6 +8,7 @@ from random import Random
 from typing import Final
 
 from authz.core.baggage import MEMBER
+from authz.core.decision import Allow
 
 Headers = list[tuple[str, bytes]]
 """Header lines as they are sent."""
@@ -252,3 +253,11 @@ def seen_by_authz(headers: Headers) -> dict[str, str]:
         key = name.lower()
         seen[key] = f"{seen[key]},{text}" if key in seen else text
     return seen
+
+
+def received(headers: Headers, allow: Allow) -> Headers:
+    """Return the lines that an app receives, which Envoy has changed as the service said."""
+    replaced = {} if allow.baggage is None else {"baggage": allow.baggage.reveal().encode()}
+    gone = {*allow.remove, *replaced}
+    kept = [(name, value) for name, value in headers if name.lower() not in gone]
+    return [*kept, *replaced.items()]
