@@ -489,7 +489,7 @@ def test_apis_that_are_not_configured_go_by_what_callers_call(
     "changes",
     [
         {},
-        {"api.any_resource": True, "inbound.chat": {"audiences": ["x"], "tenants": [TENANT]}},
+        {"api.any_resource": True, "inbound.chat": {"audiences": [CLIENT], "tenants": [TENANT]}},
         {"api.any_resource": True, "inbound.second": {"agent": "assistant"}},
     ],
     ids=["not granted", "no client", "no default route"],
