@@ -9,10 +9,12 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class AttributeContext(_message.Message):
     __slots__ = ("source", "request", "context_extensions")
     class Peer(_message.Message):
-        __slots__ = ("principal",)
+        __slots__ = ("principal", "certificate")
         PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
+        CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
         principal: str
-        def __init__(self, principal: _Optional[str] = ...) -> None: ...
+        certificate: str
+        def __init__(self, principal: _Optional[str] = ..., certificate: _Optional[str] = ...) -> None: ...
     class Request(_message.Message):
         __slots__ = ("http",)
         HTTP_FIELD_NUMBER: _ClassVar[int]

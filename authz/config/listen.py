@@ -85,7 +85,8 @@ class Listen(Section):
     workload_identity: PeerSource = Field(
         default=PeerSource.CONNECTION,
         description="Whose word says which workload is asking: the client certificate of the "
-        "`connection`, or Envoy's `source_principal` (only for an Envoy that alone can reach us).",
+        "`connection`, or with `source_principal` the certificate that Envoy saw of its client (only for an "
+        "Envoy that alone can reach us, with `include_peer_certificate: true` in its ext_authz filter).",
     )
 
     @property

@@ -46,7 +46,7 @@ class CheckRequest(NamedTuple):
         direction: From `context_extensions["authz.direction"]`, any text; None when Envoy did not say.
         route: From `context_extensions["authz.route"]`; None when Envoy did not say.
         peer: SPIFFE id that the peer of this connection proved by its certificate.
-        source_principal: SPIFFE id of the downstream that Envoy vouches for.
+        source_principal: SPIFFE id in the certificate that Envoy saw of its own client.
         own_headers: Names of headers in the request that no client sends: those that start with `x-authz-`
             and, where handles are given out, those that carry baggage beside `baggage`.
         at_edge: Whether Envoy's own cache stands before us on this route and may repeat our answer.

@@ -29,6 +29,7 @@ from authz.core.decision import Allow, Deny
 from authz.core.policy import EgressRoute
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
+from authz.envoy.workload_identity import source_id, spiffe_id
 from authz.ports import CheckRecord, Checks, Timer
 from authz.problem import OK, describe
 
@@ -80,7 +81,7 @@ def decode(
         extensions.get("authz.direction"),
         extensions.get("authz.route"),
         peer,
-        (attributes.source.principal or None) if believes_source else None,
+        source_id(attributes.source) if believes_source else None,
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
     )
@@ -276,7 +277,7 @@ class ExtAuthz:
             extensions.get("authz.direction"),
             route,
             peer,
-            (attributes.source.principal or None) if self._believes_source else None,
+            source_id(attributes.source) if self._believes_source else None,
             (),
             extensions.get("authz.edge") == EDGE_VERSION,
         )
@@ -324,10 +325,3 @@ class ExtAuthz:
 
 
 _LONGEST: Final = 300.0
-
-
-def spiffe_id(context: "grpc.aio.ServicerContext[Any, Any]") -> str | None:
-    """Return the SPIFFE id of the peer's verified certificate, if it has exactly one."""
-    names = context.auth_context().get("x509_subject_alternative_name", ())
-    ids = [name for name in names if name.startswith(b"spiffe://")]
-    return ids[0].decode("ascii", "replace") if len(ids) == 1 else None

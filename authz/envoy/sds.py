@@ -19,8 +19,8 @@ from authz._pb.discovery_pb2 import (
     DiscoveryResponse,
 )
 from authz.envoy.discovery import Delta, StateOfTheWorld, TooManyNames, Versions, WrongType
-from authz.envoy.ext_authz import spiffe_id
 from authz.envoy.secret_sources import SecretSources
+from authz.envoy.workload_identity import spiffe_id
 from authz.pod_ca.certificates import PodCertificates
 from authz.ports import Peer, SecretObserver
 from authz.pushing import PushedTokens

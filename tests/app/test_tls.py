@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography import x509
 
 from support.secret_stream import SecretStream
 from support.stack import Client, Process, World, authorization, claims, problem
@@ -39,12 +40,12 @@ class Files:
         leaf.cert_chain_pems[0].write_to_path(self.certificate)
         return leaf.cert_chain_pems[0].bytes()
 
-    def client(self, spiffe_id: str | None = None) -> grpc.ChannelCredentials:
-        """Credentials of a client, with a certificate if it is to have one."""
+    def client(self, *names: str | x509.GeneralName) -> grpc.ChannelCredentials:
+        """Credentials of a client, with a certificate if it is to have names."""
         roots = self.authority.cert_pem.bytes()
-        if spiffe_id is None:
+        if not names:
             return grpc.ssl_channel_credentials(roots)
-        chain, key = workload_certificate(self.clients, spiffe_id)
+        chain, key = workload_certificate(self.clients, *names)
         return grpc.ssl_channel_credentials(roots, key, chain)
 
 
@@ -160,6 +161,37 @@ async def test_mutual_tls_binds_pushed_tokens_to_the_workload(
     )
     assert grpc.StatusCode.PERMISSION_DENIED == code
     assert "listen.tls.client_ca_file" in said
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (x509.DNSName(DESK),),
+        (x509.RFC822Name(f"{DESK}@x"), x509.DNSName(DESK)),
+        ("https://elsewhere.example", x509.DNSName(DESK)),
+        (DESK, OTHER),
+        (DESK, "https://elsewhere.example"),
+    ],
+    ids=["DNS", "DNS and mail", "DNS and URI", "two ids", "id and URI"],
+)
+async def test_only_a_certificates_one_uri_name_is_an_identity(
+    files: Files, world: World, serve: Serve, names: tuple[str | x509.GeneralName, ...]
+) -> None:
+    """Law 2: a name of another type is no SPIFFE id, and of several URI names none counts."""
+    document = world.config(listen=listen(files, mutual=True))
+    document["agents"]["desk"]["workloads"] = [DESK]
+    process = serve(document)
+    address = process.event("serving")["grpc"].replace("127.0.0.1", "localhost")
+    async with Client(address, files.client(*names)) as client:
+        refused = await client.check("egress", "autonomous")
+    async with asyncio.timeout(20), SecretStream(address, files.client(*names)) as stranger:
+        code, _ = await stranger.status()
+    async with Client(address, files.client(DESK, x509.DNSName(OTHER))) as client:
+        allowed = await client.check("egress", "autonomous")
+
+    assert problem(refused)["reason"] == "workload_not_allowed"
+    assert grpc.StatusCode.PERMISSION_DENIED == code
+    assert authorization(allowed)["appid"] == world.agent["client_id"]
 
 
 @pytest.mark.parametrize("tls", [False, True])

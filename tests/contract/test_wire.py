@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import quote
 
 import pytest
+import trustme
 from betterproto2 import Casing
 from betterproto2 import Message as FullMessage
 from envoy_data_plane.envoy.config.core import v3 as core
@@ -47,6 +49,7 @@ from authz.core.secret import Secret
 from authz.envoy.ext_authz import decode, encode
 from authz.ports import CheckRecord
 from support.properties import thorough
+from support.workload import workload_certificate
 
 REQUEST = external_auth_pb2.CheckRequest
 RESPONSE = external_auth_pb2.CheckResponse
@@ -334,9 +337,10 @@ def test_what_we_do_not_declare_is_ignored() -> None:
 
 def test_question_of_a_full_codec_is_decoded() -> None:
     """What Envoy asks arrives in our own words."""
+    certificate, _ = workload_certificate(trustme.CA(), "spiffe://cluster.local/ns/a/sa/b")
     full = auth.CheckRequest(
         attributes=auth.AttributeContext(
-            source=auth.AttributeContextPeer(principal="spiffe://cluster.local/ns/a/sa/b"),
+            source=auth.AttributeContextPeer(certificate=quote(certificate)),
             request=auth.AttributeContextRequest(
                 http=auth.AttributeContextHttpRequest(
                     method="GET",

@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import grpc
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,9 +24,12 @@ from authz.ports import CacheName, CacheResult, CheckRecord
 from support.clock import START
 from support.properties import thorough
 from support.scene import INBOUND, Scene
+from support.workload import workload_certificate
 
 OBO: Final = Flow.ON_BEHALF_OF
 PEER: Final = "spiffe://cluster/ns/a/sa/agent"
+SOURCE: Final = quote(workload_certificate(trustme.CA(), PEER)[0])
+"""A certificate of that name, as Envoy hands it on."""
 TEXT: Final = st.text(max_size=12)
 
 
@@ -39,8 +44,8 @@ class Context:
         return None
 
     def auth_context(self) -> dict[str, list[bytes]]:
-        """The peer's certificate bears these names."""
-        return {"x509_subject_alternative_name": self._names}
+        """The peer's certificate bears these URI names."""
+        return {"peer_uri": self._names}
 
 
 def door(checks: Any, *, named: bool = False, believes_source: bool = True) -> ExtAuthz:
@@ -144,6 +149,7 @@ def questions(draw: st.DrawFn) -> WireRequest:
     for name, value in draw(st.dictionaries(keys, values, max_size=3)).items():
         request.attributes.context_extensions[name] = value
     request.attributes.source.principal = draw(st.sampled_from(["", PEER]))
+    request.attributes.source.certificate = draw(st.sampled_from(["", "no certificate", SOURCE]))
     return request
 
 
@@ -212,8 +218,9 @@ async def test_envoys_word_for_its_client_is_read_where_it_counts(believes_sourc
     scene = Scene()
     asked = door(scene.service, believes_source=believes_source)
     question = WireRequest.FromString(wire("egress", "autonomous", None))
-    for principal in (PEER, "spiffe://cluster/ns/a/sa/other"):
-        question.attributes.source.principal = principal
+    for certificate in (SOURCE, ""):
+        question.attributes.source.principal = PEER
+        question.attributes.source.certificate = certificate
         await answer(asked, question.SerializeToString())
 
     assert [False, not believes_source] == [record.repeated for record in scene.observer.records]

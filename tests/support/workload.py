@@ -8,8 +8,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def workload_certificate(authority: trustme.CA, spiffe_id: str) -> tuple[bytes, bytes]:
-    """A certificate whose only name is a SPIFFE id, as a mesh issues them, and its key."""
+def workload_certificate(
+    authority: trustme.CA, *names: str | x509.GeneralName
+) -> tuple[bytes, bytes]:
+    """A certificate of these names, and its key. Text is a URI name: a SPIFFE id, as a mesh issues them."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
     now = dt.datetime.now(dt.UTC)
@@ -24,7 +26,10 @@ def workload_certificate(authority: trustme.CA, spiffe_id: str) -> tuple[bytes, 
         .not_valid_before(now - dt.timedelta(hours=1))
         .not_valid_after(now + dt.timedelta(hours=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=True
+            x509.SubjectAlternativeName(
+                [x509.UniformResourceIdentifier(n) if isinstance(n, str) else n for n in names]
+            ),
+            critical=True,
         )
         .sign(signing_key, hashes.SHA256())
     )
