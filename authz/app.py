@@ -31,9 +31,10 @@ from authz.envoy.sds import SecretDiscovery
 from authz.envoy.server import GrpcServer, ListenError
 from authz.http_server import HttpServer
 from authz.observe.decision_log import DecisionLog
-from authz.observe.logging import configure_logging
+from authz.observe.logging import configure_logging, log_output
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
+from authz.observe.output import LogOutput
 from authz.observe.registry import Registry, own_registry
 from authz.sidecar_api.downstream import DownstreamClient
 from authz.sidecar_api.server import SidecarApi
@@ -64,6 +65,7 @@ class App:
     Args:
         config_file: The configuration file; None for the environment form.
         environ: Environment variables.
+        output: Where log records go.
         seat: The place among several processes; None when this is the only one.
     """
 
@@ -72,16 +74,18 @@ class App:
         config_file: Path | None,
         environ: Mapping[str, str],
         *,
+        output: LogOutput,
         seat: WorkerSeat | None = None,
     ) -> None:
         self._seat = seat
+        self._output = output
         self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
         config = self._watch.current.config
         _configure_logging(config)
         self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
         self._decisions = DecisionLog(config.log.decisions)
-        self._observers = Observers([self._metrics, self._decisions])
+        self._observers = Observers([self._metrics, self._decisions], secrets=self._metrics)
         self._engine = Engine(config, environ=environ, observer=self._observers)
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None
@@ -97,7 +101,7 @@ class App:
         self._certificates = pod_certificates(config)
         self._secrets = SecretDiscovery(
             self._engine.pushed,
-            self._metrics,
+            self._observers,
             peers_have_names=peers_have_names,
             certificates=self._certificates,
         )
@@ -218,7 +222,11 @@ class App:
         return self._registry
 
     def _gauge(self, missing: Mapping[str, Any]) -> None:
+        self._observers.attempt(lambda: self._state_all(missing))
+
+    def _state_all(self, missing: Mapping[str, Any]) -> None:
         self._observers.flush()
+        self._metrics.count_log(self._output.dropped, self._observers.failures)
         self._metrics.gauge_state(ready=not missing, config_refused=self._watch.refused is not None)
         self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
         self._metrics.count_evictions(self._engine.evictions())
@@ -316,11 +324,11 @@ class App:
         self._watch.adopt(loaded)
         _configure_logging(loaded.config)
         self._decisions.which = loaded.config.log.decisions
-        self._metrics.reloaded(applied=True)
+        self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
         _log.info("configuration applied", digest=loaded.digest)
 
     def _refused(self, faults: str) -> None:
-        self._metrics.reloaded(applied=False)
+        self._observers.attempt(lambda: self._metrics.reloaded(applied=False))
         _log.error("configuration refused, the old one goes on", faults=faults)
 
 
@@ -333,11 +341,12 @@ def run(
         ConfigError: The configuration has faults.
     """
 
-    async def serve() -> None:
-        await App(config_file, environ, seat=seat).run()
+    async def serve(output: LogOutput) -> None:
+        await App(config_file, environ, output=output, seat=seat).run()
 
     try:
-        uvloop.run(serve())
+        with log_output() as output:
+            uvloop.run(serve(output))
     except ListenError as error:
         print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - the log may not be there yet
         return 1

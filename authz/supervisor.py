@@ -22,7 +22,7 @@ from authz import __version__
 from authz.admin.server import AdminServer
 from authz.config import Config, load
 from authz.envoy.server import ListenError
-from authz.observe.logging import configure_logging
+from authz.observe.logging import configure_logging, log_output
 from authz.observe.registry import FOLDER_VARIABLE, forget_worker, gathered_registry
 
 SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
@@ -182,7 +182,8 @@ def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
             await Supervisor(config_file, environ, Path(folder)).run()
 
         try:
-            uvloop.run(serve())
+            with log_output():
+                uvloop.run(serve())
         except ListenError as error:
             print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - a message for the terminal
             return 1

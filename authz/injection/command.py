@@ -10,7 +10,7 @@ import uvloop
 from authz.http_server import ServerTls
 from authz.injection.parts import Additions
 from authz.injection.webhook import InjectionWebhook
-from authz.observe.logging import configure_logging
+from authz.observe.logging import configure_logging, log_output
 
 _log = structlog.get_logger("authz")
 
@@ -19,7 +19,8 @@ def run(listen: str, tls: ServerTls, additions: Additions) -> int:
     """Serve until SIGTERM or SIGINT. Returns 1, with one line on standard error, when that cannot be."""
     configure_logging(level="info", style="json")
     try:
-        uvloop.run(_serve(listen, tls, additions))
+        with log_output():
+            uvloop.run(_serve(listen, tls, additions))
     except OSError as error:
         click.echo(f"authz inject-webhook: {listen}: {error.strerror or error}", err=True)
         return 1

@@ -27,6 +27,8 @@ from authz.injection.pod import (
 PATH: Final = "/inject"
 MOST_BYTES: Final = 3 * 1024**2
 """Of a review. The API server takes objects of half of that, and a review may hold two."""
+MOST_HELD: Final = 8 * MOST_BYTES
+"""Bytes of all reviews at a time. Its pod may have 128 MiB."""
 _API_VERSION: Final = "admission.k8s.io/v1"
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
@@ -48,7 +50,13 @@ class InjectionWebhook(HttpServer):
             Route(PATH, self._review, methods=["POST"]),
             Route("/healthz", self._health),
         ]
-        super().__init__(address, Starlette(routes=routes), tls=tls)
+        super().__init__(
+            address,
+            Starlette(routes=routes),
+            most_body=MOST_BYTES,
+            most_held=MOST_HELD,
+            tls=tls,
+        )
 
     async def _health(self, _: Request) -> Response:
         return PlainTextResponse("ok")

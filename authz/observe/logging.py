@@ -1,17 +1,23 @@
 """Log output: one JSON object a line (or readable text), from structlog and the standard library alike."""
 
+import contextlib
 import datetime as dt
+import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import orjson
 import structlog
 
+from authz.observe.output import LogOutput
+
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+PATIENCE: Final = 2.0
+"""Seconds that the last lines have at the end of the program."""
 _LIBRARIES: Final = ("uvicorn", "uvicorn.error", "asyncio", "grpc")
 
 
@@ -20,6 +26,8 @@ class _Settings:
 
     level = LEVELS["info"]
     is_json = False
+    output: LogOutput | None = None
+    """Where lines go; None for standard output, by whoever writes them."""
 
 
 def configure_logging(*, level: str, style: str) -> None:
@@ -39,15 +47,15 @@ def configure_logging(*, level: str, style: str) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(serializer=_dumps)
         if style == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
+        else structlog.dev.ConsoleRenderer(colors=sys.stdout is not None and sys.stdout.isatty())
     )
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(_STREAM),  # type: ignore[arg-type]
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(_STREAM)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer,
@@ -60,6 +68,33 @@ def configure_logging(*, level: str, style: str) -> None:
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
+
+
+@contextlib.contextmanager
+def log_output(*, patience: float = PATIENCE) -> Iterator[LogOutput]:
+    """Let lines be written by a thread of their own during the block, so that nothing waits for a reader.
+
+    Args:
+        patience: Seconds that the last lines have at the end.
+    """
+    # Without standard output its number may be that of a connection.
+    descriptor = None if sys.stdout is None else sys.stdout.fileno()
+    output = LogOutput(descriptor, tell=_dropped)
+    _Settings.output = output
+    try:
+        yield output
+    finally:
+        _Settings.output = None
+        output.close(patience)
+
+
+def _dropped(number: int) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    if not _Settings.is_json:
+        return f"{now.isoformat()} [error] log records dropped number={number}\n".encode()
+    return headed(
+        head_of("error", "log records dropped", {"number": number}), {}, at=now.timestamp()
+    )
 
 
 def write_record(level: str, event: str, fields: dict[str, Any]) -> None:
@@ -90,10 +125,36 @@ def write_lines(level: str, lines: Sequence[bytes]) -> None:
     """Write lines that `headed` made, all of one level, at once."""
     if LEVELS[level] < _Settings.level:
         return
-    output = sys.stdout.buffer
-    output.write(b"".join(lines))
-    output.flush()
+    _write(lines)
+
+
+def _write(lines: Sequence[bytes]) -> None:
+    if _Settings.output is not None:
+        _Settings.output.write(lines)
+    elif sys.stdout is not None:
+        sys.stdout.buffer.write(b"".join(lines))
+        sys.stdout.buffer.flush()
+
+
+class _Stream:
+    """Log output as a text file, for structlog and the standard library."""
+
+    @staticmethod
+    def write(text: str) -> None:
+        """Write a line."""
+        _write([text.encode(errors="backslashreplace")])
+
+    @staticmethod
+    def flush() -> None:
+        """Nothing is kept back."""
+
+
+_STREAM: Final = _Stream()
 
 
 def _dumps(record: Any, **options: Any) -> str:
-    return orjson.dumps(record, default=options.get("default")).decode()
+    try:
+        return orjson.dumps(record, default=options.get("default")).decode()
+    except TypeError:
+        # Text that is no Unicode, a number beyond 64 bits: a record must not fail for one value.
+        return json.dumps(record, default=repr)

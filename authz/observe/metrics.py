@@ -130,6 +130,16 @@ class Metrics:
             ["kind", "name"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self._unserved_seen: set[tuple[str, str]] = set()
+        self._dropped_records = Counter(
+            "authz_log_records_dropped",
+            "Log records that could not be written, or waited in vain for the reader of the log.",
+            registry=registry,
+        )
+        self._observer_failures = Counter(
+            "authz_observer_failures", "Failures to count or log something; no decision fails with them.",
+            registry=registry,
+        )  # fmt: skip
+        self._log_seen = (0, 0)
         build = Gauge(
             "authz_build_info", "Always 1; the version is the label.",
             ["version"], registry=registry, multiprocess_mode="livemax",
@@ -204,6 +214,12 @@ class Metrics:
                 number - before if number >= before else number
             )
             self._evictions_seen[cache] = number
+
+    def count_log(self, dropped: int, failures: int) -> None:
+        """State how many log records were dropped, and how often an observer failed, since the start."""
+        before, self._log_seen = self._log_seen, (dropped, failures)
+        self._dropped_records.inc(dropped - before[0])
+        self._observer_failures.inc(failures - before[1])
 
     def gauge(self, entries: Mapping[CacheName, int], key_ages: Mapping[str, float]) -> None:
         """State what is held at the moment."""

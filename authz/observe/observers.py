@@ -1,26 +1,43 @@
 """`Observers`: several observers behind one, in order; what comes often is passed on in batches."""
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
+
+import structlog
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import Flow
-from authz.ports import CacheName, CacheResult, CheckRecord, Observer, Repeat
+from authz.ports import CacheName, CacheResult, CheckRecord, Observer, Repeat, SecretObserver
 
 PATIENCE: Final = 0.02
 """Seconds for which repeats are gathered. A process that is killed loses so much of its log and counts."""
 MOST_GATHERED: Final = 32
+_log = structlog.get_logger(__name__)
 
 
 class Observers:
-    """Tells each observer what it hears.
+    """Tells each observer what it hears. One that fails is counted, and spoils no decision.
 
     Counting and writing down one by one would take longer than repeating an answer does.
+
+    Args:
+        observers: Hear of everything.
+        secrets: Hears of tokens that Envoys are given ahead.
+
+    Attributes:
+        failures: How often an observer has raised.
     """
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(
+        self, observers: Sequence[Observer], *, secrets: SecretObserver | None = None
+    ) -> None:
         self._observers = tuple(observers)
+        self._secrets = secrets
+        self.failures = 0
+        self._known_failures: set[str] = set()
         self.reads_requests = self._some_read_requests()
         """Whether one of them does; asked anew after each batch, not for each repeat."""
         self._gathered: list[Repeat] = []
@@ -28,8 +45,7 @@ class Observers:
 
     def decided(self, record: CheckRecord) -> None:
         """Pass on the end of a Check."""
-        for observer in self._observers:
-            observer.decided(record)
+        self._tell(lambda observer: observer.decided(record))
 
     def repeated(self, repeats: Sequence[Repeat]) -> None:
         """Gather Checks that were answered by a prepared reply."""
@@ -45,28 +61,49 @@ class Observers:
         gathered, self._gathered = self._gathered, []
         self.reads_requests = self._some_read_requests()
         if gathered:
-            for observer in self._observers:
-                observer.repeated(gathered)
+            self._tell(lambda observer: observer.repeated(gathered))
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Pass on a cache look-up."""
-        for observer in self._observers:
-            observer.looked_up(cache, result)
+        self._tell(lambda observer: observer.looked_up(cache, result))
 
     def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
         """Pass on the end of an exchange."""
-        for observer in self._observers:
-            observer.exchanged(flow, error, seconds)
+        self._tell(lambda observer: observer.exchanged(flow, error, seconds))
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
         """Pass on the end of a call to an API."""
-        for observer in self._observers:
-            observer.called(route, outcome, seconds)
+        self._tell(lambda observer: observer.called(route, outcome, seconds))
 
     def prefetched(self, route: str, outcome: str) -> None:
         """Pass on the end of a prefetch."""
+        self._tell(lambda observer: observer.prefetched(route, outcome))
+
+    def secret_sent(self, route: str | None, *, empty: bool) -> None:
+        """Pass on that a value was sent to one Envoy."""
+        if (secrets := self._secrets) is not None:
+            self.attempt(lambda: secrets.secret_sent(route, empty=empty))
+
+    def secret_rejected(self, route: str | None) -> None:
+        """Pass on that an Envoy could not use a value."""
+        if (secrets := self._secrets) is not None:
+            self.attempt(lambda: secrets.secret_rejected(route))
+
+    def attempt(self, observe: Callable[[], None]) -> None:
+        """Do something for observers only. A failure is counted, and logged once for each kind."""
+        try:
+            observe()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the request's
+            self.failures += 1
+            kind = type(error).__name__
+            if kind not in self._known_failures:
+                self._known_failures.add(kind)
+                with contextlib.suppress(Exception):
+                    _log.exception("observer failed", cause=kind)
+
+    def _tell(self, tell: Callable[[Observer], None]) -> None:
         for observer in self._observers:
-            observer.prefetched(route, outcome)
+            self.attempt(partial(tell, observer))
 
     def _some_read_requests(self) -> bool:
         return any(observer.reads_requests for observer in self._observers)

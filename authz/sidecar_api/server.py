@@ -109,6 +109,8 @@ class SidecarApi(HttpServer):
             address,
             self._callers,
             keep_alive=KEEP_ALIVE,
+            # Which is answered with a reason of its own.
+            most_body=None,
             patience=config.listen.drain_timeout,
         )
 
@@ -268,6 +270,9 @@ async def _body(request: Request, most: int) -> bytes:
     Raises:
         RequestTooLarge: It exceeds the bound.
     """
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise RequestTooLarge(f"the body has more than {most} bytes")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -57,6 +57,7 @@ ASLEEP = {
     "AuthzDown",
     "AuthzForeignSubject",
     "AuthzInternalErrors",
+    "AuthzLogRecordsDropped",
     "AuthzNotReady",
     "AuthzPartlyServing",
     "AuthzPushedSecretExpiring",

@@ -136,6 +136,13 @@ CASES = {
             gauge("authz_config_refused", "", "0 1x3 0x30"),
         ),
     ),
+    "AuthzLogRecordsDropped": Case(
+        at=12,
+        fires=gauge("authz_log_records_dropped_total", "", "0x8 5x30"),
+        labels={**PLACE, "pod": "agent-1"},
+        summary="Log records of agent-1 in agents are lost",
+        quiet=(gauge("authz_log_records_dropped_total", "", "5x60"),),
+    ),
     "AuthzInternalErrors": Case(
         at=12,
         # The series begins with its first error.

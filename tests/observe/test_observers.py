@@ -1,15 +1,19 @@
 """`Observers` gathers what comes often, and loses nothing of it."""
 
 import asyncio
+from collections.abc import Sequence
+
+from structlog.testing import capture_logs
 
 from authz.config.settings import Decisions
 from authz.core.exchange import Flow
+from authz.core.request import CheckRequest
 from authz.envoy.ext_authz import reply
 from authz.observe.decision_log import DecisionLog
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
-from authz.ports import Repeat
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 from support.fakes import FakeObserver
 from support.scene import INBOUND, Scene
 from support.stack import until
@@ -117,3 +121,38 @@ async def test_repeats_count_like_checks() -> None:
         assert number == value("authz_checks_total", **allowed, reason="none")
         assert number == value("authz_check_duration_seconds_count", **allowed)
     assert 5 == value("authz_cache_lookups_total", cache="answers", result="hit")
+
+
+class Failing(FakeObserver):
+    """An observer that raises whenever it is told something."""
+
+    def decided(self, record: CheckRecord) -> None:
+        """Fail."""
+        raise OSError
+
+    def repeated(self, repeats: Sequence[Repeat]) -> None:
+        """Fail."""
+        raise OSError
+
+    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
+        """Fail."""
+        raise RuntimeError
+
+
+async def test_an_observer_that_fails_spoils_no_decision() -> None:
+    """The others hear of it all the same, the failures are counted, and each kind is logged once."""
+    scene = Scene()
+    heard = FakeObserver()
+    observers = Observers([Failing(), heard])
+    repeats = await _repeats(scene, 2)
+    with capture_logs() as logged:
+        for _ in range(3):
+            observers.decided(CheckRecord(CheckRequest(), 0.0))
+        observers.looked_up(CacheName.TOKENS, CacheResult.HIT)
+        observers.repeated(repeats)
+        observers.flush()
+
+    assert 3 + len(repeats) == len(heard.records)
+    assert repeats == heard.repeats
+    assert 5 == observers.failures
+    assert ["OSError", "RuntimeError"] == [record["cause"] for record in logged]

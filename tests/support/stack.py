@@ -275,14 +275,20 @@ class Process:
     Args:
         arguments: Arguments of the program.
         environ: Environment variables on top of this process's.
+        output: Descriptor for standard output in place of the log.
     """
 
-    def __init__(self, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        output: int | None = None,
+    ) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at exit
         self._process = subprocess.Popen(
             [sys.executable, "-m", "authz", *arguments],
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
+            stdout=self._log if output is None else output,
+            stderr=self._log,
             env={**os.environ, **(environ or {})},
         )
 
@@ -302,6 +308,11 @@ class Process:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def log(self) -> str:
         """Everything printed so far."""
