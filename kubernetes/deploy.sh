@@ -6,12 +6,13 @@ set -eu
 
 usage() {
   cat <<'USAGE'
-usage: deploy.sh client-secret|workload-identity [--dry-run]
+usage: deploy.sh client-secret-file|workload-identity [--local-image] [--dry-run]
 
 Its inputs are environment variables, also read from OVERLAY/.env if that file exists.
 OVERLAY/env.example lists them.
 
-  --dry-run   print the manifests and stop; needs no cluster
+  --local-image   the nodes have entra-authz with the tag of base/deployment.yaml, so AUTHZ_IMAGE is not needed
+  --dry-run       print the manifests and stop; needs no cluster
 USAGE
 }
 
@@ -23,10 +24,13 @@ fail() {
 here=$(cd "$(dirname "$0")" && pwd -P)
 overlay=
 dry_run=no
+local_image=no
 for argument; do
   case $argument in
-    client-secret | workload-identity) overlay=$argument ;;
+    client-secret-file | workload-identity) overlay=$argument ;;
+    client-secret) fail "this overlay is called client-secret-file now; client-secret/deploy.sh is the demo of the Entra SDK sidecar" ;;
     --dry-run) dry_run=yes ;;
+    --local-image) local_image=yes ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && fail "unknown argument: $argument" ;;
   esac
@@ -39,6 +43,7 @@ if [ -f "$here/$overlay/.env" ]; then
   . "$here/$overlay/.env"
 fi
 NAMESPACE=${NAMESPACE:-agent}
+SCOPE=${SCOPE:-access_agent access_as_user}
 ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
 # No child process inherits the secret. One of them gets it, through a pipe.
 secret=${CLIENT_SECRET:-}
@@ -69,6 +74,7 @@ for name in $variables; do
   eval "value=\${$name:-}"
   case $name in
     TENANT_ID | CLIENT_ID | AGENT_IDENTITY) is_guid "$value" || problem="is not a GUID" ;;
+    SCOPE) is_plain "$(printf '%s' "$value" | tr ' ' +)" || problem="holds more than names of scopes" ;;
     *) is_plain "$value" || problem="holds a blank, a quote or the like" ;;
   esac
   [ -n "$value" ] || problem="is not set (kubernetes/$config refers to it)"
@@ -83,7 +89,7 @@ if [ -n "${AGENT_USER:-}" ] && ! printf '%s\n' "$variables" | grep -qx AGENT_USE
   fault "AGENT_USER is set, but kubernetes/$config does not refer to it: its comments say where"
 fi
 
-if [ "$overlay" = client-secret ]; then
+if [ "$overlay" = client-secret-file ]; then
   if [ -z "$secret" ]; then
     fault "CLIENT_SECRET is not set"
   elif is_guid "$secret"; then
@@ -116,7 +122,11 @@ if [ -n "${AGENT_IMAGE:-}" ]; then
 else
   fault "AGENT_IMAGE is not set"
 fi
-[ -z "${AUTHZ_IMAGE:-}" ] || use_image entra-authz AUTHZ_IMAGE
+if [ -n "${AUTHZ_IMAGE:-}" ]; then
+  use_image entra-authz AUTHZ_IMAGE
+elif [ "$local_image" = no ]; then
+  fault "AUTHZ_IMAGE is not set: an image of authz that the cluster can pull (or --local-image, where its nodes have one)"
+fi
 
 if ! is_plain "$NAMESPACE" ||
   ! printf '%s\n' "$NAMESPACE" | grep -Eqx '[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?'; then
@@ -169,7 +179,7 @@ metadata:
 NAMESPACE_OBJECT
 fi
 
-if [ "$overlay" = client-secret ]; then
+if [ "$overlay" = client-secret-file ]; then
   printf '%s' "$secret" |
     kubectl create secret generic agent-credential --namespace "$NAMESPACE" \
       --from-file=client-secret=/dev/stdin --dry-run=client --output yaml |
@@ -191,7 +201,9 @@ FEDERATION
 fi
 
 kubectl rollout status deployment/agent --namespace "$NAMESPACE" --timeout="$ROLLOUT_TIMEOUT" || {
-  printf 'deploy.sh: the pods are not ready; what they say:\n' >&2
+  printf 'deploy.sh: the pods are not ready; what the cluster says of them, and what they say:\n' >&2
+  # A pod whose image cannot be pulled has no log.
+  printf '  kubectl get pods,events --namespace %s\n' "$NAMESPACE" >&2
   for container in check-config authz envoy agent; do
     printf '  kubectl logs --namespace %s deployment/agent --container %s\n' "$NAMESPACE" "$container" >&2
   done

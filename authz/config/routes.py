@@ -4,7 +4,7 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from authz.config.section import Section
 from authz.config.sidecar_api import Downstream
@@ -30,6 +30,18 @@ FLOWS: Final = tuple(
 )
 
 Role = Annotated[str, text(r"\S+", kind="role", expected="the value of an app role, no blanks")]
+
+
+def _apart(value: Any) -> Any:
+    """Take apart what one variable gives: several scopes, separated by blanks (RFC 6749 section 3.3)."""
+    if not isinstance(value, list | tuple):
+        return value
+    # A text without any scope stays, to be refused: an empty list would demand nothing.
+    return [
+        part
+        for one in value
+        for part in ((one.split() or [one]) if isinstance(one, str) else [one])
+    ]
 
 
 class SubjectKind(StrEnum):
@@ -96,9 +108,10 @@ class Inbound(Section):
         description="Tenants whose tokens are accepted. There is no wildcard.",
         json_schema_extra={"x-default": "that of the client called"},
     )
-    scopes: tuple[Scope, ...] = Field(
+    scopes: Annotated[tuple[Scope, ...], BeforeValidator(_apart)] = Field(
         default=(),
-        description="A user's token needs one of these delegated permissions. Empty: no demand.",
+        description="A user's token needs one of these delegated permissions. Empty: no demand. "
+        "A `${NAME}` may give several, separated by blanks.",
     )
     roles: tuple[Role, ...] = Field(
         default=(), description="An application's token needs one of these app roles."

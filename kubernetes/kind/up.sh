@@ -5,7 +5,7 @@ set -eu
 
 usage() {
   cat <<'USAGE'
-usage: up.sh [workload-identity|client-secret]
+usage: up.sh [workload-identity|client-secret-file]
        up.sh --delete
 
 Without an overlay: workload-identity. Needs docker, kind, kubectl, openssl, curl, and the ports 8080, 8443 and 8444 of
@@ -27,7 +27,7 @@ delete=no
 [ $# -le 1 ] || { usage >&2 && fail "one argument at most"; }
 for argument; do
   case $argument in
-    workload-identity | client-secret) overlay=$argument ;;
+    workload-identity | client-secret-file) overlay=$argument ;;
     --delete) delete=yes ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && fail "unknown argument: $argument" ;;
@@ -190,7 +190,7 @@ KUSTOMIZATION
 
 deploy emulator entra-emulator emulator
 deploy orders apis orders
-if [ "$overlay" = client-secret ]; then
+if [ "$overlay" = client-secret-file ]; then
   k exec --namespace entra-emulator deployment/emulator -- cat /tmp/entra/emulator.json |
     sed -n 's/.*"client_secret": "\(.*\)".*/\1/p' | head -n 1 | tr -d '\n' |
     k create secret generic agent-credential --namespace agent --from-file=client-secret=/dev/stdin \

@@ -29,6 +29,7 @@ INPUTS: Final = {
     "AGENT_IDENTITY": "33333333-3333-4333-8333-333333333333",
     "CLIENT_SECRET": SECRET,
     "AGENT_IMAGE": "registry.example/agent:1.0.0",
+    "AUTHZ_IMAGE": "registry.example/entra-authz:0.1.0",
     "ROLLOUT_TIMEOUT": "60s",
 }
 KINDS: Final = (
@@ -121,7 +122,7 @@ def test_it_deploys_and_a_second_run_changes_nothing(
 
     assert (0, 0) == (first.returncode, second.returncode), first.stderr + second.stderr
     assert 'deployment "agent" successfully rolled out' in first.stdout
-    assert (overlay == "client-secret") == ("Secret/agent-credential" in before)
+    assert (overlay == "client-secret-file") == ("Secret/agent-credential" in before)
     assert before.keys() == after.keys()
     assert all(written(item) == written(after[key]) for key, item in before.items())
     assert {"NetworkPolicy/agent", "Service/agent", "Deployment/agent"} <= before.keys()
@@ -132,7 +133,7 @@ def test_it_deploys_and_a_second_run_changes_nothing(
 def test_the_secret_is_in_its_object_alone(controllers: ApiServer, script: Path, name: str) -> None:
     """In no annotation, no managed field, no event, nothing that the script prints."""
     with Readiness(controllers, name):
-        done = deploy(controllers, script, "client-secret", NAMESPACE=name)
+        done = deploy(controllers, script, "client-secret-file", NAMESPACE=name)
     assert done.returncode == 0, done.stderr
     encoded = base64.b64encode(SECRET.encode()).decode()
     items = stored(controllers, name)
@@ -151,12 +152,14 @@ def test_a_changed_identity_rolls_the_pods_and_a_changed_secret_does_not(
     """ConfigMaps have new names; the secret's new value is read by authz itself."""
     other = "44444444-4444-4444-8444-444444444444"
     with Readiness(controllers, name):
-        assert 0 == deploy(controllers, script, "client-secret", NAMESPACE=name).returncode
+        assert 0 == deploy(controllers, script, "client-secret-file", NAMESPACE=name).returncode
         first = stored(controllers, name)
-        deploy(controllers, script, "client-secret", NAMESPACE=name, CLIENT_SECRET="another~one")
+        deploy(
+            controllers, script, "client-secret-file", NAMESPACE=name, CLIENT_SECRET="another~one"
+        )
         second = stored(controllers, name)
         changed = {"NAMESPACE": name, "CLIENT_SECRET": "another~one", "AGENT_IDENTITY": other}
-        done = deploy(controllers, script, "client-secret", **changed)
+        done = deploy(controllers, script, "client-secret-file", **changed)
         third = stored(controllers, name)
 
     def of_kind(kind: str, items: Mapping[str, Any]) -> set[str]:
@@ -176,7 +179,7 @@ def test_pods_that_do_not_get_ready_are_a_failure(
     controllers: ApiServer, script: Path, name: str
 ) -> None:
     """With the script's own message and status, after as long as one is ready to wait."""
-    done = deploy(controllers, script, "client-secret", NAMESPACE=name, ROLLOUT_TIMEOUT="1s")
+    done = deploy(controllers, script, "client-secret-file", NAMESPACE=name, ROLLOUT_TIMEOUT="1s")
 
     assert 1 == done.returncode
     assert "deploy.sh: the pods are not ready" in done.stderr
@@ -186,7 +189,7 @@ def test_pods_that_do_not_get_ready_are_a_failure(
 
 def test_a_dry_run_touches_no_cluster(server: ApiServer, script: Path, name: str) -> None:
     """It prints, and the namespace is still not there."""
-    done = deploy(server, script, "client-secret", "--dry-run", NAMESPACE=name)
+    done = deploy(server, script, "client-secret-file", "--dry-run", NAMESPACE=name)
 
     assert done.returncode == 0, done.stderr
     assert {name} == {item["metadata"]["namespace"] for item in yaml.safe_load_all(done.stdout)}
@@ -260,7 +263,7 @@ def test_a_namespace_that_one_may_not_make_is_said_so(
     """Nothing else is tried."""
     server.kubeconfig("nobody")
 
-    done = deploy(server, script, "client-secret", user="nobody", NAMESPACE=name)
+    done = deploy(server, script, "client-secret-file", user="nobody", NAMESPACE=name)
 
     assert done.returncode != 0
     assert 'User "nobody" cannot create resource "namespaces"' in done.stderr

@@ -49,7 +49,7 @@ COMBINATIONS: Final = (
     ("shared", "cert-manager"),
 )
 """Those that say of themselves that they pass the Pod Security Standard restricted."""
-KIND: Final = ("kind/emulator", "kind/orders", "kind/workload-identity", "kind/client-secret")
+KIND: Final = ("kind/emulator", "kind/orders", "kind/workload-identity", "kind/client-secret-file")
 ELSEWHERE: Final = ("istio-sidecar/mesh", "envoy-gateway", "injector", *KIND)
 """Those whose namespaces are part of them."""
 ENFORCE: Final = "pod-security.kubernetes.io/enforce"

@@ -231,6 +231,26 @@ def test_references_stand_for_variables_anywhere_in_the_values() -> None:
     assert ("read", "$SCOPE") == config.inbound["chat"].scopes
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("access_agent", ("access_agent",)), ("read  write", ("read", "write"))],
+)
+def test_one_variable_may_give_several_scopes(value: str, expected: tuple[str, ...]) -> None:
+    """Separated by blanks, as a token request has them: a deployment need not change the file."""
+    config = load_data(changed({"inbound.chat.scopes": ["${SCOPE}"]}), {"SCOPE": value})
+
+    assert expected == config.inbound["chat"].scopes
+
+
+@pytest.mark.parametrize("value", ["", " "])
+def test_a_variable_without_a_scope_is_a_fault(value: str) -> None:
+    """It must not become an empty list, which would demand nothing."""
+    with pytest.raises(ConfigError) as refusal:
+        load_data(changed({"inbound.chat.scopes": ["${SCOPE}"]}), {"SCOPE": value})
+
+    assert ["inbound.chat.scopes.0"] == [fault.path for fault in refusal.value.faults]
+
+
 def test_own_variables_go_before_the_file() -> None:
     """An image or a pod can move the listener without another file."""
     environ = {

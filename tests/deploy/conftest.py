@@ -37,6 +37,7 @@ def identity() -> dict[str, str]:
         "TENANT_ID": "11111111-1111-4111-8111-111111111111",
         "CLIENT_ID": "22222222-2222-4222-8222-222222222222",
         "AGENT_IDENTITY": "33333333-3333-4333-8333-333333333333",
+        "SCOPE": "access_agent access_as_user",
     }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import authz
 from support.cluster import Cluster
 from support.manifests import KUBERNETES, OVERLAYS
 
@@ -21,7 +22,11 @@ SECRET = "q8~Not.A-Real$Secret"
 @pytest.fixture
 def inputs(identity: dict[str, str]) -> dict[str, str]:
     """Return complete inputs."""
-    return {**identity, "CLIENT_SECRET": SECRET, "AGENT_IMAGE": "registry.example/agent:1.0.0"}
+    images = {
+        "AGENT_IMAGE": "registry.example/agent:1.0.0",
+        "AUTHZ_IMAGE": "registry.example/entra-authz:0.1.0",
+    }
+    return {**identity, **images, "CLIENT_SECRET": SECRET}
 
 
 @pytest.fixture
@@ -67,7 +72,8 @@ def test_dry_run_prints_the_manifests_with_the_inputs(
     [
         *((overlay, name) for overlay in OVERLAYS for name in ("TENANT_ID", "CLIENT_ID")),
         *((overlay, name) for overlay in OVERLAYS for name in ("AGENT_IDENTITY", "AGENT_IMAGE")),
-        ("client-secret", "CLIENT_SECRET"),
+        *((overlay, "AUTHZ_IMAGE") for overlay in OVERLAYS),
+        ("client-secret-file", "CLIENT_SECRET"),
     ],
 )
 def test_a_missing_input_is_named(
@@ -85,7 +91,7 @@ def test_a_missing_input_is_named(
 
 def test_all_faults_are_reported_at_once(script: Path) -> None:
     """Whoever fills in five inputs does not want five attempts."""
-    result = _run(script, "client-secret", environ={})
+    result = _run(script, "client-secret-file", environ={})
 
     assert [line.split()[0] for line in result.stderr.splitlines()[1:]] == [
         "AGENT_IDENTITY",
@@ -93,7 +99,51 @@ def test_all_faults_are_reported_at_once(script: Path) -> None:
         "TENANT_ID",
         "CLIENT_SECRET",
         "AGENT_IMAGE",
+        "AUTHZ_IMAGE",
     ]
+
+
+def test_the_image_of_a_node_is_asked_for(script: Path, inputs: dict[str, str]) -> None:
+    """No cluster has it by itself, so whoever has loaded it says so."""
+    del inputs["AUTHZ_IMAGE"]
+
+    result = _run(script, "client-secret-file", "--local-image", "--dry-run", environ=inputs)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert f"image: entra-authz:{authz.__version__}\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(None, "access_agent access_as_user"), ("access_as_user", "access_as_user")],
+)
+def test_the_accepted_scope_is_an_input(
+    script: Path, inputs: dict[str, str], given: str | None, expected: str
+) -> None:
+    """By default that of docs/entra.md and that of the Entra SDK sidecar's walk-through."""
+    del inputs["SCOPE"]
+
+    result = _run(
+        script,
+        "workload-identity",
+        "--dry-run",
+        environ={**inputs, **({} if given is None else {"SCOPE": given})},
+    )
+    scopes = [
+        item["data"]["SCOPE"]
+        for item in yaml.safe_load_all(result.stdout)
+        if item["kind"] == "ConfigMap" and "SCOPE" in item["data"]
+    ]
+
+    assert (result.returncode, scopes) == (0, [expected])
+
+
+def test_the_overlays_earlier_name_says_where_it_went(script: Path, inputs: dict[str, str]) -> None:
+    """`client-secret` is another demo now; nothing is deployed in its place."""
+    result = _run(script, "client-secret", environ=inputs)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "is called client-secret-file now" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -110,13 +160,14 @@ def test_all_faults_are_reported_at_once(script: Path) -> None:
         ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
         ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
         ("ROLLOUT_TIMEOUT", "soon", "ROLLOUT_TIMEOUT is not a time"),
+        ("SCOPE", "read 'write'", "SCOPE holds more than names of scopes"),
     ],
 )
 def test_a_wrong_input_is_refused(
     script: Path, inputs: dict[str, str], name: str, value: str, complaint: str
 ) -> None:
     """What cannot be right is said before anything happens, and the value itself is not repeated."""
-    result = _run(script, "client-secret", "--dry-run", environ={**inputs, name: value})
+    result = _run(script, "client-secret-file", "--dry-run", environ={**inputs, name: value})
 
     assert (result.returncode, result.stdout) == (2, "")
     assert complaint in result.stderr
@@ -138,7 +189,9 @@ def test_images_may_have_ports_tags_and_digests(
     script: Path, inputs: dict[str, str], image: str, expected: str | None
 ) -> None:
     """Every usual form of an image's name reaches the containers that use it."""
-    result = _run(script, "client-secret", "--dry-run", environ={**inputs, "AUTHZ_IMAGE": image})
+    result = _run(
+        script, "client-secret-file", "--dry-run", environ={**inputs, "AUTHZ_IMAGE": image}
+    )
     (pod,) = [
         item["spec"]["template"]["spec"]
         for item in yaml.safe_load_all(result.stdout)
@@ -160,8 +213,8 @@ def test_a_variable_that_the_configuration_names_becomes_an_input(
     config.write_text(config.read_text().replace("# agent_user:", "agent_user:"))
     user = "agent-user@contoso.example"
 
-    missing = _run(script, "client-secret", "--dry-run", environ=inputs)
-    given = _run(script, "client-secret", "--dry-run", environ={**inputs, "AGENT_USER": user})
+    missing = _run(script, "client-secret-file", "--dry-run", environ=inputs)
+    given = _run(script, "client-secret-file", "--dry-run", environ={**inputs, "AGENT_USER": user})
 
     assert missing.returncode == 2
     assert "AGENT_USER is not set" in missing.stderr
@@ -171,21 +224,21 @@ def test_a_variable_that_the_configuration_names_becomes_an_input(
 
 def test_inputs_may_stand_in_a_file(script: Path, inputs: dict[str, str]) -> None:
     """A filled-in copy of env.example is enough."""
-    file = script.parent / "client-secret/.env"
+    file = script.parent / "client-secret-file/.env"
     file.write_text("".join(f"{name}='{value}'\n" for name, value in inputs.items()))
 
-    result = _run(script, "client-secret", "--dry-run", environ={})
+    result = _run(script, "client-secret-file", "--dry-run", environ={})
 
     assert (result.returncode, result.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [(), ("kustomize",), ("client-secret", "--force")])
+@pytest.mark.parametrize("arguments", [(), ("kustomize",), ("client-secret-file", "--force")])
 def test_a_wrong_call_explains_itself(script: Path, arguments: tuple[str, ...]) -> None:
     """Usage on standard error, and the status of a wrong call."""
     result = _run(script, *arguments, environ={})
 
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("usage: deploy.sh client-secret|workload-identity")
+    assert result.stderr.startswith("usage: deploy.sh client-secret-file|workload-identity")
 
 
 def test_the_secret_goes_through_a_pipe_alone(
@@ -194,7 +247,7 @@ def test_the_secret_goes_through_a_pipe_alone(
     """No command line and no environment holds it, where other users or processes could read it."""
     cluster = Cluster(tmp_path, kubectl)
 
-    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+    result = _run(script, "client-secret-file", environ=inputs, path=cluster.path)
     calls = cluster.calls
 
     assert result.returncode == 0, result.stderr
@@ -210,7 +263,7 @@ def test_the_secret_is_there_before_the_pods(
     """Namespace, secret, manifests, and then it waits; all applied so that a second run is the same."""
     cluster = Cluster(tmp_path, kubectl)
 
-    _run(script, "client-secret", environ=inputs, path=cluster.path)
+    _run(script, "client-secret-file", environ=inputs, path=cluster.path)
     calls = cluster.calls
     namespace = yaml.safe_load(cluster.call("create", "--filename").input)
     applied = [call for call in calls if call.arguments[0] == "apply"]
@@ -229,7 +282,7 @@ def test_an_existing_namespace_is_left_as_it_is(
     """Its labels are its owner's business."""
     cluster = Cluster(tmp_path, kubectl, namespace_exists=True)
 
-    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+    result = _run(script, "client-secret-file", environ=inputs, path=cluster.path)
 
     assert result.returncode == 0, result.stderr
     assert [call for call in cluster.calls if call.arguments[:2] == ["create", "--filename"]] == []
@@ -259,9 +312,10 @@ def test_pods_that_do_not_get_ready_are_a_failure(
     """The exit status says so, and the message says where to look."""
     cluster = Cluster(tmp_path, kubectl, ready=False)
 
-    result = _run(script, "client-secret", environ=inputs, path=cluster.path)
+    result = _run(script, "client-secret-file", environ=inputs, path=cluster.path)
 
     assert result.returncode == 1
+    assert "kubectl get pods,events --namespace agent\n" in result.stderr
     assert (
         "kubectl logs --namespace agent deployment/agent --container check-config" in result.stderr
     )
@@ -273,7 +327,7 @@ def test_nothing_is_left_behind(script: Path, inputs: dict[str, str], tmp_path: 
     scratch.mkdir()
     before = sorted(script.parent.rglob("*"))
 
-    _run(script, "client-secret", "--dry-run", environ={**inputs, "TMPDIR": str(scratch)})
+    _run(script, "client-secret-file", "--dry-run", environ={**inputs, "TMPDIR": str(scratch)})
 
     assert list(scratch.iterdir()) == []
     assert sorted(script.parent.rglob("*")) == before

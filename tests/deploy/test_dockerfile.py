@@ -29,7 +29,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_the_user_is_the_one_that_kubernetes_runs(kubectl: str) -> None:
     """A number, because `runAsNonRoot` cannot judge a name, and the same as in the pod."""
     user = re.search(r"^USER (\d+):(\d+)$", DOCKERFILE.read_text(), re.MULTILINE)
-    security = render(KUBERNETES / "client-secret").containers["authz"].security
+    security = render(KUBERNETES / "client-secret-file").containers["authz"].security
 
     assert user is not None
     assert (int(user[1]), int(user[2])) == (security["runAsUser"], security["runAsGroup"])

@@ -159,7 +159,7 @@ def pod(
                 token = entra.stdout.readline().strip()
                 described = json.loads((out / "emulator.json").read_text())
                 given = _given(described, out / "ca.pem")
-                kubelet.start(composed("client-secret", *components), given)
+                kubelet.start(composed("client-secret-file", *components), given)
                 _wait_until_ready(kubelet)
                 yield kubelet, token
             finally:
@@ -174,6 +174,7 @@ def _given(described: Mapping[str, Any], authorities: Path) -> Given:
         "TENANT_ID": tenant["tenant_id"],
         "CLIENT_ID": blueprint["client_id"],
         "AGENT_IDENTITY": blueprint["agents"][0]["client_id"],
+        "SCOPE": "access_agent access_as_user",
     }
     return Given(
         identity=identity,
@@ -244,7 +245,7 @@ def test_the_agent_reads_whom_to_trust_and_nobody_else_the_key(
     if "https" not in components:
         assert not (volumes / "authz-ca").exists()
         return
-    agent = composed("client-secret", *components).containers["agent"]
+    agent = composed("client-secret-file", *components).containers["agent"]
     place = agent.mounts["authz-trust"]["mountPath"]
     trust = f"--volume={volumes / 'authz-trust'}:{place}:ro"
     # As if a manifest gave it to him by mistake.

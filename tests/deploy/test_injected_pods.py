@@ -49,7 +49,7 @@ def named(items: list[Object]) -> dict[str, Object]:
     return {item["name"]: item for item in items}
 
 
-@pytest.mark.parametrize("overlay", ["workload-identity", "client-secret"])
+@pytest.mark.parametrize("overlay", ["workload-identity", "client-secret-file"])
 @pytest.mark.usefixtures("kubectl")
 def test_what_is_added_is_what_the_overlays_have(overlay: str) -> None:
     """Containers, volumes and the app's variables: there is no second truth."""
@@ -74,14 +74,14 @@ def test_what_is_added_is_what_the_overlays_have(overlay: str) -> None:
     assert expected["terminationGracePeriodSeconds"] == spec["terminationGracePeriodSeconds"]
 
 
-@pytest.mark.parametrize("overlay", ["workload-identity", "client-secret"])
+@pytest.mark.parametrize("overlay", ["workload-identity", "client-secret-file"])
 @pytest.mark.parametrize("https", [False, True])
 @pytest.mark.usefixtures("kubectl")
 def test_what_is_added_is_what_the_components_have(overlay: str, https: bool) -> None:
     """With interception, and with HTTPS: containers, volumes, the app's variables and mounts."""
     expected = (with_https if https else intercepted)(overlay)
     asked = EVERYTHING if https else {"interception": "enabled"}
-    secret = {"client_secret": "agent-credential"} if overlay == "client-secret" else {}
+    secret = {"client_secret": "agent-credential"} if overlay == "client-secret-file" else {}
     _, spec = injected(CONFINED_APP, additions=REDIRECTING, **asked, **secret)
     _compare(expected, spec)
     # First, so that the init containers after it are redirected as well.

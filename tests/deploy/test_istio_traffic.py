@@ -82,6 +82,7 @@ def _serve(world: World, file: Path) -> Process:
         "TENANT_ID": world.tenant_id,
         "CLIENT_ID": world.blueprint["client_id"],
         "AGENT_IDENTITY": world.agent["client_id"],
+        "SCOPE": "access_agent access_as_user",
     }
     return Process("serve", "--config", str(file), environ=identity).wait_ready()
 

@@ -26,7 +26,7 @@ MADE_BY_THE_SCRIPT = {
     "emulator": {("Secret", "emulator-tls"), ("ConfigMap", "issuer")},
     "orders": {("Secret", "orders-tls")},
     "workload-identity": {("ConfigMap", "development-ca")},
-    "client-secret": {("ConfigMap", "development-ca"), ("Secret", "agent-credential")},
+    "client-secret-file": {("ConfigMap", "development-ca"), ("Secret", "agent-credential")},
 }
 
 
@@ -190,7 +190,7 @@ def test_images_are_those_that_the_script_builds(made: Manifests) -> None:
 
 def test_the_overlays_are_the_products_own(agent: Manifests) -> None:
     """What differs in the pod is an authority to trust and the demo's agent; every right is as it was."""
-    kind = "client-secret" if _has_secret(agent) else "workload-identity"
+    kind = "client-secret-file" if _has_secret(agent) else "workload-identity"
     product = render(KUBERNETES / kind)
 
     assert agent.containers.keys() == product.containers.keys()
@@ -220,6 +220,7 @@ def test_the_identity_is_in_the_emulators_directory(agent: Manifests) -> None:
         "TENANT_ID": tenant["tenant_id"],
         "CLIENT_ID": blueprint["client_id"],
         "AGENT_IDENTITY": blueprint["agents"][0]["client_id"],
+        "SCOPE": "access_agent access_as_user",
         "AGENT_USER": blueprint["agents"][0]["agent_user"],
         "AZURE_AUTHORITY_HOST": args[args.index("--authority") + 1],
     }

@@ -126,7 +126,7 @@ def test_help_explains_and_does_nothing(folder: Path, kind: Kind, script: str) -
     assert result.stdout.startswith(f"usage: {script} ")
 
 
-@pytest.mark.parametrize("arguments", [("kustomize",), ("client-secret", "--delete")])
+@pytest.mark.parametrize("arguments", [("kustomize",), ("client-secret-file", "--delete")])
 def test_a_wrong_call_explains_itself(folder: Path, kind: Kind, arguments: tuple[str, ...]) -> None:
     """Usage on standard error, and the status of a wrong call."""
     result = kind.run(folder / "up.sh", *arguments)
@@ -255,7 +255,7 @@ def test_the_secret_goes_through_a_pipe_alone(ran: Run) -> None:
     calls = ran.kind.calls
 
     # With workload identity there is nothing to steal.
-    assert found == ([SECRET] if "deploying client-secret" in ran.result.stdout else [])
+    assert found == ([SECRET] if "deploying client-secret-file" in ran.result.stdout else [])
     assert [call for call in calls if SECRET in " ".join(call.arguments)] == []
     assert [call for call in calls if SECRET in call.environ.values()] == []
     assert SECRET not in ran.result.stdout + ran.result.stderr

@@ -96,7 +96,7 @@ def pod(folder: Path) -> Iterator[RedirectedPod]:
     reason = missing()
     if reason is not None:
         pytest.skip(f"nothing is redirected: {reason}")
-    with RedirectedPod(with_https("client-secret"), folder) as running:
+    with RedirectedPod(with_https("client-secret-file"), folder) as running:
         yield running
 
 

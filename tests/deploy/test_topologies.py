@@ -209,7 +209,7 @@ def test_authz_has_time_to_stop(served: Manifests) -> None:
     assert needed < served.pod["terminationGracePeriodSeconds"]
 
 
-@pytest.mark.parametrize("overlay", [*WITH_AUTHZ, "client-secret"])
+@pytest.mark.parametrize("overlay", [*WITH_AUTHZ, "client-secret-file"])
 @pytest.mark.parametrize("credential", CREDENTIALS)
 def test_every_credential_goes_with_every_overlay(
     kubectl: str, everyone: dict[str, str], tmp_path: Path, overlay: str, credential: str

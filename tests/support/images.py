@@ -29,7 +29,7 @@ def base_image() -> str:
 
 def envoy_image() -> str:
     """Return the public name of Envoy's image."""
-    name: str = render(KUBERNETES / "client-secret").containers["envoy"].spec["image"]
+    name: str = render(KUBERNETES / "client-secret-file").containers["envoy"].spec["image"]
     return name
 
 

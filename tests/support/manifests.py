@@ -15,7 +15,7 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[2]
 KUBERNETES: Final = ROOT / "kubernetes"
-OVERLAYS: Final = ("client-secret", "workload-identity")
+OVERLAYS: Final = ("client-secret-file", "workload-identity")
 """Those of the sidecar with an Envoy of our own, which `deploy.sh` deploys."""
 TOPOLOGIES: Final = (
     "istio-sidecar",

@@ -370,6 +370,7 @@ class MeshedPod:
             "TENANT_ID": self.tenant["tenant_id"],
             "CLIENT_ID": blueprint["client_id"],
             "AGENT_IDENTITY": blueprint["agents"][0]["client_id"],
+            "SCOPE": "access_agent access_as_user",
             "SSL_CERT_FILE": str(self._folder / "ca.pem"),
         }
         owner = self._users["authz"].number

@@ -246,6 +246,7 @@ class RedirectedPod:
             "TENANT_ID": tenant["tenant_id"],
             "CLIENT_ID": blueprint["client_id"],
             "AGENT_IDENTITY": blueprint["agents"][0]["client_id"],
+            "SCOPE": "access_agent access_as_user",
             "AZURE_AUTHORITY_HOST": described["authority"],
             "SSL_CERT_FILE": str(self._folder / "ca.pem"),
         }
