@@ -51,19 +51,8 @@ unset CLIENT_SECRET
 
 # ---- Inputs. All faults are reported, before anything happens. ----
 
-faults=
-fault() {
-  faults="$faults
-  $1"
-}
-
-is_plain() {
-  case $1 in "" | *[!A-Za-z0-9@._:/+~-]*) return 1 ;; esac
-}
-
-is_guid() {
-  is_plain "$1" && printf '%s\n' "$1" | grep -Eqx '[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'
-}
+# shellcheck source=inputs.sh
+. "$here/inputs.sh"
 
 # The configuration itself says which variables it needs.
 config=base/authz.yaml
@@ -89,33 +78,7 @@ if [ -n "${AGENT_USER:-}" ] && ! printf '%s\n' "$variables" | grep -qx AGENT_USE
   fault "AGENT_USER is set, but kubernetes/$config does not refer to it: its comments say where"
 fi
 
-if [ "$overlay" = client-secret-file ]; then
-  if [ -z "$secret" ]; then
-    fault "CLIENT_SECRET is not set"
-  elif is_guid "$secret"; then
-    fault "CLIENT_SECRET is a GUID: that is the secret's id, not its value"
-  fi
-fi
-
-images=
-# use_image NAME VARIABLE: let the image of that name be the one that the variable names.
-use_image() {
-  reference=
-  eval "reference=\${$2:-}"
-  case ${reference##*/} in
-    *@sha256:*) version="digest: ${reference#*@}" ;;
-    *:latest) fault "$2 has the tag latest, which is another image tomorrow" ;;
-    *:?*) version="newTag: '${reference##*:}'" ;;
-    *) fault "$2 has neither a tag nor a digest" ;;
-  esac
-  is_plain "$reference" || fault "$2 is not the name of an image"
-  name=${reference%@*}
-  case ${name##*/} in *:*) name=${name%:*} ;; esac
-  images="$images
-  - name: $1
-    newName: $name
-    ${version:-}"
-}
+[ "$overlay" != client-secret-file ] || check_secret "$secret"
 
 if [ -n "${AGENT_IMAGE:-}" ]; then
   use_image agent AGENT_IMAGE
@@ -133,11 +96,8 @@ if ! is_plain "$NAMESPACE" ||
   fault "NAMESPACE is not a name that a namespace can have"
 fi
 
-if ! is_plain "$ROLLOUT_TIMEOUT" || ! printf '%s\n' "$ROLLOUT_TIMEOUT" | grep -Eqx '[0-9]+[smh]'; then
-  fault "ROLLOUT_TIMEOUT is not a time such as 180s"
-fi
-
-[ -z "$faults" ] || fail "cannot deploy $overlay:$faults"
+check_timeout "$ROLLOUT_TIMEOUT"
+report "deploy $overlay"
 
 # ---- Manifests: the overlay under a kustomization that carries the inputs. ----
 

@@ -1,6 +1,6 @@
 """A sliver of Microsoft Graph: enough to see who calls, with Graph's own checks and errors.
 
-`/v1.0/me`, `/v1.0/servicePrincipals/...`, and `/v1.0/whoami`, which Graph has not and which answers
+`/v1.0/`, `/v1.0/me`, `/v1.0/servicePrincipals/...`, and `/v1.0/whoami`, which Graph has not and which answers
 with the caller's claims. Calls are remembered by the claims of their tokens, never the tokens. What
 makes blueprints and agents is in `provisioning`.
 """
@@ -90,6 +90,13 @@ class Graph:
         self._faults = faults
         self._clock = clock
         self._wire = wire
+
+    async def document(self, request: Request) -> Response:
+        """`GET /v1.0/`: the service document, which lists what there is (OData 4.0, part 1, section 11.1.1).
+
+        Graph shows its own to anybody. Here it needs a token like all the rest, so that the caller is seen.
+        """
+        return await self.serve(request, lambda _: _service_document(self._issuer.authority))
 
     async def me(self, request: Request) -> Response:
         """`GET /v1.0/me`: the signed-in user, a person or an agent's user account."""
@@ -230,6 +237,14 @@ def denied() -> GraphError:
 def role_id(resource: Client, role: str) -> str:
     """Return the id of an app role, by which it is assigned."""
     return str(uuid.uuid5(uuid.UUID(resource.client_id), role))
+
+
+def _service_document(authority: str) -> dict[str, Any]:
+    kinds = {"applications": "EntitySet", "me": "Singleton", "servicePrincipals": "EntitySet"}
+    return {
+        "@odata.context": f"{authority}/v1.0/$metadata",
+        "value": [{"name": name, "kind": kind, "url": name} for name, kind in kinds.items()],
+    }
 
 
 def _user(user: User) -> dict[str, Any]:

@@ -218,6 +218,8 @@ class Emulator:
             routes=[
                 Mount(_CONTROL_PATH, routes=control.routes()),
                 Route("/common/discovery/instance", discovery.instance),
+                Route("/v1.0", graph.document),
+                Route("/v1.0/", graph.document),
                 Route("/v1.0/me", graph.me),
                 Route("/v1.0/whoami", graph.whoami),
                 *Provisioning(self.directory, graph).routes(),

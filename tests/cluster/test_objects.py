@@ -200,7 +200,11 @@ def test_the_injectors_pods_pass_the_profile_of_its_namespace(server: ApiServer)
 @pytest.mark.parametrize("overlay", KIND)
 def test_kinds_pods_pass_the_profile_of_their_namespaces(server: ApiServer, overlay: str) -> None:
     """What is for development only is held to the same: the namespaces that come with it enforce it."""
-    namespaces = yaml.safe_load_all((KUBERNETES / "kind" / "namespaces.yaml").read_text())
+    namespaces = [
+        item
+        for file in ("namespaces.yaml", "emulator/namespace.yaml")
+        for item in yaml.safe_load_all((KUBERNETES / "kind" / file).read_text())
+    ]
     manifests = render(KUBERNETES / overlay)
     apply(server, [*namespaces, *manifests.all("ServiceAccount")])
     name = manifests.find("Deployment")["metadata"]["namespace"]

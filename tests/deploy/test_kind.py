@@ -72,6 +72,11 @@ def _file(agent: Manifests, name: str) -> str:
     return str(text)
 
 
+def _namespaces() -> Iterator[Object]:
+    for name in ("namespaces.yaml", "emulator/namespace.yaml"):
+        yield from yaml.safe_load_all((KIND / name).read_text())
+
+
 def _services(*folders: str) -> Iterator[str]:
     for folder in folders:
         for service in render(KIND / folder).all("Service"):
@@ -83,7 +88,7 @@ def test_every_object_is_valid(made: Manifests) -> None:
     """Each object fits its kind's schema, of the oldest and the newest version, without an extra key."""
     for item in made.objects:
         check(item)
-    for item in yaml.safe_load_all((KIND / "namespaces.yaml").read_text()):
+    for item in _namespaces():
         check(item)
 
 
@@ -158,10 +163,7 @@ def test_selectors_and_ports_are_the_pods(made: Manifests) -> None:
 
 def test_namespaces_exist(made: Manifests) -> None:
     """Every object is in a namespace that the script makes, as are the peers of policies."""
-    there = {
-        item["metadata"]["name"]
-        for item in yaml.safe_load_all((KIND / "namespaces.yaml").read_text())
-    }
+    there = {item["metadata"]["name"] for item in _namespaces()}
     peers = {
         peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
         for rule in made.find("NetworkPolicy")["spec"].get("egress", ())
@@ -299,7 +301,7 @@ def test_the_emulator_says_that_it_is_one(kubectl: str) -> None:
     emulator = render(KIND / "emulator")
     (namespace,) = [
         item
-        for item in yaml.safe_load_all((KIND / "namespaces.yaml").read_text())
+        for item in _namespaces()
         if item["metadata"]["name"] == emulator.find("Deployment")["metadata"]["namespace"]
     ]
     args = emulator.containers["emulator"].spec["args"]

@@ -20,6 +20,14 @@ def get(scene: Scene, path: str, token: str | None) -> requests.Response:
     return scene.session.get(f"{scene.emulator.graph_url}{path}", headers=headers)
 
 
+@pytest.mark.parametrize("path", ["", "/"])
+def test_the_service_document_lists_what_there_is(scene: Scene, path: str) -> None:
+    """To whoever has a token for Graph, whatever it permits."""
+    listed = get(scene, path, scene.as_agent().json()["access_token"]).json()["value"]
+    assert ["applications", "me", "servicePrincipals"] == [one["name"] for one in listed]
+    assert 401 == get(scene, path, None).status_code
+
+
 def test_me_is_the_user_an_agent_acts_for(scene: Scene) -> None:
     """A delegated token with User.Read."""
     token = scene.on_behalf_of(scene.user_token()).json()["access_token"]

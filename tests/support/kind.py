@@ -21,7 +21,7 @@ from authz.emulator.description import describe_tenants
 from support.manifests import Manifests
 
 _KUBECTL: Final = """\
-import base64, json, os, pathlib, re, subprocess, sys, yaml
+import base64, json, os, pathlib, re, subprocess, sys, yaml, zlib
 arguments = sys.argv[1:]
 folder = pathlib.Path({folder!r})
 given = ""
@@ -37,7 +37,9 @@ stored = folder / "objects"
 if arguments[0] == "kustomize" or "--dry-run=client" in arguments:
     made = subprocess.run([{kubectl!r}, *arguments], input=given, text=True)
     sys.exit(made.returncode)
-if arguments[0] == "apply":
+if arguments == ["config", "current-context"]:
+    print({context!r}) if {context!r} else sys.exit("no context")
+if arguments[0] in ("apply", "create"):
     text = given or pathlib.Path(option("--filename")).read_text()
     for item in yaml.safe_load_all(text):
         name = item["metadata"]["name"]
@@ -52,7 +54,9 @@ elif arguments[0] == "get":
     file = stored / f"{{option('--namespace')}}+{{arguments[1]}}+{{arguments[2]}}"
     if not file.exists():
         sys.exit("not found")
-    if "--output" in arguments:
+    if "jsonpath={{.metadata.resourceVersion}}" in arguments:
+        print(zlib.crc32(file.read_bytes()), end="")
+    elif "--output" in arguments:
         key = re.fullmatch(r"jsonpath=\\{{\\.data\\.(.*)\\}}", option("--output"))[1].replace("\\\\", "")
         print(yaml.safe_load(file.read_text())["data"][key], end="")
 if arguments[0] == "exec":
@@ -107,6 +111,7 @@ class Kind:
         tools: The stand-ins to make.
         broken: Deployments that do not get ready, as `deployment/NAME`.
         docker_answers: Whether docker's daemon does.
+        context: The current context of kubectl.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class Kind:
         tools: Sequence[str] = ("docker", "kind", "kubectl", "curl"),
         broken: Sequence[str] = (),
         docker_answers: bool = True,
+        context: str = "kind-authz",
     ) -> None:
         self._folder = folder
         self.path = folder / "bin"
@@ -136,6 +142,7 @@ class Kind:
                     kubectl=kubectl,
                     tool=tool,
                     token=TOKEN,
+                    context=context,
                     docker_fails=int(not docker_answers),
                 )
             )

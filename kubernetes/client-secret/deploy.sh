@@ -1,0 +1,260 @@
+#!/bin/sh
+# The demo of the Entra SDK sidecar, with authz as the sidecar. What it prints is what the walk-through of that sidecar
+# shows; whatever else there is to say goes to standard error. Run again, it changes what has changed.
+set -eu
+
+usage() {
+  cat <<'USAGE'
+usage: deploy.sh [--transparent] [--emulator] [--dry-run]
+       deploy.sh --delete
+
+Deploys to the current context's cluster. Its inputs are environment variables, also read from .env of this folder if that
+file exists; env.example lists them. In a kind cluster it builds the image and loads it, unless AUTHZ_IMAGE names one.
+
+  --transparent   the same pod with Envoy in it: the app calls the API itself, and the sidecar never. It needs
+                  AGENT_IDENTITY as well: ../client-secret-transparent
+  --emulator      without a tenant, in a kind cluster: the emulator is Entra and Graph. For development only
+  --dry-run       print the manifests and stop; needs no cluster
+  --delete        delete the namespace entra-demo, and the emulator's
+USAGE
+}
+
+fail() {
+  printf 'deploy.sh: %s\n' "$1" >&2
+  exit 2
+}
+
+say() {
+  printf '==> %s\n' "$1" >&2
+}
+
+here=$(cd "$(dirname "$0")" && pwd -P)
+root=$(cd "$here/../.." && pwd -P)
+overlay=client-secret
+emulator=no
+dry_run=no
+delete=no
+for argument; do
+  case $argument in
+    --transparent) overlay=client-secret-transparent ;;
+    --emulator) emulator=yes ;;
+    --dry-run) dry_run=yes ;;
+    --delete) delete=yes ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && fail "unknown argument: $argument" ;;
+  esac
+done
+[ "$emulator$dry_run" != yesyes ] || fail "--dry-run needs no cluster, and the emulator is in one"
+[ "$delete" = no ] || [ $# = 1 ] || fail "--delete goes alone"
+
+if [ -f "$here/.env" ]; then
+  # shellcheck source=/dev/null
+  . "$here/.env"
+fi
+ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
+# No child process inherits the secret. One of them gets it, through a pipe.
+client_secret=${CLIENT_SECRET:-}
+unset CLIENT_SECRET
+
+command -v kubectl >/dev/null || fail "kubectl is not installed"
+context=$(kubectl config current-context 2>/dev/null) || context=
+case $context in
+  kind-*) cluster=${context#kind-} ;;
+  *) cluster= ;;
+esac
+
+if [ "$delete" = yes ]; then
+  kubectl --context "$context" delete namespace entra-demo entra-emulator --ignore-not-found
+  exit 0
+fi
+
+# ---- Inputs. All faults are reported, before anything happens. ----
+
+# shellcheck source=../inputs.sh
+. "$here/../inputs.sh"
+
+# check_guid NAME VALUE MEANING
+check_guid() {
+  if [ -z "$2" ]; then
+    fault "$1 is not set: $3"
+  elif ! is_guid "$2"; then
+    fault "$1 is not a GUID: $3"
+  fi
+}
+
+if [ "$emulator" = no ]; then
+  check_guid CLIENT_ID "${CLIENT_ID:-}" "the client id of the blueprint"
+  check_guid TENANT_ID "${TENANT_ID:-}" "the tenant of the blueprint"
+  check_secret "$client_secret"
+  [ "$overlay" = client-secret ] || check_guid AGENT_IDENTITY "${AGENT_IDENTITY:-}" "the client id of the agent identity"
+elif [ -z "$cluster" ]; then
+  fault "--emulator is for kind clusters, and the current context is ${context:-not set}: kind create cluster --name entra-desktop"
+fi
+if [ -n "${AUTHZ_IMAGE:-}" ]; then
+  use_image entra-authz AUTHZ_IMAGE
+elif [ -z "$cluster" ]; then
+  fault "AUTHZ_IMAGE is not set, and the current context is not a kind cluster's, in which this script would put the image:
+    docker build --tag registry.example/entra-authz:0.1.0 $root
+    docker push registry.example/entra-authz:0.1.0
+    AUTHZ_IMAGE=registry.example/entra-authz:0.1.0"
+fi
+check_timeout "$ROLLOUT_TIMEOUT"
+tools=
+if [ -n "$cluster" ] && [ "$dry_run" = no ]; then
+  [ -n "${AUTHZ_IMAGE:-}" ] && [ "$emulator" = no ] || tools="docker kind"
+  [ "$emulator" = no ] || tools="$tools openssl"
+fi
+for tool in $tools; do
+  command -v "$tool" >/dev/null || fault "$tool is not installed"
+done
+report deploy
+case $tools in *docker*) docker info >/dev/null 2>&1 || fail "docker does not answer" ;; esac
+
+# ---- Manifests: the folder under a kustomization that carries the inputs. ----
+
+umask 077
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+ln -s "$root/kubernetes" "$work/kubernetes"
+
+# render MADE_OF: write each object to a file of $work/made. Its pods are replaced when MADE_OF changes.
+render() {
+  rm -rf "$work/made" && mkdir "$work/made"
+  {
+    cat <<KUSTOMIZATION
+resources:
+  - kubernetes/$overlay
+images:$images
+patches:
+  - target:
+      kind: ConfigMap
+      name: sidecar-config
+    patch: |-
+      - {op: replace, path: /data/AzureAd__TenantId, value: '$TENANT_ID'}
+      - {op: replace, path: /data/AzureAd__ClientId, value: '$CLIENT_ID'}
+KUSTOMIZATION
+    [ "$overlay" = client-secret ] || cat <<KUSTOMIZATION
+      - {op: replace, path: /data/AzureAd__AgentIdentity, value: '$AGENT_IDENTITY'}
+KUSTOMIZATION
+    cat <<KUSTOMIZATION
+  - target:
+      kind: Deployment
+    patch: |-
+      - {op: add, path: /spec/template/metadata/annotations/authz~1made-of, value: '$1'}
+KUSTOMIZATION
+    [ "$emulator" = no ] || cat <<KUSTOMIZATION
+components:
+  - kubernetes/kind/demo-app
+KUSTOMIZATION
+    [ ! -f "$work/envoy.yaml" ] || cat <<KUSTOMIZATION
+configMapGenerator:
+  - name: envoy
+    namespace: entra-demo
+    behavior: replace
+    files: [envoy.yaml, ca.crt=trusted.crt]
+KUSTOMIZATION
+  } >"$work/kustomization.yaml"
+  kubectl kustomize "$work" --output "$work/made"
+}
+
+if [ "$dry_run" = yes ]; then
+  render nothing
+  for file in "$work"/made/*; do
+    echo ---
+    cat "$file"
+  done
+  exit 0
+fi
+
+# ---- Images, and the emulator. ----
+
+# In the demo's namespace, or for it. Never "the current context": somebody may change it meanwhile.
+demo() {
+  kubectl --context "$context" "$@" --namespace entra-demo
+}
+
+image=
+if [ -n "$tools" ]; then
+  # shellcheck source=../kind/development.sh
+  . "$here/../kind/development.sh"
+fi
+if [ -z "${AUTHZ_IMAGE:-}" ]; then
+  build entra-authz >&2
+  image=$(docker image inspect --format '{{.Id}}' "entra-authz:$version")
+fi
+if [ "$emulator" = yes ]; then
+  build entra-authz-development development >&2
+  apply "$root/kubernetes/kind/emulator/namespace.yaml" >&2
+  publish_issuer >/dev/null
+  certified emulator-tls entra-emulator || make_authority >&2
+  authority_of emulator-tls entra-emulator >"$work/trusted.crt"
+  deploy emulator entra-emulator emulator "$(made_of "entra-authz-development:$version")" >&2
+  # The first blueprint, and after it its first agent.
+  TENANT_ID=$(emulator_value tenant_id)
+  CLIENT_ID=$(emulator_value client_id)
+  AGENT_IDENTITY=$(emulator_value client_id 2)
+  client_secret=$(emulator_value client_secret)
+  # Envoy's configuration as `authz envoy` makes it for the emulator's Graph; its authority goes beside it.
+  [ "$overlay" = client-secret ] ||
+    sed -e 's/graph\.microsoft\.com/graph.entra-emulator.svc.cluster.local/' \
+      -e 's/graph_microsoft_com/graph_entra-emulator_svc_cluster_local/' \
+      -e 's:/etc/ssl/certs/ca-certificates.crt:/etc/envoy/ca.crt:' \
+      "$root/kubernetes/client-secret-transparent/envoy.yaml" >"$work/envoy.yaml"
+fi
+
+# ---- The demo. ----
+
+if demo get namespace entra-demo >/dev/null 2>&1; then
+  echo "Namespace already exists: entra-demo"
+else
+  echo "Creating namespace: entra-demo"
+  demo create --filename - <<'NAMESPACE'
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: entra-demo
+  labels:
+    pod-security.kubernetes.io/enforce: restricted
+NAMESPACE
+fi
+echo "Deploying to namespace: entra-demo"
+[ "$emulator" = no ] || trust entra-demo >&2
+
+echo "Applying sidecar-config..."
+render nothing
+for file in "$work"/made/*_configmap_*; do
+  demo apply --filename "$file"
+done
+
+echo "Applying sidecar-secret..."
+# By server-side apply, which keeps no copy of what was applied in an annotation; nor may one stay from another tool.
+printf '%s' "$client_secret" |
+  demo create secret generic sidecar-secret --dry-run=client --output yaml \
+    --from-file=AzureAd__ClientCredentials__0__ClientSecret=/dev/stdin |
+  demo apply --server-side --field-manager=authz-deploy --force-conflicts --filename -
+demo annotate secret sidecar-secret kubectl.kubernetes.io/last-applied-configuration- >/dev/null
+
+echo "Applying deployment..."
+# The pod reads both when it starts, so it is replaced when one of them changes.
+version_of() {
+  demo get "$1" "$2" --output 'jsonpath={.metadata.resourceVersion}'
+}
+render "$(version_of configmap sidecar-config) $(version_of secret sidecar-secret) $image"
+demo apply --filename "$work"/made/*_deployment_*
+demo rollout status deployment/demo-app --timeout="$ROLLOUT_TIMEOUT" >/dev/null || {
+  printf 'deploy.sh: the pod is not ready; what the cluster says of it, and what the sidecar says:\n' >&2
+  printf '  kubectl --context %s %s\n' "$context" "get pods,events --namespace entra-demo" \
+    "$context" "logs deployment/demo-app --namespace entra-demo --container sidecar" >&2
+  exit 1
+}
+echo "Deployment complete!"
+
+if [ "$emulator" = yes ]; then
+  cat <<HINTS
+
+The agent identity in the emulator's directory, and a token of a user of it, who is alice:
+  AGENT_ID=$AGENT_IDENTITY
+  USER_TOKEN=\$(kubectl exec deploy/demo-app -n entra-demo -c app -- curl -s https://login.entra-emulator.svc.cluster.local/emulator/mint --data '{"user": "alice@contoso.example", "scopes": ["access_as_user"]}' | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+HINTS
+fi

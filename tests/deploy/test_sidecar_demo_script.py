@@ -1,0 +1,382 @@
+"""`kubernetes/client-secret/deploy.sh`: what it prints, what it asks for, and where the secret goes.
+
+kind, docker and kubectl's cluster are stand-ins on PATH; rendering and certificates are real. What a real
+API server makes of it is in `tests/cluster`.
+"""
+
+import base64
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from authz.config import load
+from authz.emulator import default_directory
+from authz.emulator.description import describe_tenants
+from authz.envoy.bootstrap import render as render_envoy
+from authz.envoy.sidecar import SidecarSettings
+from support.kind import Kind, publish
+from support.manifests import KUBERNETES
+from support.schemas import check
+
+SECRET: Final = "q8~Not.A-Real$Secret"
+SECRET_KEY: Final = "AzureAd__ClientCredentials__0__ClientSecret"
+AGENT: Final = "33333333-3333-4333-8333-333333333333"
+INPUTS: Final = {
+    "TENANT_ID": "11111111-1111-4111-8111-111111111111",
+    "CLIENT_ID": "22222222-2222-4222-8222-222222222222",
+    "CLIENT_SECRET": SECRET,
+}
+IMAGE: Final = "registry.example/entra-authz:0.1.0"
+LINES: Final = [
+    "Creating namespace: entra-demo",
+    "Deploying to namespace: entra-demo",
+    "Applying sidecar-config...",
+    "Applying sidecar-secret...",
+    "Applying deployment...",
+    "Deployment complete!",
+]
+
+
+@pytest.fixture
+def script(tmp_path: Path, kubectl: str) -> Path:
+    """Return the script in a copy of the manifests, so that no `.env` of a user takes part."""
+    shutil.copytree(
+        KUBERNETES, tmp_path / "kubernetes", ignore=shutil.ignore_patterns(".env", ".up")
+    )
+    return tmp_path / "kubernetes/client-secret/deploy.sh"
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Path:
+    """Return the documents of a kind cluster."""
+    name = "https://kubernetes.default.svc.cluster.local"
+    metadata = {"issuer": name, "jwks_uri": "https://172.18.0.2:6443/openid/v1/jwks"}
+    key = {"use": "sig", "kty": "RSA", "kid": "cluster", "alg": "RS256", "n": "sXch", "e": "AQAB"}
+    publish(tmp_path / "issuer", metadata, [key])
+    return tmp_path / "issuer"
+
+
+@pytest.fixture
+def desktop(tmp_path: Path, kubectl: str, issuer: Path) -> Kind:
+    """Return stand-ins with the walk-through's cluster as the current context."""
+    return Kind(tmp_path / "desktop", kubectl, issuer, context="kind-entra-desktop")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, kubectl: str, issuer: Path) -> Kind:
+    """Return stand-ins with a context that is not kind's, and without docker and kind."""
+    return Kind(tmp_path / "elsewhere", kubectl, issuer, context="production", tools=("kubectl",))
+
+
+def data_of(kind: Kind) -> Mapping[str, Any]:
+    """Return the ConfigMap that the script has applied."""
+    found: Mapping[str, Any] = kind.applied("entra-demo").find("ConfigMap", "sidecar-config")
+    return dict(found["data"])
+
+
+def test_shellcheck_finds_nothing() -> None:
+    """Plain POSIX sh, where ShellCheck is installed to tell."""
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+
+    options = ["--external-sources", "--source-path=SCRIPTDIR"]
+    files = [KUBERNETES / "client-secret/deploy.sh", KUBERNETES / "deploy.sh"]
+    result = subprocess.run(
+        [shellcheck, *options, *files], capture_output=True, text=True, check=False
+    )
+
+    assert "" == result.stdout
+
+
+def test_help_explains_and_does_nothing(script: Path, desktop: Kind) -> None:
+    """Status 0, usage on standard output, no tool asked."""
+    result = desktop.run(script, "--help")
+
+    assert (0, "", []) == (result.returncode, result.stderr, desktop.calls)
+    assert result.stdout.startswith("usage: deploy.sh ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("kustomize",), ("--delete", "--emulator"), ("--dry-run", "--emulator")]
+)
+def test_a_wrong_call_explains_itself(
+    script: Path, desktop: Kind, arguments: tuple[str, ...]
+) -> None:
+    """The status of a wrong call, and no tool is asked."""
+    result = desktop.run(script, *arguments, **INPUTS)
+
+    assert (2, "", []) == (result.returncode, result.stdout, desktop.calls)
+    assert "deploy.sh: " in result.stderr
+
+
+def test_it_prints_what_the_walk_through_shows(script: Path, desktop: Kind) -> None:
+    """Line by line; what it says of its own accord is on standard error."""
+    result = desktop.run(script, **INPUTS)
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines())
+    assert "==> building and loading entra-authz:0.1.0\n" in result.stderr
+
+
+def test_a_second_run_changes_nothing(script: Path, desktop: Kind) -> None:
+    """Every object is what it was, and the namespace is said to be there."""
+    desktop.run(script, **INPUTS)
+    before = desktop.applied("entra-demo").objects
+
+    result = desktop.run(script, **INPUTS)
+
+    assert ["Namespace already exists: entra-demo", *LINES[1:]] == result.stdout.splitlines()
+    assert before == desktop.applied("entra-demo").objects
+
+
+def test_what_is_applied_is_valid_and_has_the_inputs(script: Path, desktop: Kind) -> None:
+    """The namespace admits restricted pods alone; tenant and blueprint are in the ConfigMap."""
+    desktop.run(script, **INPUTS)
+    applied = desktop.applied("entra-demo")
+    for item in applied.objects:
+        check(item)
+    labels = applied.find("Namespace")["metadata"]["labels"]
+    data = data_of(desktop)
+
+    assert {"pod-security.kubernetes.io/enforce": "restricted"} == labels
+    assert INPUTS["TENANT_ID"] == data["AzureAd__TenantId"]
+    assert INPUTS["CLIENT_ID"] == data["AzureAd__ClientId"]
+    assert "replace-me" not in yaml.safe_dump(applied.objects)
+
+
+def test_the_secret_goes_through_a_pipe_alone(script: Path, desktop: Kind) -> None:
+    """Into one object: on no command line, in no environment, in no output, and in no annotation."""
+    result = desktop.run(script, **INPUTS)
+    applied = desktop.applied("entra-demo")
+    (applying,) = [
+        call for call in desktop.told("kubectl", "apply") if "kind: Secret" in call.input
+    ]
+
+    assert {SECRET_KEY: base64.b64encode(SECRET.encode()).decode()} == applied.find("Secret")[
+        "data"
+    ]
+    assert [] == [call for call in desktop.calls if SECRET in " ".join(call.arguments)]
+    assert [] == [call for call in desktop.calls if SECRET in call.environ.values()]
+    assert SECRET not in result.stdout + result.stderr
+    # Client-side apply would keep a copy of it; the last one may have been another tool's.
+    assert "--server-side" in applying.arguments
+    assert desktop.told("annotate", "kubectl.kubernetes.io/last-applied-configuration-")
+
+
+def test_a_kind_cluster_gets_the_image(script: Path, desktop: Kind) -> None:
+    """That of the current context, by its name; no other cluster is spoken to."""
+    desktop.run(script, **INPUTS)
+    (loaded,) = desktop.told("kind", "load")
+    spoken = [
+        call.arguments[:2]
+        for call in desktop.told("kubectl")
+        if call.arguments[0] not in {"kustomize", "config"}
+    ]
+
+    assert [call.arguments[3] for call in desktop.told("docker", "build")] == ["entra-authz:0.1.0"]
+    assert ["--name", "entra-desktop", "entra-authz:0.1.0"] == loaded.arguments[2:]
+    assert all(["--context", "kind-entra-desktop"] == start for start in spoken)
+
+
+def test_a_named_image_is_neither_built_nor_loaded(script: Path, elsewhere: Kind) -> None:
+    """In any cluster, without docker."""
+    result = elsewhere.run(script, **INPUTS, AUTHZ_IMAGE=IMAGE)
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
+    assert (
+        IMAGE
+        == elsewhere.applied("entra-demo").find("Deployment")["spec"]["template"]["spec"][
+            "containers"
+        ][1]["image"]
+    )
+
+
+def test_all_faults_are_reported_at_once(script: Path, elsewhere: Kind) -> None:
+    """Those of inputs, and how to get an image; nothing has happened."""
+    result = elsewhere.run(script, "--transparent")
+    words = [
+        line.split()[0] for line in result.stderr.splitlines()[1:] if not line.startswith("    ")
+    ]
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert ["CLIENT_ID", "TENANT_ID", "CLIENT_SECRET", "AGENT_IDENTITY", "AUTHZ_IMAGE"] == words
+    assert "docker push registry.example/entra-authz:0.1.0" in result.stderr
+    assert [["config", "current-context"]] == [call.arguments for call in elsewhere.calls]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("TENANT_ID", "contoso.example", "TENANT_ID is not a GUID"),
+        ("CLIENT_ID", "22222222-2222-4222-8222-222222222222\nx", "CLIENT_ID is not a GUID"),
+        ("CLIENT_SECRET", AGENT, "that is the secret's id"),
+        ("AUTHZ_IMAGE", "registry.example/entra-authz", "AUTHZ_IMAGE has neither a tag"),
+        ("ROLLOUT_TIMEOUT", "soon", "ROLLOUT_TIMEOUT is not a time"),
+    ],
+)
+def test_a_wrong_input_is_refused(
+    script: Path, elsewhere: Kind, name: str, value: str, complaint: str
+) -> None:
+    """Before anything happens, and without repeating it."""
+    result = elsewhere.run(script, **{"AUTHZ_IMAGE": IMAGE, **INPUTS, name: value})
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert complaint in result.stderr
+    assert value not in result.stderr
+
+
+def test_missing_tools_are_faults_like_others(
+    script: Path, tmp_path: Path, kubectl: str, issuer: Path
+) -> None:
+    """Those that the image takes, in a kind cluster."""
+    kind = Kind(tmp_path / "poor", kubectl, issuer, tools=("kubectl",), context="kind-x")
+    for tool in ("sh", "dirname", "cat", "grep"):
+        (kind.path / tool).symlink_to(str(shutil.which(tool)))
+
+    result = kind.run(script, **INPUTS, PATH=str(kind.path))
+
+    assert ["  docker is not installed", "  kind is not installed"] == result.stderr.splitlines()[
+        1:
+    ]
+
+
+def test_inputs_may_stand_in_a_file(script: Path, elsewhere: Kind) -> None:
+    """A filled-in copy of env.example is enough."""
+    filled = (script.parent / "env.example").read_text()
+    for name in ("TENANT_ID", "CLIENT_ID"):
+        filled = filled.replace(f"\n{name}=\n", f"\n{name}={INPUTS[name]}\n")
+    filled = filled.replace("\nCLIENT_SECRET=\n", f"\nCLIENT_SECRET='{SECRET}'\n")
+    (script.parent / ".env").write_text(filled)
+
+    result = elsewhere.run(script, AUTHZ_IMAGE=IMAGE)
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
+
+
+def test_a_dry_run_prints_manifests_without_the_secret(script: Path, elsewhere: Kind) -> None:
+    """And asks no cluster."""
+    result = elsewhere.run(script, "--dry-run", **INPUTS, AUTHZ_IMAGE=IMAGE)
+    objects = [item for item in yaml.safe_load_all(result.stdout) if item]
+
+    assert ["Deployment", "ConfigMap"] == [item["kind"] for item in objects]
+    assert SECRET not in result.stdout
+    assert [["config", "current-context"]] == [
+        call.arguments for call in elsewhere.calls if call.arguments[0] != "kustomize"
+    ]
+
+
+def test_a_pod_that_does_not_get_ready_is_a_failure(
+    script: Path, tmp_path: Path, kubectl: str, issuer: Path
+) -> None:
+    """It is not complete then, and the message says where to look: an image that is not there has no log."""
+    broken = ("deployment/demo-app",)
+    kind = Kind(tmp_path / "broken", kubectl, issuer, broken=broken, context="kind-x")
+
+    result = kind.run(script, **INPUTS)
+
+    assert (1, LINES[:-1]) == (result.returncode, result.stdout.splitlines())
+    assert "kubectl --context kind-x get pods,events --namespace entra-demo\n" in result.stderr
+    assert "logs deployment/demo-app --namespace entra-demo --container sidecar" in result.stderr
+
+
+@pytest.mark.parametrize("changed", [{}, {"CLIENT_SECRET": "other"}, {"TENANT_ID": AGENT}])
+def test_the_pod_is_replaced_when_what_it_read_has_changed(
+    script: Path, desktop: Kind, changed: dict[str, str]
+) -> None:
+    """Variables are read at the start. The annotation holds versions of objects, nothing of the secret."""
+
+    def annotation() -> str:
+        template = desktop.applied("entra-demo").find("Deployment")["spec"]["template"]
+        return str(template["metadata"]["annotations"]["authz/made-of"])
+
+    desktop.run(script, **INPUTS)
+    before = annotation()
+
+    desktop.run(script, **{**INPUTS, **changed})
+
+    assert bool(changed) == (before != annotation())
+
+
+def test_nothing_is_left_behind(script: Path, desktop: Kind, tmp_path: Path) -> None:
+    """The folder for rendering goes, and the checkout stays as it was."""
+    (scratch := tmp_path / "scratch").mkdir()
+    before = sorted(script.parents[1].rglob("*"))
+
+    desktop.run(script, "--emulator", "--transparent", TMPDIR=str(scratch))
+
+    assert [] == list(scratch.iterdir())
+    assert before == sorted(script.parents[1].rglob("*"))
+
+
+def test_delete_deletes_both_namespaces(script: Path, desktop: Kind) -> None:
+    """Those of the demo and of its emulator, and nothing else."""
+    result = desktop.run(script, "--delete")
+
+    assert 0 == result.returncode, result.stderr
+    assert desktop.calls[-1].arguments == [
+        *("--context", "kind-entra-desktop", "delete", "namespace"),
+        *("entra-demo", "entra-emulator", "--ignore-not-found"),
+    ]
+
+
+# ---- Without a tenant
+
+
+def test_the_emulator_is_for_kind_alone(script: Path, elsewhere: Kind) -> None:
+    """Whoever reaches it gets tokens for anybody."""
+    result = elsewhere.run(script, "--emulator", AUTHZ_IMAGE=IMAGE)
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert "--emulator is for kind clusters, and the current context is production" in result.stderr
+
+
+def test_without_a_tenant_it_prints_the_same_and_then_the_ids(script: Path, desktop: Kind) -> None:
+    """What was asked for as inputs comes from the emulator's directory."""
+    result = desktop.run(script, "--emulator")
+    blueprint = describe_tenants(default_directory(1))[0]["blueprints"][0]
+    lines = result.stdout.splitlines()
+    data = data_of(desktop)
+    stored = desktop.applied("entra-demo").find("Secret")["data"][SECRET_KEY]
+
+    assert (0, LINES) == (result.returncode, lines[:6])
+    assert f"  AGENT_ID={blueprint['agents'][0]['client_id']}" in lines
+    assert blueprint["client_id"] == data["AzureAd__ClientId"]
+    assert blueprint["client_secret"] == base64.b64decode(stored).decode()
+    assert blueprint["client_secret"] not in result.stdout + result.stderr
+    assert "https://login.entra-emulator.svc.cluster.local/" == data["AzureAd__Instance"]
+    assert [] == [
+        call for call in desktop.calls if blueprint["client_secret"] in " ".join(call.arguments)
+    ]
+
+
+def test_the_pod_trusts_the_emulators_authority(script: Path, desktop: Kind) -> None:
+    """The sidecar and the app's curl, by the ConfigMap that the script makes."""
+    desktop.run(script, "--emulator")
+    applied = desktop.applied("entra-demo")
+    theirs = desktop.applied("entra-emulator").find("Secret", "emulator-tls")["data"]["ca.crt"]
+
+    assert base64.b64decode(theirs).decode() == applied.files["ca.crt"]
+    for name, variable in (("sidecar", "SSL_CERT_FILE"), ("app", "CURL_CA_BUNDLE")):
+        container = applied.containers[name]
+        folder = container.mounts["development-ca"]["mountPath"]
+        assert f"{folder}/ca.crt" == container.variables[variable]
+
+
+def test_envoy_is_told_of_the_emulator_as_authz_envoy_would(script: Path, desktop: Kind) -> None:
+    """Its file is changed by the script, and still is the rendered one."""
+    desktop.run(script, "--emulator", "--transparent")
+    applied = desktop.applied("entra-demo")
+    folder = applied.containers["envoy"].mounts["envoy-config"]["mountPath"]
+    settings = SidecarSettings(upstream_ca_file=Path(folder, "ca.crt"))
+    config = load(None, {**data_of(desktop), SECRET_KEY: "any"}).config
+
+    assert yaml.safe_load(render_envoy(config, settings)) == yaml.safe_load(
+        applied.files["envoy.yaml"]
+    )
+    agent = describe_tenants(default_directory(1))[0]["blueprints"][0]["agents"][0]["client_id"]
+    assert agent == data_of(desktop)["AzureAd__AgentIdentity"]
