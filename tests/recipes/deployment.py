@@ -67,6 +67,7 @@ class Deployment:
         authz: The service.
         program: The agent.
         inbound: Where callers of the agent arrive.
+        checks: Where the service answers Checks.
     """
 
     people: list[Person]
@@ -75,6 +76,7 @@ class Deployment:
     authz: Process
     program: Program
     inbound: str
+    checks: str
 
     async def ask(self, style: str, *, rounds: int) -> Counter[int]:
         """Let all users call the agent at the same time, each for some rounds.
@@ -211,6 +213,7 @@ def deployed(
                 authz=authz,
                 program=program,
                 inbound=f"http://127.0.0.1:{envoy.port('inbound')}",
+                checks=document["listen"]["grpc"],
             )
 
 
