@@ -21,9 +21,9 @@ class Keys(Section):
         default=10.0, description="Time between attempts after a failed one."
     )
     unknown_key_interval: Annotated[float, duration(least=1, most=3600)] = Field(
-        default=60.0,
+        default=5.0,
         description="Least time between two fetches that tokens with an unknown key cause, for "
-        "all of them together.",
+        "all of them together. A new key is met after this time at the latest.",
     )
 
 

@@ -6,10 +6,11 @@ of each key, and a key of another tenant never verifies a token of this one.
 
 import base64
 import binascii
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import sha256
 from math import gcd, prod
 from typing import Any, Final
 
@@ -24,6 +25,10 @@ MAXIMUM_RSA_BITS: Final = 8192
 """Time to verify a signature grows with the square of this: 65,536 bits take a thousandfold."""
 MAXIMUM_EXPONENT: Final = 1 << 32
 MAXIMUM_KEYS: Final = 1000
+MOST_ABSENT: Final = 1000
+"""Absent key ids remembered for an issuer."""
+LONGEST_ABSENCE: Final = 300.0
+"""Seconds after which a key id that was never there is looked for again, if a token still asks for it."""
 _PRIVATE: Final = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 """Members of private and symmetric keys (RFC 7518 sections 6.3.2 and 6.4.1)."""
 
@@ -64,7 +69,7 @@ class KeySet:
     Attributes:
         issuer: The `iss` these keys vouch for.
         keys: By `kid`.
-        fetched_at: Epoch seconds of the fetch.
+        fetched_at: Monotonic second of the fetch.
         refused: The other entries: what each says its `kid` is, in so far as it is text, and why.
     """
 
@@ -76,30 +81,86 @@ class KeySet:
 
 @dataclass(frozen=True, slots=True)
 class RefreshPolicy:
-    """When to ask for keys again (Entra page "signing-key-rollover").
+    """When to ask for keys again (Entra page "signing-key-rollover"). Times are monotonic seconds.
 
     Attributes:
         interval: Seconds between background refreshes.
         retry_interval: Seconds between attempts after a failed one.
-        unknown_key_interval: Least seconds between two fetches that an unknown `kid` causes, for
-            everyone together, so that forged key ids cannot be turned into load on Entra.
+        unknown_key_interval: Least seconds between two fetches that unknown key ids cause, for everyone
+            together, so that forged key ids cannot be turned into load on Entra. A new key is met after
+            that time at the latest, whatever is forged.
     """
 
     interval: float = 3600.0
     retry_interval: float = 10.0
-    unknown_key_interval: float = 60.0
+    unknown_key_interval: float = 5.0
 
     def next_fetch(self, *, fetched_at: float | None, attempted_at: float | None) -> float:
-        """Return the epoch second at which the background task should fetch next."""
+        """Return the moment at which the background task should fetch next."""
         if attempted_at is None:
             return 0.0
         if fetched_at is None or fetched_at < attempted_at:
             return attempted_at + self.retry_interval
         return fetched_at + self.interval
 
-    def may_fetch_for_unknown_key(self, *, attempted_at: float | None, now: float) -> bool:
-        """Whether a token with an unknown `kid` may cause a fetch now."""
-        return attempted_at is None or now - attempted_at >= self.unknown_key_interval
+
+class UnknownKeys:
+    """Key ids that tokens asked for and no key set had: what they may cause, and what is known of them.
+
+    One that was looked for and not found is absent: it is refused without a further fetch for a time that
+    doubles with each look. So a client that repeats itself causes less and less, and an id that nobody
+    has looked for yet is met by the next fetch that the policy allows.
+    """
+
+    def __init__(self, policy: RefreshPolicy) -> None:
+        self._policy = policy
+        self._asked_at: float | None = None
+        self._absent: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+
+    def adopt(self, other: "UnknownKeys") -> None:
+        """Go on from what another instance knows."""
+        self._asked_at, self._absent = other._asked_at, other._absent  # noqa: SLF001 - the same class
+
+    def may_ask(self, key_id: str, now: float) -> bool:
+        """Whether a token with this unknown `kid` may cause a fetch now."""
+        _, due = self._absent.get(_short(key_id), (0, 0.0))
+        return now >= max(due, self.next_fetch())
+
+    def next_fetch(self) -> float:
+        """Return the moment from which an unknown `kid` may cause a fetch."""
+        asked_at = self._asked_at
+        return 0.0 if asked_at is None else asked_at + self._policy.unknown_key_interval
+
+    def asked(self, now: float) -> None:
+        """Note a fetch that an unknown `kid` has caused."""
+        self._asked_at = now
+
+    def missed(self, key_id: str, now: float, *, looked_for: bool) -> None:
+        """Note that a key set was fetched, and does not have this `kid`.
+
+        Args:
+            key_id: The `kid`.
+            now: The moment.
+            looked_for: Whether the fetch began after a token had asked for it. Otherwise its key may have
+                been published in between, and it may be looked for as soon as a fetch is due.
+        """
+        key = _short(key_id)
+        times, due = self._absent.pop(key, (0, 0.0))
+        if looked_for:
+            interval = self._policy.unknown_key_interval * 2.0 ** min(times, 30)
+            times, due = times + 1, now + min(LONGEST_ABSENCE, interval)
+        self._absent[key] = (times, due)
+        if len(self._absent) > MOST_ABSENT:
+            self._absent.popitem(last=False)
+
+    def is_absent(self, key_id: str) -> bool:
+        """Whether the `kid` was not in a key set that came after its first token."""
+        return _short(key_id) in self._absent
+
+
+def _short(key_id: str) -> bytes:
+    """A `kid` may be as long as a token."""
+    return sha256(key_id.encode("utf-8", "surrogatepass")).digest()
 
 
 class MalformedKeySet(ValueError):
@@ -119,7 +180,7 @@ def parse_key_set(
         issuer: The `iss` of the tokens these keys will verify.
         aliases: The tenant's issuers of either token version; Entra states one of them per key.
         tenant_id: Replaces `{tenantid}` in a key's issuer template.
-        now: Epoch seconds of the fetch.
+        now: Monotonic second of the fetch.
 
     Raises:
         MalformedKeySet: The document is not a JWKS, or no usable key is left.

@@ -1,10 +1,12 @@
 """Signing keys of trusted issuers, by OpenID Connect discovery: fetched ahead, kept through an outage.
 
 When to fetch is decided in `authz.core.keys`; here is the fetching. One fetch per issuer at a time,
-whoever asks; a token with an unknown `kid` causes at most one per interval for everyone together.
+whoever asks; tokens with an unknown `kid` cause at most one per interval for everyone together. Such a
+token is refused once a key set was fetched for it that has no such key, and until then told to wait.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from authz.core.keys import (
     MalformedKeySet,
     RefreshPolicy,
     SigningKey,
+    UnknownKeys,
     parse_key_set,
 )
 from authz.entra.discovery import DiscoveryFault, Documents, endpoint, read_document
@@ -32,7 +35,11 @@ from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
 LONGEST_SLEEP: Final = 30.0
-"""Seconds between looks at the clock: after a suspend the wall clock has moved, the loop's has not."""
+"""Seconds between looks at the clocks: a suspended machine's wall clock moves, its monotonic one does not."""
+LONGEST_FETCH: Final = 60.0
+"""Seconds after which a fetch is given up. Its answers have a limit each; the system's resolver has not."""
+MOST_WAITING: Final = 256
+"""Requests that may wait for the keys of an issuer at a time. Anybody can send one."""
 MOST_OF_A_KID: Final = 100
 """Characters of a `kid` that the log shows."""
 _log = structlog.get_logger(__name__)
@@ -58,16 +65,20 @@ class Issuer:
 
 
 class _Keys:
-    """What is known of one issuer."""
+    """What is known of one issuer. Times are monotonic seconds."""
 
-    def __init__(self, issuer: Issuer) -> None:
+    def __init__(self, issuer: Issuer, policy: RefreshPolicy) -> None:
         self.issuer = issuer
         self.keys: KeySet | None = None
+        self.fetched_epoch = 0.0
+        """Epoch second of the last good fetch: keys age while the machine is suspended, too."""
         self.attempted_at: float | None = None
         self.settled = False
         """Whether a first attempt has ended, either way."""
-        self.asked_at: float | None = None
+        self.unknown = UnknownKeys(policy)
         self.fetch: asyncio.Task[None] | None = None
+        self.sought: Counter[str] = Counter()
+        """For which key ids requests are waiting."""
 
 
 class SigningKeys:
@@ -80,7 +91,7 @@ class SigningKeys:
         executor: Threads for fetches.
         policy: When to fetch.
         clock: Epoch seconds.
-        timer: Monotonic seconds, the clock of deadlines.
+        timer: Monotonic seconds, the clock of deadlines and intervals.
     """
 
     def __init__(
@@ -100,15 +111,16 @@ class SigningKeys:
         self._policy = policy
         self._clock = clock
         self._timer = timer
-        self._known = {issuer.name: _Keys(issuer) for issuer in issuers}
+        self._known = {issuer.name: _Keys(issuer, policy) for issuer in issuers}
 
     def adopt(self, other: "SigningKeys") -> None:
         """Take over what another instance knows of the same issuers, so that a reload starts warm."""
         for name, known in self._known.items():
             theirs = other._known.get(name)  # noqa: SLF001 - the same class
             if theirs is not None and theirs.issuer == known.issuer:
-                known.keys, known.attempted_at = theirs.keys, theirs.attempted_at
-                known.asked_at, known.settled = theirs.asked_at, theirs.settled
+                known.keys, known.fetched_epoch = theirs.keys, theirs.fetched_epoch
+                known.attempted_at, known.settled = theirs.attempted_at, theirs.settled
+                known.unknown.adopt(theirs.unknown)
 
     def current(self, issuer: str, key_id: str) -> SigningKey | None:
         """Return a key that is trusted now, without waiting."""
@@ -119,30 +131,40 @@ class SigningKeys:
         """Return the key, fetching once if it is unknown and a fetch is due.
 
         Raises:
-            InvalidToken: The issuer has no such key.
-            KeysUnavailable: No keys of this issuer could be had yet.
+            InvalidToken: The issuer has no such key: its key set was fetched for this one, and lacks it.
+            KeysUnavailable: That is not known yet, because a fetch failed or is not due.
             DeadlineExceeded: The answer did not come before `deadline`.
         """
         known = self._known.get(issuer)
         if known is None:
             raise InvalidToken(TokenFault.ISSUER)
-        if known.fetch is not None:
-            await self._wait(known.fetch, deadline)
-        # That one may have been under way before the key was published; one of our own may be due.
-        if self.current(issuer, key_id) is None:
-            fetch = known.fetch or self._fetch_if_due(known)
-            if fetch is not None:
-                await self._wait(fetch, deadline)
-        key = self.current(issuer, key_id)
-        if key is not None:
-            return key
-        if known.keys is None:
-            raise KeysUnavailable(issuer, retry_after=self._policy.retry_interval)
-        raise InvalidToken(TokenFault.UNKNOWN_KEY)
+        # The first may have been under way before the key was published; then one of our own may be due.
+        for _ in range(2):
+            fetch = known.fetch or self._fetch_if_due(known, key_id)
+            if fetch is None:
+                break
+            await self._wait(known, key_id, fetch, deadline)
+            key = self.current(issuer, key_id)
+            if key is not None:
+                return key
+        if known.keys is not None and known.unknown.is_absent(key_id):
+            raise InvalidToken(TokenFault.UNKNOWN_KEY)
+        wait = min(self._due(known), known.unknown.next_fetch()) - self._timer()
+        raise KeysUnavailable(issuer, retry_after=max(RETRY_SOON, wait))
 
-    async def _wait(self, fetch: asyncio.Task[None], deadline: float) -> None:
-        # asyncio.wait leaves the fetch alone when this caller is cancelled or late.
-        done, _ = await asyncio.wait({fetch}, timeout=max(0.0, deadline - self._timer()))
+    async def _wait(
+        self, known: _Keys, key_id: str, fetch: asyncio.Task[None], deadline: float
+    ) -> None:
+        if known.sought.total() >= MOST_WAITING:
+            raise KeysUnavailable("too many requests wait for signing keys", retry_after=RETRY_SOON)
+        known.sought[key_id] += 1
+        try:
+            # asyncio.wait leaves the fetch alone when this caller is cancelled or late.
+            done, _ = await asyncio.wait({fetch}, timeout=max(0.0, deadline - self._timer()))
+        finally:
+            known.sought[key_id] -= 1
+            if not known.sought[key_id]:
+                del known.sought[key_id]
         if not done:
             raise DeadlineExceeded("waiting for signing keys", retry_after=RETRY_SOON)
 
@@ -162,7 +184,7 @@ class SigningKeys:
 
     def ages(self) -> dict[str, float]:
         """Return the seconds since each issuer's keys were fetched, for those that have some."""
-        now = self._clock()
+        now = self._timer()
         return {
             name: now - known.keys.fetched_at
             for name, known in self._known.items()
@@ -172,57 +194,75 @@ class SigningKeys:
     async def keep_fresh(self) -> None:
         """Refresh every issuer's keys for as long as this task runs."""
         while True:
-            now = self._clock()
+            now = self._timer()
             wait = LONGEST_SLEEP
             for known in self._known.values():
-                due = self._policy.next_fetch(
-                    fetched_at=known.keys.fetched_at if known.keys else None,
-                    attempted_at=known.attempted_at,
-                )
+                due = self._due(known)
                 if due > now:
                     wait = min(wait, due - now)
                 elif known.fetch is None:
                     self._start(known)
             fetches = [known.fetch for known in self._known.values() if known.fetch is not None]
             if fetches:
-                await asyncio.wait(fetches)
+                # An issuer that does not answer holds up nobody else's keys.
+                await asyncio.wait(fetches, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
             else:
                 await asyncio.sleep(wait)
 
-    def _fetch_if_due(self, known: _Keys) -> asyncio.Task[None] | None:
-        now = self._clock()
-        if not self._policy.may_fetch_for_unknown_key(attempted_at=known.asked_at, now=now):
-            return None
-        known.asked_at = now
-        return self._start(known)
+    def _due(self, known: _Keys) -> float:
+        """Return the moment of the next refresh."""
+        if known.keys is None:
+            return self._policy.next_fetch(fetched_at=None, attempted_at=known.attempted_at)
+        due = self._policy.next_fetch(
+            fetched_at=known.keys.fetched_at, attempted_at=known.attempted_at
+        )
+        # Where the wall clock has gone further it may have been set, or the machine was suspended.
+        left = known.fetched_epoch + self._policy.interval - self._clock()
+        failed = known.attempted_at is not None and known.attempted_at > known.keys.fetched_at
+        return due if failed else min(due, self._timer() + left)
 
-    def _start(self, known: _Keys) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(self._fetch(known))
+    def _fetch_if_due(self, known: _Keys, key_id: str) -> asyncio.Task[None] | None:
+        now = self._timer()
+        if not known.unknown.may_ask(key_id, now):
+            return None
+        known.unknown.asked(now)
+        return self._start(known, key_id)
+
+    def _start(self, known: _Keys, cause: str | None = None) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._fetch(known, cause))
         known.fetch = task
         task.add_done_callback(lambda _: setattr(known, "fetch", None))
         return task
 
-    async def _fetch(self, known: _Keys) -> None:
-        known.attempted_at, before = self._clock(), known.keys
+    async def _fetch(self, known: _Keys, cause: str | None) -> None:
+        known.attempted_at, before = self._timer(), known.keys
         loop = asyncio.get_running_loop()
         try:
-            document = await loop.run_in_executor(self._executor, self._download, known.issuer)
-            known.keys = parse_key_set(
+            async with asyncio.timeout(LONGEST_FETCH):
+                document = await loop.run_in_executor(self._executor, self._download, known.issuer)
+            keys = parse_key_set(
                 document,
                 issuer=known.issuer.name,
                 aliases=known.issuer.aliases,
                 tenant_id=known.issuer.tenant_id,
-                now=self._clock(),
+                now=self._timer(),
             )
-            _tell_refused(known.keys, before)
-        except (AuthzError, MalformedKeySet, DiscoveryFault) as error:
+        except (AuthzError, MalformedKeySet, DiscoveryFault, TimeoutError) as error:
             # The last good set goes on: an outage of Entra must not become one of ours.
             _log.warning(
                 "signing keys not refreshed",
                 issuer=known.issuer.name,
-                cause=str(error),
+                cause=str(error) or "took too long",
                 have_keys=known.keys is not None,
             )
+        else:
+            known.keys, known.fetched_epoch = keys, self._clock()
+            # A key that was just withdrawn need not be looked for either.
+            gone = set(before.keys) if before is not None else set()
+            for key_id in gone.union(known.sought).difference(keys.keys):
+                looked_for = key_id in gone or key_id == cause
+                known.unknown.missed(key_id, keys.fetched_at, looked_for=looked_for)
+            _tell_refused(keys, before)
         finally:
             known.settled = True
 

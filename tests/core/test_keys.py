@@ -17,11 +17,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.core.keys import (
+    LONGEST_ABSENCE,
     MAXIMUM_KEYS,
+    MOST_ABSENT,
     KeyFault,
     KeySet,
     MalformedKeySet,
     RefreshPolicy,
+    UnknownKeys,
     parse_key_set,
 )
 from support.clock import START, Clock
@@ -270,19 +273,59 @@ def test_keys_are_fetched_ahead(
     assert expected == POLICY.next_fetch(fetched_at=fetched_at, attempted_at=attempted_at)
 
 
-@pytest.mark.parametrize(
-    ("attempted_at", "now", "expected"),
-    [
-        pytest.param(None, 0.0, True, id="never tried"),
-        pytest.param(100.0, 100.0, False, id="just tried"),
-        pytest.param(100.0, 159.9, False, id="within the interval"),
-        pytest.param(100.0, 160.0, True, id="after the interval"),
-    ],
-)
-def test_unknown_key_ids_cause_one_fetch_per_interval(
-    attempted_at: float | None,
-    now: float,
-    expected: bool,
-) -> None:
-    """Forged key ids cannot be turned into load on Entra."""
-    assert expected is POLICY.may_fetch_for_unknown_key(attempted_at=attempted_at, now=now)
+def test_unknown_key_ids_cause_one_fetch_per_interval() -> None:
+    """Forged key ids cannot be turned into load on Entra, however many there are."""
+    unknown, asked = UnknownKeys(POLICY), []
+    for second in range(200):
+        for kid in range(3):
+            if unknown.may_ask(f"forged-{second}-{kid}", float(second)):
+                unknown.asked(float(second))
+                asked.append(second)
+
+    assert [0, 60, 120, 180] == asked
+
+
+def test_an_absent_key_id_is_looked_for_less_and_less() -> None:
+    """The pause doubles up to its bound; others of its kind are not held up by it."""
+    unknown, now, pauses = UnknownKeys(RefreshPolicy(unknown_key_interval=30.0)), 1000.0, []
+    for _ in range(6):
+        unknown.asked(now)
+        unknown.missed("absent", now, looked_for=True)
+        end = next(t for t in range(1, 400) if unknown.may_ask("absent", now + t))
+        pauses.append(end)
+        now += end
+
+    assert [30, 60, 120, 240, LONGEST_ABSENCE, LONGEST_ABSENCE] == pauses
+    assert unknown.may_ask("new", now)
+
+
+def test_a_fetch_that_was_under_way_holds_up_nobody() -> None:
+    """It may be older than the key: the id is absent for now, and may be looked for at once."""
+    unknown = UnknownKeys(POLICY)
+    unknown.missed("new", 100.0, looked_for=False)
+
+    assert (True, True) == (unknown.is_absent("new"), unknown.may_ask("new", 100.0))
+
+
+def test_a_key_id_is_absent_once_it_was_looked_for() -> None:
+    """Nothing is said of an id that nobody has looked for; the oldest are forgotten for new ones."""
+    unknown = UnknownKeys(POLICY)
+    unknown.missed("first", 0.0, looked_for=True)
+    unknown.missed("\ud800", 0.0, looked_for=True)
+    seen = [unknown.is_absent(kid) for kid in ("first", "\ud800", "other")]
+    for number in range(MOST_ABSENT):
+        unknown.missed(f"forged-{number}", 0.0, looked_for=False)
+
+    assert [True, True, False] == seen
+    assert (False, True) == (unknown.is_absent("first"), unknown.is_absent("forged-0"))
+
+
+def test_another_instance_goes_on_from_what_was_known() -> None:
+    """A reload is no way to have Entra asked again."""
+    before, after = UnknownKeys(POLICY), UnknownKeys(POLICY)
+    before.asked(100.0)
+    before.missed("absent", 100.0, looked_for=True)
+    after.adopt(before)
+
+    assert (False, True) == (after.may_ask("new", 159.9), after.may_ask("new", 160.0))
+    assert after.is_absent("absent")

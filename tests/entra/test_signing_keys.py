@@ -4,23 +4,26 @@ import asyncio
 import json
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from structlog.testing import capture_logs
 
 from authz.core.decision import Allow, Deny
-from authz.core.errors import InvalidToken, Reason, TokenFault
+from authz.core.errors import InvalidToken, KeysUnavailable, Reason, TokenFault
 from authz.core.keys import KeyFault, RefreshPolicy
 from authz.emulator import Fault
 from authz.entra.http import Answer, HttpClient
-from authz.entra.signing_keys import Issuer, SigningKeys
+from authz.entra.signing_keys import MOST_WAITING, Issuer, SigningKeys
 from authz.ports import CheckRecord
 from support.clock import Clock as Epoch
 from support.stack import Clock, World, denied, stack, until
-from support.tenant import FakeTenant
+from support.tenant import OTHER_TENANT, FakeTenant
 
 
 def fault_of(record: CheckRecord) -> TokenFault | None:
@@ -64,18 +67,66 @@ async def test_withdrawn_key_ends_what_it_proved(world: World, clock: Clock) -> 
 async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: Clock) -> None:
     """Law 10: a flood of forged key ids fetches once per interval, for everyone together."""
     async with stack(world, clock=clock) as service:
-        keys = service.engine._parts.keys
-        fetched = dict(keys.ages())
-        tokens = [world.token(header={"kid": f"forged-{n}"}) for n in range(50)]
-        clock.ahead += 5
-        records = await asyncio.gather(*(service.inbound(token) for token in tokens))
-        once = {issuer: age for issuer, age in keys.ages().items() if age < 4}
-        clock.ahead += 5
-        again = [await service.inbound(token) for token in tokens]
-        still_once = {issuer: age for issuer, age in keys.ages().items() if age < 4}
+        expected = ceil(10 / RefreshPolicy().unknown_key_interval)
+        fetched = counting(world)
+        for _ in range(50):
+            forged = [world.token(header={"kid": f"forged-{uuid4()}"}) for _ in range(4)]
+            await asyncio.gather(*(service.inbound(token) for token in forged))
+            clock.ahead += 0.2
 
-        assert {TokenFault.UNKNOWN_KEY} == {fault_of(record) for record in [*records, *again]}
-        assert (2, 1, 0) == (len(fetched), len(once), len(still_once))
+        assert expected == fetched()
+
+
+async def test_a_new_key_is_met_within_seconds_of_a_flood(world: World, clock: Clock) -> None:
+    """Forged key ids hold nobody off for longer than the interval, and nobody throws a good token away."""
+    async with stack(world, clock=clock) as service:
+        await service.inbound(world.token(header={"kid": "forged"}))
+        world.emulator.roll_signing_key()
+        early = await service.inbound(world.token())
+        forged = [
+            await service.inbound(world.token(header={"kid": f"forged-{n}"})) for n in range(9)
+        ]
+        assert isinstance(early.decision, Deny)
+        assert early.decision.retry_after is not None
+        clock.ahead += early.decision.retry_after
+
+        assert Reason.KEYS_UNAVAILABLE == early.decision.reason
+        assert {Reason.KEYS_UNAVAILABLE} == {denied(record) for record in forged}
+        assert early.decision.retry_after <= RefreshPolicy().unknown_key_interval
+        assert isinstance((await service.inbound(world.token())).decision, Allow)
+
+
+async def test_a_kid_that_is_not_there_is_asked_about_less_and_less(
+    world: World, clock: Clock
+) -> None:
+    """A client that repeats a token of a withdrawn key is refused at once, and causes little."""
+    async with stack(world, clock=clock) as service:
+        token, fetched, moments = world.token(header={"kid": "withdrawn"}), counting(world), []
+        for second in range(100):
+            before = fetched()
+            record = await service.inbound(token)
+            assert Reason.INVALID_TOKEN == denied(record)
+            assert TokenFault.UNKNOWN_KEY == fault_of(record)
+            if fetched() > before:
+                moments.append(second)
+            clock.ahead += 1
+
+        assert [0, 5, 15, 35, 75] == moments
+
+
+def counting(world: World) -> Callable[[], int]:
+    """Count from now on how often the emulator is asked for a key set."""
+    most = 10**6
+    counter = world.emulator.faults.add(Fault("members", target="jwks", count=most))
+
+    def counted() -> int:
+        (left,) = (
+            fault.count for fault in world.emulator.faults.active() if fault.id == counter.id
+        )
+        assert left is not None
+        return most - left
+
+    return counted
 
 
 @pytest.mark.parametrize("target", ["jwks", "discovery"])
@@ -83,14 +134,20 @@ async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: C
 async def test_the_last_good_keys_survive_an_outage(
     world: World, clock: Clock, fault: str, target: str
 ) -> None:
-    """Whatever discovery answers, tokens of known keys go on being verified."""
+    """Whatever discovery answers, tokens of known keys go on being verified, and new ones may wait."""
     async with stack(world, clock=clock) as service:
         world.emulator.faults.add(Fault(fault, target=target, megabytes=4))
-        unknown = await service.inbound(world.token(header={"kid": "unheard-of"}))
-        known = await service.inbound(world.token())
+        world.emulator.roll_signing_key()
+        known = await service.inbound(world.token(key="old"))
+        unknown = [await service.inbound(world.token()) for _ in range(2)]
+        world.emulator.faults.clear()
+        waits = [getattr(record.decision, "retry_after", None) or 0.0 for record in unknown]
+        clock.ahead += max(waits)
 
-        assert Reason.INVALID_TOKEN == denied(unknown)
+        assert {Reason.KEYS_UNAVAILABLE} == {denied(record) for record in unknown}
+        assert 1 <= min(waits)
         assert isinstance(known.decision, Allow)
+        assert isinstance((await service.inbound(world.token())).decision, Allow)
 
 
 async def test_without_any_keys_the_answer_is_unavailable_with_retry_after(world: World) -> None:
@@ -169,11 +226,11 @@ class FailingClock(Clock):
 
     broken = False
 
-    def __call__(self) -> float:
+    def timer(self) -> float:
         """Tell the time, or fail."""
         if self.broken:
             raise Broken
-        return super().__call__()
+        return super().timer()
 
 
 async def test_the_end_of_refreshing_does_not_go_unnoticed(world: World) -> None:
@@ -244,16 +301,83 @@ async def test_a_refused_key_is_told_once() -> None:
     publisher = Publisher(tenant.issuer, published, published, also)
     publisher.go_on.set()
     issuer = Issuer(tenant.issuer, tenant.tenant_id, "https://entra.example/metadata", ())
-    clock = Epoch()
+    clock = Epoch(0.0)
     with ThreadPoolExecutor(1) as threads, capture_logs() as logs:
         keys = SigningKeys(
             [issuer], http=publisher, executor=threads, policy=RefreshPolicy(),
-            clock=clock, timer=time.monotonic,
+            clock=Epoch(), timer=clock,
         )  # fmt: skip
         for _ in range(3):
             with pytest.raises(InvalidToken):
-                await keys.find(tenant.issuer, "unheard-of", deadline=time.monotonic() + 10)
+                await keys.find(tenant.issuer, "unheard-of", deadline=clock() + 10)
             clock.advance(60)
 
     told = [(line["kid"], line["cause"]) for line in logs if line["event"] == "signing key refused"]
     assert [("weak", KeyFault.EXPONENT.value), (("enc" * 100)[:100], KeyFault.USE.value)] == told
+
+
+@pytest.mark.parametrize("part", ["head", "chunk", "body"])
+@pytest.mark.parametrize("target", ["jwks", "discovery"])
+async def test_an_answer_that_drips_does_not_hold_up_new_keys(
+    world: World, clock: Clock, target: str, part: str
+) -> None:
+    """The fetch has an end however its answer comes, so the next one meets the new key."""
+    document = world.config()
+    document["entra"] |= {"timeout": "500ms", "connect_timeout": "500ms"}
+    async with stack(world, clock=clock, document=document) as service:
+        world.emulator.roll_signing_key()
+        world.emulator.faults.add(Fault("drip", target=target, part=part, seconds=0.05))
+        held = await service.inbound(world.token())
+        world.emulator.faults.clear()
+        assert Reason.KEYS_UNAVAILABLE == denied(held), held.error
+        clock.ahead += RefreshPolicy().unknown_key_interval
+
+        assert isinstance((await service.inbound(world.token())).decision, Allow)
+
+
+async def test_an_issuer_that_hangs_holds_up_no_others_keys() -> None:
+    """Each issuer's refresh is its own, and few requests wait for one that does not answer."""
+    good, silent = FakeTenant(clock=Epoch()), FakeTenant(OTHER_TENANT, clock=Epoch())
+    answering = Publisher(good.issuer, *[{"keys": [good.jwk()]}] * 3)
+    answering.go_on.set()
+
+    hanging = Publisher(silent.issuer, *[{"keys": [silent.jwk()]}] * 2)
+
+    class Both:
+        """Answers for one issuer, and for the other when it is told to."""
+
+        def get(self, url: str) -> Answer:
+            """Answer at the issuer's own pace; both publish their keys at one address."""
+            if "silent" in url and "keys" in url:
+                return hanging.get(url)
+            if "silent" in url:
+                return Answer(
+                    200, json.dumps({"issuer": silent.issuer, "jwks_uri": f"{url}/keys"}), {}
+                )
+            return answering.get(url)
+
+    issuers = [
+        Issuer(silent.issuer, silent.tenant_id, "https://silent.example/metadata", ()),
+        Issuer(good.issuer, good.tenant_id, "https://entra.example/metadata", ()),
+    ]
+    policy = RefreshPolicy(interval=0.05)
+    with ThreadPoolExecutor(2) as threads:
+        keys = SigningKeys(
+            issuers, http=Both(), executor=threads, policy=policy,
+            clock=time.time, timer=time.monotonic,
+        )  # fmt: skip
+        refreshing = asyncio.create_task(keys.keep_fresh())
+        deadline = time.monotonic() + 10
+        await until(lambda: len(answering._key_sets) == 0)
+        waiting = [
+            asyncio.create_task(keys.find(silent.issuer, f"forged-{n}", deadline=deadline))
+            for n in range(MOST_WAITING)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(KeysUnavailable, match="too many"):
+            await keys.find(silent.issuer, "one more", deadline=deadline)
+        hanging.go_on.set()
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        refreshing.cancel()
+
+    assert {InvalidToken} == {type(outcome) for outcome in outcomes}

@@ -35,14 +35,24 @@ GRAPH = "https://graph.microsoft.com/.default"
 
 
 class Clock:
-    """Epoch seconds that a test moves by hand; MSAL and the emulator's TLS see the real ones."""
+    """Epoch and monotonic seconds that a test moves by hand; MSAL and the emulator's TLS see the real ones.
+
+    Attributes:
+        ahead: Seconds that have passed beyond the real ones, on both clocks.
+        set_by: Seconds by which somebody has set the wall clock.
+    """
 
     def __init__(self) -> None:
         self.ahead = 0.0
+        self.set_by = 0.0
 
     def __call__(self) -> float:
         """Tell the time."""
-        return time.time() + self.ahead
+        return time.time() + self.ahead + self.set_by
+
+    def timer(self) -> float:
+        """Tell the monotonic second, which nobody sets."""
+        return time.monotonic() + self.ahead
 
 
 @dataclass
@@ -203,7 +213,7 @@ class Stack:
             route=route,
             **more,
         )
-        return await self.engine.service.check(request, deadline=time.monotonic() + seconds)
+        return await self.engine.service.check(request, deadline=self.clock.timer() + seconds)
 
     @property
     def calls(self) -> dict[str, int]:
@@ -239,7 +249,9 @@ async def stack(
     environ = environ or {}
     config = parse(json.dumps(document or world.config()), environ)
     seen, clock = Recorder(), clock or Clock()
-    engine = Engine(config, environ=environ, observer=seen, clock=clock, vaults=vaults)
+    engine = Engine(
+        config, environ=environ, observer=seen, clock=clock, timer=clock.timer, vaults=vaults
+    )
     engine.start()
     try:
         if keys:
