@@ -224,3 +224,13 @@ def test_equal_expectations_share_their_key() -> None:
     issuers = dict(reversed(list(EXPECTATION.issuers.items())))
 
     assert EXPECTATION.key == Expectation(frozenset({AUDIENCE}), issuers).key
+
+
+@pytest.mark.parametrize("payload", [b"foo", b"[" * 100_000, b"[]", b"1", b"\xff"])
+def test_a_signed_payload_that_is_no_claim_set_is_malformed(payload: bytes) -> None:
+    """Verification does not rely on an earlier look at the token."""
+    bearer = BearerToken(Secret(ENTRA.mint_payload(payload)))
+
+    with pytest.raises(InvalidToken) as raised:
+        verify(bearer, ENTRA.signing_key(), EXPECTATION, now=START)
+    assert TokenFault.MALFORMED is raised.value.fault
