@@ -28,6 +28,7 @@ cgroup_manager = "cgroupfs"
 runtime = "runc"
 events_logger = "file"
 """
+_SETTINGS: Final = ("CONTAINERS_CONF", "CONTAINERS_REGISTRIES_CONF")
 _REMOVED_WITHIN: Final = 30.0
 _CA_IN_BUILD: Final = "/etc/ssl/certs/build-machine.pem"
 
@@ -126,6 +127,11 @@ class Engine:
             text=True,
             check=False,
         )
+
+    def command(self, *arguments: str | Path, namespace: str | None = None) -> list[str]:
+        """Return a command line of podman, for a program that runs it itself."""
+        settings = [f"{name}={self._environ[name]}" for name in _SETTINGS]
+        return ["env", *settings, *map(str, self._podman(arguments, namespace))]
 
     def _podman(self, arguments: tuple[str | Path, ...], namespace: str | None) -> list[str | Path]:
         enter = [] if namespace is None else ["nsenter", f"--net=/run/netns/{namespace}"]

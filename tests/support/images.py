@@ -5,6 +5,7 @@ How an image is built is in `engine`.
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Final
 
@@ -57,6 +58,25 @@ def build_sandbox_image(engine: Engine) -> None:
     """Build a stand-in of the image that containerd starts first in each pod."""
     (context := engine.folder / "sandbox").mkdir()
     engine.build(context, SANDBOX, f'FROM {base_image()}\nENTRYPOINT ["sleep", "infinity"]\n')
+
+
+def curl_image() -> str:
+    """Return the public name of the image with curl that the Entra SDK sidecar's demo has."""
+    name: str = render(KUBERNETES / "client-secret").containers["app"].spec["image"]
+    return name
+
+
+def build_curl_image(engine: Engine) -> None:
+    """Build a stand-in of it: this machine's curl and sleep, with the libraries that they load."""
+    (context := engine.folder / "curl").mkdir()
+    programs = [Path(str(shutil.which(name))).resolve() for name in ("curl", "sleep")]
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    libraries = {Path(path) for path in re.findall(r"(/\S+) \(0x", listed)}
+    for file in (*programs, *libraries):
+        target = context / "root" / file.relative_to("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    engine.build(context, curl_image(), "FROM scratch\nCOPY root /\nENV PATH=/usr/bin:/bin\n")
 
 
 def _base_of(dockerfile: Path) -> str:

@@ -46,7 +46,13 @@ if arguments[0] in ("apply", "create"):
         namespace = item["metadata"].get("namespace") or (
             option("--namespace") if "--namespace" in arguments else "none"
         )
-        (stored / f"{{namespace}}+{{item['kind'].lower()}}+{{name}}").write_text(yaml.safe_dump(item))
+        file = stored / f"{{namespace}}+{{item['kind'].lower()}}+{{name}}"
+        before, now = file.read_text() if file.exists() else None, yaml.safe_dump(item)
+        file.write_text(now)
+        verb = "created" if before is None else "unchanged" if before == now else "configured"
+        verb = "serverside-applied" if "--server-side" in arguments else verb
+        group = item["apiVersion"].partition("/")[0] if "/" in item["apiVersion"] else ""
+        print(f"{{item['kind'].lower()}}{{group and '.'}}{{group}}/{{name}} {{verb}}")
 if arguments[:2] == ["get", "--raw"]:
     file = folder / "issuer" / arguments[2].lstrip("/")
     sys.exit("no such document") if not file.exists() else print(file.read_text())

@@ -4,8 +4,9 @@ It stands for a cluster's one node. What podman cannot do, or what is a kubelet'
 server's part, is done here and nowhere else:
 
 - `_playable`: a Deployment becomes a Pod, its volumes folders of this machine with the content, modes and
-  group that a kubelet would give them; images are those of the test's store; probes and delays of stopping
-  are left out, as are the numbers of ports, which podman takes for mappings;
+  group that a kubelet would give them; variables of whole ConfigMaps and Secrets are written out; images are
+  those of the test's store; probes and delays of stopping are left out, as are the numbers of ports, which
+  podman takes for mappings;
 - `_Network`: addresses, names, Services by address and by node port, and NetworkPolicies, as rules of
   netfilter inside of the node's own namespace.
 
@@ -26,7 +27,10 @@ from support.engine import Engine
 from support.manifests import Manifests, Object
 from support.namespaces import Namespace
 
-_LEFT_OUT: Final = ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports")
+_LEFT_OUT: Final = (
+    *("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"),
+    "envFrom",
+)
 _TABLE: Final = """\
 table inet node {{
   chain services {{
@@ -82,7 +86,8 @@ class Node:
             hosts.write_text(self._network.hosts)
             pod = _playable(one, folder, hosts, tokens)
             file = folder / "pod.yaml"
-            file.write_text(yaml.safe_dump_all([*one.all("ConfigMap"), pod]))
+            file.write_text(yaml.safe_dump(pod))
+            file.chmod(0o600)
             started.append((name, self._network.pods[name].name, file))
         for name, namespace, file in started:
             try:
@@ -103,6 +108,11 @@ class Node:
         # It joins the namespaces that the container has of its own, and this one is not among them.
         namespace = self._network.pods[name].name
         return self._engine.attempt("exec", f"{name}-{container}", *argv, namespace=namespace)
+
+    def entering(self, name: str, container: str) -> list[str]:
+        """Return what stands before a command, to be run in a container by a program of the test's own."""
+        namespace = self._network.pods[name].name
+        return self._engine.command("exec", f"{name}-{container}", namespace=namespace)
 
     def stop(self, name: str, container: str) -> int:
         """Tell a container to end, as a kubelet does, and return its exit status."""
@@ -150,6 +160,7 @@ def _playable(manifests: Manifests, folder: Path, hosts: Path, tokens: Mapping[s
         spec[kind] = [
             {
                 **{key: value for key, value in container.items() if key not in _LEFT_OUT},
+                "env": [*_variables(container, manifests), *container.get("env", ())],
                 "image": _stored(container["image"]),
                 "imagePullPolicy": "Never",
                 "volumeMounts": [
@@ -161,6 +172,18 @@ def _playable(manifests: Manifests, folder: Path, hosts: Path, tokens: Mapping[s
         ]
     metadata = {"name": deployment["metadata"]["name"], "labels": template["metadata"]["labels"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _variables(container: Object, manifests: Manifests) -> Iterator[Object]:
+    """Return the variables that whole objects give."""
+    for source in container.get("envFrom", ()):
+        if "configMapRef" in source:
+            data = manifests.find("ConfigMap", source["configMapRef"]["name"])["data"]
+            yield from ({"name": name, "value": value} for name, value in data.items())
+        else:
+            data = manifests.find("Secret", source["secretRef"]["name"])["data"]
+            for name, value in data.items():
+                yield {"name": name, "value": base64.b64decode(value).decode()}
 
 
 def _stored(image: str) -> str:
@@ -288,6 +311,8 @@ class _Network:
 def _policy(manifests: Manifests, spaces: Mapping[str, str]) -> Iterator[str]:
     """What the NetworkPolicy of a namespace's pod lets pass, and then that nothing else does."""
     own = spaces[manifests.find("Deployment")["metadata"]["namespace"]]
+    if not manifests.all("NetworkPolicy"):
+        return
     spec = manifests.find("NetworkPolicy")["spec"]
     named = {
         name: number
