@@ -205,8 +205,9 @@ def _challenge(denial: Deny, face: Face) -> str:
         error = "invalid_token"
     if error:
         parts += [f'error="{error}"', f'error_description="{face.title}"']
-    if denial.reason is Reason.INSUFFICIENT_SCOPE:
-        parts.append(f'scope="{" ".join(map(_quotable, denial.accepted))}"')
+    if denial.ask_for:
+        # Clients hand this to Entra, which takes a name alone for a permission of Microsoft Graph.
+        parts.append(f'scope="{" ".join(map(_quotable, denial.ask_for))}"')
     if denial.claims is not None:
         parts.append(f'claims="{base64.b64encode(denial.claims.encode()).decode()}"')
     return "Bearer " + ", ".join(parts)

@@ -29,13 +29,14 @@ def test_missing_token_is_a_bare_challenge() -> None:
 
 
 def test_insufficient_scope_names_the_scopes() -> None:
-    """RFC 6750 section 3: `scope` of the challenge, and `accepted` of the body."""
-    denial = Deny(Reason.INSUFFICIENT_SCOPE, accepted=("a.read", "b.write"))
+    """RFC 6750 section 3: `scope` of the challenge, as a client asks for it; `accepted` of the body."""
+    asked = ("api://x/a.read", "api://x/b.write")
+    denial = Deny(Reason.INSUFFICIENT_SCOPE, accepted=("a.read", "b.write"), ask_for=asked)
 
     challenge = header(denial, "www-authenticate") or ""
 
     assert 'error="insufficient_scope"' in challenge
-    assert 'scope="a.read b.write"' in challenge
+    assert 'scope="api://x/a.read api://x/b.write"' in challenge
     assert ["a.read", "b.write"] == json.loads(describe(denial).body)["accepted"]
 
 

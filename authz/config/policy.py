@@ -4,7 +4,7 @@ A `Config` has been checked, so nothing here can fail and nothing is left to dec
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -178,11 +178,22 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
             scopes=route.scopes,
             roles=route.roles,
             actors=frozenset(route.actors),
+            resource=_resource(audiences),
         ),
         forward=frozenset(route.forward),
         called=_called(config, route),
         prefetch=route.prefetch,
     )
+
+
+def _resource(audiences: Sequence[str]) -> str:
+    """Return what a token of one of these audiences is asked for by: a URI as it is, a client id as one.
+
+    `api://CLIENT_ID` is the URI that Entra proposes for an application (Entra page
+    "identifier-uri-restrictions").
+    """
+    uris = (audience for audience in audiences if "://" in audience)
+    return next(uris, f"api://{audiences[0]}")
 
 
 def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
@@ -209,7 +220,11 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
         expectation=_expectation(config, asker.accepted_audiences, (asker.tenant_id,), route.leeway)
         if route.flow.is_delegated
         else None,
-        requirement=Requirement(scopes=requires.scopes, actors=frozenset(requires.actors)),
+        requirement=Requirement(
+            scopes=requires.scopes,
+            actors=frozenset(requires.actors),
+            resource=_resource(asker.accepted_audiences) if route.flow.is_delegated else "",
+        ),
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
         push=route.pushed,

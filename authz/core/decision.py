@@ -41,12 +41,14 @@ class Deny:
         retry_after: Seconds after which to try again, where waiting helps.
         accepted: Scopes or roles of which one would have been enough.
         claims: Entra's claims challenge (JSON text) for the caller.
+        ask_for: Scopes by which a client asks Entra for those of `accepted`: with their resource.
     """
 
     reason: Reason
     retry_after: float | None = None
     accepted: tuple[str, ...] = ()
     claims: str | None = None
+    ask_for: tuple[str, ...] = ()
 
     @classmethod
     def because(cls, error: AuthzError) -> "Deny":
@@ -55,6 +57,7 @@ class Deny:
             reason=error.reason,
             retry_after=error.retry_after,
             accepted=error.accepted if isinstance(error, InsufficientScope) else (),
+            ask_for=error.ask_for if isinstance(error, InsufficientScope) else (),
             claims=error.claims if isinstance(error, EntraError) else None,
         )
 

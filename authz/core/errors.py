@@ -227,13 +227,17 @@ class InsufficientScope(Forbidden):
 
     Args:
         accepted: The scopes or roles of which one is needed.
+        ask_for: The same as scopes of a token request, with their resource.
     """
 
     reason = Reason.INSUFFICIENT_SCOPE
 
-    def __init__(self, accepted: tuple[str, ...], detail: str = "") -> None:
+    def __init__(
+        self, accepted: tuple[str, ...], ask_for: tuple[str, ...] = (), detail: str = ""
+    ) -> None:
         super().__init__(detail)
         self.accepted = accepted
+        self.ask_for = ask_for
 
 
 class ActorNotAllowed(Forbidden):

@@ -68,6 +68,8 @@ class Requirement:
         scopes: A delegated token needs one of these; empty asks for none in particular.
         roles: An app-only token needs one of these; empty asks for none in particular.
         actors: Client ids that may call; empty admits every one.
+        resource: What Entra knows the API by whose permissions these are, such as `api://CLIENT_ID`; empty
+            where a client is to be shown the names alone.
     """
 
     users: bool = True
@@ -75,6 +77,17 @@ class Requirement:
     scopes: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     actors: frozenset[str] = frozenset()
+    resource: str = ""
+
+    def to_ask_for(self, *, delegated: bool) -> tuple[str, ...]:
+        """Return the scopes by which a client asks Entra for what is needed.
+
+        Roles are not asked for by name: an application gets those that it has by `/.default`.
+        """
+        if not self.resource:
+            return self.scopes if delegated else ()
+        names = self.scopes if delegated else (".default",)
+        return tuple(f"{self.resource}/{name}" for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +310,7 @@ def authorize(requirement: Requirement, principal: Principal) -> None:
     accepted = requirement.scopes if delegated else requirement.roles
     held = principal.scopes if delegated else principal.roles
     if accepted and held.isdisjoint(accepted):
-        raise InsufficientScope(accepted)
+        raise InsufficientScope(accepted, requirement.to_ask_for(delegated=delegated))
 
 
 def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:

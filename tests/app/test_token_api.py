@@ -115,7 +115,9 @@ def test_callers_are_verified(world: World, start: Callable[..., Sidecar]) -> No
     for path in ("/Validate", USER):
         refused = other_scope.get(path, token=world.token())
         assert (403, "insufficient_scope") == (refused.status_code, refused.json()["reason"])
-        assert 'scope="another_scope"' in refused.headers["www-authenticate"]
+        # As a client asks Entra for it: the name alone would be a permission of Microsoft Graph.
+        wanted = f'scope="api://{world.blueprint["client_id"]}/another_scope"'
+        assert wanted in refused.headers["www-authenticate"]
 
 
 def test_validate_returns_the_claims_as_they_are(

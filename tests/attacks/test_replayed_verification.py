@@ -67,7 +67,8 @@ async def test_permissions_are_checked_on_every_route_though_verification_is_sha
     record = await scene.check(scene.request("inbound", "admins", token))
 
     assert CacheResult.HIT is record.principal_cache
-    assert Deny(Reason.INSUFFICIENT_SCOPE, accepted=("administer",)) == record.decision
+    missing = ("administer",)
+    assert Deny(Reason.INSUFFICIENT_SCOPE, accepted=missing, ask_for=missing) == record.decision
 
 
 async def test_a_refusal_is_not_remembered_as_a_verification() -> None:

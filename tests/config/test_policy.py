@@ -42,7 +42,9 @@ def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint()
     expected = InboundRoute(
         name="chat",
         expectation=Expectation(OWN, TRUSTED, 60.0),
-        requirement=Requirement(users=True, applications=False, scopes=("access_agent",)),
+        requirement=Requirement(
+            users=True, applications=False, scopes=("access_agent",), resource=f"api://{CLIENT}"
+        ),
         forward=frozenset({Forward.BEARER}),
         called=AGENT,
     )
@@ -75,6 +77,7 @@ def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
             scopes=("read",),
             roles=("Run",),
             actors=frozenset({APP}),
+            resource="api://portal",
         ),
         forward=frozenset({Forward.STRIP}),
         called=APP,
@@ -121,9 +124,27 @@ def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
         target=Target((GRAPH,), '{"a":1}', version),
         agent=ASSISTANT,
         expectation=Expectation(OWN, TRUSTED, 1.0),
-        requirement=Requirement(scopes=("access_agent",), actors=frozenset({APP})),
+        requirement=Requirement(
+            scopes=("access_agent",), actors=frozenset({APP}), resource=f"api://{CLIENT}"
+        ),
     )
     assert expected == route
+
+
+@pytest.mark.parametrize(
+    ("audiences", "resource"),
+    [
+        ([CLIENT], f"api://{CLIENT}"),
+        ([CLIENT, "api://contoso.example/agent"], "api://contoso.example/agent"),
+        (["https://agent.contoso.example"], "https://agent.contoso.example"),
+    ],
+)
+def test_a_missing_scope_is_named_with_a_resource_that_entra_knows(
+    audiences: list[str], resource: str
+) -> None:
+    """An audience that is a URI as it is; a client id as the URI that Entra proposes for it."""
+    config = load_data(changed({"blueprints.support.audiences": audiences}))
+    assert resource == compile_policy(config).inbound["chat"].requirement.resource
 
 
 def test_own_audiences_of_a_client_replace_the_default_ones() -> None:

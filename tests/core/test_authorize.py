@@ -61,6 +61,7 @@ def test_a_user_needs_one_of_the_scopes() -> None:
     with pytest.raises(InsufficientScope) as raised:
         authorize(requirement, principal(SubjectType.USER, scopes="c", roles="r a"))
     assert ("a", "b") == raised.value.accepted
+    assert ("a", "b") == raised.value.ask_for
 
 
 def test_an_application_needs_one_of_the_roles() -> None:
@@ -71,6 +72,28 @@ def test_an_application_needs_one_of_the_roles() -> None:
     with pytest.raises(InsufficientScope) as raised:
         authorize(requirement, principal(SubjectType.APPLICATION, scopes="a r", roles="t"))
     assert ("r", "s") == raised.value.accepted
+    assert () == raised.value.ask_for
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (SubjectType.USER, ("api://agent/a", "api://agent/b")),
+        # There is no scope for a role: an application gets those that it has.
+        (SubjectType.APPLICATION, ("api://agent/.default",)),
+    ],
+)
+def test_what_is_missing_is_said_as_entra_is_asked_for_it(
+    kind: SubjectType, expected: tuple[str, ...]
+) -> None:
+    """With its resource: a name alone is a permission of Microsoft Graph to Entra."""
+    requirement = Requirement(
+        applications=True, scopes=("a", "b"), roles=("r",), resource="api://agent"
+    )
+
+    with pytest.raises(InsufficientScope) as raised:
+        authorize(requirement, principal(kind))
+    assert expected == raised.value.ask_for
 
 
 BOUND: Final = EgressRoute(

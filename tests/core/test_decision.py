@@ -48,9 +48,13 @@ def test_a_denial_leaves_the_detail_to_the_log() -> None:
 
 def test_a_denial_for_scopes_names_those_that_would_do() -> None:
     """RFC 6750 lets the challenge say what is needed."""
-    deny = Deny.because(InsufficientScope(("access_as_user",)))
+    deny = Deny.because(InsufficientScope(("access_as_user",), ("api://x/access_as_user",)))
 
-    assert Deny(Reason.INSUFFICIENT_SCOPE, accepted=("access_as_user",)) == deny
+    assert deny == Deny(
+        Reason.INSUFFICIENT_SCOPE,
+        accepted=("access_as_user",),
+        ask_for=("api://x/access_as_user",),
+    )
 
 
 def test_a_denial_passes_on_entras_claims_challenge() -> None:
