@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,8 @@ from support.kind import Kind
 from support.laptop import checkout
 from support.machine import ADDRESS, Machine
 from support.manifests import Object
+from support.sidecar_demo import CLUSTER
+from support.transcript import Step, run
 from support.worker import CONTROLLERS, Worker
 
 _ISSUER: Final = "https://kubernetes.default.svc.cluster.local"
@@ -40,11 +42,20 @@ class RealCluster:
         server: Its API server.
         output: What `up.sh` has printed.
         authority: Certificate of the authority that the script has made.
+        checkout: Where the scripts are.
+        environ: Variables for a person's commands.
     """
 
     server: ApiServer
     output: str
     authority: Path
+    checkout: Path
+    environ: Mapping[str, str]
+
+    def run(self, steps: Sequence[Step]) -> list[str]:
+        """Run commands of a page as a person does, with the walk-through's cluster as the current context."""
+        shell = self.server.command("sh", "-c")
+        return run(steps, folder=self.checkout, environ=self.environ, within=shell)
 
     def pod(self) -> Object:
         """Return the agent's pod that is to stay."""
@@ -111,16 +122,18 @@ def up(archive: Path, folder: Path) -> Iterator[RealCluster]:
         addresses = [address for pair in pairs for address in pair]
         server.start(stack, "ports", sys.executable, "-m", "support.relay", *addresses)
         script = checkout(folder / "checkout") / "kubernetes/kind/up.sh"
+        environ = _environ(server, folder)
         done = subprocess.run(
             machine.command([script, "workload-identity"]),
-            env=_environ(server, folder),
+            env=environ,
             capture_output=True,
             text=True,
             timeout=_PATIENCE,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        yield RealCluster(server, done.stdout, script.with_name(".up") / "ca.crt")
+        authority = script.with_name(".up") / "ca.crt"
+        yield RealCluster(server, done.stdout, authority, folder / "checkout", environ)
 
 
 def _environ(server: ApiServer, folder: Path) -> dict[str, str]:
@@ -129,7 +142,10 @@ def _environ(server: ApiServer, folder: Path) -> dict[str, str]:
     assert kubectl is not None
     kind = Kind(folder / "stand-ins", kubectl, folder, tools=("docker", "kind"))
     config = yaml.safe_load(server.kubeconfig().read_text())
-    config["contexts"][0]["name"] = config["current-context"] = "kind-authz"
+    # One cluster by two names: that of `up.sh`, and that of the walk-through, which a person has chosen.
+    (context,) = config["contexts"]
+    config["current-context"] = f"kind-{CLUSTER}"
+    config["contexts"] = [{**context, "name": f"kind-{name}"} for name in ("authz", CLUSTER)]
     (file := folder / "kubeconfig").write_text(yaml.safe_dump(config))
     search = os.pathsep.join([str(kind.path), os.environ["PATH"]])
     return {"PATH": search, "HOME": str(folder), "KUBECONFIG": str(file)}

@@ -17,9 +17,11 @@ from support.images import (
     AUTHZ,
     DEVELOPMENT,
     SANDBOX,
+    build_curl_image,
     build_development_image,
     build_images,
     build_sandbox_image,
+    curl_image,
     envoy_image,
 )
 from support.real_cluster import RealCluster, up
@@ -38,8 +40,9 @@ def archive() -> Iterator[Path]:
         build_images(engine)
         build_development_image(engine)
         build_sandbox_image(engine)
+        build_curl_image(engine)
         file = engine.folder / "images.tar"
-        images = (AUTHZ, DEVELOPMENT, SANDBOX, envoy_image())
+        images = (AUTHZ, DEVELOPMENT, SANDBOX, envoy_image(), curl_image())
         engine.podman("save", "--multi-image-archive", "--output", file, *images)
         yield file
     finally:
