@@ -7,18 +7,22 @@ from authz import __version__
 from authz.config.sidecar_api import METHODS
 from authz.core.errors import Reason
 from authz.problem import FACES
-from authz.sidecar_api.parameters import ACQUIRE, OPTIONS, SCOPES
+from authz.sidecar_api.parameters import ACQUIRE, OPTIONS, SCOPES, UNSUPPORTED
 
-_GUID: Final = {"type": "string", "format": "uuid"}
+_GUID: Final = {
+    # Or nothing, which counts as absent.
+    "type": "string", "pattern": "^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$",
+}  # fmt: skip
 _TEXT: Final = {"type": "string"}
 _PRINTABLE: Final = {"type": "string", "pattern": "^(?:[!-~](?:[ -~]*[!-~])?)?$"}
-_SWITCH: Final = {"type": "boolean"}
+_SWITCH: Final = {"anyOf": [{"type": "boolean"}, {"const": ""}]}
+_METHOD: Final = {"type": "string", "pattern": f"^(?:{'|'.join(METHODS)})?$"}
 _PARAMETERS: Final[tuple[tuple[str, dict[str, Any], str], ...]] = (
     ("AgentIdentity", _GUID, "Client id of the agent identity that is to act."),
-    ("AgentUsername", {"type": "string", "pattern": "^[^\\s@]+@[^\\s@]+$"},
+    ("AgentUsername", {"type": "string", "pattern": "^(?:[^\\s@]+@[^\\s@]+)?$"},
      "The agent's user account by user principal name. Needs AgentIdentity."),
     ("AgentUserId", _GUID, "The agent's user account by object id. Needs AgentIdentity."),
-    (SCOPES, {"type": "array", "items": {"type": "string", "pattern": "^[!#-\\[\\]-~]+( [!#-\\[\\]-~]+)*$"}},
+    (SCOPES, {"type": "array", "items": {"type": "string", "pattern": "^(?:[!#-\\[\\]-~]+(?: [!#-\\[\\]-~]+)*)?$"}},
      "Scopes instead of the configured ones. May be repeated."),
     (f"{OPTIONS}RequestAppToken", _SWITCH, "Whether to act as application, without a user."),
     (f"{ACQUIRE}Tenant", _GUID, "Only the tenant of the API's client."),
@@ -27,12 +31,15 @@ _PARAMETERS: Final[tuple[tuple[str, dict[str, Any], str], ...]] = (
     (f"{ACQUIRE}CorrelationId", _TEXT, "Has no effect: each exchange has an id of its own."),
     (f"{OPTIONS}BaseUrl", _TEXT, "Has no effect: an API is where it is configured to be."),
     (f"{OPTIONS}RelativePath", _TEXT, "Path below the API's base URL, perhaps with a query."),
-    (f"{OPTIONS}HttpMethod", {"type": "string", "enum": list(METHODS)}, "Method of the call."),
+    (f"{OPTIONS}HttpMethod", _METHOD, "Method of the call."),
     (f"{OPTIONS}AcceptHeader", _PRINTABLE, "Accept header of the call."),
     (f"{OPTIONS}ContentType", _PRINTABLE, "Content type of the call."),
+    *((name, _TEXT, "Refused with a value: it names another identity or another kind of token.")
+      for name in UNSUPPORTED),
 )  # fmt: skip
 _NOTE: Final = (
-    "Parameter names are case-insensitive. `optionsOverride.ExtraHeaderParameters.<Name>` and "
+    "Parameter names are case-insensitive; a parameter without a value counts as absent, and of several values "
+    "the last one counts. `optionsOverride.ExtraHeaderParameters.<Name>` and "
     "`optionsOverride.ExtraQueryParameters.<Name>` add a header or a query parameter to the call."
 )
 _ISSUING: Final = (
@@ -133,7 +140,13 @@ def _token_paths(
             if reasons and method in ("post", "put", "patch"):
                 operation["requestBody"] = {
                     "description": "Sent to the API as it is.",
-                    "content": {"*/*": {}},
+                    # Generators of clients know these; any other media type is sent as well.
+                    "content": {
+                        "application/json": {"schema": {}},
+                        "application/octet-stream": {
+                            "schema": {"type": "string", "format": "binary"}
+                        },
+                    },
                 }
             operations[method] = operation
         paths[f"/{name}{kind}/{{apiName}}"] = operations
@@ -158,7 +171,7 @@ def _operation(
     for status, found in sorted(by_status.items()):
         responses[str(status)] = {
             "description": "; ".join(FACES[reason].title for reason in found),
-            "content": {"application/problem+json": {"schema": _schema("Problem")}},
+            "content": {"application/problem+json": {"schema": _schema("ProblemDetails")}},
         }
         if str(status) == _FORBIDDEN:
             responses[_FORBIDDEN]["description"] += "; or, without a body, who calls may not"
@@ -171,8 +184,9 @@ def _operation(
                 "name": "apiName",
                 "in": "path",
                 "required": True,
-                "description": "Name of a configured API.",
-                "schema": {"type": "string", "enum": sorted(apis)},
+                "description": "Name of an API: one that is configured, or with scopes any where the "
+                "configuration lets requests name any resource.",
+                "schema": {"type": "string", "minLength": 1, "examples": sorted(apis)},
             },
             *(
                 {"name": name, "in": "query", "description": text, "schema": schema}
@@ -234,7 +248,7 @@ _SCHEMAS: Final[dict[str, Any]] = {
             },
         },
     },
-    "Problem": {
+    "ProblemDetails": {
         "type": "object",
         "description": "RFC 9457.",
         "required": ["type", "title", "status", "detail", "reason"],
