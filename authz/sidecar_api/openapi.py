@@ -139,14 +139,9 @@ def _token_paths(
             )
             if reasons and method in ("post", "put", "patch"):
                 operation["requestBody"] = {
-                    "description": "Sent to the API as it is.",
-                    # Generators of clients know these; any other media type is sent as well.
-                    "content": {
-                        "application/json": {"schema": {}},
-                        "application/octet-stream": {
-                            "schema": {"type": "string", "format": "binary"}
-                        },
-                    },
+                    "description": "Sent to the API as it is, of whatever media type.",
+                    # What generators of clients can make something of; other media types are sent as well.
+                    "content": {"application/json": {"schema": {}}},
                 }
             operations[method] = operation
         paths[f"/{name}{kind}/{{apiName}}"] = operations
