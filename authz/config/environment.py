@@ -4,6 +4,7 @@ The keys themselves are in `environment_keys`. For Envoy an agent is named by ke
 the HTTP API name it in each request, as they do with the sidecar, and may name any of the blueprint's.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from authz.core.exchange import Flow
 NAME: Final = "default"
 """Name of the client, of the inbound route, and of the agent that `AzureAd__AgentIdentity` names."""
 
+_ANY_TENANT: Final = ("common", "organizations", "consumers")
+_DOMAIN: Final = re.compile("[0-9a-z](?:[0-9a-z-]*[0-9a-z])?(?:[.][0-9a-z-]+)+", re.IGNORECASE)
 LOG_LEVELS: Final = {
     "trace": "debug",
     "debug": "debug",
@@ -115,6 +118,7 @@ class _Form:
 
     def _client(self) -> dict[str, Any]:
         value = self.variables.value
+        self._check_tenant()
         told = len(self.variables.faults)
         credentials = read_credentials(self.variables)
         if not credentials and len(self.variables.faults) > told:
@@ -131,6 +135,25 @@ class _Form:
             "credentials": credentials or None,
         }
         return {key: found for key, found in client.items() if found is not None}
+
+    def _check_tenant(self) -> None:
+        """Refuse a tenant by name, with what to write in its place: issuers, caches and rules go by GUID."""
+        tenant = self.variables.get("AzureAd__TenantId")
+        if tenant is None:
+            return
+        if tenant.value.lower() in _ANY_TENANT:
+            text = (
+                f"found {tenant.value!r}, which would admit users of any tenant, and in which no application "
+                "gets a token of its own: expected the GUID of one tenant"
+            )
+        elif _DOMAIN.fullmatch(tenant.value):
+            text = (
+                f"found the domain {tenant.value!r}: expected the tenant's GUID, which `issuer` of its "
+                f"discovery document holds (/{tenant.value}/v2.0/.well-known/openid-configuration of Instance)"
+            )
+        else:
+            return
+        self.variables.faults.append(Fault(tenant.name, text))
 
     def _only_verifies(self, client: Mapping[str, Any]) -> bool:
         """Whether a client is there, and nothing by which it could get a token."""

@@ -559,10 +559,21 @@ def test_allowed_hosts_are_names_of_this_machine() -> None:
 REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no tenant": ({"AzureAd__TenantId": None}, "AzureAd__TenantId", "is missing"),
     "no client": ({"AzureAd__ClientId": ""}, "AzureAd__ClientId", "is missing"),
-    "tenant by name": (
+    "any tenant": (
         {"AzureAd__TenantId": "organizations"},
         "AzureAd__TenantId",
-        "found 'organizations': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+        (
+            "found 'organizations', which would admit users of any tenant, and in which no application gets a "
+            "token of its own: expected the GUID of one tenant"
+        ),
+    ),
+    "tenant by domain": (
+        {"AzureAd__TenantId": "contoso.onmicrosoft.com"},
+        "AzureAd__TenantId",
+        (
+            "found the domain 'contoso.onmicrosoft.com': expected the tenant's GUID, which `issuer` of its "
+            "discovery document holds (/contoso.onmicrosoft.com/v2.0/.well-known/openid-configuration of Instance)"
+        ),
     ),
     "an address with TLS": (
         {"ASPNETCORE_URLS": "https://+:5001"},
