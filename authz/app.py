@@ -53,10 +53,12 @@ class WorkerSeat:
     Attributes:
         address: Where to listen: the configured address with the port that the supervisor holds.
         report_to: File descriptor to which readiness is reported, a line each time it changes.
+        lifeline: File descriptor that ends when the supervisor does, however it ends.
     """
 
     address: str
     report_to: int
+    lifeline: int
 
 
 class App:
@@ -135,6 +137,8 @@ class App:
         self._hurry = asyncio.Event()
         self._reload_now = asyncio.Event()
         self._started = False
+        self._doors: dict[str, str] = {}
+        """Why nobody can connect, by listener."""
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT (the second one hurries); SIGHUP reloads at once.
@@ -146,6 +150,8 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload_now.set)
+        if self._seat is not None:
+            loop.add_reader(self._seat.lifeline, self._orphaned, self._seat.lifeline)
         for notice in self._watch.current.warnings:
             _log.warning("configuration", path=notice.path, notice=notice.message)
         config = self._engine.config
@@ -217,6 +223,12 @@ class App:
             self._hurry.set()
         self._stopping.set()
 
+    def _orphaned(self, lifeline: int) -> None:
+        """Stop with grace: nobody would give this process a new configuration, or ever end it."""
+        asyncio.get_running_loop().remove_reader(lifeline)
+        _log.error("the supervisor is gone, stopping")
+        self._told_to_stop()
+
     def _measured(self) -> Registry:
         self._gauge(self._missing())
         return self._registry
@@ -240,7 +252,7 @@ class App:
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
             return {"state": "stopping"}
-        missing = {} if self._engine.is_ready() else self._engine.missing()
+        missing = ({} if self._engine.is_ready() else self._engine.missing()) | self._doors
         if not self._started:
             missing["state"] = "starting"
         return missing
@@ -272,6 +284,7 @@ class App:
             self._engine.sweep()
             if self._certificates is not None:
                 self._certificates.renew()
+            await self._mend_doors()
             missing = self._missing()
             if missing != last:
                 last = missing
@@ -279,13 +292,21 @@ class App:
                     await self._grpc.set_serving(serving=not missing)
                     _log.info("ready") if not missing else _log.warning("not ready", **missing)
                 if self._seat is not None:
-                    os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
+                    with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
+                        os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
             self._gauge(missing)
             if not missing and (now := self._engine.unserved()) != unserved:
                 unserved = now
                 if now:
                     _log.warning("ready, but not for all", **self._engine.missing())
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
+
+    async def _mend_doors(self) -> None:
+        if self._stopping.is_set():
+            return
+        doors = {"grpc": self._grpc, "admin": self._admin, "api": self._api}
+        causes = {name: await door.mend() for name, door in doors.items() if door is not None}
+        self._doors = {f"listen.{name}": cause for name, cause in causes.items() if cause}
 
     async def _watch_configuration(self) -> None:
         while True:

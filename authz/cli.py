@@ -55,8 +55,11 @@ def serve(config_file: Path | None) -> None:
             sys.exit(supervise(config_file, environ))
         from authz.app import WorkerSeat, run  # noqa: PLC0415
 
-        address, _, descriptor = (seat or "").rpartition(" ")
-        sys.exit(run(config_file, environ, WorkerSeat(address, int(descriptor)) if seat else None))
+        place = None
+        if seat is not None:
+            address, report_to, lifeline = seat.rsplit(" ", 2)
+            place = WorkerSeat(address, int(report_to), int(lifeline))
+        sys.exit(run(config_file, environ, place))
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)

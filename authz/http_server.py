@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from authz.http_connections import Connections
+from authz.unix_socket import Place, SocketPath
 
 MOST_CONNECTIONS: Final = 1000
 """At a time: files are needed for the other doors as well. For a further one the longest silent yields."""
@@ -109,6 +110,9 @@ class HttpServer:
         tls: ServerTls | None = None,
     ) -> None:
         self._address = address
+        self._socket = (
+            SocketPath(Path(address.removeprefix("unix:"))) if address.startswith("unix:") else None
+        )
         self._app = app
         connections = Connections(most=MOST_CONNECTIONS, most_bytes=most_held, timer=time.monotonic)
         config = uvicorn.Config(
@@ -138,7 +142,7 @@ class HttpServer:
         Raises:
             OSError: The address cannot be had.
         """
-        listener = _listen(self._address)
+        listener = self._listen()
         if listener.family != socket.AF_UNIX:
             self.port = listener.getsockname()[1]
         self._serving = asyncio.get_running_loop().create_task(
@@ -150,6 +154,43 @@ class HttpServer:
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
+        if self._socket is not None:
+            self._socket.remove()
+
+    async def mend(self) -> str | None:
+        """Serve at the socket's path again, if the socket there is gone. Called each second or so.
+
+        Returns:
+            Why nobody can connect; None if that is possible.
+        """
+        if self._socket is None or not self._server.started:
+            return None
+        place = self._socket.place()
+        if place is Place.OURS:
+            return None
+        if place is Place.TAKEN:
+            return f"another process has taken {self._address}"
+        try:
+            listener = self._listen()
+        except OSError as error:
+            return f"{self._address} is gone, and cannot be had again: {error}"
+        _log.warning("socket was gone, serving at a new one", address=self._address)
+        await self._server.listen_also(listener)
+        return None
+
+    def _listen(self) -> socket.socket:
+        if self._socket is None:
+            return _listen(self._address)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            private = self._socket.private_name()
+            listener.bind(str(private))
+            listener.listen(_BACKLOG)
+            self._socket.publish(private)
+        except OSError:
+            listener.close()
+            raise
+        return listener
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -160,14 +201,6 @@ class HttpServer:
 
 
 def _listen(address: str) -> socket.socket:
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        if path.is_socket():
-            path.unlink()
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen(_BACKLOG)
-        return listener
     host, _, port = address.rpartition(":")
     host, number = host.strip("[]"), int(port)
     if host == _EVERY_ADDRESS:
@@ -389,7 +422,13 @@ def _problem(status: HTTPStatus) -> bytes:
 
 
 class _EmbeddedServer(uvicorn.Server):
-    """A server that leaves signals to the program it is part of."""
+    """A server that leaves signals to the program it is part of, and may listen on further sockets."""
+
+    async def listen_also(self, listener: socket.socket) -> None:
+        """Take connections from this socket as well."""
+        before = self.servers
+        await self.startup(sockets=[listener])
+        self.servers += before
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

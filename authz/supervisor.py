@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +22,15 @@ from authz.admin.server import AdminServer
 from authz.config import Config, load
 from authz.envoy.server import ListenError
 from authz.observe.logging import configure_logging, log_output
-from authz.observe.registry import FOLDER_VARIABLE, forget_worker, gathered_registry
+from authz.observe.registry import (
+    FOLDER_VARIABLE,
+    forget_worker,
+    gathered_registry,
+    metrics_folder,
+)
 
 SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
-"""`ADDRESS FD`: tells a process that it is a worker, where to listen and where to report."""
+"""`ADDRESS FD FD`: makes a process a worker: where to listen, where to report, and its lifeline."""
 FIRST_RESTART_DELAY: Final = 0.5
 LONGEST_RESTART_DELAY: Final = 30.0
 KILL_GRACE: Final = 15.0
@@ -54,6 +58,8 @@ class Supervisor:
         self._ready: dict[int, bool] = dict.fromkeys(range(self._config.listen.workers), False)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        # Nobody writes to it. Its other end ends when this process does, even where that is killed.
+        self._lifeline, self._held = os.pipe()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; SIGHUP is passed on to the workers.
@@ -119,10 +125,10 @@ class Supervisor:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
-            pass_fds=[writing],
+            pass_fds=[writing, self._lifeline],
             env={
                 **self._environ,
-                SEAT_VARIABLE: f"{address} {writing}",
+                SEAT_VARIABLE: f"{address} {writing} {self._lifeline}",
                 FOLDER_VARIABLE: str(self._metrics_folder),
             },
         )
@@ -176,10 +182,10 @@ def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
     Raises:
         ConfigError: The configuration has faults.
     """
-    with tempfile.TemporaryDirectory(prefix="authz-metrics-") as folder:
+    with metrics_folder() as folder:
 
         async def serve() -> None:
-            await Supervisor(config_file, environ, Path(folder)).run()
+            await Supervisor(config_file, environ, folder).run()
 
         try:
             with log_output():

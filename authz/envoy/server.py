@@ -3,11 +3,10 @@
 What it serves is handed in. Health follows readiness by `set_serving`.
 """
 
+import asyncio
 import contextlib
 import os
-import shutil
 import ssl
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Final
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from authz.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
 MAX_CHECK_BYTES: Final = 1024 * 1024
@@ -77,8 +78,26 @@ class GrpcServer:
         self, settings: ServerSettings, handlers: Sequence[grpc.GenericRpcHandler]
     ) -> None:
         self._settings = settings
+        self._handlers = tuple(handlers)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(
+        address = settings.address
+        self._socket = (
+            SocketPath(
+                Path(address.removeprefix("unix:")),
+                mode=settings.socket_mode,
+                group=settings.socket_group,
+            )
+            if address.startswith("unix:")
+            else None
+        )
+        self._server = self._new_server()
+        self._retiring: dict[asyncio.Task[None], grpc.aio.Server] = {}
+        self.port: int | None = None
+        """Port of a TCP address, once started."""
+
+    def _new_server(self) -> grpc.aio.Server:
+        settings = self._settings
+        server = grpc.aio.server(
             options=[
                 ("grpc.so_reuseport", int(settings.reuse_port)),
                 ("grpc.max_receive_message_length", MAX_CHECK_BYTES),
@@ -92,10 +111,9 @@ class GrpcServer:
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ]
         )
-        self._server.add_generic_rpc_handlers(tuple(handlers))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        self.port: int | None = None
-        """Port of a TCP address, once started."""
+        server.add_generic_rpc_handlers(self._handlers)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        return server
 
     async def start(self) -> None:
         """Listen and serve.
@@ -105,24 +123,60 @@ class GrpcServer:
         """
         await self.set_serving(serving=False)
         address = self._settings.address
-        path = Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
-        if path is not None:
-            _make_room(path)
+        try:
+            if self._socket is not None:
+                await self._serve_at(self._socket)
+            else:
+                self.port = self._add_port(address)
+                await self._server.start()
+        except (RuntimeError, OSError) as error:
+            cause = getattr(error, "strerror", None) or error
+            raise ListenError(f"cannot listen on {address}: {cause}") from error
+
+    async def mend(self) -> str | None:
+        """Serve at the socket's path again, if the socket there is gone.
+
+        Connections that there are stay. Called each second or so.
+
+        Returns:
+            Why nobody can connect; None if that is possible.
+        """
+        if self._socket is None:
+            return None
+        place = self._socket.place()
+        if place is Place.OURS:
+            return None
+        if place is Place.TAKEN:
+            return f"another process has taken {self._settings.address}"
+        old, self._server = self._server, self._new_server()
+        try:
+            await self._serve_at(self._socket)
+        except (RuntimeError, OSError) as error:
+            self._server = old
+            return f"{self._settings.address} is gone, and cannot be had again: {error}"
+        _log.warning("socket was gone, serving at a new one", address=self._settings.address)
+        task = asyncio.get_running_loop().create_task(self._retire(old))
+        self._retiring[task] = old
+        task.add_done_callback(lambda done: self._retiring.pop(done, None))
+        return None
+
+    async def _serve_at(self, path: SocketPath) -> None:
+        private = path.private_name()
         # gRPC creates the socket with the process's umask; it must never be open to others, not even
         # for the moment until chmod.
         mask = os.umask(0o177)
         try:
-            if path is None:
-                self.port = self._add_port(address)
-            else:
-                self._server.add_insecure_port(f"unix:{path}")
-            await self._server.start()
-        except RuntimeError as error:
-            raise ListenError(f"cannot listen on {address}: {error}") from error
+            self._server.add_insecure_port(f"unix:{private}")
         finally:
             os.umask(mask)
-        if path is not None:
-            self._give_away(path)
+        await self._server.start()
+        path.publish(private)
+
+    async def _retire(self, server: grpc.aio.Server) -> None:
+        """Stop a server that nobody can connect to, once its connections have aged."""
+        settings = self._settings
+        await asyncio.sleep(settings.max_connection_age + settings.max_connection_age_grace)
+        await server.stop(None)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checkers whether to send Checks here."""
@@ -132,34 +186,17 @@ class GrpcServer:
 
     async def stop(self) -> None:
         """Stop at once. Streams that never end by themselves, such as health watches, are cut."""
+        if self._socket is not None:
+            self._socket.remove()
+        for task, server in list(self._retiring.items()):
+            task.cancel()
+            await server.stop(None)
         await self._server.stop(None)
 
     def _add_port(self, address: str) -> int:
         if self._settings.tls is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, _credentials(self._settings.tls))
-
-    def _give_away(self, path: Path) -> None:
-        if self._settings.socket_group is not None:
-            group = self._settings.socket_group
-            try:
-                # A number need not be known to the system by a name, least of all in a container.
-                shutil.chown(path, group=int(group) if group.isdigit() else group)
-            except (LookupError, OSError) as error:
-                raise ListenError(f"cannot give {path} to group {group!r}: {error}") from error
-        path.chmod(self._settings.socket_mode)
-
-
-def _make_room(path: Path) -> None:
-    """Remove the socket that an earlier process left; refuse to remove anything else."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise ListenError(f"cannot listen on unix:{path}: the path exists and is no socket")
-        path.unlink()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ListenError(f"cannot listen on unix:{path}: {error}") from error
 
 
 class _Certificate:

@@ -1,12 +1,23 @@
 """Registries of metrics: one of this process, or one gathered from the files of several workers."""
 
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, multiprocess
+from prometheus_client.mmap_dict import MmapedDict
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Set before the first metric is made, it makes this process write its values to files there."""
+
+_PREFIX: Final = "authz-metrics-"
+_LOCK: Final = "lock"
+_ENDED: Final = "ended"
+"""Stands for the process id in the files of workers that have ended."""
 
 Registry = CollectorRegistry
 
@@ -24,5 +35,42 @@ def gathered_registry(folder: Path) -> Registry:
 
 
 def forget_worker(pid: int, folder: Path) -> None:
-    """Drop the gauges of a worker that has ended; what it counted stays."""
+    """Drop the files of a worker that has ended. What it counted is added to what others counted before."""
     multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
+    for file in folder.glob(f"*_{pid}.db"):
+        kind = file.name.partition("_")[0]
+        if kind != "gauge":
+            _add(file, folder / f"{kind}_{_ENDED}.db")
+        file.unlink()
+
+
+def _add(source: Path, target: Path) -> None:
+    """Add the values of one file to those of another."""
+    values: Any = MmapedDict(str(target))  # type: ignore[no-untyped-call]
+    counted: Any = MmapedDict
+    try:
+        for key, value, timestamp, _ in counted.read_all_values_from_file(str(source)):
+            before, _ = values.read_value(key)
+            values.write_value(key, before + value, timestamp)
+    finally:
+        values.close()
+
+
+@contextmanager
+def metrics_folder() -> Iterator[Path]:
+    """Make a folder for the files of workers, gone after the block. Folders of killed processes go first."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        _remove_abandoned(old)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        # Held as long as this process lives; workers do not inherit it.
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+
+
+def _remove_abandoned(folder: Path) -> None:
+    # Another user's cannot be opened.
+    with suppress(OSError), (folder / _LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)

@@ -1,0 +1,100 @@
+"""Several workers and what becomes of them: the supervisor is killed, workers come and go."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from authz.observe.registry import FOLDER_VARIABLE
+from support.stack import Client, Process, World, authorization, until
+
+Write = Callable[..., Path]
+WORKERS = 2
+
+
+@contextmanager
+def supervised(world: World, write: Write) -> Iterator[Process]:
+    """Run two workers; temporary files go to the folder of the test."""
+    file = write(
+        listen={"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0", "workers": WORKERS},
+        reload_interval="0s",
+    )
+    with Process("serve", "--config", str(file), environ={"TMPDIR": str(world.folder)}) as process:
+        yield process.wait_ready()
+
+
+def workers(process: Process) -> list[int]:
+    """Return the process ids of the workers that there are."""
+    found = process.admin("/status").json()["workers"].values()
+    return [worker["pid"] for worker in found if worker["pid"] is not None]
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def folder_of(pid: int) -> Path:
+    """Return the folder of a worker's metrics."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    (value,) = [one for one in variables if one.startswith(f"{FOLDER_VARIABLE}=")]
+    return Path(value.partition("=")[2])
+
+
+async def test_workers_end_with_their_supervisor(world: World, write: Write) -> None:
+    """However it ends. What it leaves in the folder for temporary files goes when the next one starts."""
+    with supervised(world, write) as process:
+        pids = workers(process)
+        folder = folder_of(pids[0])
+        process.signal(signal.SIGKILL)
+        await until(lambda: not any(map(lives, pids)), seconds=60)
+        log = process.log()
+    left = folder.exists()
+    with supervised(world, write) as process:
+        folders = [each.name for each in world.folder.glob("authz-metrics-*")]
+        mine = folder_of(workers(process)[0]).name
+
+    assert WORKERS == len(pids)
+    assert WORKERS == log.count("the supervisor is gone, stopping")
+    assert "Traceback" not in log
+    assert left
+    assert [mine] == folders
+    assert [] == list(world.folder.glob("authz-metrics-*"))
+
+
+async def test_files_of_workers_that_ended_are_gone_and_their_counts_stay(
+    world: World, write: Write
+) -> None:
+    """A worker that ends again and again leaves nothing of its own, and no count goes back."""
+    counted = 'authz_checks_total{decision="allow",direction="egress",reason="none",route="autonomous"} %d.0'
+    with supervised(world, write) as process:
+        folder = folder_of(workers(process)[0])
+        address = process.event("supervising")["grpc"]
+        for number in (1, 2):
+            async with Client(address) as client:
+                assert authorization(await client.check("egress", "autonomous"))
+            before = workers(process)
+            # Counts of repetitions reach the files a moment later.
+            await until(lambda n=number: counted % n in process.admin("/metrics").text)
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+            await until(
+                lambda old=before: WORKERS == len(now := workers(process)) and not {*old} & {*now},
+                seconds=60,
+            )
+            await asyncio.to_thread(process.wait_ready)
+        metrics = process.admin("/metrics").text
+        owners = {file.stem.rpartition("_")[2] for file in folder.glob("*.db")}
+        living = {str(pid) for pid in workers(process)}
+
+    assert living | {"ended"} == owners
+    assert counted % 2 in metrics
+    assert (
+        'authz_check_duration_seconds_count{decision="allow",direction="egress",route="autonomous"} 2.0'
+        in metrics
+    )
