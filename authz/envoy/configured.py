@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from authz.config import Config
-from authz.envoy.server import ServerSettings, TlsFiles
+from authz.descriptors import raise_limit
+from authz.envoy.server import MOST_CONNECTIONS, ServerSettings, TlsFiles
 
 
 def server_settings(config: Config, *, shared_address: str | None) -> ServerSettings:
@@ -24,4 +25,6 @@ def server_settings(config: Config, *, shared_address: str | None) -> ServerSett
         max_connection_age=listen.max_connection_age,
         max_connection_age_grace=listen.max_connection_age_grace,
         reuse_port=shared_address is not None,
+        # The other half is for the other doors, and for calls to Entra.
+        max_connections=min(MOST_CONNECTIONS, raise_limit() // 2),
     )

@@ -21,6 +21,12 @@ from authz.unix_socket import Place, SocketPath
 _log = structlog.get_logger(__name__)
 MAX_CHECK_BYTES: Final = 1024 * 1024
 """Largest CheckRequest accepted. Headers only: Envoy limits them to 60 KiB by default."""
+MOST_CONNECTIONS: Final = 10_000
+"""At a time. Further ones are closed at once."""
+HANDSHAKE_PATIENCE: Final = 10.0
+"""Seconds in which a connection must have come to its first HTTP/2 settings, TLS included."""
+IDLE_PATIENCE: Final = 600.0
+"""Seconds for which a connection without calls is kept; one with a stream of secrets has a call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class ServerSettings:
             spread over replicas that came later.
         max_connection_age_grace: Seconds that a connection's last calls get.
         reuse_port: Whether several processes may share the port.
+        max_connections: Connections at a time; further ones are closed at once.
     """
 
     address: str
@@ -60,6 +67,7 @@ class ServerSettings:
     max_connection_age: float = 1800.0
     max_connection_age_grace: float = 30.0
     reuse_port: bool = False
+    max_connections: int = MOST_CONNECTIONS
 
 
 class ListenError(RuntimeError):
@@ -101,6 +109,10 @@ class GrpcServer:
             options=[
                 ("grpc.so_reuseport", int(settings.reuse_port)),
                 ("grpc.max_receive_message_length", MAX_CHECK_BYTES),
+                # Whoever connects and says nothing goes; gRPC would wait for two minutes.
+                ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_PATIENCE)),
+                ("grpc.max_connection_idle_ms", _milliseconds(IDLE_PATIENCE)),
+                ("grpc.max_allowed_incoming_connections", settings.max_connections),
                 ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
                 (
                     "grpc.max_connection_age_grace_ms",
