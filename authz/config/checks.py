@@ -17,6 +17,7 @@ from authz.config.route_checks import (
     gives_references,
     https_hosts,
 )
+from authz.config.shown import shown
 from authz.config.values import span
 from authz.core.policy import PeerSource
 
@@ -178,8 +179,8 @@ def _check_agents(config: "Config") -> Iterator[Fault]:
         if blueprint != agent.blueprint:
             yield Fault(
                 f"agents.{name}.blueprint",
-                f"found {agent.blueprint!r}, but agents.{first} is the same agent identity and has "
-                f"{blueprint!r}: an agent identity belongs to one blueprint",
+                f"found {shown(agent.blueprint)}, but agents.{first} is the same agent identity and has "
+                f"{shown(blueprint)}: an agent identity belongs to one blueprint",
             )
 
 
@@ -204,7 +205,7 @@ def _check_references(config: "Config", names: Names, left_out: Names) -> Iterat
         if name is None or name in names[section] or left_out.get(section) == set():
             return
         hint = did_you_mean(name, names[section])
-        yield Fault(path, f"found {name!r}, which is not among {section}{hint}")
+        yield Fault(path, f"found {shown(name)}, which is not among {section}{hint}")
 
     for name, agent in config.agents.items():
         yield from unknown(f"agents.{name}.blueprint", "blueprints", agent.blueprint)

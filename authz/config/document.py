@@ -15,6 +15,7 @@ import yaml
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
 from authz.config.overrides import override
+from authz.config.shown import shown, shown_place
 from authz.config.validation import Origin, validate
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -144,7 +145,7 @@ class _Reader:
         if self._is_at_key() or len(self._open) >= _DEEPEST:
             path = self._open[-1].path
             text = "found a key that is no text" if self._is_at_key() else "is nested too deeply"
-            raise ConfigError([*self.faults, Fault(path, text, _line(event))])
+            raise ConfigError([*self.faults, Fault(shown_place(path), text, _line(event))])
         path = self._path(event)
         self._refuse_properties(event, path)
         is_mapping = isinstance(event, yaml.MappingStartEvent)
@@ -194,7 +195,7 @@ class _Reader:
             )
 
     def _fault(self, path: str, event: Any, message: str) -> None:
-        self.faults.append(Fault(path, message, _line(event)))
+        self.faults.append(Fault(shown_place(path), message, _line(event)))
 
 
 def _line(event: Any) -> int:
@@ -205,4 +206,6 @@ def _syntax_fault(error: Exception) -> Fault:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None)
     line = mark.line + 1 if mark else None
-    return Fault("", f"not valid YAML: {problem or 'it cannot be read'}", line)
+    # The parser quotes names that it does not know.
+    text = re.sub(r"'([^']*)'", lambda quoted: shown(quoted[1]), problem or "it cannot be read")
+    return Fault("", f"not valid YAML: {text}", line)

@@ -25,6 +25,7 @@ from authz.config.environment_values import Variable, Variables
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.overrides import override
+from authz.config.shown import shown
 from authz.config.validation import Origin, validate
 from authz.core.exchange import Flow
 
@@ -275,7 +276,7 @@ class _Form:
             self.variables.faults.append(Fault(tenant.name, text))
         scheme = self.variables.get(f"{key}__ProtocolScheme")
         if scheme is not None and scheme.value.lower() != "bearer":
-            text = f"found {scheme.value!r}: expected Bearer"
+            text = f"found {shown(scheme.value)}: expected Bearer"
             self.variables.faults.append(Fault(scheme.name, text))
 
     def _hosts(self, api: str) -> list[str]:
@@ -354,6 +355,6 @@ class _Form:
         found = self.variables.get(key)
         value = found.value.lower() if found else str(default).lower()
         if found is not None and value not in {"true", "false"}:
-            text = f"found {found.value!r}: expected true or false"
+            text = f"found {shown(found.value)}: expected true or false"
             self.variables.faults.append(Fault(found.name, text))
         return value == "true"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from authz.config.clouds import cloud_of
 from authz.config.environment_values import Variables
 from authz.config.faults import Fault, Notice
+from authz.config.shown import shown
 
 CREDENTIALS: Final = "AzureAd__ClientCredentials"
 """Key of the list."""
@@ -148,4 +149,6 @@ def _check_exchange_resource(variables: Variables, key: str) -> None:
         return
     if found is not None and found.lower().removesuffix("/.default") != expected.lower():
         name = variables.name(f"{key}TokenExchangeUrl")
-        variables.faults.append(Fault(name, f"found {found!r}: expected {expected}, or nothing"))
+        variables.faults.append(
+            Fault(name, f"found {shown(found)}: expected {expected}, or nothing")
+        )

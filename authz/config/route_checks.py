@@ -7,6 +7,7 @@ from authz.config.clients import Agent, Application
 from authz.config.faults import Fault
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, SubjectKind
+from authz.config.shown import shown
 from authz.core.exchange import Flow
 from authz.core.subject import REFERENCES, SubjectSource
 
@@ -68,12 +69,12 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
         for index, wanted in enumerate(route.prefetch):
             path, target = f"inbound.{name}.prefetch.{index}", egress.get(wanted)
             if wanted in route.prefetch[:index]:
-                yield Fault(path, f"found {wanted!r} twice: expected each route once")
+                yield Fault(path, f"found {shown(wanted)} twice: expected each route once")
             elif target is not None and target.flow is Flow.NONE:
-                yield Fault(path, f"found {wanted!r}, whose flow none gives no token")
+                yield Fault(path, f"found {shown(wanted)}, whose flow none gives no token")
             elif target is not None and not target.scopes:
                 yield Fault(
-                    path, f"found {wanted!r}, which has no scopes and so no token of its own"
+                    path, f"found {shown(wanted)}, which has no scopes and so no token of its own"
                 )
             elif (
                 target is not None
@@ -82,7 +83,7 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
             ):
                 yield Fault(
                     path,
-                    f"found {wanted!r}, whose subject is {', '.join(target.sources)}, and forward is "
+                    f"found {shown(wanted)}, whose subject is {', '.join(target.sources)}, and forward is "
                     f"{', '.join(route.forward)}: the agent will not have it",
                 )
 
@@ -189,7 +190,7 @@ def _check_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:
             if host in owner:
                 yield Fault(
                     f"egress.{name}.hosts.{index}",
-                    f"found {host!r}, which egress.{owner[host]} has already: "
+                    f"found {shown(host)}, which egress.{owner[host]} has already: "
                     "expected each host once",
                 )
             owner.setdefault(host, name)
@@ -215,7 +216,7 @@ def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iter
         if agents[route.agent].agent_user is None:
             yield Fault(
                 f"{path}.agent",
-                f"found {route.agent!r}, which has no agent_user: flow agent_user needs one",
+                f"found {shown(route.agent)}, which has no agent_user: flow agent_user needs one",
             )
     if route.workloads and fitting in {("agent",), ()}:
         yield Fault(
@@ -240,7 +241,9 @@ def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault
         return
     for index, scope in enumerate(scopes):
         if scope.lower() in _RESERVED_SCOPES:
-            yield Fault(f"{path}.{index}", f"found {scope!r}, which is added where it is needed")
+            yield Fault(
+                f"{path}.{index}", f"found {shown(scope)}, which is added where it is needed"
+            )
     resources = sorted({_resource(scope) for scope in scopes})
     if len(resources) > 1:
         yield Fault(path, f"found scopes of {' and '.join(resources)}: expected one resource")
@@ -252,7 +255,9 @@ def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault
             "scope, which ends in /.default",
         )
     elif defaults and len(scopes) > 1:
-        yield Fault(path, f"found {defaults[0]!r} beside others: expected it alone, or the others")
+        yield Fault(
+            path, f"found {shown(defaults[0])} beside others: expected it alone, or the others"
+        )
 
 
 def _resource(scope: str) -> str:

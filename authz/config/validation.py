@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
 from authz.config.settings import AUTHORITY_HOST
+from authz.config.shown import shown_place
 from authz.config.wording import dotted, message, shown_path
 
 
@@ -34,7 +35,7 @@ class Origin:
     def fault(self, path: str, text: str) -> Fault:
         """Return a fault, placed as well as is known."""
         key = self.keys.get(path)
-        return Fault(key, text) if key else Fault(path, text, self._line(path))
+        return Fault(key, text) if key else Fault(shown_place(path), text, self._line(path))
 
     def with_defaults(self, data: object, environ: Mapping[str, str]) -> "Origin":
         """Return the origin that also knows which default the environment gave."""

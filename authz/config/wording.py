@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 
 from authz.config.faults import did_you_mean
 from authz.config.model import Config
+from authz.config.shown import cut, shown
 
-_LONGEST_SHOWN: Final = 60
 _PRIVATE: Final = frozenset({"credentials", "proxy"})
 """Keys at and below which no value is shown; a proxy's address may carry a password."""
 
@@ -77,9 +77,13 @@ def _found(value: Any, *, private: bool, variable: str | None) -> str:
             return "found a list" if value else "found an empty list"
         case _ if variable:
             return f"found the value of ${{{variable}}}"
-        case str() | bool() | int() | float() if not private:
-            shown = json.dumps(value) if isinstance(value, bool) else repr(value)
-            return f"found {shown[:_LONGEST_SHOWN]}{'…' if len(shown) > _LONGEST_SHOWN else ''}"
+        case bool() if not private:
+            return f"found {json.dumps(value)}"
+        case int() | float() if not private:
+            # A long number is cut as text is: it may be one half of a secret.
+            return f"found {cut(repr(value))}"
+        case str() if not private:
+            return f"found {shown(value)}"
         case _:
             return ""
 

@@ -46,7 +46,10 @@ def start(world: World) -> Iterator[Callable[..., Sidecar]]:
     running: list[Sidecar] = []
 
     def run(**more: str) -> Sidecar:
-        sidecar = Sidecar(Process("serve", environ=environment(world, **more)))
+        # No two share a socket.
+        address = f"unix:{world.folder}/authz-{len(running)}.sock"
+        variables = environment(world, **{"AUTHZ_LISTEN_GRPC": address, **more})
+        sidecar = Sidecar(Process("serve", environ=variables))
         running.append(sidecar)
         return sidecar
 

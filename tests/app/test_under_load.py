@@ -227,6 +227,24 @@ async def test_configuration_reload_under_load(
     assert "egress.graph.agent" in process.admin("/status").json()["configuration"]["refused"]
 
 
+async def test_a_refused_configuration_shows_no_password(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """Neither in the log nor in `/status`, which an agent in the same pod may read."""
+    process = serve(reload_interval="0s")
+    document = world.config(reload_interval="0s")
+    document["entra"]["authority"] = "https://user:hunter2@login.example"
+    document["egress"]["graph"]["hosts"] = ["graph.example/?key=hunter2"]
+    write(document)
+    process.signal(signal.SIGHUP)
+    await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    refused = process.admin("/status").json()["configuration"]["refused"]
+
+    assert "found 'https://…@login.example'" in refused
+    assert "found 'graph.example/?…'" in refused
+    assert "hunter2" not in refused + process.log()
+
+
 async def test_removed_route_is_denied_after_reload(
     world: World, serve: Serve, write: Callable[..., Path]
 ) -> None:

@@ -131,7 +131,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "long socket path": (
         {"listen.grpc": "unix:/" + "a" * 107},
         "listen.grpc",
-        f"found 'unix:/{'a' * 53}…: expected a socket path of at most 107 bytes",
+        f"found 'unix:/{'a' * 53}…': expected a socket path of at most 107 bytes",
     ),
     "api without a port": (
         {"listen.api": "127.0.0.1"},
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"egress.graph.downstream": {"base_url": "https://user@api.example/?x"}},
         "egress.graph.downstream.base_url",
         (
-            "found 'https://user@api.example/?x': expected a URL with scheme and host, without user, "
+            "found 'https://…@api.example/?…': expected a URL with scheme and host, without user, "
             "query and fragment"
         ),
     ),
@@ -181,7 +181,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"entra.authority": f"https://login.microsoftonline.com/{TENANT}"},
         "entra.authority",
         (
-            f"found 'https://login.microsoftonline.com/{TENANT[:25]}…: expected an https URL without "
+            f"found 'https://login.microsoftonline.com/{TENANT[:25]}…': expected an https URL without "
             "tenant or path, such as https://login.microsoftonline.com"
         ),
     ),

@@ -1,7 +1,7 @@
 """Whatever is read as configuration ends in a `Config` or in a `ConfigError`, and shows no secret."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from authz.config.environment_keys import KEYS
 from authz.config.faults import ConfigError
 from authz.config.model import Config
 from authz.config.policy import compile_policy, credentials, issuers
-from authz.config.source import load
+from authz.config.source import Loaded, load
 from authz.config.validation import validate
 from config.samples import BASE, changed, faults_of, load_data
+from config.test_environment import SEED
 
 ENVIRON = {"A": "a", "B": "", "AZURE_FEDERATED_TOKEN_FILE": "/federated"}
 SECRET = "hunter2-correct-horse"
@@ -225,3 +226,93 @@ def test_documents_are_read_as_yaml_reads_them() -> None:
     """Our reading of events agrees with PyYAML's own on the base."""
     text = yaml.safe_dump(BASE, sort_keys=False)
     assert load_data(yaml.safe_load(text)) == parse(text, {})
+
+
+def places(node: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
+    """Return the paths of all that a configuration may have, by its schema. Names are `support`."""
+    definitions = Config.model_json_schema()["$defs"]
+    for option in node.get("anyOf", [node]):
+        found = definitions[option["$ref"].rpartition("/")[2]] if "$ref" in option else option
+        below: dict[str | int, Any] = dict(found.get("properties", {}))
+        named = [*found.get("patternProperties", {}).values(), found.get("additionalProperties")]
+        for each in named:
+            if isinstance(each, dict):
+                below["support"] = each
+        if isinstance(found.get("items"), dict):
+            below[0] = found["items"]
+        for key, inner in below.items():
+            yield (key,)
+            yield from ((key, *rest) for rest in places(inner))
+
+
+def put(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    """Return the base with a value at a path; what is not there on the way is made."""
+    for key in reversed(path[1:]):
+        value = [value] if isinstance(key, int) else {key: value}
+    first = path[0]
+    if isinstance(value, dict) and isinstance(BASE.get(str(first)), dict):
+        value = {**BASE[str(first)], **value}
+    return {**BASE, str(first): value}
+
+
+PLACES = sorted(set(places(Config.model_json_schema())), key=str)
+CANARIES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12).map(
+    lambda text: f"hunter2{text}horse"
+)
+"""Passwords as people and machines make them, with any sign in them."""
+MACHINE_MADE = "Xq8Q~k3vZr7Jw2mBfN.tLc5-YdHs_Gp9Ea4"
+DISGUISES = (
+    "https://user:{}@login.example/",
+    "https://{}@login.example",
+    "http://user:{}@proxy.example:3128",
+    "user:{}@proxy.example:3128",
+    "https://api.example/v1?key={}",
+    "https://api.example/v1#{}",
+    "password={}",
+    "AccountEndpoint=https://x;AccountKey={}",
+    "Bearer {}",
+    "{}\n",
+)
+"""Values that hold a secret beside what may be shown."""
+
+
+def texts_of(load: Callable[[], Loaded]) -> str:
+    """Return all that is said of a configuration: faults, or warnings."""
+    try:
+        return " ".join(map(str, load().warnings))
+    except ConfigError as error:
+        return str(error) + repr(error)
+
+
+@given(st.sampled_from(PLACES), st.sampled_from(DISGUISES), CANARIES, st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_fault_repeats_a_secret_of_any_value(
+    tmp_path: Path, place: tuple[str | int, ...], disguise: str, canary: str, as_key: bool
+) -> None:
+    """Whichever value of the configuration holds it, or has it for a key."""
+    text = disguise.format(canary)
+    file = tmp_path / "authz.yaml"
+    file.write_text(json.dumps(put(place, {text: text} if as_key else text)))
+
+    assert canary not in texts_of(lambda: load(file, ENVIRON))
+
+
+@pytest.mark.parametrize("as_key", [False, True])
+def test_no_fault_repeats_what_a_machine_made_up(tmp_path: Path, as_key: bool) -> None:
+    """A client secret in the place of any other value, or of a key."""
+    file = tmp_path / "authz.yaml"
+    for place in PLACES:
+        value = {MACHINE_MADE: MACHINE_MADE} if as_key else MACHINE_MADE
+        file.write_text(json.dumps(put(place, value)))
+        said = texts_of(lambda: load(file, ENVIRON))
+        # A name and the path of a file may be anything; what is accepted is in no fault.
+        assert MACHINE_MADE not in said, place
+
+
+@given(names, st.sampled_from(DISGUISES), CANARIES)
+@settings(deadline=None)
+def test_no_fault_repeats_a_secret_of_any_variable(name: str, disguise: str, canary: str) -> None:
+    """The environment form: the keys of the sidecar, each with everything else in order."""
+    found = {**SEED, name: disguise.format(canary)}
+
+    assert canary not in texts_of(lambda: load(None, found))
