@@ -21,6 +21,7 @@ from authz.core.exchange import (
     Target,
     TokenExchange,
     cache_key,
+    declares_capability,
     subject_of,
 )
 from authz.core.secret import Secret
@@ -166,3 +167,17 @@ def test_flows_that_depend_on_no_request_are_those_without_a_user_in_it() -> Non
 
     assert {Flow.AUTONOMOUS, Flow.AGENT_USER, Flow.BLUEPRINT, Flow.APP} == foreseeable
     assert not any(flow.is_delegated for flow in foreseeable)
+
+
+@pytest.mark.parametrize(
+    ("claims", "declared"),
+    [
+        ('{"access_token":{"xms_cc":{"values":["cp1"]}}}', True),
+        ('{"xms_cc":null}', True),
+        ('{"access_token":{"acrs":null},"a":1}', False),
+        ("{}", False),
+    ],
+)
+def test_client_capabilities_are_found_in_claims(claims: str, declared: bool) -> None:
+    """In a member of the parameter, or at its top."""
+    assert declared == declares_capability(claims)
