@@ -1,6 +1,6 @@
 """What a configuration needs of this installation: extras of the distribution.
 
-Only a process that serves needs them: whoever renders Envoy's configuration from the same file does not.
+Only a process that serves needs them. Rendering Envoy's configuration from the same file does not.
 """
 
 from collections.abc import Iterator

@@ -27,8 +27,8 @@ AGENT_IDENTITY_FACET: Final = "11"
 AGENT_USER_FACET: Final = "13"
 LATEST_TIME: Final = 1e12
 _VISIBLE: Final = re.compile(r"[!-~]*")
-# Every other spelling of the same token would be a further key of each cache, and a further exchange, for
-# whoever has one token.
+# With several spellings of the same token, one caller would fill further places of each cache and cause
+# further exchanges.
 _COMPACT: Final = re.compile(rf"{PATTERN}\.{PATTERN}\.{PATTERN}")
 _JWS: Final = jwt.PyJWS(algorithms=[ALGORITHM])
 _HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")

@@ -209,7 +209,7 @@ class Applications:
         now = self._timer()
         if now < until:
             return True
-        # It is tried again, by this caller: the others go on without it meanwhile.
+        # It is tried again, by this caller: the others do without it meanwhile.
         self._refused[client, position] = (version, now + REFUSED_FOR)
         return False
 

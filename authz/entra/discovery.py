@@ -104,7 +104,7 @@ class _Known:
 class Metadata:
     """The documents that MSAL asks for: each good one repeated for an hour, each bad one for seconds.
 
-    While there is no new good one, the last good one goes on: the token endpoint of a tenant does not move.
+    The last good one stays in use while there is no new one: a tenant's token endpoint does not move.
 
     Args:
         http: Fetches documents; blocking, from several threads.

@@ -1,8 +1,8 @@
 """Signing keys of trusted issuers, by OpenID Connect discovery: fetched ahead, kept through an outage.
 
-When to fetch is decided in `authz.core.keys`; here is the fetching. One fetch per issuer at a time,
-whoever asks; tokens with an unknown `kid` cause at most one per interval for everyone together. Such a
-token is refused once a key set was fetched for it that has no such key, and until then told to wait.
+When to fetch is decided in `authz.core.keys`; here is the fetching. One fetch per issuer at a time;
+tokens with an unknown `kid` cause at most one per interval, for all callers together. Such a token is
+refused once a key set without its key was fetched for it. Until then its caller is asked to wait.
 """
 
 import asyncio
@@ -278,10 +278,10 @@ class SigningKeys:
 
 def _tell_refused(keys: KeySet, before: KeySet | None) -> None:
     """Log what was left out of a key set, once: not again with each refresh."""
-    told = set(before.refused) if before is not None else set()
+    logged = set(before.refused) if before is not None else set()
     for key_id, fault in dict.fromkeys(keys.refused):
         # The document of several tenants lists keys of other issuers, which is as it should be.
-        if fault is not KeyFault.ISSUER and (key_id, fault) not in told:
+        if fault is not KeyFault.ISSUER and (key_id, fault) not in logged:
             _log.warning(
                 "signing key refused",
                 issuer=keys.issuer,

@@ -109,7 +109,7 @@ class GrpcServer:
             options=[
                 ("grpc.so_reuseport", int(settings.reuse_port)),
                 ("grpc.max_receive_message_length", MAX_CHECK_BYTES),
-                # Whoever connects and says nothing goes; gRPC would wait for two minutes.
+                # A client that connects and says nothing is closed; gRPC would wait for two minutes.
                 ("grpc.server_handshake_timeout_ms", _milliseconds(HANDSHAKE_PATIENCE)),
                 ("grpc.max_connection_idle_ms", _milliseconds(IDLE_PATIENCE)),
                 ("grpc.max_allowed_incoming_connections", settings.max_connections),

@@ -52,7 +52,7 @@ def inject(metadata: Object, spec: Object, additions: Additions) -> tuple[Object
     metadata, spec = deepcopy(metadata), deepcopy(spec)
     annotations = metadata["annotations"] = metadata.get("annotations") or {}
     if INJECTED in annotations:
-        # What bears our names is replaced, whoever wrote it; all the rest is judged as the author's.
+        # Parts with our names are replaced, also the author's; everything else is judged as the author's.
         _remove(spec)
     faults = [
         *asked.faults(annotations, can_intercept=additions.intercept_image is not None),

@@ -27,7 +27,7 @@ class _Settings:
     level = LEVELS["info"]
     is_json = False
     output: LogOutput | None = None
-    """Where lines go; None for standard output, by whoever writes them."""
+    """Where lines go; None for standard output, in the thread that writes."""
 
 
 def configure_logging(*, level: str, style: str) -> None:

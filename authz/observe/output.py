@@ -108,7 +108,7 @@ class LogOutput:
             try:
                 count = os.write(self._descriptor, rest)
             except BlockingIOError:
-                # Whoever shares the descriptor may have made it non-blocking.
+                # Another process that shares the descriptor may have made it non-blocking.
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll()
