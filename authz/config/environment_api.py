@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import Fault, Notice
+from authz.config.shown import shown
 from authz.config.sidecar_api import RESERVED_HEADERS, Endpoint
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
@@ -64,7 +65,7 @@ def _ports(variables: Variables, scheme: str) -> Iterator[Variable]:
         if port.value.isdecimal():
             yield Variable(port.name, f"{scheme}://*:{port.value}")
         else:
-            text = f"found {port.value!r}: expected ports, separated by semicolons"
+            text = f"found {shown(port.value)}: expected ports, separated by semicolons"
             variables.faults.append(Fault(port.name, text))
 
 

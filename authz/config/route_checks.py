@@ -126,7 +126,9 @@ def check_users(
         askers = [
             asker
             for each in egress.values()
-            if each.flow.is_delegated and belongs(route, each, agents)
+            if each.flow.is_delegated
+            # The token itself may be sent to any route; references only to those of the same client.
+            if SubjectSource.BEARER in each.sources or belongs(route, each, agents)
             if (asker := _asker(each, agents, clients)) is not None
         ]
         tenants = {asker.tenant_id for asker in askers}
@@ -136,7 +138,7 @@ def check_users(
                 if accepted and value not in accepted:
                     yield Fault(
                         f"inbound.{name}.{key}.{index}",
-                        f"found {value}, whose users every delegated egress route would refuse: expected "
+                        f"found {shown(value)}, whose users every delegated egress route would refuse: expected "
                         f"{' or '.join(sorted(accepted))}",
                     )
 

@@ -106,7 +106,6 @@ class Stage:
     def __init__(self, interruption: Interruption, announce: Callable[[Started], None]) -> None:
         self._interruption = interruption
         self._programs: list[Program] = []
-        self._had_references = False
         with ExitStack() as cleanup:
             folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-"))
             cleanup.callback(stop_all, self._programs)
@@ -171,14 +170,7 @@ class Stage:
             StartFailure: The service did not take the configuration.
             Interrupted: We were asked to end.
         """
-        calls = self.emulator.calls
-        before, again = calls.snapshot()["total"], self._had_references
         self._configure(references=True)
-        # The first time, the token that Envoy is given ahead is fetched anew for this configuration.
-        wait_until(
-            lambda: again or calls.snapshot()["total"] > before, self.authz, self._interruption
-        )
-        self._had_references = True
         try:
             yield
         finally:

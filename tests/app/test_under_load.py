@@ -159,26 +159,30 @@ async def test_sigterm_does_not_wait_for_streams_of_secrets(world: World, serve:
     assert "Traceback" not in process.log()
 
 
-async def test_reload_ends_a_pushed_token_on_open_streams(
+async def test_reload_ends_only_the_pushed_token_of_a_route_that_is_gone(
     world: World, serve: Serve, write: Callable[..., Path]
 ) -> None:
-    """What is no longer configured is empty at once; what stays is renewed without a gap."""
+    """What is no longer configured is empty at once; what stays is the same token, not fetched again."""
     process = serve(reload_interval="0s")
     address = f"unix:{world.folder}/authz.sock"
     async with SecretStream(address) as gone, SecretStream(address) as kept:
         await gone.ask("autonomous")
         await kept.ask("app")
         before = (await gone.hear())["autonomous"], (await kept.hear())["app"]
+        fetched = world.emulator.calls.snapshot()
         document = world.config(reload_interval="0s")
         del document["egress"]["autonomous"]
         write(document)
         process.signal(signal.SIGHUP)
 
         assert {"autonomous": ""} == await gone.hear()
-        renewed = (await kept.hear())["app"]
+        async with SecretStream(address) as later:
+            await later.ask("app")
+            after = (await later.hear())["app"]
     assert all(before)
-    assert claims(renewed.removeprefix("Bearer "))["appid"] == world.reports["client_id"]
-    assert renewed != before[1]
+    assert claims(after.removeprefix("Bearer "))["appid"] == world.reports["client_id"]
+    assert before[1] == after
+    assert fetched == world.emulator.calls.snapshot()
     (record,) = [one for one in process.events() if one["event"] == "secret refused"]
     assert ("autonomous", "no egress route has this name") == (record["secret"], record["cause"])
 

@@ -558,19 +558,21 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "users of a tenant that no exchange is for": (
         {"inbound.chat.tenants": [TENANT, APP]},
         "inbound.chat.tenants.1",
-        f"found {APP}, whose users every delegated egress route would refuse: expected {TENANT}",
+        f"found {APP!r}, whose users every delegated egress route would refuse: expected {TENANT}",
     ),
     "an audience that no exchange takes": (
         {"inbound.chat.audiences": ["api://other"]},
         "inbound.chat.audiences.0",
         (
-            "found api://other, whose users every delegated egress route would refuse: expected "
+            "found 'api://other', whose users every delegated egress route would refuse: expected "
             f"{CLIENT} or api://{CLIENT}"
         ),
     ),
     "an audience that another client's exchange takes": (
         {
             "inbound.portal": {"application": "portal", "audiences": [CLIENT]},
+            "inbound.chat.forward": ["handle"],
+            "egress.graph.subject": ["handle"],
             "egress.portal": {
                 "flow": "app_on_behalf_of",
                 "application": "portal",
@@ -579,7 +581,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "inbound.portal.audiences.0",
         (
-            f"found {CLIENT}, whose users every delegated egress route would refuse: expected {APP} or "
+            f"found {CLIENT!r}, whose users every delegated egress route would refuse: expected {APP} or "
             f"api://{APP}"
         ),
     ),
@@ -917,6 +919,18 @@ def test_thousands_of_unknown_names_are_reported_without_guessing() -> None:
     )
     assert "found 'b0', which is not among agents" == faults[0].message
     assert 300 == len(faults)
+
+
+def test_a_users_token_may_be_for_any_route_that_takes_it_as_it_came() -> None:
+    """One app may call as its agent and as an ordinary application: one inbound route serves both."""
+    app_route = {
+        "flow": "app_on_behalf_of",
+        "application": "portal",
+        "scopes": ["api://x/Read"],
+    }
+    changes = {"inbound.chat.audiences": [CLIENT, APP], "egress.portal": app_route}
+
+    assert (CLIENT, APP) == load_data(changed(changes)).inbound["chat"].audiences
 
 
 def test_the_base_of_these_tests_is_valid() -> None:

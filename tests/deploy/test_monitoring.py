@@ -151,7 +151,8 @@ def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
 
 def test_injected_containers_are_found_by_the_same_port() -> None:
     """What is put into other pods has the name and the port that the PodMonitor asks for."""
-    _, spec = inject({}, {"containers": [{"name": "app"}]}, Additions())
+    app = {"name": "app", "securityContext": {"capabilities": {"drop": ["ALL"]}}}
+    _, spec = inject({}, {"containers": [app]}, Additions())
     (container,) = [each for each in spec["containers"] if each["name"] == "authz"]
 
     assert ["admin"] == [port["name"] for port in container["ports"]]

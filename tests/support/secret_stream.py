@@ -1,5 +1,6 @@
 """`SecretStream`: one stream of secrets, spoken by hand over real gRPC, of either kind."""
 
+import asyncio
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -17,6 +18,8 @@ from authz.envoy.discovery import TYPE_URL
 from authz.envoy.sds import SERVICE
 
 ENDED: Final = grpc.aio.EOF
+PATIENCE: Final = 60.0
+"""Seconds to wait for an answer; without a limit, a missing one would stop the whole run of tests."""
 
 
 class SecretStream:
@@ -102,7 +105,8 @@ class SecretStream:
 
     async def hear(self) -> dict[str, str]:
         """Wait for the next answer; returns the values by name."""
-        self.last = await self._call.read()
+        async with asyncio.timeout(PATIENCE):
+            self.last = await self._call.read()
         assert self.last is not ENDED, await self._call.details()
         assert TYPE_URL == self.last.type_url
         packed = [getattr(resource, "resource", resource) for resource in self.last.resources]
