@@ -119,6 +119,10 @@ FACES: Final[dict[Reason, Face]] = {
     Reason.UNKNOWN_API: Face(
         404, NOT_FOUND, "Unknown API", "No API of this name is configured.",
     ),
+    Reason.METHOD_NOT_ALLOWED: Face(
+        405, INVALID_ARGUMENT, "Method not allowed",
+        "The answer to this method can show the request's token. Use another method.",
+    ),
     Reason.REQUEST_TOO_LARGE: Face(
         413, INVALID_ARGUMENT, "Request too large", "The body is larger than the service takes.",
     ),
@@ -128,6 +132,14 @@ FACES: Final[dict[Reason, Face]] = {
     Reason.DOWNSTREAM_UNAVAILABLE: Face(
         502, UNAVAILABLE, "API unavailable",
         "The API could not be reached, took too long, or answered with more than the service takes.",
+    ),
+    Reason.APP_UNAVAILABLE: Face(
+        502, UNAVAILABLE, "Agent unavailable",
+        "The agent could not be reached, or did not answer.",
+    ),
+    Reason.AUTHZ_UNAVAILABLE: Face(
+        503, UNAVAILABLE, "Authorization service unavailable",
+        "Nobody has decided on this request, and nothing was sent. Try again after the stated time.",
     ),
     Reason.KEYS_UNAVAILABLE: Face(
         503, UNAVAILABLE, "Signing keys unavailable",
@@ -167,21 +179,28 @@ class Problem:
     body: str
 
 
-def describe(denial: Deny, *, request_id: str = "") -> Problem:
-    """Render a denial. Entra's claims challenge is passed on in header and body."""
+def describe(denial: Deny, *, request_id: str = "", http_status: int | None = None) -> Problem:
+    """Render a denial. Entra's claims challenge is passed on in header and body.
+
+    Args:
+        denial: What to tell.
+        request_id: For the caller to quote, if there is one.
+        http_status: Status in place of the reason's own.
+    """
     face = FACES[denial.reason]
+    status = http_status or face.http_status
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     body: dict[str, object] = {
         "type": f"urn:authz:reason:{denial.reason.value}",
         "title": face.title,
-        "status": face.http_status,
+        "status": status,
         "detail": face.detail,
         "reason": denial.reason.value,
     }
     if face.challenge is not None:
         headers.append(("www-authenticate", _challenge(denial, face)))
     retry_after = denial.retry_after
-    if retry_after is None and face.http_status == SERVICE_UNAVAILABLE:
+    if retry_after is None and status == SERVICE_UNAVAILABLE:
         retry_after = DEFAULT_RETRY_AFTER
     if retry_after is not None:
         seconds = max(1, ceil(retry_after))
@@ -193,7 +212,7 @@ def describe(denial: Deny, *, request_id: str = "") -> Problem:
         body["claims"] = denial.claims
     if request_id:
         body["request_id"] = request_id
-    return Problem(face.http_status, face.rpc_code, tuple(headers), orjson.dumps(body).decode())
+    return Problem(status, face.rpc_code, tuple(headers), orjson.dumps(body).decode())
 
 
 def _challenge(denial: Deny, face: Face) -> str:

@@ -23,10 +23,13 @@ from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Liste
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
+    HeaderMutation as FilterOfHeaders,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
-    HttpConnectionManagerInternalAddressConfig,
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpConnectionManagerServerHeaderTransformation,
     HttpFilter,
@@ -37,6 +40,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import (
     ListStringMatcher,
     MetadataMatcher,
+    RegexMatcher,
     StringMatcher,
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
@@ -48,7 +52,7 @@ from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
 from authz.envoy.edge_cache import EDGE, EDGE_CACHE, asking_filter, learning_filter, unless_repeated
 from authz.envoy.ext_authz import OWN_PREFIX
-from authz.envoy.injection import replies_without_token
+from authz.envoy.replies import local_replies
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
 from authz.envoy.virtual_hosts import EXT_AUTHZ
 
@@ -58,8 +62,12 @@ _IDLE: Final = timedelta(minutes=5)
 _HEADERS_IN: Final = timedelta(seconds=10)
 _MAX_HEADERS_KB: Final = 60
 _MAX_HEADERS: Final = 100
+_MORE_HOPS_THAN_FIT: Final = 100_000
+"""Addresses of `x-forwarded-for` that Envoy passes over from the right: more than headers have room for."""
 _MAX_STREAMS: Final = 100
 _STREAM_WINDOW: Final = 64 * 1024
+
+_ENVOYS_PREFIX: Final = "x-envoy-"
 
 _ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id")
 """Request headers that the service reads beside its own. It is not shown the others."""
@@ -76,10 +84,13 @@ def inbound_listener(
         handles: Whether the agent receives references in `baggage`.
     """
     manager = _connection_manager(
-        Direction.INBOUND, routes, [*_decision(settings, routes), _router()]
+        Direction.INBOUND, routes, [*_decision(settings, routes), _without_trailers(), _router()]
     )
-    # Before anything else looks at the request, on every route: only we may say who is calling.
-    manager.early_header_mutation_extensions = [_without(OWN_PREFIX, *_carriers(handles=handles))]
+    # Before anything else looks at the request, on every route: only we may say who is calling, and no
+    # caller steers Envoy's timeouts, or speaks to the app in Envoy's name.
+    manager.early_header_mutation_extensions = [
+        _without(OWN_PREFIX, _ENVOYS_PREFIX, *_carriers(handles=handles))
+    ]
     # Many frameworks read x_authz_subject and x-authz-subject as one name.
     assert manager.common_http_protocol_options is not None
     manager.common_http_protocol_options.headers_with_underscores_action = (
@@ -91,6 +102,7 @@ def inbound_listener(
     manager.path_with_escaped_slashes_action = (
         HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
     )
+    manager.local_reply_config = local_replies(Direction.INBOUND)
     return _listener(Direction.INBOUND, settings.inbound_address, manager)
 
 
@@ -119,11 +131,13 @@ def egress_listener(
                 FilterConfig(dns_cache_config=dns_cache()),
             )
         )
-    manager = _connection_manager(Direction.EGRESS, routes, [*filters, _router()])
+    manager = _connection_manager(
+        Direction.EGRESS, routes, [*filters, _without_trailers(), _router()]
+    )
     # What is between app, Envoy and service is none of the destination's business. Not a filter:
     # each one that Envoy builds for a request takes its time.
     manager.early_header_mutation_extensions = [
-        _without(OWN_PREFIX, "x-envoy-", *_carriers(handles=handles))
+        _without(OWN_PREFIX, _ENVOYS_PREFIX, *_carriers(handles=handles))
     ]
     # Routes here are hosts, so the path is the destination's business and stays as it is.
     manager.normalize_path = False
@@ -133,8 +147,7 @@ def egress_listener(
     manager.strip_trailing_host_dot = True
     # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
-    if pushed:
-        manager.local_reply_config = replies_without_token()
+    manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)
     return _listener(Direction.EGRESS, settings.egress_address, manager)
 
 
@@ -190,10 +203,11 @@ def _connection_manager(
         stream_idle_timeout=_IDLE,
         # Bodies may stream for as long as they move.
         request_timeout=timedelta(),
-        # A sidecar is no edge: what the gateway in front says of the client is passed on. No caller
-        # is "internal", so none can steer Envoy's retries and timeouts by x-envoy headers.
+        # A sidecar is no edge: what the gateway in front says of the client is passed on, and not believed.
+        # No address in it counts, so no caller is "internal". An `internal_address_config`, even an empty
+        # one, would have Envoy take private addresses for internal.
         use_remote_address=False,
-        internal_address_config=HttpConnectionManagerInternalAddressConfig(),
+        xff_num_trusted_hops=_MORE_HOPS_THAN_FIT,
         generate_request_id=True,
         preserve_external_request_id=True,
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
@@ -236,6 +250,18 @@ def _carriers(*, handles: bool) -> tuple[str, ...]:
     A caller could name a user in them, and a reference go out in them.
     """
     return CARRIERS if handles else ()
+
+
+def _without_trailers() -> HttpFilter:
+    """Return what takes all trailers of a request away: nobody looks at them, and each is a header to many.
+
+    HTTP/1.1 loses its own in Envoy's codecs. Requests of gRPC have none; trailers of answers pass.
+    """
+    everything = HeaderMutationRemoveOnMatch(
+        key_matcher=StringMatcher(safe_regex=RegexMatcher(regex=".*"))
+    )
+    mutations = Mutations(request_trailers_mutations=[HeaderMutation(remove_on_match=everything)])
+    return _http_filter("envoy.filters.http.header_mutation", FilterOfHeaders(mutations=mutations))
 
 
 def _without(*prefixes: str) -> TypedExtensionConfig:

@@ -4,14 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from envoy_data_plane.envoy.config.core.v3 import (
-    DataSource,
-    HeaderValue,
-    HeaderValueOption,
-    HeaderValueOptionHeaderAppendAction,
-)
 from envoy_data_plane.envoy.config.route.v3 import (
-    DirectResponseAction,
     FilterConfig,
     HeaderMatcher,
     Route,
@@ -32,6 +25,7 @@ from authz.envoy.clusters import APP
 from authz.envoy.destinations import Destination
 from authz.envoy.edge_cache import EDGE, EDGE_EXTENSION, route_facts, with_script, without_script
 from authz.envoy.injection import route_metadata
+from authz.envoy.replies import refused_methods, unknown_destination
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 
@@ -39,12 +33,6 @@ _UNLIMITED: Final = timedelta()
 """No limit to a whole request: answers stream. Silence is limited by the listener."""
 
 _HEALTH_TIMEOUT: Final = timedelta(seconds=5)
-
-_NOT_CONFIGURED: Final = (
-    '{"type":"urn:authz:reason:unknown_route","title":"Unknown route","status":403,'
-    '"detail":"No route is configured for this destination. An operator must add one.",'
-    '"reason":"unknown_route"}'
-)
 
 
 def inbound_routes(
@@ -64,6 +52,7 @@ def inbound_routes(
                 name="app",
                 domains=["*"],
                 routes=[
+                    _refused(repeated=repeated),
                     *(_health_route(path, repeated=repeated) for path in health_paths),
                     Route(
                         name=route,
@@ -98,6 +87,13 @@ def egress_routes(targets: Sequence[Destination]) -> RouteConfiguration:
     )
 
 
+def _refused(*, repeated: bool = False) -> Route:
+    """Return what each host has first: a method that nobody may use is not worth a decision."""
+    route = refused_methods()
+    route.typed_per_filter_config = _unasked() | (without_script() if repeated else {})
+    return route
+
+
 def _health_route(path: str, *, repeated: bool) -> Route:
     return Route(
         name=f"health{path}",
@@ -127,7 +123,9 @@ def _destination_host(target: Destination) -> VirtualHost:
         route.metadata = route_metadata(target.route)
         if target.drops_baggage:
             route.request_headers_to_remove = ["baggage"]
-    return VirtualHost(name=target.authority, domains=list(target.domains), routes=[route])
+    return VirtualHost(
+        name=target.authority, domains=list(target.domains), routes=[_refused(), route]
+    )
 
 
 def _dead_end() -> VirtualHost:
@@ -135,25 +133,12 @@ def _dead_end() -> VirtualHost:
 
     Should it allow the request by mistake, there is still nowhere to go.
     """
+    route = unknown_destination()
+    route.typed_per_filter_config = _told(Direction.EGRESS)
     return VirtualHost(
         name="not-configured",
         domains=["*"],
-        routes=[
-            Route(
-                name="not-configured",
-                match=RouteMatch(prefix="/"),
-                direct_response=DirectResponseAction(
-                    status=403, body=DataSource(inline_string=_NOT_CONFIGURED)
-                ),
-                response_headers_to_add=[
-                    HeaderValueOption(
-                        header=HeaderValue(key="content-type", value="application/problem+json"),
-                        append_action=HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
-                    )
-                ],
-                typed_per_filter_config=_told(Direction.EGRESS),
-            )
-        ],
+        routes=[_refused(), route],
     )
 
 

@@ -136,7 +136,7 @@ def test_two_routes_of_one_host_do_not_share_answers(
         (host,) = (
             each for each in egress["route_config"]["virtual_hosts"] if each["name"] == GRAPH
         )
-        other = copy.deepcopy(host["routes"][0])
+        other = copy.deepcopy(host["routes"][-1])
         other["match"] = {"prefix": "/other"}
         other["name"] = "other"
         settings = other["typed_per_filter_config"][EXT_AUTHZ]["check_settings"]

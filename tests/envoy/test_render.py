@@ -251,7 +251,12 @@ def test_only_health_checks_and_pushed_tokens_go_without_a_decision(
         for host in manager["route_config"]["virtual_hosts"]:
             for route in host["routes"]:
                 settings = route["typed_per_filter_config"][EXT_AUTHZ]
-                if settings.get("disabled") and entry["name"] == "egress":
+                if settings.get("disabled") and route.get("direct_response"):
+                    assert ("refused-method", 405) == (
+                        route["name"],
+                        route["direct_response"]["status"],
+                    )
+                elif settings.get("disabled") and entry["name"] == "egress":
                     pushed.append((route["name"], injected(data, route["route"]["cluster"])))
                 elif settings.get("disabled"):
                     exempt.append(route["match"]["path"])
@@ -523,12 +528,13 @@ def test_token_is_pushed_only_where_the_service_would_give_it(
 
     data = rendered(found, given)
 
-    (route,) = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
+    _, route = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
     assert pushed == route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False)
     assert ("api" if pushed else None) == injected(data, "egress/api.example")
     assert ([] if pushed else ["api"]) == left_on_checks(found, given)
     assert pushed == ("node" in data)
-    assert pushed == ("local_reply_config" in listener(data, "egress"))
+    told = yaml.safe_dump(listener(data, "egress")["local_reply_config"])
+    assert pushed == ("failed_to_inject_credential" in told)
 
 
 def test_route_with_push_off_stays_on_checks() -> None:

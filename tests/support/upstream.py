@@ -3,7 +3,7 @@
 import json
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Self
@@ -20,12 +20,14 @@ class Seen:
         path: Request target.
         headers: Name in lower case and value of each header line, in order.
         body: The body, as text.
+        trailers: Name in lower case and value of each line after a body in chunks.
     """
 
     method: str
     path: str
     headers: tuple[tuple[str, str], ...]
     body: str = ""
+    trailers: tuple[tuple[str, str], ...] = ()
 
     def values(self, name: str) -> list[str]:
         """Return the values of every header line of that name."""
@@ -55,19 +57,38 @@ class EchoUpstream:
             disable_nagle_algorithm = True  # head and body are two writes
 
             def take(self) -> None:
-                length = int(self.headers.get("content-length", 0))
+                chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
+                body = b"".join(self.chunks()) if chunked else self.rfile.read(self.length())
                 seen = Seen(
                     method=self.command,
                     path=self.path,
                     headers=tuple((name.lower(), value) for name, value in self.headers.items()),
-                    body=self.rfile.read(length).decode(errors="replace"),
+                    body=body.decode(errors="replace"),
+                    trailers=tuple(self.lines()) if chunked else (),
                 )
                 received.append(seen)
                 upstream.before_answer(seen)
-                body = json.dumps(asdict(seen)).encode()
-                self.answer(body, upstream.status, "application/json")
+                told = json.dumps(asdict(seen)).encode()
+                self.answer(told, upstream.status, "application/json")
 
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = take  # noqa: N815
+            def __getattr__(self, name: str) -> Callable[[], None]:
+                """Take every method, those that no client should send included."""
+                if name.startswith("do_"):
+                    return self.take
+                raise AttributeError(name)
+
+            def length(self) -> int:
+                return int(self.headers.get("content-length", 0))
+
+            def chunks(self) -> Iterator[bytes]:
+                while size := int(self.rfile.readline().partition(b";")[0], 16):
+                    yield self.rfile.read(size)
+                    self.rfile.readline()
+
+            def lines(self) -> Iterator[tuple[str, str]]:
+                while line := self.rfile.readline().strip().decode("latin-1"):
+                    name, _, value = line.partition(":")
+                    yield name.lower(), value.strip()
 
         self._server = QuietServer(("127.0.0.1", 0), Handler, tls)
         self._thread = threading.Thread(
