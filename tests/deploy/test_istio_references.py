@@ -73,7 +73,7 @@ def test_the_provider_is_the_service_of_the_mesh(
     entry = mesh.find("ServiceEntry")
     (port,) = entry["spec"]["ports"]
 
-    assert overlay.find("AuthorizationPolicy")["spec"]["action"] == "CUSTOM"
+    assert overlay.find("AuthorizationPolicy", "agent")["spec"]["action"] == "CUSTOM"
     assert provider["service"] == f"{entry['metadata']['namespace']}/{entry['spec']['hosts'][0]}"
     assert provider["port"] == str(port["number"])
     assert port["protocol"] == "GRPC"
@@ -135,16 +135,32 @@ def test_every_api_has_all_its_parts(overlay: Manifests, config: Config) -> None
     assert {f"{host}:80" for host in apis} == set(_virtual_hosts(overlay))
 
 
-def test_the_filters_hosts_are_those_of_the_routes(overlay: Manifests, config: Config) -> None:
-    """However a host may be written, and no other host."""
+def test_the_check_is_skipped_for_the_mesh_alone(overlay: Manifests, config: Config) -> None:
+    """What leads to an API is asked about; services of the mesh and refusals are not."""
     (matcher,) = _check_filter(overlay)["xds_matcher"]["matcher_list"]["matchers"]
-    found = matcher["predicate"]["not_matcher"]["single_predicate"]["value_match"]["safe_regex"]
+    skipped = dict(map(_expression, matcher["predicate"]["or_matcher"]["predicate"]))
+    by_cluster, by_host = skipped.pop("cluster_name"), skipped.pop("virtual_host_name")
 
+    assert {} == skipped
     for host in _apis(config):
-        for written in (host, host.upper(), f"{host}.", f"{host}:80", f"{host}.:8080"):
-            assert re.fullmatch(found["regex"], written)
-        for other in (f"a{host}", f"{host}a", host.replace(".", "x"), f"{host}.example", "authz"):
-            assert not re.fullmatch(found["regex"], other)
+        assert not re.search(by_cluster, f"outbound|80||{host};")
+        assert not re.search(by_host, f"{host}:80")
+    for other in ("PassthroughCluster", "outbound|80||api.example;", "outbound|443||a.svc.example"):
+        assert not re.search(by_cluster, other)
+    assert not re.search(by_host, "allow_any")
+    assert re.search(by_cluster, "outbound|80||neighbour.agents.svc.cluster.local;")
+    assert re.search(by_cluster, "outbound|80|v2|neighbour.agents.svc.cluster.local")
+    assert re.search(by_host, "block_all")
+
+
+def _expression(predicate: Object) -> tuple[str, str]:
+    """Return attribute and expression of `xds.ATTRIBUTE.matches('EXPRESSION')`."""
+    matched = predicate["single_predicate"]["custom_match"]["typed_config"]["expr_match"]
+    call = matched["cel_expr_parsed"]["expr"]["call_expr"]
+    (argument,) = call["args"]
+    chosen = call["target"]["select_expr"]
+    assert ("matches", {"ident_expr": {"name": "xds"}}) == (call["function"], chosen["operand"])
+    return chosen["field"], argument["const_expr"]["string_value"]
 
 
 def test_every_host_names_its_route(overlay: Manifests, config: Config) -> None:
@@ -175,6 +191,44 @@ def test_the_check_is_that_of_our_own_envoy(overlay: Manifests) -> None:
     assert {*manager["route_config"]["request_headers_to_remove"]} <= {*removed}
 
 
+def test_methods_and_trailers_are_those_of_our_own_envoy(overlay: Manifests) -> None:
+    """The same methods are refused, with the same answer, and the same is removed."""
+    envoy = yaml.safe_load((KUBERNETES / "base" / "envoy.yaml").read_text())
+    (egress,) = [one for one in envoy["static_resources"]["listeners"] if one["name"] == "egress"]
+    manager = egress["filter_chains"][0]["filters"][0]["typed_config"]
+    ours = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+    (method,) = ours["match"]["headers"]
+    answers = {
+        option["header"]["key"]: option["header"]["value"]
+        for option in ours["response_headers_to_add"]
+    }
+    (policy,) = [
+        item["spec"]
+        for item in overlay.all("AuthorizationPolicy")
+        if item["spec"]["action"] == "DENY"
+    ]
+    (rule,) = policy["rules"]
+    denied = rule["to"][0]["operation"]["methods"]
+
+    for item in overlay.all("VirtualService"):
+        refusal, _ = item["spec"]["http"]
+        assert refusal["match"] == [
+            {"method": {"regex": method["string_match"]["safe_regex"]["regex"]}}
+        ]
+        assert refusal["directResponse"] == {
+            "status": ours["direct_response"]["status"],
+            "body": {"string": ours["direct_response"]["body"]["inline_string"]},
+        }
+        assert refusal["headers"]["response"]["set"].items() <= answers.items()
+        assert all(re.fullmatch(refusal["match"][0]["method"]["regex"], name) for name in denied)
+    trailers = manager["http_filters"][-2]["typed_config"]["mutations"][
+        "request_trailers_mutations"
+    ]
+    for value in _virtual_hosts(overlay).values():
+        mutations = value["typed_per_filter_config"]["authz.headers"]["mutations"]
+        assert mutations["request_trailers_mutations"] == trailers
+
+
 def test_tokens_go_to_who_proves_the_name(overlay: Manifests) -> None:
     """TLS with name and authorities demanded, from port 80 to port 443, and never twice."""
     for item in overlay.all("DestinationRule"):
@@ -188,7 +242,8 @@ def test_tokens_go_to_who_proves_the_name(overlay: Manifests) -> None:
         (port,) = item["spec"]["ports"]
         assert (port["number"], port.get("targetPort", 443)) in {(80, 443), (443, 443)}
     for item in overlay.all("VirtualService"):
-        assert [rule["retries"] for rule in item["spec"]["http"]] == [{"attempts": 0}]
+        _, rule = item["spec"]["http"]
+        assert rule["retries"] == {"attempts": 0}
 
 
 def test_authz_reaches_entra_and_others_reach_nothing_else(
@@ -210,7 +265,7 @@ def test_the_agent_is_reached_through_the_proxy(overlay: Manifests) -> None:
     """The Service's port is the Sidecar's, which leads to loopback; the policy exempts metrics alone."""
     (ingress,) = overlay.find("Sidecar")["spec"]["ingress"]
     (port,) = overlay.find("Service")["spec"]["ports"]
-    (rule,) = overlay.find("AuthorizationPolicy")["spec"]["rules"]
+    (rule,) = overlay.find("AuthorizationPolicy", "agent")["spec"]["rules"]
     admin = overlay.containers["authz"].ports["admin"]
     metrics: Any = overlay.find("PeerAuthentication")["spec"]["portLevelMtls"]
 

@@ -12,10 +12,16 @@ from typing import Any, Final
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
+from support.edge import first_line
 from support.envoy import validate
+from support.host_spellings import fixed, requests, spellings
+from support.http2_peer import http2_call
 from support.istio import NEIGHBOUR, Istio, Proxy, Surroundings
 from support.manifests import KUBERNETES, Manifests, render
+from support.properties import brief
 from support.sidecar import Authority
 from support.stack import Process, World, claims
 from support.upstream import EchoUpstream
@@ -173,14 +179,69 @@ def test_without_the_reference_nothing_is_called(pod: Pod, token: str) -> None:
     assert [] == pod.graph.received
 
 
-@pytest.mark.parametrize(
-    "host", [GRAPH.upper(), f"{GRAPH}:80", f"{GRAPH.title()}:80", f"{GRAPH}.", f"{GRAPH}.:80"]
-)
-def test_no_way_to_write_the_host_goes_around_the_check(pod: Pod, host: str) -> None:
-    """Whatever reaches the API's route has been asked about."""
-    pod.proxy.call(host, [("authorization", f"Bearer {pod.world.token()}")])
+def _send(pod: Pod, written: str, token: str) -> None:
+    """Send a host as it is written, in every place where it can stand, by HTTP/1.1 and HTTP/2."""
+    port = pod.proxy.envoy.port("outbound")
+    for request in requests(GRAPH, written, f"authorization: {token}\r\nbaggage: a=b\r\n"):
+        first_line(port, request)
+    headers = [("authorization", token)]
+    http2_call(port, written, headers=headers)
+    http2_call(port, GRAPH, headers=[*headers, ("host", written)])
+    http2_call(port, "elsewhere.example", headers=[*headers, ("host", written)])
 
-    assert [] == pod.graph.received
+
+def test_no_way_to_write_the_host_goes_around_the_check(pod: Pod) -> None:
+    """What arrives at the API has the agent's token; what the agent sent itself never does."""
+    reference = pod.token_of_app()
+    user = f"Bearer {pod.world.token()}"
+
+    @given(written=spellings(GRAPH), token=st.sampled_from([reference, user]))
+    @brief
+    def check(written: str, token: str) -> None:
+        pod.graph.received.clear()
+        _send(pod, written, token)
+        for seen in pod.graph.received:
+            (value,) = seen.values("authorization")
+            assert token not in {value, user}
+            assert pod.world.agent["client_id"] == claims(value.removeprefix("Bearer "))["appid"]
+
+    check()
+    for written in fixed(GRAPH):
+        _send(pod, written, user)
+        assert user not in {value for seen in pod.graph.received for _, value in seen.headers}
+        _send(pod, written, reference)
+        assert reference not in {value for seen in pod.graph.received for _, value in seen.headers}
+    # Else nothing above could fail.
+    assert 3 <= len(pod.graph.received)
+
+
+@pytest.mark.parametrize("method", ["TRACE", "TRACK", "trace"])
+def test_no_answer_shows_a_request(pod: Pod, method: str) -> None:
+    """Methods that reflect reach neither the API nor the agent, whoever is asking."""
+    outbound, inbound = (pod.proxy.envoy.port(name) for name in ("outbound", "inbound"))
+    reference = [("authorization", pod.token_of_app())]
+    user = [("authorization", f"Bearer {pod.world.token()}")]
+    pod.proxy.app.received.clear()
+
+    outward = http2_call(outbound, GRAPH, method=method, headers=reference)
+    inward = http2_call(inbound, "agent", method=method, headers=user)
+
+    assert (405, 403) == (outward.status, inward.status)
+    assert "method_not_allowed" == json.loads(outward.body)["reason"]
+    assert ["application/problem+json"] == outward.values("content-type")
+    assert ([], []) == (pod.graph.received, pod.proxy.app.received)
+
+
+def test_no_caller_speaks_in_a_proxys_name(pod: Pod) -> None:
+    """What steers Envoys does not reach the agent, and has no effect on the way."""
+    said = {"x-envoy-original-path": "/admin", "x-envoy-upstream-rq-timeout-ms": "1"}
+    near = {"x-forwarded-for": "10.0.0.1", "authorization": f"Bearer {pod.world.token()}"}
+
+    answer = pod.proxy.caller.get("/", headers=said | near)
+
+    assert 200 == answer.status_code
+    (seen,) = pod.proxy.app.received
+    assert [] == [name for name, _ in seen.headers if name.startswith("x-envoy-")]
 
 
 def test_a_caller_without_token_does_not_reach_the_agent(pod: Pod) -> None:

@@ -70,7 +70,7 @@ def test_the_mesh_configuration_is_valid() -> None:
         ("AuthorizationPolicy", ("spec", "rules", 0, "to", 0, "operation"), "path"),
         ("ServiceEntry", ("spec", "ports", 0), "proto"),
         ("DestinationRule", ("spec", "trafficPolicy", "portLevelSettings", 0, "tls"), "ca"),
-        ("VirtualService", ("spec", "http", 0, "retries"), "attempt"),
+        ("VirtualService", ("spec", "http", 1, "retries"), "attempt"),
         ("Sidecar", ("spec", "outboundTrafficPolicy"), "modus"),
         ("PeerAuthentication", ("spec", "mtls"), "strict"),
     ],

@@ -218,6 +218,16 @@ def exchange(port: int, request: bytes) -> bytes:
         return answer
 
 
+def first_line(port: int, request: bytes) -> bytes:
+    """Send a request as it is and return how the answer begins; Envoy waits before it closes on nonsense."""
+    with raw(port) as connection:
+        connection.sendall(request)
+        answer = b""
+        while b"\r\n" not in answer and (part := connection.recv(65536)):
+            answer += part
+        return answer.partition(b"\r\n")[0]
+
+
 def get_request(host: str, path: str, headers: Mapping[str, str]) -> bytes:
     """Return a GET request through the proxy, as bytes."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())

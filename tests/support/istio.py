@@ -72,9 +72,10 @@ class Istio:
 
     def bootstrap(self, around: Surroundings) -> str:
         """Return the proxy's configuration, on free loopback ports."""
-        outbound = self.outbound_manager()
+        outbound, inbound = self.outbound_manager(), self.inbound_manager()
         self.patch(80, outbound)
-        managers = {"outbound": outbound, "inbound": self.inbound_manager()}
+        self.patch(None, inbound)
+        managers = {"outbound": outbound, "inbound": inbound}
         return yaml.safe_dump(
             {
                 "admin": {"address": _address("127.0.0.1:0")},
@@ -105,15 +106,20 @@ class Istio:
         )
         return _manager("outbound", hosts, [])
 
-    def patch(self, port: int, manager: Object) -> None:
-        """Apply every patch of the overlay's EnvoyFilters to the outbound connection manager of a port.
+    def patch(self, port: int | None, manager: Object) -> None:
+        """Apply the patches of the overlay's EnvoyFilters to a connection manager.
+
+        Args:
+            port: Of the outbound one; None for the inbound one.
+            manager: Is changed.
 
         Raises:
             UnknownPatchError: A patch would not be applied.
         """
         for item in self._pod.all("EnvoyFilter"):
             for patch in item["spec"]["configPatches"]:
-                _apply(deepcopy(patch), port, manager)
+                if (patch["match"]["context"] == "SIDECAR_INBOUND") == (port is None):
+                    _apply(deepcopy(patch), port, manager)
 
     @property
     def provider(self) -> Object:
@@ -129,7 +135,7 @@ class Istio:
     @property
     def provider_name(self) -> str:
         """The provider that the CUSTOM policy names."""
-        name: str = self._pod.find("AuthorizationPolicy")["spec"]["provider"]["name"]
+        name: str = self._pod.find("AuthorizationPolicy", "agent")["spec"]["provider"]["name"]
         return name
 
     def inbound_manager(self) -> Object:
@@ -160,12 +166,13 @@ class Istio:
         filters = [
             {"name": _RBAC, "typed_config": self._rules()},
             {"name": "envoy.filters.http.ext_authz", "typed_config": check},
+            {"name": _RBAC, "typed_config": self._denials()},
         ]
         return _manager("inbound", [everything], filters)
 
     def _rules(self) -> Object:
         """Rules that decide nothing: they note which requests the Check is for."""
-        policy = self._pod.find("AuthorizationPolicy")
+        policy = self._pod.find("AuthorizationPolicy", "agent")
         ((ports,),) = [
             [rule["operation"]["notPorts"] for rule in rules["to"]]
             for rules in policy["spec"]["rules"]
@@ -187,6 +194,33 @@ class Istio:
             "shadow_rules_stat_prefix": "istio_ext_authz_",
         }
 
+    def _denials(self) -> Object:
+        """Rules of the policies that deny."""
+        policies = {}
+        for item in self._pod.all("AuthorizationPolicy"):
+            if item["spec"]["action"] != "DENY":
+                continue
+            ((operation,),) = [[to["operation"] for to in r["to"]] for r in item["spec"]["rules"]]
+            methods = [
+                {"header": {"name": ":method", "string_match": {"exact": method}}}
+                for method in operation["methods"]
+            ]
+            ports = [{"destination_port": int(port)} for port in operation["notPorts"]]
+            rules = [
+                {"or_rules": {"rules": methods}},
+                {"not_rule": {"or_rules": {"rules": ports}}},
+            ]
+            name = f"ns[{NAMESPACE}]-policy[{item['metadata']['name']}]-rule[0]"
+            policies[name] = {
+                "permissions": [{"and_rules": {"rules": rules}}],
+                "principals": [{"and_ids": {"ids": [{"any": True}]}}],
+            }
+        return {
+            "@type": f"{_TYPES}.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "DENY", "policies": policies},
+            "shadow_rules_stat_prefix": "istio_dry_run_allow_",
+        }
+
     def _entries(self, port: int) -> Iterator[Object]:
         for item in self._pod.all("ServiceEntry"):
             if item["spec"]["ports"][0]["number"] == port:
@@ -197,11 +231,12 @@ class Istio:
         made = _virtual_host(f"{host}:{number}", host)
         for item in self._pod.all("VirtualService"):
             if host in item["spec"]["hosts"]:
-                (rule,) = item["spec"]["http"]
+                *refusals, rule = item["spec"]["http"]
                 action = made["routes"][0]["route"]
                 action["timeout"] = rule.get("timeout", "0s")
                 if rule["retries"]["attempts"] == 0:
                     del action["retry_policy"]
+                made["routes"][:0] = [_direct_response(refusal) for refusal in refusals]
         return made
 
     def _clusters(self, around: Surroundings) -> Iterator[Object]:
@@ -302,16 +337,16 @@ class Proxy:
         return self._agent.get("/v1.0/me", headers=[("host", host), *headers])
 
 
-def _apply(patch: Object, port: int, manager: Object) -> None:
+def _apply(patch: Object, port: int | None, manager: Object) -> None:
     match, change = patch["match"], patch["patch"]
-    if match["context"] != "SIDECAR_OUTBOUND":
+    if match["context"] not in {"SIDECAR_OUTBOUND", "SIDECAR_INBOUND"}:
         raise UnknownPatchError(f"context {match['context']}")
     match patch["applyTo"], change["operation"]:
         case "HTTP_FILTER", "INSERT_BEFORE":
             chosen = match["listener"]["filterChain"]["filter"]
             names = [entry["name"] for entry in manager["http_filters"]]
             before = chosen["subFilter"]["name"]
-            if (match["listener"]["portNumber"], chosen["name"]) != (port, MANAGER):
+            if (match["listener"].get("portNumber"), chosen["name"]) != (port, MANAGER):
                 raise UnknownPatchError(f"listener {match['listener']}")
             manager["http_filters"].insert(names.index(before), change["value"])
         case "VIRTUAL_HOST", "MERGE":
@@ -357,6 +392,8 @@ def _manager(name: str, hosts: list[Object], filters: list[Object]) -> Object:
         "http_filters": [*filters, router],
         "normalize_path": True,
         "use_remote_address": False,
+        # A second by itself, which tests would wait for after each piece of nonsense.
+        "delayed_close_timeout": "0.02s",
     }
 
 
@@ -372,6 +409,24 @@ def _virtual_host(name: str, host: str) -> Object:
         "domains": [host, f"{host}."],
         "routes": [route],
         "include_request_attempt_count": True,
+    }
+
+
+def _direct_response(rule: Object) -> Object:
+    (match,) = rule["match"]
+    answer = rule["directResponse"]
+    method = {"safe_regex": {"regex": match["method"]["regex"]}}
+    added = [
+        {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+        for key, value in rule["headers"]["response"]["set"].items()
+    ]
+    return {
+        "match": {"prefix": "/", "headers": [{"name": ":method", "string_match": method}]},
+        "direct_response": {
+            "status": answer["status"],
+            "body": {"inline_string": answer["body"]["string"]},
+        },
+        "response_headers_to_add": added,
     }
 
 

@@ -36,6 +36,8 @@ def test_the_patches_are_on_the_way_of_the_agents_calls(pod: MeshedPod) -> None:
         if "authz" in json.dumps(manager["http_filters"][1:])
     }
 
+    inbound = with_filters["virtualInbound"]
+    assert ["authz.callers", ROUTER] == inbound[-2:]
     found = with_filters.pop("0.0.0.0_80")
     assert ["authz.headers", "authz.egress", ROUTER] == found[-3:]
     assert {"virtualInbound"} == set(with_filters)
@@ -54,8 +56,9 @@ def test_the_host_is_patched_and_no_other(pod: MeshedPod) -> None:
 def test_a_token_is_sent_once_and_answers_may_last(pod: MeshedPod) -> None:
     """Without a timeout in the VirtualService there is none, and no retry is left of Istio's two."""
     (host,) = [one for one in pod.routes()["80"]["virtual_hosts"] if one["name"] == f"{GRAPH}:80"]
-    (route,) = host["routes"]
+    refusal, route = host["routes"]
 
+    assert 405 == refusal["direct_response"]["status"]
     assert "0s" == route["route"]["timeout"]
     assert "retry_policy" not in route["route"]
 
@@ -137,12 +140,12 @@ def test_the_imagined_routes_are_pilots(pod: MeshedPod, imagined: Istio) -> None
 
 
 def test_the_imagined_check_is_pilots(pod: MeshedPod, imagined: Istio) -> None:
-    """The CUSTOM policy becomes the filter that the other tests run, and rules that say what it is for."""
+    """The policies become the filters that the other tests run: the Check, what it is for, denials."""
     real = _inbound(pod.listeners()["virtualInbound"])
     made = imagined.inbound_manager()
 
     for name in ("envoy.filters.http.rbac", CHECK):
-        assert _filter(real, name) == _filter(made, name)
+        assert _filters(real, name) == _filters(made, name)
 
 
 def _managers(listener: Object) -> list[Object]:
@@ -164,10 +167,8 @@ def _inbound(listener: Object) -> Object:
     return found
 
 
-def _filter(manager: Object, name: str) -> Object:
-    (found,) = [entry for entry in manager["http_filters"] if entry["name"] == name]
-    settings: Object = found["typed_config"]
-    return settings
+def _filters(manager: Object, name: str) -> list[Object]:
+    return [each["typed_config"] for each in manager["http_filters"] if each["name"] == name]
 
 
 def _host(routes: Object, name: str) -> Object:
@@ -177,7 +178,7 @@ def _host(routes: Object, name: str) -> Object:
 
 
 def _action(host: Object, key: str) -> Any:
-    value = host["routes"][0].get("route", host["routes"][0].get("direct_response")).get(key)
+    value = host["routes"][-1].get("route", host["routes"][-1].get("direct_response")).get(key)
     return (
         {name: value[name] for name in ("retry_on", "num_retries")}
         if key == "retry_policy" and value
