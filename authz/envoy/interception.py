@@ -109,10 +109,11 @@ def _refused(targets: Sequence[Destination], ended: Collection[str]) -> list[Fil
         for target in targets
         if is_ip(target.host)
     )
+    hosts = [target.host.lower() for target in targets if not is_ip(target.host)]
+    # Some clients ask for a name as it is written in the URL, with the root's dot: no certificate of ours is
+    # for that, and it is the same host.
     names = dict.fromkeys(
-        target.host.lower()
-        for target in targets
-        if not is_ip(target.host) and target.host not in ended
+        [name for name in hosts if name not in ended] + [f"{name}." for name in hosts]
     )
     chains = [_tls("refused", ranges=[*_LOOPBACK, *addresses])]
     if names:

@@ -39,6 +39,19 @@ with httpx.Client(headers={"Authorization": f"Bearer {token}"}, http2=True) as c
     print(client.get(url).text)
 """
 
+TLS_NAME: Final = """\
+import socket, ssl, sys
+context = ssl.create_default_context()
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+with socket.create_connection(("graph.microsoft.com", 443), timeout=10) as plain:
+    try:
+        with context.wrap_socket(plain, server_hostname=sys.argv[1]) as connection:
+            shown = connection.getpeercert(binary_form=True)
+            print("the pod's own" if b"authz" in shown else "the API")
+    except OSError:
+        print("refused")
+"""
+
 DATAGRAMS: Final = """\
 import socket, sys
 host, port = sys.argv[1], int(sys.argv[2])
@@ -200,6 +213,19 @@ def test_tls_to_a_host_with_a_route_is_refused(redirected: RedirectedPod) -> Non
     status, _ = redirected.curl("--insecure", "https://graph.microsoft.com/v1.0/whoami")
 
     assert status == 35
+
+
+@pytest.mark.parametrize("https", [False, True])
+@pytest.mark.parametrize("name", ["graph.microsoft.com.", "GRAPH.microsoft.com"])
+def test_tls_by_another_spelling_is_not_passed_on(
+    redirected: RedirectedPod, name: str, https: bool
+) -> None:
+    """Python asks for the name as the URL has it, with the root's dot: it is the same host (law 4)."""
+    with redirected.envoy("pass-tls", https=https):
+        said = redirected.as_agent(sys.executable, "-c", TLS_NAME, name).stdout
+
+    # Nobody but Envoy's own chain for the plain name may have answered.
+    assert said in ({"refused\n"} if name.endswith(".") or not https else {"the pod's own\n"})
 
 
 def test_tls_that_envoy_may_end_gets_the_token(redirected: RedirectedPod, folder: Path) -> None:

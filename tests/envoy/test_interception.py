@@ -88,7 +88,8 @@ def test_hosts_with_a_route_and_loopback_are_not_passed_on() -> None:
         {"address_prefix": "192.0.2.7", "prefix_len": 32},
         {"address_prefix": "2001:db8::7", "prefix_len": 128},
     ]
-    names = ["api.example", "inventory.internal", "*.corp.example"]
+    plain = ["api.example", "inventory.internal", "*.corp.example"]
+    names = [*plain, *(f"{name}." for name in plain)]
     assert found == {
         "refused": ({"prefix_ranges": [*LOOPBACK, *addresses]}, 0),
         "routed": ({"server_names": names}, 0),
@@ -128,7 +129,8 @@ def test_tls_that_envoy_may_end_is_ended_here(settings: SidecarSettings) -> None
     assert ended["filter_chain_match"] == {"server_names": ["api.example"]}
     assert ended["filters"] == listener["default_filter_chain"]["filters"]
     routed = [each for each in others if each["name"] == "routed"]
-    assert [["*.corp.example"]] * (settings is PASS) == [
+    refused = ["*.corp.example", "api.example.", "*.corp.example."]
+    assert [refused] * (settings is PASS) == [
         each["filter_chain_match"]["server_names"] for each in routed
     ]
 
