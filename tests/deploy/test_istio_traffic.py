@@ -215,7 +215,7 @@ def test_no_way_to_write_the_host_goes_around_the_check(pod: Pod) -> None:
     assert 3 <= len(pod.graph.received)
 
 
-@pytest.mark.parametrize("method", ["TRACE", "TRACK", "trace"])
+@pytest.mark.parametrize("method", ["TRACE", "TRACK", "trace", "Trace", "tRaCk", "Debug"])
 def test_no_answer_shows_a_request(pod: Pod, method: str) -> None:
     """Methods that reflect reach neither the API nor the agent, whoever is asking."""
     outbound, inbound = (pod.proxy.envoy.port(name) for name in ("outbound", "inbound"))

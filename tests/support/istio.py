@@ -203,11 +203,11 @@ class Istio:
             ((operation,),) = [[to["operation"] for to in r["to"]] for r in item["spec"]["rules"]]
             methods = [
                 {"header": {"name": ":method", "string_match": {"exact": method}}}
-                for method in operation["methods"]
+                for method in operation["notMethods"]
             ]
             ports = [{"destination_port": int(port)} for port in operation["notPorts"]]
             rules = [
-                {"or_rules": {"rules": methods}},
+                {"not_rule": {"or_rules": {"rules": methods}}},
                 {"not_rule": {"or_rules": {"rules": ports}}},
             ]
             name = f"ns[{NAMESPACE}]-policy[{item['metadata']['name']}]-rule[0]"

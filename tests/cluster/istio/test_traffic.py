@@ -17,6 +17,22 @@ from support.stack import claims
 
 pytestmark = pytest.mark.cluster
 
+ROUTED = [
+    GRAPH,
+    f"{GRAPH}:",
+    f"{GRAPH}:80",
+    f"{GRAPH}:+80",
+    f"{GRAPH}:0x50",
+    f"{GRAPH}:443",
+    GRAPH.upper(),
+    GRAPH.title(),
+    f"{GRAPH}.",
+    f"{GRAPH}.:",
+    f"{GRAPH.upper()}.:80",
+]
+"""Spellings that the proxy takes for the API."""
+VERSIONS = ["--http1.1", "--http2-prior-knowledge"]
+
 
 def test_the_agents_token_arrives_and_the_users_never(pod: MeshedPod) -> None:
     """An unmodified agent's `http://` call gets to Graph over TLS with the agent's token for the caller."""
@@ -61,6 +77,27 @@ def test_without_the_reference_nothing_is_called(pod: MeshedPod, token: str) -> 
     assert answer.json()["reason"]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("written", ROUTED)
+def test_each_spelling_that_leads_to_the_api_is_asked_about(
+    pod: MeshedPod, written: str, version: str
+) -> None:
+    """Once for each request: the user's own token is refused, the reference becomes the agent's token."""
+    host = f"host: {written}"
+    checks = _checks(pod)
+
+    refused = pod.curl(GRAPH_URL, version, *headers(f"Bearer {pod.token}", host))
+    served = pod.curl(GRAPH_URL, version, *headers(pod.reference(), host))
+
+    # The reference comes from a call to the agent, which is asked about as well.
+    assert checks + 3 == _checks(pod)
+    assert (401, "missing_token") == (refused.status, refused.json()["reason"])
+    assert 200 == served.status, served.body
+    (value,) = [value for name, value in served.json()["headers"] if name == "authorization"]
+    agent = pod.tenant["blueprints"][0]["agents"][0]["client_id"]
+    assert agent == claims(value.removeprefix("Bearer "))["appid"]
+
+
 def test_no_way_to_write_the_host_goes_around_the_check(pod: MeshedPod) -> None:
     """What arrives at the API has the agent's token; what the agent sent itself never does."""
     reference = pod.reference()
@@ -68,7 +105,7 @@ def test_no_way_to_write_the_host_goes_around_the_check(pod: MeshedPod) -> None:
 
     for written in fixed(GRAPH):
         sent = headers(reference, f"host: {written}")
-        for version in ("--http1.1", "--http2-prior-knowledge"):
+        for version in VERSIONS:
             answer = pod.curl(GRAPH_URL, version, *sent)
             if answer.status == 200:
                 value = dict(answer.json()["headers"])["authorization"]
@@ -83,13 +120,13 @@ def test_no_way_to_write_the_host_goes_around_the_check(pod: MeshedPod) -> None:
     assert 6 <= arrived
 
 
-@pytest.mark.parametrize("method", ["TRACE", "trace"])
+@pytest.mark.parametrize("method", ["TRACE", "trace", "Trace", "dEBUG"])
 def test_no_answer_shows_a_request(pod: MeshedPod, method: str) -> None:
     """Methods that reflect reach neither the API nor the agent, whoever is asking."""
     asked = ("--request", method, "--http2-prior-knowledge")
 
     outward = pod.curl(GRAPH_URL, *asked, *headers(pod.reference()))
-    inward = pod.call("/", "--request", "TRACE", *headers(f"Bearer {pod.token}"))
+    inward = pod.call("/", *asked, *headers(f"Bearer {pod.token}"))
 
     assert (405, "method_not_allowed") == (outward.status, outward.json()["reason"])
     assert 403 == inward.status
@@ -158,7 +195,7 @@ def test_the_agent_cannot_ask_authz(pod: MeshedPod, protocol: str) -> None:
 def test_other_hosts_are_left_alone(pod: MeshedPod) -> None:
     """A neighbour in the mesh is called as ever, and authz is not asked."""
     own = headers("Basic of-the-neighbour", "x-authz-subject: of-the-neighbour")
-    checks = _egress_checks(pod)
+    checks = _checks(pod)
 
     answer = pod.curl(f"http://{NEIGHBOUR}.{AGENTS}/", *own)
 
@@ -166,7 +203,7 @@ def test_other_hosts_are_left_alone(pod: MeshedPod) -> None:
     arrived = dict(answer.json()["headers"])
     assert "Basic of-the-neighbour" == arrived["authorization"]
     assert "of-the-neighbour" == arrived["x-authz-subject"]
-    assert checks == _egress_checks(pod)
+    assert checks == _checks(pod)
 
 
 def test_unregistered_hosts_are_not_reached(pod: MeshedPod) -> None:
@@ -214,6 +251,6 @@ def test_no_secret_is_missing(pod: MeshedPod) -> None:
     assert "rejected" not in pod.log("istio-proxy")
 
 
-def _egress_checks(pod: MeshedPod) -> int:
-    metrics = pod.curl("http://127.0.0.1:9902/metrics").body
-    return metrics.count('authz_checks_total{direction="egress"')
+def _checks(pod: MeshedPod) -> int:
+    """Return how often the proxy has asked authz, in both directions."""
+    return pod.statistic("cluster.outbound|9901||authz.internal;.upstream_rq_total")
