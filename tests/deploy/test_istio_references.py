@@ -229,6 +229,23 @@ def test_methods_and_trailers_are_those_of_our_own_envoy(overlay: Manifests) -> 
         assert mutations["request_trailers_mutations"] == trailers
 
 
+def test_answers_without_a_decision_are_those_of_our_own_envoy(
+    overlay: Manifests, mesh: Manifests, settings: Object
+) -> None:
+    """The same status, body and headers, in both directions."""
+    envoy = yaml.safe_load((KUBERNETES / "base" / "envoy.yaml").read_text())
+    istio = Istio(overlay, mesh, settings)
+    theirs = {"inbound": (None, istio.inbound_manager()), "egress": (80, istio.outbound_manager())}
+
+    for listener in envoy["static_resources"]["listeners"]:
+        port, manager = theirs[listener["name"]]
+        istio.patch(port, manager)
+        ours = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        (mapper,) = manager["local_reply_config"]["mappers"]
+        assert ours["local_reply_config"]["mappers"][0] == mapper
+        assert "ext_authz_error" in json.dumps(mapper["filter"])
+
+
 def test_tokens_go_to_who_proves_the_name(overlay: Manifests) -> None:
     """TLS with name and authorities demanded, from port 80 to port 443, and never twice."""
     for item in overlay.all("DestinationRule"):

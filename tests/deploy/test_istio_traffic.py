@@ -280,7 +280,10 @@ def test_nothing_passes_without_authz(pod: Pod) -> None:
     outward = pod.proxy.call(GRAPH, [("authorization", reference)])
     inward = pod.proxy.caller.get("/", headers={"authorization": f"Bearer {pod.world.token()}"})
 
-    assert (503, 503) == (outward.status_code, inward.status_code)
+    for answer in (outward, inward):
+        assert (503, "authz_unavailable") == (answer.status_code, answer.json()["reason"])
+        assert "application/problem+json" == answer.headers["content-type"]
+        assert str(answer.json()["retry_after"]) == answer.headers["retry-after"]
     assert ([], []) == (pod.graph.received, pod.proxy.app.received)
 
 

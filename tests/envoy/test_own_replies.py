@@ -1,10 +1,12 @@
 """What Envoy answers by itself: like the service, with a reason that tells whose failure it is."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -20,6 +22,7 @@ from authz.ports import CheckRecord
 from authz.problem import describe
 from support.envoy import free_port
 from support.ext_authz_server import ExtAuthzServer, allow
+from support.http2_peer import http2_call
 from support.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
@@ -130,6 +133,21 @@ def test_without_the_service_both_directions_say_so(
     assert expected == told(sidecar.caller.get("/chat"))
     assert expected == told(sidecar.agent.get(f"http://{GRAPH}/"))
     assert expected == told(sidecar.agent.get("http://evil.example/"))
+
+
+def test_a_caller_by_grpc_gets_a_status_of_its_own(
+    sidecar: Sidecar, service: ExtAuthzServer
+) -> None:
+    """UNAVAILABLE (14), with the problem body as its message, and when to try again."""
+    service.stop()
+    headers = [("content-type", "application/grpc"), ("te", "trailers")]
+
+    answer = http2_call(sidecar.egress_port, GRAPH, method="POST", headers=headers)
+
+    assert (200, ["application/grpc"]) == (answer.status, answer.values("content-type"))
+    assert (["14"], [WAIT]) == (answer.values("grpc-status"), answer.values("retry-after"))
+    (message,) = answer.values("grpc-message")
+    assert "authz_unavailable" == json.loads(unquote(message))["reason"]
 
 
 def test_a_check_without_decision_is_the_same(sidecar: Sidecar, service: ExtAuthzServer) -> None:

@@ -349,6 +349,11 @@ def _apply(patch: Object, port: int | None, manager: Object) -> None:
             if (match["listener"].get("portNumber"), chosen["name"]) != (port, MANAGER):
                 raise UnknownPatchError(f"listener {match['listener']}")
             manager["http_filters"].insert(names.index(before), change["value"])
+        case "NETWORK_FILTER", "MERGE":
+            chosen = match["listener"]["filterChain"]["filter"]
+            if (match["listener"].get("portNumber"), chosen["name"]) != (port, MANAGER):
+                raise UnknownPatchError(f"listener {match['listener']}")
+            _merge(manager, change["value"]["typed_config"])
         case "VIRTUAL_HOST", "MERGE":
             name = match["routeConfiguration"]["vhost"]["name"]
             hosts = [host for host in _hosts(manager) if host["name"] == name]

@@ -241,7 +241,8 @@ def test_nothing_passes_without_authz(pod: MeshedPod) -> None:
     finally:
         pod.start_authz()
 
-    assert (503, 503) == (outward.status, inward.status)
+    for answer in (outward, inward):
+        assert (503, "authz_unavailable") == (answer.status, answer.json()["reason"])
 
 
 def test_no_secret_is_missing(pod: MeshedPod) -> None:

@@ -44,6 +44,18 @@ def test_the_patches_are_on_the_way_of_the_agents_calls(pod: MeshedPod) -> None:
     assert not {"authz.headers", "authz.egress"} & set(with_filters["virtualInbound"])
 
 
+def test_the_answer_without_a_decision_is_given_on_both_ways(pod: MeshedPod) -> None:
+    """Every connection manager of the way in, and that of port 80 on the way out, and no other."""
+    with_replies = {
+        name: ["local_reply_config" in manager for manager in _managers(listener)]
+        for name, listener in pod.listeners().items()
+    }
+
+    assert all(with_replies.pop("virtualInbound"))
+    assert [True] == with_replies.pop("0.0.0.0_80")
+    assert not any(found for each in with_replies.values() for found in each)
+
+
 def test_the_host_is_patched_and_no_other(pod: MeshedPod) -> None:
     """The virtual host has the name that the EnvoyFilter looks for, and says what the Check is about."""
     hosts = {host["name"]: host for host in pod.routes()["80"]["virtual_hosts"]}
