@@ -116,6 +116,7 @@ class App:
                 config.listen.admin,
                 registry=self._measured,
                 readiness=self._missing,
+                notices=self._notices,
                 status=self._status,
             )
             if config.listen.admin is not None and seat is None
@@ -248,6 +249,7 @@ class App:
         self._metrics.gauge_secrets(expiries, self._secrets.streams())
         self._metrics.gauge_credentials(self._engine.credential_expiries())
         self._metrics.gauge_unserved(self._engine.unserved())
+        self._metrics.gauge_refused(self._engine.refused_credentials())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
@@ -256,6 +258,12 @@ class App:
         if not self._started:
             missing["state"] = "starting"
         return missing
+
+    def _notices(self) -> dict[str, Any]:
+        refused: dict[str, list[str]] = {}
+        for client, kind in sorted(self._engine.refused_credentials()):
+            refused.setdefault(client, []).append(kind)
+        return {"credentials_refused": refused} if refused else {}
 
     def _status(self) -> dict[str, Any]:
         config = self._engine.config
@@ -269,6 +277,7 @@ class App:
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
             },
             "missing": self._engine.missing() | self._missing(),
+            **self._notices(),
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
             "pushed_secrets": self._engine.pushed.status(),
             "signing_keys_age_seconds": {

@@ -184,6 +184,10 @@ class Engine:
             *(("credential", client) for client in faults),
         }
 
+    def refused_credentials(self) -> set[tuple[str, str]]:
+        """Return name of the client and kind of each credential whose newest version Entra refuses."""
+        return self._parts.applications.refused()
+
     def entries(self) -> dict[CacheName, int]:
         """Return how much each cache holds."""
         return {

@@ -15,6 +15,9 @@ from authz.http_server import HttpServer
 Readiness = Callable[[], Mapping[str, Any]]
 """Why the service is not ready, by subject; empty when it is."""
 
+Notices = Callable[[], Mapping[str, Any]]
+"""What is wrong while the service is ready all the same, by subject; empty when nothing is."""
+
 Status = Callable[[], Mapping[str, Any]]
 """Facts about what runs, free of secrets."""
 
@@ -26,6 +29,7 @@ class AdminServer(HttpServer):
         address: `host:port` or `unix:PATH`.
         registry: Gives the registry to expose, anew for each scrape.
         readiness: Why the service is not ready.
+        notices: What else `/readyz` says.
         status: Facts about what runs.
     """
 
@@ -36,9 +40,11 @@ class AdminServer(HttpServer):
         registry: Callable[[], CollectorRegistry],
         readiness: Readiness,
         status: Status,
+        notices: Notices = dict,
     ) -> None:
         self._registry = registry
         self._readiness = readiness
+        self._notices = notices
         self._status = status
         routes = [
             Route("/livez", _livez),
@@ -50,7 +56,8 @@ class AdminServer(HttpServer):
 
     async def _readyz(self, _: Request) -> Response:
         reasons = self._readiness()
-        return _json({"ready": not reasons, "missing": reasons}, 503 if reasons else 200)
+        answer = {"ready": not reasons, "missing": reasons, **self._notices()}
+        return _json(answer, 503 if reasons else 200)
 
     async def _metrics(self, request: Request) -> Response:
         encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))

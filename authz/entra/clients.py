@@ -30,8 +30,6 @@ REFRESH_AT: Final = 0.75
 """Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
 MOST_AGENTS: Final = 1000
 """MSAL clients of agents kept; one takes a few kilobytes, and less than a millisecond to build."""
-REFUSED_FOR: Final = 300.0
-"""Seconds for which a credential that Entra refused comes after the others, unless it changes."""
 
 # MSAL logs answers that it cannot read, and they may hold tokens (law 5).
 logging.getLogger("msal").addHandler(logging.NullHandler())
@@ -122,8 +120,6 @@ class Applications:
         self._built: dict[tuple[Client, int], tuple[bytes, msal.ConfidentialClientApplication]] = {}
         self._taken: dict[Client, int] = {}
         """Position of the credential that Entra took last."""
-        self._refused: dict[tuple[Client, int], tuple[bytes, float]] = {}
-        """Version of a credential that Entra refused, and the monotonic second until which it is put off."""
 
     def acquire(self, client: Client, call: Acquire, *, user_is_asked: bool) -> IssuedToken:
         """Run an MSAL call as the client, with the first credential that Entra takes.
@@ -142,17 +138,20 @@ class Applications:
             except EntraError as error:
                 if not error.by_credential:
                     raise
-                self._refused[client, position] = (proof.version, self._timer() + REFUSED_FOR)
                 _log.error(
                     "credential refused",
                     client=client.name,
                     credential=repr(credential),
                     cause=str(error),
+                    accepted_one_goes_on=credential.refuse(proof, now=self._timer()),
                 )
                 refused = error
             else:
                 self._taken[client] = position
-                self._refused.pop((client, position), None)
+                if credential.take(proof):
+                    _log.info(
+                        "credential taken again", client=client.name, credential=repr(credential)
+                    )
                 return token
         if refused is not None:
             raise refused
@@ -166,6 +165,15 @@ class Applications:
             client.name: "; ".join(causes)
             for client, credentials in self._credentials.items()
             if (causes := _all_faults(credentials))
+        }
+
+    def refused(self) -> set[tuple[str, str]]:
+        """Return the clients whose newest credentials Entra refuses, with the kind of each. Reads nothing."""
+        return {
+            (client.name, credential.kind)
+            for client, credentials in self._credentials.items()
+            for credential in credentials
+            if credential.is_refused
         }
 
     def expiries(self) -> dict[tuple[str, str], float]:
@@ -192,26 +200,16 @@ class Applications:
         put_off = []
         for position, credential in enumerate(self._credentials[client]):
             try:
-                proof = credential.proof()
+                proofs = credential.proofs()
             except CredentialFault as fault:
                 faults.append(fault)
                 continue
-            if self._was_refused(client, position, proof):
-                put_off.append((position, credential, proof))
-            else:
-                yield position, credential, proof
+            for proof in proofs:
+                if credential.is_put_off(proof, now=self._timer()):
+                    put_off.append((position, credential, proof))
+                else:
+                    yield position, credential, proof
         yield from put_off
-
-    def _was_refused(self, client: Client, position: int, proof: Proof) -> bool:
-        version, until = self._refused.get((client, position), (b"", 0.0))
-        if version != proof.version:
-            return False
-        now = self._timer()
-        if now < until:
-            return True
-        # It is tried again, by this caller: the others do without it meanwhile.
-        self._refused[client, position] = (version, now + REFUSED_FOR)
-        return False
 
     def _application(
         self, client: Client, position: int, proof: Proof
@@ -342,13 +340,18 @@ def _unproved(client: Client, fault: CredentialFault) -> EntraError:
 
 
 def _all_faults(credentials: Sequence[Credential]) -> list[str]:
-    """Return the faults of all credentials, or nothing as soon as one is usable."""
-    causes = []
+    """Return the faults of all credentials, or nothing if one is usable.
+
+    After a usable one only those that Entra refused are looked at: their files may have been put right.
+    """
+    causes, is_served = [], False
     for credential in credentials:
+        if is_served and not credential.is_refused:
+            continue
         try:
             credential.look()
         except CredentialFault as fault:
             causes.append(str(fault))
         else:
-            return []
-    return causes
+            is_served = True
+    return [] if is_served else causes

@@ -58,8 +58,10 @@ class Credentials:
 
     def of(self, client: Client, entry: configured.Credential, config: Config) -> Credential:
         """Return the credential that an entry of a client describes. Reads nothing yet."""
-        # The way to Entra is part of those that need one.
-        key = client.tenant_id, client.client_id, entry, config.entra
+        # The way to Entra is part of those that need one. For the others it is enough whom they prove it to.
+        asks = isinstance(entry, configured.KeyVault | configured.ManagedIdentity)
+        way = config.entra if asks else config.entra.authority
+        key = client.tenant_id, client.client_id, entry, way
         kept = self._kept.get(key)
         if kept is None:
             kept = self._kept[key] = _credential(entry, config, self._environ, self._vaults)

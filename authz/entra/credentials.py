@@ -1,13 +1,15 @@
 """How a blueprint or an application proves itself to Entra, and how a rotated proof is picked up.
 
 Each `Credential` is read again for every token it has to fetch, so a rotation needs no restart. A new
-version that cannot be used leaves the old one in place, and the log says so.
+version that cannot be read leaves the last good one in place, and one that Entra refuses the last one that
+Entra took; the log says so. Who asks Entra with it is `clients`.
 """
 
 import base64
 import hashlib
 import json
 import math
+import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -30,6 +32,8 @@ from authz.entra.sources import CredentialFault
 
 ASSERTION_LIFETIME: Final = 300
 """Seconds; Entra accepts five to ten minutes."""
+REFUSED_FOR: Final = 300.0
+"""Seconds for which a version that Entra refused comes after all others."""
 CLOCK_SKEW: Final = 300
 """Seconds for which a token may have ended by our clock and not by Entra's."""
 _log = structlog.get_logger(__name__)
@@ -56,13 +60,17 @@ class Proof:
 
 
 class Credential(ABC):
-    """One configured way to prove who the client is."""
+    """One configured way to prove who the client is. Several threads may use it."""
 
     kind: str
 
     def __init__(self, described_as: str) -> None:
         self._described_as = described_as
         self._last: Proof | None = None
+        self._lock = threading.Lock()
+        self._taken: Proof | None = None
+        self._refused: dict[bytes, float] = {}
+        """Versions that Entra refused, and the monotonic second until which each is put off."""
         self._complained: tuple[str, bool] | None = None
 
     def __repr__(self) -> str:
@@ -70,36 +78,90 @@ class Credential(ABC):
 
     @property
     def expires_at(self) -> float | None:
-        """Epoch second at which the version that was read last ends, where that is known. Reads nothing."""
-        return self._last.expires_at if self._last is not None else None
+        """Epoch second at which the version in use ends, where that is known. Reads nothing."""
+        in_use = self._last
+        if in_use is not None and in_use.version in self._refused:
+            in_use = self._taken or in_use
+        return in_use.expires_at if in_use is not None else None
 
-    def proof(self) -> Proof:
-        """Read the credential now; a version that cannot be read leaves the last good one.
+    @property
+    def is_refused(self) -> bool:
+        """Whether Entra refused the version that was read last, when it was last asked. Reads nothing."""
+        return self._last is not None and self._last.version in self._refused
+
+    def proofs(self) -> list[Proof]:
+        """Read the credential now; return what to try in turn.
+
+        First its present version, or the last good one where that cannot be read, then the last version
+        that Entra took.
 
         Raises:
-            CredentialFault: It was never readable, or the last good version has ended.
+            CredentialFault: There is none that has not ended.
         """
         try:
-            proof = self._read()
+            newest = self._read()
         except CredentialFault as fault:
-            last = self._last
-            if last is not None and time.time() >= last.usable_until:
-                last = None
-            self._complain(str(fault), old_one_goes_on=last is not None)
-            if last is None:
+            good = self._still_usable(self._last, self._taken)
+            self._complain(str(fault), old_one_goes_on=bool(good))
+            if not good:
                 raise
-            return last
+            return good
         self._complained = None
-        self._last = proof
-        return proof
+        self._last = newest
+        others = self._still_usable(self._taken)
+        return [newest, *(other for other in others if other.version != newest.version)]
 
     def look(self) -> None:
         """Raise `CredentialFault` if there is no proof now. Waits for no network: readiness asks."""
-        self.proof()
+        self.proofs()
+
+    def take(self, proof: Proof) -> bool:
+        """Remember that Entra takes a version; return whether it refused it before."""
+        with self._lock:
+            self._taken = proof
+            return self._refused.pop(proof.version, None) is not None
+
+    def refuse(self, proof: Proof, *, now: float) -> bool:
+        """Remember that Entra refused a version; return whether another one stands in for it.
+
+        Args:
+            proof: The version.
+            now: Monotonic second.
+        """
+        with self._lock:
+            known = {each.version for each in (self._last, self._taken) if each is not None}
+            kept = {version: until for version, until in self._refused.items() if version in known}
+            self._refused = {**kept, proof.version: now + REFUSED_FOR}
+            others = self._still_usable(self._taken)
+            return any(other.version not in self._refused for other in others)
+
+    def is_put_off(self, proof: Proof, *, now: float) -> bool:
+        """Whether a version comes after all others now (monotonic second), because Entra refused it.
+
+        From time to time one caller is told that it does not: that one tries it again, and the others go on
+        without it meanwhile.
+        """
+        with self._lock:
+            until = self._refused.get(proof.version)
+            if until is None or now < until:
+                return until is not None
+            self._refused[proof.version] = now + REFUSED_FOR
+            return False
 
     @abstractmethod
     def _read(self) -> Proof:
         """Read the credential, or raise `CredentialFault`."""
+
+    @staticmethod
+    def _still_usable(*proofs: Proof | None) -> list[Proof]:
+        """Return those of different versions that have not ended, in their order."""
+        now = time.time()
+        usable = {
+            proof.version: proof
+            for proof in reversed(proofs)
+            if proof is not None and now < proof.usable_until
+        }
+        return list(reversed(usable.values()))
 
     def _complain(self, cause: str, *, old_one_goes_on: bool) -> None:
         if (cause, old_one_goes_on) != self._complained:

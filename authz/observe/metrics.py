@@ -130,6 +130,12 @@ class Metrics:
             ["kind", "name"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self._unserved_seen: set[tuple[str, str]] = set()
+        self._credential_refused = Gauge(
+            "authz_credential_refused",
+            "1 while Entra refuses the newest version of a client's credential, else 0.",
+            ["client", "kind"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._refused_seen: set[tuple[str, str]] = set()
         self._dropped_records = Counter(
             "authz_log_records_dropped",
             "Log records that could not be written, or waited in vain for the reader of the log.",
@@ -261,6 +267,12 @@ class Metrics:
         self._unserved_seen |= unserved
         for entry in self._unserved_seen:
             self._unserved.labels(*entry).set(entry in unserved)
+
+    def gauge_refused(self, refused: AbstractSet[tuple[str, str]]) -> None:
+        """State which clients' newest credentials Entra refuses, by client and kind."""
+        self._refused_seen |= refused
+        for entry in self._refused_seen:
+            self._credential_refused.labels(*entry).set(entry in refused)
 
     def gauge_state(self, *, ready: bool, config_refused: bool) -> None:
         """State whether Checks can be answered, and by the newest configuration."""

@@ -54,6 +54,7 @@ ASLEEP = {
     "AuthzAbsent",
     "AuthzCacheThrash",
     "AuthzCredentialExpiringSoon",
+    "AuthzCredentialRefused",
     "AuthzDown",
     "AuthzForeignSubject",
     "AuthzInternalErrors",

@@ -136,13 +136,6 @@ CASES = {
             gauge("authz_config_refused", "", "0 1x3 0x30"),
         ),
     ),
-    "AuthzLogRecordsDropped": Case(
-        at=12,
-        fires=gauge("authz_log_records_dropped_total", "", "0x8 5x30"),
-        labels={**PLACE, "pod": "agent-1"},
-        summary="Log records of agent-1 in agents are lost",
-        quiet=(gauge("authz_log_records_dropped_total", "", "5x60"),),
-    ),
     "AuthzInternalErrors": Case(
         at=12,
         # The series begins with its first error.
@@ -150,6 +143,13 @@ CASES = {
         labels={**PLACE, "route": "graph"},
         summary="Checks of route graph in agents ended in a defect of authz",
         quiet=({checks(): "0+60x60", checks("missing_token"): "0+60x60"},),
+    ),
+    "AuthzLogRecordsDropped": Case(
+        at=12,
+        fires=gauge("authz_log_records_dropped_total", "", "0x8 5x30"),
+        labels={**PLACE, "pod": "agent-1"},
+        summary="Log records of agent-1 in agents are lost",
+        quiet=(gauge("authz_log_records_dropped_total", "", "5x60"),),
     ),
     "AuthzDenials": Case(
         at=40,
@@ -269,6 +269,17 @@ CASES = {
         quiet=(
             gauge("authz_credential_expiry_seconds", CERTIFICATE, f"{3 * DAY}x30"),
             gauge("authz_credential_expiry_seconds", CERTIFICATE, "inf " * 30),
+        ),
+    ),
+    "AuthzCredentialRefused": Case(
+        at=8,
+        fires=gauge("authz_credential_refused", CERTIFICATE, "0 0 1x30"),
+        labels={**PLACE, "client": "desk", "kind": "certificate"},
+        summary="Entra refuses the certificate of desk in agents",
+        # Accepted; mended while it reaches all of Entra.
+        quiet=(
+            gauge("authz_credential_refused", CERTIFICATE, "0x30"),
+            gauge("authz_credential_refused", CERTIFICATE, "0 1x4 0x30"),
         ),
     ),
     "AuthzPushedSecretExpiring": Case(

@@ -4,7 +4,7 @@ import base64
 import datetime as dt
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,7 +21,9 @@ from structlog.testing import capture_logs
 
 from authz.core.errors import Reason
 from authz.emulator.entities import FederatedCredential, Secret
-from support.stack import World, denied, issued, missing, reload, stack
+from authz.entra.credentials import CLOCK_SKEW, Credential, FederatedToken
+from authz.entra.sources import CredentialFault
+from support.stack import Stack, World, denied, issued, missing, reload, stack
 
 ISSUER = "https://cluster.example"
 SUBJECT = "system:serviceaccount:agents:desk"
@@ -140,11 +142,11 @@ class Cluster:
             blueprint, FederatedCredential(ISSUER, SUBJECT, keys={"k1": self.key.public_key()})
         )
 
-    def token(self, *, lifetime: float = 600) -> str:
+    def token(self, *, lifetime: float = 600, subject: str = SUBJECT) -> str:
         """A projected service-account token."""
         now = int(time.time())
         claims = {
-            "iss": ISSUER, "sub": SUBJECT, "aud": ["api://AzureADTokenExchange"],
+            "iss": ISSUER, "sub": subject, "aud": ["api://AzureADTokenExchange"],
             "iat": now, "nbf": now, "exp": now + int(lifetime),
         }  # fmt: skip
         return jwt.encode(claims, self.key, "RS256", headers={"kid": "k1"})
@@ -475,3 +477,162 @@ async def test_base64_may_have_line_breaks(world: World) -> None:
     }
     async with stack(world, document=document, environ=environ) as service:
         assert world.agent["client_id"] == issued(await service.egress("autonomous"))["appid"]
+
+
+class Contents:
+    """Contents of a blueprint's credential file: one that Entra takes, another one, and a wrong one.
+
+    Args:
+        world: Whose blueprint.
+        kind: Kind of the credential.
+    """
+
+    def __init__(self, world: World, kind: str) -> None:
+        cluster = Cluster(world)
+        certificates = [Certified(days=days) for days in (30, 60, 90)]
+        for certified in certificates[:2]:
+            register(world, certified)
+        world.emulator.directory.update_application(
+            world.tenant_id,
+            world.blueprint["client_id"],
+            secrets=(Secret("the first"), Secret("the second")),
+        )
+        self.taken, self.next, self.wrong = {
+            "client_secret": (b"the first", b"the second", b"the thi"),
+            "certificate": tuple(certified.pem() for certified in certificates),
+            "federated_token": (
+                cluster.token().encode(), cluster.token(lifetime=700).encode(),
+                cluster.token(subject="somebody else").encode(),
+            ),
+        }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["client_secret", "certificate", "federated_token"])
+async def test_a_version_that_entra_refuses_leaves_the_one_that_it_took(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    """Law 9: it can be read, and is no credential. As soon as the file is right, its content is used."""
+    contents, file = Contents(world, kind), tmp_path / "credential"
+    file.write_bytes(contents.taken)
+    document = with_credentials(world, {kind: {"file": str(file)}})
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        file.write_bytes(contents.wrong)
+        with capture_logs() as logs:
+            meanwhile = await service.egress("autonomous-clerk")
+        refused = service.engine.refused_credentials()
+        file.write_bytes(contents.next)
+        world.emulator.calls.reset()
+        after = await service.egress("blueprint")
+
+        assert world.sibling["client_id"] == issued(meanwhile)["appid"]
+        assert [True] == [
+            e["accepted_one_goes_on"] for e in logs if e["event"] == "credential refused"
+        ]
+        assert {("support", kind)} == refused
+        assert world.blueprint["client_id"] == issued(after)["appid"]
+        assert {"blueprint": 1} == service.calls
+        assert set() == service.engine.refused_credentials()
+
+
+async def test_the_accepted_version_comes_before_the_next_credential(
+    world: World, tmp_path: Path
+) -> None:
+    """In a list each credential keeps its place; the next one serves when Entra takes neither version."""
+    contents, certified = Contents(world, "client_secret"), Certified()
+    register(world, certified)
+    first, second = tmp_path / "secret", tmp_path / "certificate"
+    first.write_bytes(contents.taken)
+    second.write_bytes(certified.pem())
+    document = with_credentials(
+        world, {"client_secret": {"file": str(first)}}, {"certificate": {"file": str(second)}}
+    )
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        first.write_bytes(contents.wrong)
+        by_accepted = issued(await service.egress("blueprint"))
+        world.emulator.directory.update_application(
+            world.tenant_id, world.blueprint["client_id"], secrets=()
+        )
+        by_next = issued(await service.egress("autonomous-clerk"))
+        left = service.engine.credential_expiries()
+
+        # `appidacr` tells how the client proved itself: 1 by a secret, 2 by a certificate.
+        assert "1" == by_accepted["appidacr"]
+        assert world.sibling["client_id"] == by_next["appid"]
+        assert [("support", "certificate")] == list(left)
+
+
+async def test_the_expiry_told_is_of_the_certificate_that_entra_takes(
+    world: World, tmp_path: Path
+) -> None:
+    """A renewed certificate that is not registered yet does not hide that the old one ends."""
+    contents, file = Contents(world, "certificate"), tmp_path / "cert.pem"
+    document = with_credentials(world, {"certificate": {"file": str(file)}})
+    file.write_bytes(contents.taken)
+    async with stack(world, document=document) as service:
+        told = []
+        for content, route in (
+            (contents.taken, "autonomous"), (contents.wrong, "blueprint"),
+            (contents.next, "autonomous-clerk"),
+        ):  # fmt: skip
+            file.write_bytes(content)
+            issued(await service.egress(route))
+            left = service.engine.credential_expiries()["support", "certificate"]
+            told.append(round(left / 86400))
+
+        assert [30, 30, 60] == told
+
+
+async def test_a_refused_credential_that_is_mended_is_noticed_behind_one_that_serves(
+    world: World, tmp_path: Path
+) -> None:
+    """It is not needed, so Entra is not asked about it; its file alone tells that it has changed."""
+    first, second = world.secret_file, tmp_path / "second"
+    second.write_text("wrong")
+    right = first.read_text()
+    document = with_credentials(
+        world, {"client_secret": {"file": str(first)}}, {"client_secret": {"file": str(second)}}
+    )
+    first.write_text("wrong too")
+    async with stack(world, document=document) as service:
+        await service.egress("autonomous")
+        both = [credential.is_refused for credential in credentials_of(service)]
+        first.write_text(right)
+        issued(await service.egress("blueprint"))
+        one = [credential.is_refused for credential in credentials_of(service)]
+        second.write_text("mended")
+        assert {} == await missing(service.engine)
+        none = service.engine.refused_credentials()
+
+        assert [[True, True], [False, True]] == [both, one]
+        assert set() == none
+
+
+def credentials_of(service: Stack) -> Sequence[Credential]:
+    """The blueprint's credentials."""
+    held = service.engine._parts.applications._credentials
+    return next(found for client, found in held.items() if client.name == "support")
+
+
+def test_a_federated_token_that_entra_took_stands_in_until_it_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then Entra would refuse it too, and is not asked."""
+    contents = Contents(world, "federated_token")
+    held = [contents.taken.decode()]
+    credential = FederatedToken(lambda: held[0], "token")
+    credential.take(credential.proofs()[0])
+    held[0] = contents.next.decode()
+    started = time.time()
+    versions = []
+    for seconds in (0, 600 + CLOCK_SKEW + 1):
+        monkeypatch.setattr(time, "time", lambda now=started + seconds: now)
+        versions.append(len(credential.proofs()))
+    held[0] = "no token"
+    unreadable = len(credential.proofs())
+    monkeypatch.setattr(time, "time", lambda: started + 700 + CLOCK_SKEW + 1)
+
+    assert ([2, 1], 1) == (versions, unreadable)
+    with pytest.raises(CredentialFault, match="no JWT"):
+        credential.proofs()

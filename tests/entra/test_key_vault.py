@@ -286,7 +286,8 @@ def test_readers_wait_together(hanging: Hanging) -> None:
     credential = KeyVaults(hanging.fetch).credential(place_of("https://v"), send_x5c=False)
     found: list[bytes] = []
     readers = [
-        threading.Thread(target=lambda: found.append(credential.proof().version)) for _ in range(8)
+        threading.Thread(target=lambda: found.append(credential.proofs()[0].version))
+        for _ in range(8)
     ]
     for reader in readers:
         reader.start()
@@ -308,10 +309,10 @@ def test_a_failed_fetch_is_not_repeated_at_once(timer: Timer) -> None:
     credential = KeyVaults(refuse, timer).credential(place_of("https://v"), send_x5c=False)
     for _ in range(5):
         with pytest.raises(CredentialFault, match="no"):
-            credential.proof()
+            credential.proofs()[0]
     timer.ahead += RETRY_AFTER
     with pytest.raises(CredentialFault, match="no"):
-        credential.proof()
+        credential.proofs()[0]
 
     assert 2 == len(asked)
 
@@ -323,10 +324,10 @@ def test_a_defect_does_not_end_the_fetching(timer: Timer) -> None:
     vaults = KeyVaults(lambda _: answers.pop(0)(), timer)
     credential = vaults.credential(place_of("https://v"), send_x5c=False)
     with pytest.raises(CredentialFault, match="a defect"):
-        credential.proof()
+        credential.proofs()[0]
     timer.ahead += RETRY_AFTER
 
-    assert credential.proof().version
+    assert credential.proofs()[0].version
 
 
 REFUSALS = {
@@ -376,7 +377,7 @@ async def test_the_private_key_is_printed_nowhere(
         credential = certificates.credential(place, send_x5c=False)
         with capture_logs() as logs:
             try:
-                shown = repr(credential.proof())
+                shown = repr(credential.proofs()[0])
             except CredentialFault as fault:
                 shown = "".join(traceback.format_exception(fault))
         everything = f"{shown} {credential!r} {vars(credential)} {logs} {caplog.text}"
@@ -509,7 +510,7 @@ def test_without_the_extra_the_fault_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "azure.identity", None)
     credential = KeyVaults().credential(place_of("https://v"), send_x5c=False)
     with pytest.raises(CredentialFault) as caught:
-        credential.proof()
+        credential.proofs()[0]
 
     assert not isinstance(caught.value, CredentialAway)
     assert str(caught.value) == (

@@ -13,8 +13,8 @@ from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Client
 from authz.emulator import Fault, Match
-from authz.entra.clients import REFUSED_FOR, Applications, MsalTransport
-from authz.entra.credentials import ClientSecret
+from authz.entra.clients import Applications, MsalTransport
+from authz.entra.credentials import REFUSED_FOR, ClientSecret
 from authz.entra.http import HttpClient
 from authz.entra.refusals import MEANINGS, refusal
 from support.stack import World, denied, issued, stack
@@ -233,3 +233,17 @@ def test_a_refused_credential_is_still_better_than_none(world: World) -> None:
         bench.calls()
 
     assert (1, 0) == bench.calls()
+
+
+def test_an_accepted_secret_serves_while_its_successor_is_refused(world: World) -> None:
+    """The successor is tried at once, and then once in a while; each other exchange costs one call."""
+    bench = Bench(world, world.reports["client_secret"], "unused")
+    bench.calls()
+    bench.secrets[0] = "wrong"
+
+    first = [bench.calls() for _ in range(3)]
+    bench.now += REFUSED_FOR + 1
+    later = [bench.calls() for _ in range(2)]
+
+    assert [(2, 1), (1, 0), (1, 0)] == first
+    assert [(2, 1), (1, 0)] == later

@@ -1,0 +1,130 @@
+"""A credential file that gets a wrong content, under the running program: nobody notices but the operator."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from authz.emulator.entities import Secret
+from support.stack import Client, Process, World, authorization, until
+
+Serve = Callable[..., Process]
+NEW = "the new secret of the application"
+
+
+def set_secrets(world: World, *secrets: str) -> None:
+    """Let the application of route `app-obo` have these secrets at Entra, and no others."""
+    world.emulator.directory.update_application(
+        world.tenant_id,
+        world.reports["client_id"],
+        secrets=tuple(Secret(secret) for secret in secrets),
+    )
+
+
+@asynccontextmanager
+async def probed(process: Process) -> AsyncIterator[Counter[int]]:
+    """Ask `/livez` again and again through the block; count the answers by status."""
+    serving = process.event("serving")
+    answers: Counter[int] = Counter()
+    stop = asyncio.Event()
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            while not stop.is_set():
+                answer = await http.get(f"http://{serving['admin']}/livez", timeout=10)
+                answers[answer.status_code] += 1
+
+    asking = asyncio.create_task(ask())
+    await until(lambda: answers or asking.done())
+    yield answers
+    stop.set()
+    await asking
+
+
+class Callers:
+    """Users of the application, each with one token.
+
+    Args:
+        client: The ext_authz door.
+        world: Whose users they are.
+    """
+
+    def __init__(self, client: Client, world: World) -> None:
+        self._client = client
+        self._tokens = {
+            name: world.token(name, audience=world.reports["client_id"], scopes=None)
+            for name in ("alice", "alice2", "alice3")
+        }
+
+    async def call(self, *names: str) -> list[str]:
+        """Let users call one after the other; return for whom the API is called."""
+        return [
+            authorization(await self._client.check("egress", "app-obo", self._tokens[name]))["upn"]
+            for name in names
+        ]
+
+
+def metric(process: Process, line: str) -> bool:
+    """Whether the metrics hold a line."""
+    return line in process.admin("/metrics").text
+
+
+@pytest.mark.parametrize("wrong", [NEW[:10], "of another application"], ids=["half", "wrong"])
+async def test_a_secret_that_entra_refuses_leaves_the_accepted_one_in_use(
+    world: World, serve: Serve, wrong: str
+) -> None:
+    """Users whose token is cached and new ones are served throughout; log, metric and readiness say it."""
+    process = serve()
+    refused = 'authz_credential_refused{client="reports",kind="client_secret"} '
+    async with Client(f"unix:{world.folder}/authz.sock") as client, probed(process) as probes:
+        callers = Callers(client, world)
+        before = await callers.call("alice")
+        set_secrets(world, world.reports["client_secret"], NEW)
+        world.app_secret_file.write_text(wrong)
+        meanwhile = await callers.call("alice", "alice2")
+        told = await asyncio.to_thread(process.event, "credential refused")
+        ready: dict[str, Any] = process.admin("/readyz").json()
+        was_refused = metric(process, refused + "1.0")
+
+        world.app_secret_file.write_text(NEW)
+        set_secrets(world, NEW)
+        after = await callers.call("alice", "alice2", "alice3")
+        is_refused = metric(process, refused + "1.0")
+
+    assert [world.users["alice"]["username"]] == before
+    assert [world.users[name]["username"] for name in ("alice", "alice2")] == meanwhile
+    assert [world.users[name]["username"] for name in ("alice", "alice2", "alice3")] == after
+    assert {200} == set(probes)
+    assert ("reports", True) == (told["client"], told["accepted_one_goes_on"])
+    assert "AADSTS7000215" in told["cause"]
+    assert {
+        "ready": True,
+        "missing": {},
+        "credentials_refused": {"reports": ["client_secret"]},
+    } == ready
+    assert "credentials_refused" not in process.admin("/readyz").json()
+    assert (True, False) == (was_refused, is_refused)
+    assert wrong not in process.log()
+
+
+async def test_a_reload_does_not_forget_which_secret_entra_took(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """The configuration changes while the file is wrong: the accepted version is handed over."""
+    process = serve(reload_interval="50ms")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        callers = Callers(client, world)
+        await callers.call("alice")
+        world.app_secret_file.write_text("wrong")
+        document = world.config(reload_interval="50ms")
+        document["entra"]["timeout"] = "6s"
+        write(document)
+        await asyncio.to_thread(process.event, "configuration applied")
+        served = await callers.call("alice2", "alice3")
+
+    assert [world.users[name]["username"] for name in ("alice2", "alice3")] == served
