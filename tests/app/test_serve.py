@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz.emulator import Fault, Match
 from support.envoy import validate
 from support.stack import Client, Process, World, authorization, problem
 
@@ -88,6 +89,53 @@ async def test_health_service_follows_readiness(world: World, serve: Serve) -> N
         )
 
     assert health_pb2.HealthCheckResponse.SERVING == answer.status
+
+
+async def test_health_service_says_when_checks_cannot_be_answered(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """Without credentials, and from the first moment of a stop, Envoy turns to another replica."""
+    files = (world.secret_file, world.app_secret_file)
+    contents = [file.read_text() for file in files]
+    for file in files:
+        file.unlink()
+    status = health_pb2.HealthCheckResponse
+    with Process("serve", "--config", str(write())) as process:
+        process.event("not ready")
+        async with grpc.aio.insecure_channel(f"unix:{world.folder}/authz.sock") as channel:
+            watches = [
+                health_pb2_grpc.HealthStub(channel).Watch(
+                    health_pb2.HealthCheckRequest(service=service)
+                )
+                for service in ("", "envoy.service.auth.v3.Authorization")
+            ]
+            before = [(await watch.read()).status for watch in watches]
+            for file, content in zip(files, contents, strict=True):
+                file.write_text(content)
+            ready = [(await watch.read()).status for watch in watches]
+            process.signal(signal.SIGTERM)
+            stopping = [(await watch.read()).status for watch in watches]
+
+        assert 0 == process.wait()
+    assert [status.NOT_SERVING] * 2 == before
+    assert [status.SERVING] * 2 == ready
+    assert [status.NOT_SERVING] * 2 == stopping
+
+
+async def test_a_check_is_answered_a_margin_before_its_callers_deadline(
+    world: World, serve: Serve
+) -> None:
+    """Envoy would answer with its own 503 at its timeout; ours, with `Retry-After`, must be there before."""
+    serve(limits={"check_timeout": "30s", "deadline_margin": "10s"})
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        world.emulator.faults.add(Fault("hang", match=Match(leg="autonomous")))
+        # Less than the margin is no time at all; without it, this is more than an exchange may take.
+        late = problem(await client.check("egress", "autonomous", seconds=9))
+        world.emulator.faults.clear()
+        in_time = authorization(await client.check("egress", "autonomous-clerk", seconds=19))
+
+    assert "deadline_exceeded" == late["reason"]
+    assert world.sibling["client_id"] == in_time["appid"]
 
 
 def test_not_ready_without_credential_and_why(world: World, write: Callable[..., Path]) -> None:

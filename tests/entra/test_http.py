@@ -1,6 +1,7 @@
 """The client of Entra's endpoints: one deadline and one allowance for a whole answer, whatever drips."""
 
 import ctypes
+import re
 import socket
 import ssl
 import struct
@@ -15,11 +16,11 @@ from typing import Any
 import pytest
 import trustme
 
-from authz.core.errors import ExchangeUnavailable
+from authz.core.errors import ExchangeUnavailable, Reason
 from authz.emulator import Fault
 from authz.entra import connections
 from authz.entra.http import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, HttpClient
-from support.stack import World
+from support.stack import World, stack
 
 TIMEOUT = 1.0
 
@@ -81,8 +82,9 @@ class Wire:
 
     def __init__(self, serve: Callable[[ssl.SSLSocket, int], None], folder: Path) -> None:
         authority = trustme.CA()
+        self.ca_pem = authority.cert_pem.bytes()
         self.ca_file = folder / "wire-ca.pem"
-        authority.cert_pem.write_to_path(str(self.ca_file))
+        self.ca_file.write_bytes(self.ca_pem)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         authority.issue_cert("127.0.0.1").configure_cert(self._context)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -138,6 +140,128 @@ def dripping(start: bytes) -> Iterator[int]:
         Thread(target=drip, daemon=True).start()
         yield listener.getsockname()[1]
         over.set()
+
+
+def read_request(wire: ssl.SSLSocket) -> bytes:
+    """Read one request with its body; nothing once there is none."""
+    request = b""
+    while part := wire.recv(65536):
+        request += part
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"content-length: *(\d+)", head, re.IGNORECASE)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return request
+
+
+class Tempting:
+    """A server that would take whatever a redirect brings, and remembers it."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def serve(self, wire: ssl.SSLSocket, _: int) -> None:
+        """Answer everything."""
+        while request := read_request(wire):
+            self.received.append(request)
+            wire.sendall(OK)
+
+
+def trusting(folder: Path, *authorities: bytes) -> Path:
+    """A file of several authorities."""
+    file = folder / "authorities.pem"
+    file.write_bytes(b"".join(authorities))
+    return file
+
+
+def asking(http: HttpClient, method: str, url: str) -> Callable[[], object]:
+    """A request as MSAL makes it: a document, or a form with a secret."""
+    return (
+        (lambda: http.get(url))
+        if method == "GET"
+        else (lambda: http.post(url, data={"client_secret": "the secret"}))
+    )
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(tmp_path: Path, status: int, method: str) -> None:
+    """Not to another host, and not to another path of the same one: the target listens, and hears nothing."""
+    asked: list[bytes] = []
+    tempting, location = Tempting(), [""]
+
+    def redirect(wire: ssl.SSLSocket, _: int) -> None:
+        while request := read_request(wire):
+            asked.append(request)
+            head = f"HTTP/1.1 {status} Elsewhere\r\nlocation: {location[0]}\r\n"
+            wire.sendall(f"{head}content-length: 0\r\n\r\n".encode())
+
+    with wire(redirect, tmp_path) as server, wire(tempting.serve, tmp_path) as target:
+        http = client(trusting(tmp_path, server.ca_pem, target.ca_pem))
+        asking(http, method, target.url)()
+        reached = len(tempting.received)
+        faults = []
+        for elsewhere in (target.url, f"{server.url}elsewhere"):
+            location[0] = elsewhere
+            faults.append(fault_of(asking(http, method, server.url)))
+
+    assert 1 == reached == len(tempting.received)
+    assert [f"127.0.0.1: status {status}"] * 2 == faults
+    assert 2 == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "expected"),
+    [
+        ("token", [Reason.EXCHANGE_UNAVAILABLE, Reason.EXCHANGE_UNAVAILABLE]),
+        ("discovery", [Reason.KEYS_UNAVAILABLE, Reason.EXCHANGE_UNAVAILABLE]),
+        ("jwks", [Reason.KEYS_UNAVAILABLE, None]),
+    ],
+)
+async def test_a_redirect_by_entra_gets_no_secret(
+    world: World, tmp_path: Path, endpoint: str, expected: list[Reason | None]
+) -> None:
+    """With MSAL and the whole service: no secret, no user's token and no trust in keys moves."""
+    tempting = Tempting()
+    with wire(tempting.serve, tmp_path) as target:
+        document = world.config()
+        document["entra"]["ca_file"] = str(
+            trusting(tmp_path, world.emulator.ca_file.read_bytes(), target.ca_pem)
+        )
+        world.emulator.faults.add(Fault("redirect", endpoint, location=target.url))
+        async with stack(world, document=document, keys=endpoint == "token") as service:
+            token = world.token(audience=world.reports["client_id"], scopes=None)
+            records = [await service.egress("app-obo", token), await service.egress("autonomous")]
+
+    assert [] == tempting.received
+    assert expected == [getattr(record.decision, "reason", None) for record in records]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("scheme", ["http", "HTTP", "ftp"])
+def test_nothing_is_sent_without_tls(world: World, scheme: str, method: str) -> None:
+    """A server that listens for plain HTTP is not even connected to, unless it is the host's own."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/token"
+
+        fault = fault_of(asking(client(world.emulator.ca_file), method, url))
+
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert "refusing to talk to 127.0.0.1 without TLS" == fault
+
+
+def test_only_a_client_for_the_host_itself_speaks_plain_http(world: World) -> None:
+    """The metadata service has no TLS; such a client is made for nothing else."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+        fault_of(lambda: client(world.emulator.ca_file, plain_http=True).get(url))
+
+        listener.setblocking(False)
+        accepted, _ = listener.accept()
+        accepted.close()
 
 
 OK = b'HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{"a": 1}'

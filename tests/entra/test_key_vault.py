@@ -486,6 +486,26 @@ def test_a_service_principal_of_the_environment(
         assert "PRIVATE KEY" in VaultClient(checks_resource=False).fetch(found)
 
 
+def test_a_vault_that_redirects_sends_nobody_to_another_server(
+    world: World, vault: FakeVault, tmp_path: Path
+) -> None:
+    """The other one listens, has the certificate, and is not asked: neither token nor trust moves."""
+    trusted = tmp_path / "both.pem"
+    authorities = vault.ca_file.read_bytes()
+    with FakeVault(world, vault.reader) as other:
+        trusted.write_bytes(authorities + other.ca_file.read_bytes())
+        put(other, Certified())
+        vault.redirect = other.url
+        place = place_of(vault.url, ca_file=trusted, authority=world.emulator.authority)
+        client = VaultClient(checks_resource=False)
+        with pytest.raises(CredentialFault, match="status 307"):
+            client.fetch(place)
+        asked = list(other.requests)
+
+        assert [] == asked
+        assert "PRIVATE KEY" in client.fetch(replace(place, url=other.url))
+
+
 def test_an_identity_that_is_out_of_reach_is_no_fault_of_the_configuration(
     world: World, vault: FakeVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:

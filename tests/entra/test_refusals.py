@@ -39,6 +39,26 @@ async def test_where_no_user_is_asked_nobody_is_sent_to_sign_in(world: World, co
         )
 
 
+@pytest.mark.parametrize(
+    ("route", "leg"),
+    [("graph", "t1"), ("agent-user", "t2"), ("blueprint", "blueprint"), ("app", "app")],
+)
+async def test_a_leg_that_carries_no_user_sends_nobody_to_sign_in(
+    world: World, route: str, leg: str
+) -> None:
+    """Not even the user on whose behalf the other leg will be: the blueprint's credential is not theirs."""
+    async with stack(world) as service:
+        world.emulator.faults.add(Fault("error", code=50076, claims={"a": 1}, match=Match(leg=leg)))
+
+        record = await service.egress(route, world.token() if route == "graph" else None)
+
+        assert isinstance(record.decision, Deny)
+        assert (Reason.EXCHANGE_MISCONFIGURED, None) == (
+            record.decision.reason,
+            record.decision.claims,
+        )
+
+
 async def test_the_account_of_an_agent_is_not_sent_to_sign_in(world: World) -> None:
     """An agent's own user account has nobody who could."""
     async with stack(world) as service:

@@ -43,10 +43,34 @@ async def test_new_key_is_met_by_one_refetch(world: World) -> None:
     """A token signed by a key we have not seen fetches once, and is let in."""
     async with stack(world) as service:
         world.emulator.roll_signing_key()
+        fetched = counting(world)
 
         records = await asyncio.gather(*(service.inbound(world.token()) for _ in range(100)))
 
         assert {True} == {isinstance(record.decision, Allow) for record in records}
+        assert 1 == fetched()
+
+
+async def test_keys_are_believed_only_of_the_issuer_that_they_are_published_for(
+    world: World,
+) -> None:
+    """A document that speaks for somebody else proves nothing for us, whoever signed what comes with it."""
+    others = f"{world.emulator.authority}/{world.other_tenant['tenant_id']}/v2.0"
+    world.emulator.faults.add(Fault("members", target="discovery", members={"issuer": others}))
+    document = world.config()
+    document["entra"]["keys"] = {"retry_interval": "1s"}
+    async with stack(world, document=document, keys=False) as service:
+        with capture_logs() as logs:
+            foreign = await service.inbound(world.token())
+        lacking = service.engine.missing()["signing_keys"]
+        world.emulator.faults.clear()
+        await until(lambda: "signing_keys" not in service.engine.missing())
+        own = await service.inbound(world.token())
+
+    assert Reason.KEYS_UNAVAILABLE == denied(foreign)
+    assert any(world.tenant_id in issuer for issuer in lacking)
+    assert any(f"speaks for '{others}'" in entry.get("cause", "") for entry in logs)
+    assert isinstance(own.decision, Allow)
 
 
 async def test_withdrawn_key_ends_what_it_proved(world: World, clock: Clock) -> None:

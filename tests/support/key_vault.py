@@ -14,7 +14,7 @@ import jwt
 from jwt import PyJWK
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from authz.emulator.entities import Application, FederatedCredential
@@ -40,10 +40,12 @@ class FakeVault:
         """Content type and value, by name."""
         self.failure: tuple[int, str] | None = None
         """Status and message that every request with a token is answered with."""
+        self.redirect: str | None = None
+        """Where every request with a token is sent on to."""
         self.requests: list[str] = []
         """Outcome of each request so far: `challenged`, `refused`, `read` or `failed`."""
         self._world = world
-        self._reader = reader
+        self.reader = reader
         self._app = Starlette(routes=[Route(path, self._read) for path in SECRETS])
         self._server = TlsServer("127.0.0.1", 0, ())
         trust = ssl.create_default_context(cafile=world.emulator.ca_file)
@@ -66,7 +68,7 @@ class FakeVault:
         """Be gone."""
         self._server.stop()
 
-    async def _read(self, request: Request) -> JSONResponse:
+    async def _read(self, request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if "api-version" not in request.query_params:
             return self._error(400, "BadParameter", "api-version is missing", "failed")
@@ -76,6 +78,8 @@ class FakeVault:
             return self._challenge("refused")
         if self.failure is not None:
             return self._error(self.failure[0], "Failure", self.failure[1], "failed")
+        if self.redirect is not None:
+            return RedirectResponse(f"{self.redirect}{request.url.path}?{request.url.query}")
         found = self.secrets.get(request.path_params["name"])
         if found is None:
             return self._error(404, "SecretNotFound", "there is no such secret", "failed")
@@ -104,7 +108,7 @@ class FakeVault:
             )
         except (jwt.InvalidTokenError, KeyError):
             return False
-        return (claims["tid"], claims["appid"]) == (self._world.tenant_id, self._reader)
+        return (claims["tid"], claims["appid"]) == (self._world.tenant_id, self.reader)
 
     def _challenge(self, outcome: str) -> JSONResponse:
         answer = self._error(401, "Unauthorized", "AKV10000: a bearer token is missing", outcome)
