@@ -8,7 +8,7 @@ usage() {
   cat <<'USAGE'
 usage: deploy.sh client-secret-file|workload-identity [--local-image] [--dry-run]
 
-Its inputs are environment variables, also read from OVERLAY/.env if that file exists.
+Its inputs are environment variables; those that are not set are read from OVERLAY/.env, as they are written there.
 OVERLAY/env.example lists them.
 
   --local-image   the nodes have entra-authz with the tag of base/deployment.yaml, so AUTHZ_IMAGE is not needed
@@ -38,10 +38,10 @@ done
 [ -n "$overlay" ] || { usage >&2 && fail "name an overlay"; }
 command -v kubectl >/dev/null || fail "kubectl is not installed"
 
-if [ -f "$here/$overlay/.env" ]; then
-  # shellcheck source=/dev/null
-  . "$here/$overlay/.env"
-fi
+# shellcheck source=inputs.sh
+. "$here/inputs.sh"
+
+[ ! -e "$here/$overlay/.env" ] || read_env "$here/$overlay/.env"
 NAMESPACE=${NAMESPACE:-agent}
 SCOPE=${SCOPE:-access_agent access_as_user}
 ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
@@ -50,9 +50,6 @@ secret=${CLIENT_SECRET:-}
 unset CLIENT_SECRET
 
 # ---- Inputs. All faults are reported, before anything happens. ----
-
-# shellcheck source=inputs.sh
-. "$here/inputs.sh"
 
 # The configuration itself says which variables it needs.
 config=base/authz.yaml
@@ -103,7 +100,7 @@ report "deploy $overlay"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 ln -s "$here" "$work/kubernetes"
 cat >"$work/kustomization.yaml" <<KUSTOMIZATION
 resources:

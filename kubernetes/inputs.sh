@@ -1,4 +1,4 @@
-# Checks of inputs, for scripts to source. `fault` collects what is wrong, so that all of it is reported at once; the
+# Reading and checking of inputs, for scripts to source. `fault` collects what is wrong, so that all of it is reported at once; the
 # sourcing script has `fail`, and calls `report` when it has looked at everything.
 
 faults=
@@ -10,6 +10,68 @@ fault() {
 # report WHAT: fail if there is a fault.
 report() {
   [ -z "$faults" ] || fail "cannot $1:$faults"
+}
+
+# trim TEXT: set $trimmed to it without blanks, and what else is no character to see, at its ends.
+trim() {
+  trimmed=${1#"${1%%[![:space:]]*}"}
+  trimmed=${trimmed%"${trimmed##*[![:space:]]}"}
+}
+
+# read_env FILE: set the variables that a file of NAME=VALUE has, unless the environment has them. Its values are data:
+# nothing in them is expanded or run, so a secret may hold any character. Faults name lines and quote none.
+read_env() {
+  if [ ! -r "$1" ]; then
+    fault "$1 cannot be read"
+    return
+  fi
+  number=0 taken=" " byte_order_mark=$(printf '\357\273\277')
+  while IFS= read -r line || [ -n "$line" ]; do
+    number=$((number + 1))
+    trim "${line#"$byte_order_mark"}"
+    case $trimmed in "" | "#"*) continue ;; esac
+    line=${trimmed#export }
+    trim "${line%%=*}"
+    name=$trimmed value=${line#*=}
+    case $name in
+      "$line" | [!A-Z_]* | *[!A-Z0-9_]* | "")
+        fault "$1: line $number is not NAME=VALUE"
+        continue
+        ;;
+    esac
+    trim "$value"
+    case $trimmed in
+      \'* | \"*)
+        quote=${trimmed%"${trimmed#?}"}
+        rest=${trimmed#?}
+        value=${rest%%"$quote"*}
+        rest=${rest#"$value"}
+        trim "${rest#?}"
+        # Behind the other quote a comment at most.
+        case ${rest#"$quote"}:$trimmed in : | [[:space:]]*:"#"*) ;; *) quote=wrong ;; esac
+        [ -n "$rest" ] || quote=wrong
+        ;;
+      *)
+        trim "${value%%[[:space:]]#*}"
+        quote='' value=$trimmed
+        ;;
+    esac
+    # Shells read a backslash in several ways, and a value could come out as another one.
+    case $quote:$value in
+      wrong:* | [!\']:*\\* | :*\\*)
+        fault "$1: line $number has quotes or a backslash to be misread: write NAME='VALUE'"
+        continue
+        ;;
+    esac
+    known=
+    eval "known=\${$name:-}"
+    case $taken in *" $name "*) known= ;; esac
+    if [ -z "$known" ]; then
+      eval "$name=\$value"
+      taken="$taken$name "
+    fi
+  done <"$1"
+  unset line value rest trimmed known
 }
 
 is_plain() {
@@ -26,6 +88,11 @@ check_secret() {
     fault "CLIENT_SECRET is not set"
   elif is_guid "$1"; then
     fault "CLIENT_SECRET is a GUID: that is the secret's id, not its value"
+  else
+    case $1 in
+      \'*\' | \"*\") fault "CLIENT_SECRET has quotes around it, which would be part of it" ;;
+      *[[:space:][:cntrl:]]*) fault "CLIENT_SECRET holds a blank, a line break or the like" ;;
+    esac
   fi
 }
 

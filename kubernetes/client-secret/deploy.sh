@@ -8,8 +8,8 @@ usage() {
 usage: deploy.sh [--transparent] [--emulator] [--dry-run]
        deploy.sh --delete
 
-Deploys to the current context's cluster. Its inputs are environment variables, also read from .env of this folder if that
-file exists; env.example lists them. In a kind cluster it builds the image and loads it, unless AUTHZ_IMAGE names one.
+Deploys to the current context's cluster. Its inputs are environment variables; those that are not set are read from .env
+of this folder, as they are written there. env.example lists them. In a kind cluster it builds the image and loads it, unless AUTHZ_IMAGE names one.
 
   --transparent   the same pod with Envoy in it: the app calls the API itself, and the sidecar never. It needs
                   AGENT_IDENTITY as well: ../client-secret-transparent
@@ -47,10 +47,10 @@ done
 [ "$emulator$dry_run" != yesyes ] || fail "--dry-run needs no cluster, and the emulator is in one"
 [ "$delete" = no ] || [ $# = 1 ] || fail "--delete goes alone"
 
-if [ -f "$here/.env" ]; then
-  # shellcheck source=/dev/null
-  . "$here/.env"
-fi
+# shellcheck source=../inputs.sh
+. "$here/../inputs.sh"
+
+[ ! -e "$here/.env" ] || read_env "$here/.env"
 ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
 # No child process inherits the secret. One of them gets it, through a pipe.
 client_secret=${CLIENT_SECRET:-}
@@ -63,15 +63,27 @@ case $context in
   *) cluster= ;;
 esac
 
+# In the demo's namespace, or for it. Never "the current context": somebody may change it meanwhile.
+demo() {
+  kubectl --context "$context" "$@" --namespace entra-demo
+}
+
+unanswered() {
+  fail "the cluster does not answer, or not to you: the current context is ${context:-not set}"
+}
+
+# state_of NAMESPACE: print its name and phase, or nothing if there is none.
+state_of() {
+  demo get namespace "$1" --ignore-not-found --output 'jsonpath={.metadata.name}/{.status.phase}'
+}
+
 if [ "$delete" = yes ]; then
-  kubectl --context "$context" delete namespace entra-demo entra-emulator --ignore-not-found
+  say "deleting entra-demo and entra-emulator: context ${context:-not set}"
+  kubectl --context "$context" delete namespace entra-demo entra-emulator --ignore-not-found || unanswered
   exit 0
 fi
 
 # ---- Inputs. All faults are reported, before anything happens. ----
-
-# shellcheck source=../inputs.sh
-. "$here/../inputs.sh"
 
 # check_guid NAME VALUE MEANING
 check_guid() {
@@ -115,7 +127,7 @@ case $tools in *docker*) docker info >/dev/null 2>&1 || fail "docker does not an
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 ln -s "$root/kubernetes" "$work/kubernetes"
 
 # render MADE_OF: write each object to a file of $work/made. Its pods are replaced when MADE_OF changes.
@@ -167,12 +179,27 @@ if [ "$dry_run" = yes ]; then
   exit 0
 fi
 
-# ---- Images, and the emulator. ----
+# ---- The cluster. ----
 
-# In the demo's namespace, or for it. Never "the current context": somebody may change it meanwhile.
-demo() {
-  kubectl --context "$context" "$@" --namespace entra-demo
-}
+say "deploying to the cluster of the context ${context:-that is not set}"
+there=$(state_of entra-demo) || unanswered
+# Other clusters have none, and who may use one namespace there need not be allowed to ask for another.
+emulator_there=
+[ -z "$cluster" ] || emulator_there=$(state_of entra-emulator) || unanswered
+[ "$emulator" = yes ] || [ -z "$emulator_there" ] ||
+  say "the emulator of an earlier run is still there: kubectl --context $context delete namespace entra-emulator"
+
+# A namespace that is being deleted takes no new objects.
+going=
+case $there in */Terminating) going=entra-demo there='' ;; esac
+case $emulator$emulator_there in yes*/Terminating) going="$going entra-emulator" ;; esac
+for namespace in $going; do
+  say "waiting until the old namespace $namespace is gone"
+  demo wait namespace "$namespace" --for=delete --timeout="$ROLLOUT_TIMEOUT" >&2 ||
+    fail "the namespace $namespace is still being deleted"
+done
+
+# ---- Images, and the emulator. ----
 
 image=
 if [ -n "$tools" ]; then
@@ -195,6 +222,9 @@ if [ "$emulator" = yes ]; then
   CLIENT_ID=$(emulator_value client_id)
   AGENT_IDENTITY=$(emulator_value client_id 2)
   client_secret=$(emulator_value client_secret)
+  for value in "$TENANT_ID" "$CLIENT_ID" "$AGENT_IDENTITY" "$client_secret"; do
+    [ -n "$value" ] || fail "the emulator does not say who is in its directory; run this again"
+  done
   # Envoy's configuration as `authz envoy` makes it for the emulator's Graph; its authority goes beside it.
   [ "$overlay" = client-secret ] ||
     sed -e 's/graph\.microsoft\.com/graph.entra-emulator.svc.cluster.local/' \
@@ -205,8 +235,8 @@ fi
 
 # ---- The demo. ----
 
-if demo get namespace entra-demo >/dev/null 2>&1; then
-  echo "Namespace already exists: entra-demo"
+if [ -n "$there" ]; then
+  echo "Namespace 'entra-demo' already exists"
 else
   echo "Creating namespace: entra-demo"
   demo create --filename - <<'NAMESPACE'

@@ -57,7 +57,7 @@ say() {
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP
 
 # shellcheck source=development.sh
 . "$here/development.sh"

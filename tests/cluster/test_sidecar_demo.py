@@ -104,7 +104,7 @@ def test_it_prints_what_the_walk_through_shows(emptied: ApiServer, script: Path)
         "AzureAd__ClientCredentials__0__ClientSecret": base64.b64encode(SECRET.encode()).decode()
     } == stored.pop("data")
     assert SECRET not in json.dumps(stored)
-    assert again.startswith("Namespace already exists: entra-demo\n")
+    assert again.startswith("Namespace 'entra-demo' already exists\n")
     assert "deployment.apps/demo-app unchanged\n" in again
     assert pods == [item["metadata"]["name"] for item in emptied.get(f"{NAMESPACE}/pods")["items"]]
 
@@ -147,3 +147,33 @@ def test_one_step_further_and_back(emptied: ApiServer, script: Path) -> None:
 
     apart = (["app", "sidecar"], False)
     assert seen == [apart, (["app", "sidecar", "envoy"], True), apart]
+
+
+def test_it_waits_for_a_namespace_that_is_being_deleted(emptied: ApiServer, script: Path) -> None:
+    """A server takes no objects into one; and `--delete` ends when both are gone."""
+    deploy(emptied, script)
+    deleted = emptied.kubectl("delete", "namespace", "entra-demo", "--wait=false")
+    assert deleted.returncode == 0, deleted.stderr
+
+    again = deploy(emptied, script)
+    deleting = deploy(emptied, script, "--delete")
+
+    assert again == PRINTED
+    assert deleting == 'namespace "entra-demo" deleted\n'
+    assert emptied.get(NAMESPACE) is None
+
+
+def test_a_server_that_refuses_is_named(emptied: ApiServer, script: Path) -> None:
+    """Before anything is said to be created."""
+    environ = {**emptied.environ(), **INPUTS}
+    config = script.parent / "config"
+    known = yaml.safe_load(Path(environ["KUBECONFIG"]).read_text())
+    known["users"] = [{**user, "user": {"token": "stale"}} for user in known["users"]]
+    config.write_text(yaml.safe_dump(known))
+
+    done = subprocess.run(
+        [script], env={**environ, "KUBECONFIG": str(config)}, capture_output=True, text=True, check=False
+    )  # fmt: skip
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"the current context is {known['current-context']}\n" in done.stderr

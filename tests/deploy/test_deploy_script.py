@@ -232,6 +232,34 @@ def test_inputs_may_stand_in_a_file(script: Path, inputs: dict[str, str]) -> Non
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_file_of_inputs_is_taken_literally(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """As another machine wrote it: the secret is not expanded, and no line end becomes a part of it."""
+    cluster = Cluster(tmp_path, kubectl)
+    secret = "q8~$HOME`id`$(id)=;&#"
+    lines = [f"{name} = {value}" for name, value in {**inputs, "CLIENT_SECRET": secret}.items()]
+    (script.parent / "client-secret-file/.env").write_bytes("\r\n".join(lines).encode())
+
+    result = _run(script, "client-secret-file", environ={}, path=cluster.path)
+
+    assert result.returncode == 0, result.stderr
+    assert cluster.call("create", "secret").input == secret
+
+
+def test_a_line_that_is_no_input_is_a_fault_by_its_number(
+    script: Path, inputs: dict[str, str]
+) -> None:
+    """It may be the secret, so it is not repeated."""
+    (script.parent / "client-secret-file/.env").write_text(f"CLIENT_SECRET: {SECRET}")
+
+    result = _run(script, "client-secret-file", "--dry-run", environ=inputs)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "client-secret-file/.env: line 1 is not NAME=VALUE\n" in result.stderr
+    assert SECRET not in result.stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("kustomize",), ("client-secret-file", "--force")])
 def test_a_wrong_call_explains_itself(script: Path, arguments: tuple[str, ...]) -> None:
     """Usage on standard error, and the status of a wrong call."""

@@ -138,7 +138,7 @@ def test_a_second_run_changes_nothing(script: Path, desktop: Kind) -> None:
     result = desktop.run(script, **INPUTS)
 
     again = [line.replace(" created", " unchanged") for line in LINES[2:]]
-    assert ["Namespace already exists: entra-demo", *again] == result.stdout.splitlines()
+    assert ["Namespace 'entra-demo' already exists", *again] == result.stdout.splitlines()
     assert before == desktop.applied("entra-demo").objects
 
 
@@ -266,6 +266,150 @@ def test_inputs_may_stand_in_a_file(script: Path, elsewhere: Kind) -> None:
     assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
 
 
+HOSTILE: Final = """~q8$HOME`id`$(id)"'=;&|#!*%"""
+"""Characters with which shells do something. Entra's own secrets have `~` among them."""
+
+
+def stored_secret(kind: Kind) -> str:
+    """Return the secret that the script has applied."""
+    found = kind.applied("entra-demo").find("Secret", "sidecar-secret")["data"][SECRET_KEY]
+    return base64.b64decode(found).decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "secret"),
+    [
+        (f"CLIENT_SECRET={HOSTILE}", HOSTILE),
+        ("CLIENT_SECRET='q8~$a\\b'  # of the blueprint", "q8~$a\\b"),
+        ('CLIENT_SECRET="q8~$a # b"'.replace(" # ", "#"), "q8~$a#b"),
+        ("export CLIENT_SECRET=q8~a", "q8~a"),
+        (" CLIENT_SECRET = q8~a # of the blueprint", "q8~a"),
+        ("CLIENT_SECRET=old\nCLIENT_SECRET=q8~a==", "q8~a=="),
+    ],
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_of_inputs_is_taken_literally(
+    script: Path, elsewhere: Kind, line: str, secret: str, end: str
+) -> None:
+    """Nothing in it is expanded or run; blanks, quotes and a byte order mark around values are left out."""
+    lines = ["\ufeff# mine", f"CLIENT_ID={INPUTS['CLIENT_ID']}", *line.splitlines(), ""]
+    lines.append(f"TENANT_ID={INPUTS['TENANT_ID']}")
+    (script.parent / ".env").write_bytes(end.join(lines).encode())
+
+    result = elsewhere.run(script, AUTHZ_IMAGE=IMAGE)
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
+    assert secret == stored_secret(elsewhere)
+    assert INPUTS["TENANT_ID"] == data_of(elsewhere)["AzureAd__TenantId"]
+
+
+def test_a_secret_in_the_environment_may_hold_any_character(script: Path, elsewhere: Kind) -> None:
+    """As in the file."""
+    elsewhere.run(script, **{**INPUTS, "CLIENT_SECRET": HOSTILE}, AUTHZ_IMAGE=IMAGE)
+
+    assert HOSTILE == stored_secret(elsewhere)
+
+
+def test_the_environment_goes_before_the_file(script: Path, elsewhere: Kind) -> None:
+    """A value for one run; what the environment has empty is still read."""
+    lines = [f"{name}={value}" for name, value in INPUTS.items()]
+    (script.parent / ".env").write_text("\n".join(lines))
+
+    elsewhere.run(script, AUTHZ_IMAGE=IMAGE, CLIENT_ID=AGENT, TENANT_ID="")
+
+    assert (AGENT, INPUTS["TENANT_ID"]) == (
+        data_of(elsewhere)["AzureAd__ClientId"],
+        data_of(elsewhere)["AzureAd__TenantId"],
+    )
+
+
+def test_lines_that_cannot_be_read_are_faults_by_number(script: Path, elsewhere: Kind) -> None:
+    """Not one of them is quoted: it may hold the secret."""
+    lines = ["CLIENT_ID: q8~a", "client_secret=q8~a", "CLIENT_SECRET='q8~a", 'X="q8~\\a"', "q8~a"]
+    lines += ["CLIENT_SECRET='q8~'a", "X=q8~\\a", "=q8~a"]
+    (script.parent / ".env").write_text("\n".join(lines))
+
+    result = elsewhere.run(script, **INPUTS, AUTHZ_IMAGE=IMAGE)
+    complaints = [line.partition(".env: ")[2] for line in result.stderr.splitlines()[1:]]
+
+    assert (2, "") == (result.returncode, result.stdout)
+    unread = "is not NAME=VALUE"
+    misread = "has quotes or a backslash to be misread: write NAME='VALUE'"
+    whys = [unread, unread, misread, misread, unread, misread, misread, unread]
+    assert [f"line {number} {why}" for number, why in enumerate(whys, 1)] == complaints
+    assert "q8~" not in result.stderr
+
+
+@pytest.mark.parametrize("value", [" q8~a", "q8~a\r", "q8~a\nb", "'q8~a'", '"q8~a"'])
+def test_a_secret_that_was_not_copied_as_it_is_is_refused(
+    script: Path, elsewhere: Kind, value: str
+) -> None:
+    """Before Entra does, in words that do not tell why."""
+    result = elsewhere.run(script, **{**INPUTS, "CLIENT_SECRET": value}, AUTHZ_IMAGE=IMAGE)
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert "CLIENT_SECRET h" in result.stderr
+    assert "q8~a" not in result.stderr
+
+
+@pytest.mark.parametrize("context", ["", "kind-gone"])
+@pytest.mark.parametrize("arguments", [(), ("--delete",)])
+def test_a_cluster_that_does_not_answer_is_a_failure_at_once(
+    script: Path, tmp_path: Path, kubectl: str, issuer: Path, context: str, arguments: list[str]
+) -> None:
+    """Which context that is, before an image is built for it or a namespace is said to be created."""
+    kind = Kind(tmp_path / "silent", kubectl, issuer, context=context, silent=True)
+
+    result = kind.run(script, *arguments, **INPUTS, **({} if context else {"AUTHZ_IMAGE": IMAGE}))
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert f"the current context is {context or 'not set'}\n" in result.stderr
+    assert "The connection to the server 127.0.0.1:6443 was refused" in result.stderr
+    assert [] == [call for call in kind.told("docker") if "build" in call.arguments]
+
+
+def test_the_context_is_named_before_anything_is_done_to_it(script: Path, elsewhere: Kind) -> None:
+    """It may be another than the person believes."""
+    deploying = elsewhere.run(script, **INPUTS, AUTHZ_IMAGE=IMAGE)
+    deleting = elsewhere.run(script, "--delete")
+
+    assert "==> deploying to the cluster of the context production\n" in deploying.stderr
+    assert "==> deleting entra-demo and entra-emulator: context production\n" in deleting.stderr
+
+
+def test_a_namespace_on_its_way_out_is_waited_for(script: Path, desktop: Kind) -> None:
+    """`--delete` that somebody did not wait for, and then again: the emulator's likewise."""
+    desktop.run(script, "--emulator")
+    desktop.being_deleted("entra-demo", "entra-emulator")
+
+    result = desktop.run(script, "--emulator")
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines()[: len(LINES)])
+    assert [["entra-demo"], ["entra-emulator"]] == [
+        [word for word in call.arguments if word.startswith("entra-") and "=" not in word][:1]
+        for call in desktop.told("kubectl", "wait")
+    ]
+
+
+def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(
+    script: Path, desktop: Kind, tmp_path: Path
+) -> None:
+    """^C in the longest step: no folder with keys stays behind, and nothing was applied."""
+    docker = (desktop.path / "docker").read_text()
+    interrupt = (
+        "import os, signal, sys\nif 'build' in sys.argv: os.kill(os.getppid(), signal.SIGINT)\n"
+    )
+    (desktop.path / "docker").write_text(docker.replace("\n", f"\n{interrupt}", 1))
+    (scratch := tmp_path / "scratch").mkdir()
+
+    interrupted = desktop.run(script, **INPUTS, TMPDIR=str(scratch))
+    (desktop.path / "docker").write_text(docker)
+    again = desktop.run(script, **INPUTS, TMPDIR=str(scratch))
+
+    assert (130, "", []) == (interrupted.returncode, interrupted.stdout, list(scratch.iterdir()))
+    assert (0, LINES) == (again.returncode, again.stdout.splitlines())
+
+
 def test_a_dry_run_prints_manifests_without_the_secret(script: Path, elsewhere: Kind) -> None:
     """And asks no cluster."""
     result = elsewhere.run(script, "--dry-run", **INPUTS, AUTHZ_IMAGE=IMAGE)
@@ -371,6 +515,30 @@ def test_without_a_tenant_it_prints_the_same_and_then_the_ids(script: Path, desk
     assert [] == [
         call for call in desktop.calls if blueprint["client_secret"] in " ".join(call.arguments)
     ]
+
+
+def test_a_tenant_after_the_emulator_takes_the_emulator_out_of_the_pod(
+    script: Path, desktop: Kind
+) -> None:
+    """The emulator itself stays, and the script says how it goes."""
+    desktop.run(script, "--emulator")
+
+    result = desktop.run(script, **INPUTS)
+    sidecar = desktop.applied("entra-demo").containers["sidecar"]
+
+    assert "https://login.microsoftonline.com/" == data_of(desktop)["AzureAd__Instance"]
+    assert (SECRET, False) == (stored_secret(desktop), "SSL_CERT_FILE" in sidecar.variables)
+    assert "kubectl --context kind-entra-desktop delete namespace entra-emulator" in result.stderr
+
+
+def test_an_emulator_that_does_not_answer_ends_the_run(script: Path, desktop: Kind) -> None:
+    """No pod is made for a tenant without a name."""
+    (desktop.path.parent / "emulator.json").write_text("{}")
+
+    result = desktop.run(script, "--emulator")
+
+    assert (2, "") == (result.returncode, result.stdout)
+    assert "the emulator does not say who is in its directory" in result.stderr
 
 
 def test_the_pod_trusts_the_emulators_authority(script: Path, desktop: Kind) -> None:

@@ -37,6 +37,8 @@ stored = folder / "objects"
 if arguments[0] == "kustomize" or "--dry-run=client" in arguments:
     made = subprocess.run([{kubectl!r}, *arguments], input=given, text=True)
     sys.exit(made.returncode)
+if {silent!r} and arguments[0] not in ("kustomize", "config"):
+    sys.exit("The connection to the server 127.0.0.1:6443 was refused")
 if arguments == ["config", "current-context"]:
     print({context!r}) if {context!r} else sys.exit("no context")
 if arguments[0] in ("apply", "create"):
@@ -58,13 +60,24 @@ if arguments[:2] == ["get", "--raw"]:
     sys.exit("no such document") if not file.exists() else print(file.read_text())
 elif arguments[0] == "get":
     file = stored / f"{{option('--namespace')}}+{{arguments[1]}}+{{arguments[2]}}"
+    if arguments[1] == "namespace":
+        file = next(stored.glob(f"*+namespace+{{arguments[2]}}"), file)
     if not file.exists():
-        sys.exit("not found")
+        sys.exit(0 if "--ignore-not-found" in arguments else "not found")
     if "jsonpath={{.metadata.resourceVersion}}" in arguments:
         print(zlib.crc32(file.read_bytes()), end="")
+    elif "jsonpath={{.metadata.name}}/{{.status.phase}}" in arguments:
+        gone = (folder / "going").exists() and arguments[2] in (folder / "going").read_text().split()
+        print(arguments[2], "Terminating" if gone else "Active", sep="/", end="")
     elif "--output" in arguments:
         key = re.fullmatch(r"jsonpath=\\{{\\.data\\.(.*)\\}}", option("--output"))[1].replace("\\\\", "")
         print(yaml.safe_load(file.read_text())["data"][key], end="")
+if arguments[0] == "wait":
+    going = folder / "going"
+    going.write_text(going.read_text().replace(arguments[2], ""))
+    for pattern in (arguments[2] + "+*", "*+namespace+" + arguments[2]):
+        for file in stored.glob(pattern):
+            file.unlink()
 if arguments[0] == "exec":
     print((folder / "emulator.json").read_text())
 if arguments[:2] == ["rollout", "status"]:
@@ -117,7 +130,8 @@ class Kind:
         tools: The stand-ins to make.
         broken: Deployments that do not get ready, as `deployment/NAME`.
         docker_answers: Whether docker's daemon does.
-        context: The current context of kubectl.
+        context: The current context of kubectl; empty where there is none.
+        silent: Whether the cluster does not answer.
     """
 
     def __init__(
@@ -130,6 +144,7 @@ class Kind:
         broken: Sequence[str] = (),
         docker_answers: bool = True,
         context: str = "kind-authz",
+        silent: bool = False,
     ) -> None:
         self._folder = folder
         self.path = folder / "bin"
@@ -149,6 +164,7 @@ class Kind:
                     tool=tool,
                     token=TOKEN,
                     context=context,
+                    silent=silent,
                     docker_fails=int(not docker_answers),
                 )
             )
@@ -173,6 +189,10 @@ class Kind:
         log = self._folder / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         return [Call(**json.loads(line)) for line in lines]
+
+    def being_deleted(self, *namespaces: str) -> None:
+        """Let namespaces be on their way out until somebody waits for it."""
+        (self._folder / "going").write_text(" ".join(namespaces))
 
     def told(self, *words: str) -> list[Call]:
         """Return the calls whose tool and arguments have all of these words."""
