@@ -24,6 +24,7 @@ from authz.config.route_checks import https_hosts
 from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
+from authz.entra.tenant_names import TenantNames
 from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
 from authz.envoy.pod_authority import pod_certificates
@@ -82,8 +83,10 @@ class App:
         self._seat = seat
         self._output = output
         self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        _configure_logging(self._watch.current.config)
+        self._tenants = TenantNames(self._watch.source.tenants)
+        self._learn_tenant_now()
         config = self._watch.current.config
-        _configure_logging(config)
         self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
         self._decisions = DecisionLog(config.log.decisions)
@@ -174,6 +177,7 @@ class App:
         background = [
             loop.create_task(self._watch_readiness()),
             loop.create_task(self._watch_configuration()),
+            loop.create_task(self._learn_tenant()),
         ]
         stop = loop.create_task(self._stopping.wait())
         # A background task that ends has failed; better to stop and be restarted than to go on blind.
@@ -255,6 +259,8 @@ class App:
         if self._stopping.is_set():
             return {"state": "stopping"}
         missing = ({} if self._engine.is_ready() else self._engine.missing()) | self._doors
+        if (name := self._watch.current.tenant_name) is not None:
+            missing["tenant"] = f"{name}: {self._tenants.fault or 'about to be looked up'}"
         if not self._started:
             missing["state"] = "starting"
         return missing
@@ -316,6 +322,23 @@ class App:
         doors = {"grpc": self._grpc, "admin": self._admin, "api": self._api}
         causes = {name: await door.mend() for name, door in doors.items() if door is not None}
         self._doors = {f"listen.{name}": cause for name, cause in causes.items() if cause}
+
+    def _learn_tenant_now(self) -> None:
+        """Try once before anything is built, so that a start usually is one with the tenant's id."""
+        current = self._watch.current
+        if current.tenant_name is None:
+            return
+        self._tenants.learn(current.tenant_name, current.config)
+        if (known := self._watch.look()) is not None:
+            self._watch.adopt(known)
+
+    async def _learn_tenant(self) -> None:
+        """Find out the id of a tenant that is configured by name, then reload; never ends."""
+        while (name := self._watch.current.tenant_name) is not None:
+            await asyncio.sleep(self._tenants.pause)
+            if await asyncio.to_thread(self._tenants.learn, name, self._watch.current.config):
+                self._reload_now.set()
+        await asyncio.Event().wait()
 
     async def _watch_configuration(self) -> None:
         while True:

@@ -82,6 +82,10 @@ is_guid() {
   is_plain "$1" && printf '%s\n' "$1" | grep -Eqx '[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}'
 }
 
+is_domain() {
+  is_plain "$1" && printf '%s\n' "$1" | grep -Eqx '[0-9A-Za-z]([0-9A-Za-z-]*[0-9A-Za-z])?([.][0-9A-Za-z-]+)+'
+}
+
 # check_secret VALUE: a fault, unless it can be a client secret.
 check_secret() {
   if [ -z "$1" ]; then

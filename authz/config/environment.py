@@ -32,7 +32,11 @@ from authz.core.exchange import Flow
 NAME: Final = "default"
 """Name of the client, of the inbound route, and of the agent that `AzureAd__AgentIdentity` names."""
 
-_ANY_TENANT: Final = ("common", "organizations", "consumers")
+_PERSONAL_ACCOUNTS: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
+"""The tenant of everybody's personal accounts (Entra page "id-token-claims-reference", `iss`)."""
+_ANY_TENANT: Final = ("common", "organizations", "consumers", _PERSONAL_ACCOUNTS)
+NO_TENANT: Final = "00000000-0000-0000-0000-000000000000"
+"""Stands for a tenant whose id is not known yet: there is none with this id, so no token is of it."""
 _DOMAIN: Final = re.compile("[0-9a-z](?:[0-9a-z-]*[0-9a-z])?(?:[.][0-9a-z-]+)+", re.IGNORECASE)
 LOG_LEVELS: Final = {
     "trace": "debug",
@@ -52,14 +56,33 @@ def is_environment_form(environ: Mapping[str, str]) -> bool:
     )
 
 
-def read_environment(environ: Mapping[str, str]) -> tuple[Config, tuple[Notice, ...]]:
+def is_any_tenant(tenant: str) -> bool:
+    """Whether a name or an id stands for users of any tenant, or for everybody's personal accounts."""
+    return tenant.lower() in (*_ANY_TENANT, NO_TENANT)
+
+
+def tenant_name(environ: Mapping[str, str]) -> str | None:
+    """Return the domain name that the environment has in place of a tenant's id, in lower case."""
+    value = Variables.of(environ).value("AzureAd__TenantId")
+    return value.lower() if value is not None and _DOMAIN.fullmatch(value) else None
+
+
+def read_environment(
+    environ: Mapping[str, str], tenants: Mapping[str, str] | None = None
+) -> tuple[Config, tuple[Notice, ...]]:
     """Return the configuration that the sidecar's keys describe, and what has no effect.
+
+    Args:
+        environ: The environment.
+        tenants: The ids of tenants by their domain names. A name that is not among them gives a
+            configuration of `NO_TENANT`, which serves nobody.
 
     Raises:
         ConfigError: With every fault; paths are names of variables.
     """
     variables = Variables.of(environ)
-    form = _Form(variables, environ)
+    name = tenant_name(environ)
+    form = _Form(variables, environ, name and (tenants or {}).get(name, NO_TENANT))
     form.read()
     data, keys = override(form.data, environ)
     origin = Origin(keys={**form.keys, **keys})
@@ -81,6 +104,8 @@ class _Form:
 
     variables: Variables
     environ: Mapping[str, str]
+    tenant_id: str | None
+    """Of the tenant that the environment names by a domain."""
     data: dict[str, Any] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
     _agents: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -130,7 +155,7 @@ class _Form:
             *self.variables.listed("AzureAd__Audiences", ","),
         ]
         client = {
-            "tenant_id": value("AzureAd__TenantId"),
+            "tenant_id": self.tenant_id or value("AzureAd__TenantId"),
             "client_id": value("AzureAd__ClientId"),
             "audiences": [audience.value for audience in audiences] or None,
             "credentials": credentials or None,
@@ -138,23 +163,22 @@ class _Form:
         return {key: found for key, found in client.items() if found is not None}
 
     def _check_tenant(self) -> None:
-        """Refuse a tenant by name, with what to write in its place: issuers, caches and rules go by GUID."""
+        """Refuse what is no single tenant, and say of a domain name what becomes of it."""
         tenant = self.variables.get("AzureAd__TenantId")
         if tenant is None:
             return
-        if tenant.value.lower() in _ANY_TENANT:
+        if self.tenant_id is not None:
+            text = (
+                f"is the domain {shown(tenant.value)}: the tenant's id is looked up at the start, at Instance. Domains can "
+                "move to other tenants, so prefer the id"
+            )
+            self.variables.notices.append(Notice(tenant.name, text))
+        elif is_any_tenant(tenant.value):
             text = (
                 f"found {tenant.value!r}, which would admit users of any tenant, and in which no application "
-                "gets a token of its own: expected the GUID of one tenant"
+                "gets a token of its own: expected one tenant, by its GUID or a domain name"
             )
-        elif _DOMAIN.fullmatch(tenant.value):
-            text = (
-                f"found the domain {tenant.value!r}: expected the tenant's GUID, which `issuer` of its "
-                f"discovery document holds (/{tenant.value}/v2.0/.well-known/openid-configuration of Instance)"
-            )
-        else:
-            return
-        self.variables.faults.append(Fault(tenant.name, text))
+            self.variables.faults.append(Fault(tenant.name, text))
 
     def _only_verifies(self, client: Mapping[str, Any]) -> bool:
         """Whether a client is there, and nothing by which it could get a token."""
@@ -268,8 +292,8 @@ class _Form:
 
     def _check_limits_of(self, key: str) -> None:
         tenant = self.variables.get(f"{key}__AcquireTokenOptions__Tenant")
-        own = self.variables.value("AzureAd__TenantId") or ""
-        if tenant is not None and tenant.value.lower() != own.lower():
+        own = {(self.variables.value("AzureAd__TenantId") or "").lower(), self.tenant_id}
+        if tenant is not None and tenant.value.lower() not in own and self.tenant_id != NO_TENANT:
             text = (
                 "is not AzureAd__TenantId: for a client in another tenant use a configuration file"
             )

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import Fault, Notice
-from authz.config.shown import shown
+from authz.config.shown import cut
 from authz.config.sidecar_api import RESERVED_HEADERS, Endpoint
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
@@ -49,7 +49,7 @@ def read_address(variables: Variables) -> Variable | None:
     first = next((url for url in urls if not url.value.lower().startswith("https:")), urls[0])
     for url in urls:
         if url is not first:
-            text = f"{url.value} is not served: only {first.value} is"
+            text = f"{cut(url.value)} is not served: only {cut(first.value)} is"
             variables.notices.append(Notice(url.name, text))
     if first in ports:
         text = (
@@ -65,7 +65,8 @@ def _ports(variables: Variables, scheme: str) -> Iterator[Variable]:
         if port.value.isdecimal():
             yield Variable(port.name, f"{scheme}://*:{port.value}")
         else:
-            text = f"found {shown(port.value)}: expected ports, separated by semicolons"
+            # Not quoted: blanks part the value, and a part of a secret looks like a word.
+            text = "expected numbers of ports, separated by semicolons"
             variables.faults.append(Fault(port.name, text))
 
 
@@ -88,7 +89,7 @@ def read_hosts(variables: Variables) -> list[Variable]:
     found = []
     for host in variables.listed("AllowedHosts", ";"):
         if "*" in host.value:
-            text = f"{host.value} has no effect: a web page can make any name lead to loopback"
+            text = "a name with a wildcard has no effect: a web page can make any name lead to loopback"
             variables.notices.append(Notice(host.name, text))
         elif host.value.lower() not in _OF_EVERY_MACHINE:
             found.append(host)

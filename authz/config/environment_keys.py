@@ -69,7 +69,7 @@ _GATE: Final = (
 
 KEYS: Final = (
     Key("AzureAd__Instance", Use.READ, "`entra.authority`"),
-    Key("AzureAd__TenantId", Use.READ, "tenant of the client and of the users; a GUID"),
+    Key("AzureAd__TenantId", Use.READ, "tenant of the client and of the users; a GUID, or a domain name, which is looked up"),
     Key("AzureAd__ClientId", Use.READ, "blueprint where an agent is named, else application"),
     Key("AzureAd__Audience", Use.READ, "accepted `aud` value"),
     Key("AzureAd__Audiences", Use.READ, "accepted `aud` values, separated by blanks or commas"),

@@ -4,6 +4,7 @@ A `Config` has been checked, so nothing here can fail and nothing is left to dec
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,6 +22,8 @@ from authz.core.token import Expectation
 
 _WITHOUT_USER: Final = {Flow.ON_BEHALF_OF: Flow.AUTONOMOUS, Flow.APP_ON_BEHALF_OF: Flow.APP}
 """The flow by which the same agent or application gets a token of its own."""
+
+_GUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 UNCONFIGURED: Final = "(not configured)"
 """Route name of APIs that are not configured, in metrics and log: theirs come from callers."""
@@ -111,6 +114,13 @@ def issuers(config: Config) -> list[IssuerSettings]:
             required = version == 2  # noqa: PLR2004 - the token version
             settings.append(IssuerSettings(issuer, tenant_id, version, url, aliases, required))
     return settings
+
+
+def tenant_of(authority: str, issuer: str) -> str | None:
+    """Return the id of the tenant whose v2 issuer that is in an authority's cloud; None for others."""
+    tenant_id = issuer.removesuffix("/v2.0").rpartition("/")[2].lower()
+    is_issuer = _GUID.fullmatch(tenant_id) and issuer == _issuers_of(authority, tenant_id)[1]
+    return tenant_id if is_issuer else None
 
 
 def exchange_resource(config: Config) -> str:

@@ -7,7 +7,7 @@ from authz.config.clients import Agent, Application
 from authz.config.faults import Fault
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, SubjectKind
-from authz.config.shown import shown
+from authz.config.shown import cut, shown
 from authz.core.exchange import Flow
 from authz.core.subject import REFERENCES, SubjectSource
 
@@ -138,8 +138,8 @@ def check_users(
                 if accepted and value not in accepted:
                     yield Fault(
                         f"inbound.{name}.{key}.{index}",
-                        f"found {shown(value)}, whose users every delegated egress route would refuse: expected "
-                        f"{' or '.join(sorted(accepted))}",
+                        f"found {cut(value)}, whose users every delegated egress route would refuse: expected "
+                        f"{' or '.join(map(cut, sorted(accepted)))}",
                     )
 
 

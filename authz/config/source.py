@@ -1,14 +1,14 @@
 """Where the configuration comes from: a file, or the environment of the Entra SDK sidecar."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 from authz.config.advice import advice
 from authz.config.document import parse
-from authz.config.environment import is_environment_form, read_environment
+from authz.config.environment import is_environment_form, read_environment, tenant_name
 from authz.config.environment_credentials import CREDENTIALS
 from authz.config.extras import missing_extras
 from authz.config.faults import ConfigError, Fault, Notice
@@ -28,11 +28,14 @@ class Loaded:
         config: The configuration.
         warnings: What the operator should know.
         digest: Digest of the source it was read from; see `ConfigSource.digest`.
+        tenant_name: The tenant's domain name, whose id `ConfigSource.tenants` lacks: until it is there
+            the configuration serves nobody.
     """
 
     config: Config
     warnings: tuple[Notice, ...]
     digest: str
+    tenant_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,12 @@ class ConfigSource:
     Attributes:
         path: The file, or None for the environment form.
         environ: The environment.
+        tenants: Ids of tenants by their domain names, as they are found out.
     """
 
     path: Path | None
     environ: Mapping[str, str]
+    tenants: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def find(cls, path: Path | None, environ: Mapping[str, str]) -> "ConfigSource":
@@ -64,32 +69,38 @@ class ConfigSource:
             ConfigError: With every fault.
         """
         notices = tuple(unknown_variables(self.environ))
+        name = None
         if self.path is not None:
             content = self._content(self.path)
             config = parse(_decoded(content), self.environ)
         else:
-            content = b""
+            content = self._named_tenant()
             if not is_environment_form(self.environ):
                 raise ConfigError([Fault("", _NOTHING_FOUND)])
-            config, unsupported = read_environment(self.environ)
+            config, unsupported = read_environment(self.environ, self.tenants)
             notices += unsupported
+            name = None if content else tenant_name(self.environ)
         if to_serve:
             missing = list(missing_extras(config))
             if self.path is None:
                 missing = [replace(fault, path=CREDENTIALS) for fault in missing]
             if faults := [*missing, *faults_of_files(config)]:
                 raise ConfigError(faults)
-        return Loaded(config, notices + tuple(advice(config)), _digest(content))
+        return Loaded(config, notices + tuple(advice(config)), _digest(content), name)
 
     def digest(self) -> str:
         """Return the digest of the source as it is now; it differs when loading again is worthwhile.
 
-        The environment of a process does not change, so neither does its digest.
+        The environment of a process does not change; its digest does when a tenant's id has been found out.
 
         Raises:
             ConfigError: The file cannot be read.
         """
-        return _digest(self._content(self.path) if self.path is not None else b"")
+        return _digest(self._content(self.path) if self.path is not None else self._named_tenant())
+
+    def _named_tenant(self) -> bytes:
+        """Return the id of the tenant that the environment has by name, or nothing."""
+        return self.tenants.get(tenant_name(self.environ) or "", "").encode()
 
     @staticmethod
     def _content(path: Path) -> bytes:

@@ -96,7 +96,7 @@ check_guid() {
 
 if [ "$emulator" = no ]; then
   check_guid CLIENT_ID "${CLIENT_ID:-}" "the client id of the blueprint"
-  check_guid TENANT_ID "${TENANT_ID:-}" "the tenant of the blueprint"
+  is_domain "${TENANT_ID:-}" || check_guid TENANT_ID "${TENANT_ID:-}" "the tenant of the blueprint, by its id or a domain name"
   check_secret "$client_secret"
   [ "$overlay" = client-secret ] || check_guid AGENT_IDENTITY "${AGENT_IDENTITY:-}" "the client id of the agent identity"
 elif [ -z "$cluster" ]; then

@@ -12,11 +12,11 @@ from authz.config.clients import (
     KeyVault,
     ManagedIdentity,
 )
-from authz.config.environment import read_environment
+from authz.config.environment import NO_TENANT, read_environment
 from authz.config.environment_keys import KEYS, Use, split
 from authz.config.faults import ConfigError, Notice
 from authz.config.model import Config
-from authz.config.policy import compile_policy
+from authz.config.policy import compile_policy, issuers
 from authz.config.sidecar_api import Downstream, Endpoint
 from authz.config.source import load
 from authz.core.exchange import AgentUser, Flow
@@ -552,8 +552,8 @@ def test_allowed_hosts_are_names_of_this_machine() -> None:
     changes: dict[str, str | None] = {"AllowedHosts": "localhost;Sidecar;*;127.0.0.1;*.example"}
     assert ("sidecar",) == read(**changes).api.hosts
     told = [notice.message for notice in notices(**changes) if notice.path == "AllowedHosts"]
-    why = "has no effect: a web page can make any name lead to loopback"
-    assert [f"* {why}", f"*.example {why}"] == told
+    why = "a name with a wildcard has no effect: a web page can make any name lead to loopback"
+    assert [why, why] == told
 
 
 REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
@@ -564,15 +564,15 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         "AzureAd__TenantId",
         (
             "found 'organizations', which would admit users of any tenant, and in which no application gets a "
-            "token of its own: expected the GUID of one tenant"
+            "token of its own: expected one tenant, by its GUID or a domain name"
         ),
     ),
-    "tenant by domain": (
-        {"AzureAd__TenantId": "contoso.onmicrosoft.com"},
+    "everybody's personal accounts": (
+        {"AzureAd__TenantId": "9188040D-6c67-4c5b-b112-36a304b66dad"},
         "AzureAd__TenantId",
         (
-            "found the domain 'contoso.onmicrosoft.com': expected the tenant's GUID, which `issuer` of its "
-            "discovery document holds (/contoso.onmicrosoft.com/v2.0/.well-known/openid-configuration of Instance)"
+            "found '9188040D-6c67-4c5b-b112-36a304b66dad', which would admit users of any tenant, and in which no "
+            "application gets a token of its own: expected one tenant, by its GUID or a domain name"
         ),
     ),
     "an address with TLS": (
@@ -588,7 +588,7 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
     "a port that is none": (
         {"ASPNETCORE_URLS": None, "ASPNETCORE_HTTP_PORTS": "eighty"},
         "ASPNETCORE_HTTP_PORTS",
-        "found 'eighty': expected ports, separated by semicolons",
+        "expected numbers of ports, separated by semicolons",
     ),
     "a token that is bound": (
         {f"{CREDENTIAL}UseBoundCredential": "true"},
@@ -901,3 +901,53 @@ def test_secrets_stay_in_the_environment() -> None:
     with pytest.raises(ConfigError) as raised:
         load(None, environ(**secrets, AzureAd__ClientSecret="hunter2", AzureAd__TenantId="x"))
     assert "hunter2" not in str(raised.value) + repr(raised.value)
+
+
+DOMAIN = "contoso.onmicrosoft.com"
+
+
+def test_a_tenant_by_domain_name_serves_nobody_until_its_id_is_known() -> None:
+    """In place of the id is one that no tenant has, in every route; a notice says what happens."""
+    config, found = read_environment(environ(AzureAd__TenantId=DOMAIN))
+
+    assert NO_TENANT == config.blueprints["default"].tenant_id
+    assert {NO_TENANT} == {settings.tenant_id for settings in issuers(config)}
+    assert DOMAIN not in str(config)
+    said = [notice.message for notice in found if notice.path == "AzureAd__TenantId"]
+    assert 1 == len(said)
+    assert said[0].startswith(
+        f"is the domain {DOMAIN!r}: the tenant's id is looked up at the start"
+    )
+
+
+def test_a_tenant_whose_name_is_known_is_configured_by_its_id() -> None:
+    """As if the id had been written; names are taken in any case."""
+    by_name, _ = read_environment(environ(AzureAd__TenantId=DOMAIN.upper()), {DOMAIN: OTHER})
+
+    assert read(AzureAd__TenantId=OTHER) == by_name
+
+
+@pytest.mark.parametrize("tenant", [DOMAIN, OTHER.upper()])
+def test_an_api_may_name_the_same_tenant_either_way(tenant: str) -> None:
+    """By the name that is configured, or by the id that was found."""
+    given = environ(AzureAd__TenantId=DOMAIN, **{f"{API}AcquireTokenOptions__Tenant": tenant})
+
+    config, _ = read_environment(given, {DOMAIN: OTHER})
+
+    assert OTHER == config.blueprints["default"].tenant_id
+
+
+def test_an_api_of_another_tenant_is_a_fault_once_the_id_is_known() -> None:
+    """As where the id is configured."""
+    given = environ(AzureAd__TenantId=DOMAIN, **{f"{API}AcquireTokenOptions__Tenant": TENANT})
+
+    found = faults_of(lambda: read_environment(given, {DOMAIN: OTHER}))
+
+    assert [f"{API}AcquireTokenOptions__Tenant"] == [fault.path for fault in found]
+
+
+def test_an_apis_tenant_is_compared_when_the_id_is_known() -> None:
+    """Whether it is the same one cannot be told before, and nobody is served."""
+    config = read(AzureAd__TenantId=DOMAIN, **{f"{API}AcquireTokenOptions__Tenant": OTHER})
+
+    assert NO_TENANT == config.blueprints["default"].tenant_id

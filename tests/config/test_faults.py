@@ -558,13 +558,13 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "users of a tenant that no exchange is for": (
         {"inbound.chat.tenants": [TENANT, APP]},
         "inbound.chat.tenants.1",
-        f"found {APP!r}, whose users every delegated egress route would refuse: expected {TENANT}",
+        f"found {APP}, whose users every delegated egress route would refuse: expected {TENANT}",
     ),
     "an audience that no exchange takes": (
         {"inbound.chat.audiences": ["api://other"]},
         "inbound.chat.audiences.0",
         (
-            "found 'api://other', whose users every delegated egress route would refuse: expected "
+            "found api://other, whose users every delegated egress route would refuse: expected "
             f"{CLIENT} or api://{CLIENT}"
         ),
     ),
@@ -581,7 +581,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "inbound.portal.audiences.0",
         (
-            f"found {CLIENT!r}, whose users every delegated egress route would refuse: expected {APP} or "
+            f"found {CLIENT}, whose users every delegated egress route would refuse: expected {APP} or "
             f"api://{APP}"
         ),
     ),

@@ -117,3 +117,22 @@ def test_files_of_the_door_are_opened_as_well(file: Path) -> None:
         ConfigWatch(ConfigSource(file, {}))
 
     assert [f"listen.tls.{key}" for key in tls] == [fault.path for fault in error.value.faults]
+
+
+def test_a_tenant_whose_id_was_found_out_is_a_new_version() -> None:
+    """The environment is the same; what its domain name means is not."""
+    environ = {
+        "AzureAd__TenantId": "contoso.example",
+        "AzureAd__ClientId": "22222222-2222-4222-8222-222222222222",
+    }
+    source = ConfigSource(None, environ)
+    watch = ConfigWatch(source)
+    before = watch.look()
+
+    source.tenants["contoso.example"] = "11111111-1111-4111-8111-111111111111"
+    found = watch.look()
+
+    assert (None, "contoso.example") == (before, watch.current.tenant_name)
+    assert found is not None
+    assert None is found.tenant_name
+    assert ("11111111-1111-4111-8111-111111111111",) == found.config.inbound["default"].tenants

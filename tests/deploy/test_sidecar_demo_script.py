@@ -220,7 +220,12 @@ def test_all_faults_are_reported_at_once(script: Path, elsewhere: Kind) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "complaint"),
     [
-        ("TENANT_ID", "contoso.example", "TENANT_ID is not a GUID"),
+        (
+            "TENANT_ID",
+            "common",
+            "TENANT_ID is not a GUID: the tenant of the blueprint, by its id or a",
+        ),
+        ("TENANT_ID", "contoso.example\nx", "TENANT_ID is not a GUID"),
         ("CLIENT_ID", "22222222-2222-4222-8222-222222222222\nx", "CLIENT_ID is not a GUID"),
         ("CLIENT_SECRET", AGENT, "that is the secret's id"),
         ("AUTHZ_IMAGE", "registry.example/entra-authz", "AUTHZ_IMAGE has neither a tag"),
@@ -264,6 +269,16 @@ def test_inputs_may_stand_in_a_file(script: Path, elsewhere: Kind) -> None:
     result = elsewhere.run(script, AUTHZ_IMAGE=IMAGE)
 
     assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
+
+
+def test_a_tenant_may_be_named_by_a_domain(script: Path, elsewhere: Kind) -> None:
+    """As in the Entra SDK sidecar."""
+    domain = "contoso.onmicrosoft.com"
+
+    result = elsewhere.run(script, **{**INPUTS, "TENANT_ID": domain}, AUTHZ_IMAGE=IMAGE)
+
+    assert (0, LINES) == (result.returncode, result.stdout.splitlines()), result.stderr
+    assert domain == data_of(elsewhere)["AzureAd__TenantId"]
 
 
 HOSTILE: Final = """~q8$HOME`id`$(id)"'=;&|#!*%"""

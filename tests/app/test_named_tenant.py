@@ -1,0 +1,55 @@
+"""A tenant that the sidecar's keys name by its domain: who is served before and after its id is known."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+
+from authz.emulator import Fault, Match
+from support.stack import Process, World
+from support.token_api import Sidecar, bearer, environment
+
+
+def test_a_tenant_by_its_domain_is_the_same_tenant(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """Its users are verified, its tokens are given, and the log names the id that was found."""
+    sidecar = start(AzureAd__TenantId=world.tenant["domain"].upper())
+
+    valid = sidecar.get("/Validate", token=world.token())
+    stranger = world.emulator.mint_user_token(
+        tenant_id=world.other_tenant["tenant_id"], audience=world.blueprint["client_id"]
+    )
+    refused = sidecar.get("/Validate", token=stranger)
+    own = sidecar.token("/AuthorizationHeaderUnauthenticated/graph")
+
+    assert world.tenant_id == valid.json()["claims"]["tid"]
+    assert 401 == refused.status_code
+    assert (world.blueprint["client_id"], world.tenant_id) == (own["appid"], own["tid"])
+    assert world.tenant_id == sidecar.process.event("tenant found")["tenant_id"]
+
+
+async def test_until_its_id_is_known_nobody_is_served(world: World) -> None:
+    """Not ready, and says why; no token is accepted, none is given. It comes right without a restart."""
+    outage = Fault("status", target="discovery", match=Match(tenant=world.tenant["domain"]))
+    world.emulator.faults.add(outage)
+    variables = environment(world, AzureAd__TenantId=world.tenant["domain"])
+    with Process("serve", environ=variables) as process:
+        serving = await asyncio.to_thread(process.event, "serving")
+        async with httpx.AsyncClient(
+            base_url=f"http://{serving['api']}", trust_env=False, timeout=30
+        ) as api:
+            health = await api.get("/healthz")
+            valid = await api.get("/Validate", headers=bearer(world.token()))
+            own = await api.get("/AuthorizationHeaderUnauthenticated/graph")
+            missing = process.admin("/readyz").json()["missing"]
+            world.emulator.faults.clear()
+            await asyncio.to_thread(process.wait_ready)
+            healed = await api.get("/Validate", headers=bearer(world.token()))
+
+    assert (503, "Unhealthy") == (health.status_code, health.text)
+    assert valid.status_code in {401, 503}
+    assert own.status_code in {500, 503}
+    assert missing["tenant"].startswith(f"{world.tenant['domain']}: ")
+    assert "503" in missing["tenant"]
+    assert (200, world.tenant_id) == (healed.status_code, healed.json()["claims"]["tid"])
