@@ -12,7 +12,7 @@ NODE_READER := tests/recipes/apps/propagators/node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
+.PHONY: bench coverage help interleavings soak setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ $(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json $(NOD
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_AGENT) --ignore-scripts --no-audit --no-fund --loglevel error
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_READER) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
+
+interleavings: $(STAMP) ## 100,000 random requests of many users while faults come and go (REQUESTS=, SEED=)
+	@cd tests && ../$(BIN)/python -m support.interleavings --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+
+soak: $(STAMP) ## the same for an hour: memory, descriptors and threads of the service (MINUTES=, SEED=)
+	@cd tests && ../$(BIN)/python -m support.interleavings.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
 
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*

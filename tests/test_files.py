@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from authz.files import BoundedFile, FileFault
+from support.faults.files import hanging
 
 LARGEST = 64
 
@@ -32,7 +33,7 @@ def test_a_file_is_read_as_it_is_now(tmp_path: Path) -> None:
 
 def test_what_is_no_small_file_is_a_fault(tmp_path: Path) -> None:
     """With the cause; a FIFO that nobody writes to does not block."""
-    os.mkfifo(tmp_path / "fifo")
+    hanging(tmp_path / "fifo")
     (tmp_path / "large").write_bytes(b"x" * (LARGEST + 1))
 
     assert "is no regular file" == cause(tmp_path / "fifo")

@@ -1,7 +1,6 @@
 """Files that are missing, empty, garbage, or hang, under the running program: it serves on, and says why."""
 
 import asyncio
-import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from support.faults.files import BAD_CERTIFICATES, hanging, laid
 from support.stack import Client, Process, World, authorization
 
 Serve = Callable[..., Process]
-BAD = {"missing": None, "empty": b"", "garbage": b"-----BEGIN CERTIFICATE-----\nAAAA\n"}
 
 
 def with_file(world: World, section: str, file: Path, **more: Any) -> dict[str, Any]:
@@ -24,15 +23,7 @@ def with_file(world: World, section: str, file: Path, **more: Any) -> dict[str, 
     return document
 
 
-def laid(folder: Path, bad: str) -> Path:
-    """Return a file of authorities that cannot be used."""
-    file = folder / "ca.pem"
-    if (content := BAD[bad]) is not None:
-        file.write_bytes(content)
-    return file
-
-
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", BAD_CERTIFICATES)
 @pytest.mark.parametrize("section", ["entra", "api"])
 async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves(
     world: World, serve: Serve, write: Callable[..., Path], tmp_path: Path, section: str, bad: str
@@ -40,7 +31,7 @@ async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves
     """With the key and the file. As soon as the file is good, the version is applied."""
     listen = {**world.config()["listen"], "api": "127.0.0.1:0"}
     process = serve(reload_interval="50ms", listen=listen)
-    file = laid(tmp_path, bad)
+    file = laid(tmp_path / "ca.pem", BAD_CERTIFICATES[bad])
     write(with_file(world, section, file, listen=listen))
     refused = await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
     async with Client(f"unix:{world.folder}/authz.sock") as client:
@@ -54,13 +45,13 @@ async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves
 
 
 @pytest.mark.parametrize("verb", ["serve", "check-config"])
-@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("bad", BAD_CERTIFICATES)
 @pytest.mark.parametrize("section", ["entra", "api"])
 def test_a_first_version_that_names_a_bad_file_is_a_fault(
     world: World, write: Callable[..., Path], tmp_path: Path, section: str, bad: str, verb: str
 ) -> None:
     """Exit status 2 and one line; no traceback."""
-    file = laid(tmp_path, bad)
+    file = laid(tmp_path / "ca.pem", BAD_CERTIFICATES[bad])
     config = write(with_file(world, section, file))
     done = subprocess.run(
         [sys.executable, "-m", "authz", verb, "--config", config],
@@ -77,8 +68,7 @@ async def test_a_credential_that_became_a_fifo_stops_nothing(world: World, serve
     process = serve()
     async with Client(f"unix:{world.folder}/authz.sock") as client:
         await client.check("egress", "autonomous")
-        world.secret_file.unlink()
-        os.mkfifo(world.secret_file)
+        hanging(world.secret_file)
         known = authorization(await client.check("egress", "autonomous"))
         new = authorization(await client.check("egress", "autonomous-clerk"))
     complaint = await asyncio.to_thread(process.event, "credential not usable")

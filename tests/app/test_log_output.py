@@ -1,7 +1,6 @@
 """The running program where its log cannot be written: decisions, probes and reloads go on as usual."""
 
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -15,11 +14,10 @@ import httpx
 import pytest
 
 from support.envoy import free_port
+from support.faults.output import PIPE, broken_pipe, full_disk, small_pipe
 from support.stack import Client, Process, World, authorization, problem
 
 Write = Callable[..., Path]
-PIPE: Final = 4096
-"""Bytes that the pipe of these tests holds."""
 DENIALS: Final = 60
 """Their records are more than that."""
 
@@ -75,8 +73,7 @@ async def deny(client: Client, number: int) -> None:
 
 async def test_a_log_that_nobody_reads_holds_up_nothing(world: World, write: Write) -> None:
     """Records wait for their reader, who then gets them whole and in order; nothing else waits."""
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    reading, writing = small_pipe()
     with running(world, write, writing) as service:
         os.close(writing)
         async with Client(service.address) as client:
@@ -102,8 +99,7 @@ async def test_the_end_does_not_wait_for_a_reader_who_never_comes(
     world: World, write: Write
 ) -> None:
     """What cannot be written within two seconds is lost."""
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE)
+    reading, writing = small_pipe()
     with running(world, write, writing) as service:
         async with Client(service.address) as client:
             await deny(client, DENIALS)
@@ -121,19 +117,6 @@ def dropped_in(metrics: str) -> float:
         line for line in metrics.splitlines() if line.startswith("authz_log_records_dropped_total")
     ]
     return float(line.rpartition(" ")[2])
-
-
-def broken_pipe() -> int:
-    """Return a pipe whose reader is gone."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    return writing
-
-
-def full_disk() -> int:
-    """Return a file on a full disk."""
-    return os.open("/dev/full", os.O_WRONLY)
-
 
 @pytest.mark.parametrize("output", [broken_pipe, full_disk])
 @pytest.mark.parametrize("workers", [1, 2])

@@ -20,23 +20,12 @@ from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.credentials import ClientSecret
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import MAX_CHALLENGE
+from support.faults.answers import ODD_ERRORS
 from support.properties import JSON, brief
 from support.quiet_server import QuietHandler, QuietServer
 from support.stack import Clock, World, claims, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
-ODD_ERRORS: list[object] = [
-    7,
-    None,
-    True,
-    [],
-    ["invalid_grant"],
-    {},
-    "two\r\nlines",
-    "é",
-    "\ud800",
-    "x" * 100_000,
-]
 
 
 @pytest.mark.parametrize("error", ODD_ERRORS, ids=lambda value: repr(value)[:20])

@@ -1,14 +1,13 @@
 """`LogOutput`: whole lines in order, a bounded number that wait, and a count of those that were lost."""
 
-import fcntl
 import os
 from typing import Final
 
 import pytest
 
 from authz.observe.output import LogOutput
+from support.faults.output import small_pipe
 
-PIPE: Final = 4096
 LINE: Final = b"x" * 99 + b"\n"
 
 
@@ -21,8 +20,7 @@ class Pipe:
     """A small pipe."""
 
     def __init__(self) -> None:
-        self.reading, self.writing = os.pipe()
-        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, PIPE)
+        self.reading, self.writing = small_pipe()
 
     def close(self) -> None:
         """Close the end for writing."""
