@@ -33,7 +33,7 @@ from authz.core.exchange import (
 )
 from authz.core.secret import Secret
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
-from authz.entra.refusals import REPLICATING
+from authz.entra.refusals import BAD_ASSERTION, REPLICATING
 from authz.ports import CacheResult, Clock, Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
@@ -133,10 +133,22 @@ class EntraExchange:
         """T1, T2, then `user_fic` (Entra page "agent-user-oauth-flow")."""
         agent = exchange.agent
         assert agent.user is not None
-        target = self._assertion_target(exchange.target)
-        t2 = await self._obtain(AgentAssertion(replace(agent, user=None), target))
-        call = partial(_user_fic, t2.secret, user_argument(agent.user))
-        return await self._as_agent(agent, exchange.target, call)
+        target, user = self._assertion_target(exchange.target), user_argument(agent.user)
+        assertion = AgentAssertion(replace(agent, user=None), target)
+
+        async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
+            t2 = await self._obtain(assertion, seen)
+            return await self._as_agent(agent, exchange.target, partial(_user_fic, t2.secret, user))
+
+        results: list[CacheResult] = []
+        try:
+            return await attempt(results.append)
+        except EntraError as error:
+            if error.code not in BAD_ASSERTION or CacheResult.HIT not in results:
+                raise
+        # A T2 from the cache that Entra no longer takes: its key was withdrawn. A fresh one decides.
+        self.assertions.forget(assertion)
+        return await attempt(_unseen)
 
     async def _as_agent(
         self,

@@ -159,6 +159,9 @@ BAD_CREDENTIAL: Final = frozenset(
 )  # fmt: skip
 """Numbers that speak of the credential itself: the next configured one may do."""
 
+BAD_ASSERTION: Final = frozenset({50013, 500131, 500133})
+"""Numbers that speak of the token that says for whom a request is: signature, issuer, audience or time."""
+
 _OF_THE_APPLICATION: Final = frozenset({650052, 70001, 700016, 700025, 7000112, 7000114})
 """Numbers that come with `invalid_client` too, and of which no other credential is rid."""
 

@@ -289,3 +289,31 @@ async def test_a_withdrawn_t1_is_replaced_once(world: World) -> None:
 
         assert issued(record)["upn"] == world.agent["agent_user"]
         assert 1 == service.calls["t1"]
+
+
+async def test_a_withdrawn_t2_is_replaced_once(world: World) -> None:
+    """Likewise the agent's own assertion, which has an account's token issued."""
+    document = world.config()
+    document["egress"]["stock"] = {
+        **document["egress"]["agent-user"],
+        "scopes": ["api://inventory/.default"],
+    }
+    async with stack(world, document=document) as service:
+        await service.egress("agent-user")
+        world.emulator.roll_signing_key(withdraw_old=True)
+        world.emulator.calls.reset()
+
+        record = await service.egress("stock")
+
+        assert issued(record)["upn"] == world.agent["agent_user"]
+        assert (1, 1) == (service.calls["t1"], service.calls["t2"])
+
+
+async def test_a_refused_account_is_not_asked_for_with_another_t2(world: World) -> None:
+    """What concerns the account is no fault of the assertion."""
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        world.emulator.faults.add(Fault("error", code=65001, match=Match(leg="user_fic")))
+
+        assert Reason.EXCHANGE_MISCONFIGURED == denied(await service.egress("agent-user"))
+        assert 1 == service.calls["t2"]
