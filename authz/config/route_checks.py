@@ -123,10 +123,12 @@ def check_users(
     for name, route in inbound.items():
         if SubjectKind.USER not in route.served:
             continue
+        delegated = [each for each in egress.values() if each.flow.is_delegated]
+        if not any(belongs(route, each, agents) for each in delegated):
+            continue
         askers = [
             asker
-            for each in egress.values()
-            if each.flow.is_delegated
+            for each in delegated
             # The token itself may be sent to any route; references only to those of the same client.
             if SubjectSource.BEARER in each.sources or belongs(route, each, agents)
             if (asker := _asker(each, agents, clients)) is not None

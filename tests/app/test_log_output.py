@@ -118,6 +118,7 @@ def dropped_in(metrics: str) -> float:
     ]
     return float(line.rpartition(" ")[2])
 
+
 @pytest.mark.parametrize("output", [broken_pipe, full_disk])
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_log_that_cannot_be_written_fails_nothing(
