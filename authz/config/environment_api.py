@@ -1,12 +1,13 @@
 """What the sidecar's keys say of its HTTP API: its address, its gates, and how each API is called."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import Fault, Notice
 from authz.config.shown import cut
-from authz.config.sidecar_api import RESERVED_HEADERS, Endpoint
+from authz.config.sidecar_api import HOST_NAME, RESERVED_HEADERS, Endpoint
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:5000"
 GATES: Final = {
@@ -91,8 +92,14 @@ def read_hosts(variables: Variables) -> list[Variable]:
         if "*" in host.value:
             text = "a name with a wildcard has no effect: a web page can make any name lead to loopback"
             variables.notices.append(Notice(host.name, text))
-        elif host.value.lower() not in _OF_EVERY_MACHINE:
+        elif host.value.lower() in _OF_EVERY_MACHINE:
+            continue
+        elif re.fullmatch(HOST_NAME, host.value):
             found.append(host)
+        else:
+            # Not quoted, as ports above.
+            text = "expected host names such as sidecar, without port, separated by semicolons"
+            variables.faults.append(Fault(host.name, text))
     return found
 
 

@@ -39,8 +39,10 @@ _NETWORK: Final = text(
 )
 
 
+HOST_NAME: Final = "[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?"
+"""Pattern of a name in `Host`, without port."""
 _HOST_NAME: Final = text(
-    "[0-9A-Za-z_](?:[0-9A-Za-z_.-]*[0-9A-Za-z_])?",
+    HOST_NAME,
     kind="host name",
     expected="a host name such as sidecar or authz.agents.svc, without port",
     make=str.lower,
