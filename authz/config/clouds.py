@@ -1,5 +1,7 @@
 """The clouds of Microsoft Entra: login hosts, issuers of either token version, exchange resource.
 
+Also the tenants that are nobody's in particular.
+
 Sources: MSAL's cloud list, Entra pages "access-tokens" and "authentication-national-cloud".
 """
 
@@ -7,6 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
+PERSONAL_ACCOUNTS: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
+"""The tenant of everybody's personal accounts (Entra page "id-token-claims-reference", `iss`)."""
+NO_TENANT: Final = "00000000-0000-0000-0000-000000000000"
+"""Takes the place of a tenant's id that is not known yet: no tenant has it, so no token is of it."""
 _DEFAULT_V1: Final = "https://sts.windows.net"
 
 

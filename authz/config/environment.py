@@ -12,6 +12,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from authz.config.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
+from authz.config.clouds import NO_TENANT, PERSONAL_ACCOUNTS
 from authz.config.environment_api import (
     DEFAULT_ADDRESS,
     GATES,
@@ -32,11 +33,7 @@ from authz.core.exchange import Flow
 NAME: Final = "default"
 """Name of the client, of the inbound route, and of the agent that `AzureAd__AgentIdentity` names."""
 
-_PERSONAL_ACCOUNTS: Final = "9188040d-6c67-4c5b-b112-36a304b66dad"
-"""The tenant of everybody's personal accounts (Entra page "id-token-claims-reference", `iss`)."""
-_ANY_TENANT: Final = ("common", "organizations", "consumers", _PERSONAL_ACCOUNTS)
-NO_TENANT: Final = "00000000-0000-0000-0000-000000000000"
-"""Stands for a tenant whose id is not known yet: there is none with this id, so no token is of it."""
+_ANY_TENANT: Final = ("common", "organizations", "consumers", PERSONAL_ACCOUNTS)
 _DOMAIN: Final = re.compile("[0-9a-z](?:[0-9a-z-]*[0-9a-z])?(?:[.][0-9a-z-]+)+", re.IGNORECASE)
 LOG_LEVELS: Final = {
     "trace": "debug",

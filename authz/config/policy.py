@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from authz.config.clients import Agent, Application, Credential
-from authz.config.clouds import cloud_of
+from authz.config.clouds import NO_TENANT, cloud_of
 from authz.config.model import Config
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
@@ -104,6 +104,8 @@ def issuers(config: Config) -> list[IssuerSettings]:
     for egress in config.egress.values():
         if egress.flow.is_delegated:
             tenants[_asker(config, egress).tenant_id] = None
+    # Keys of a tenant that is not known cannot be asked for.
+    tenants.pop(NO_TENANT, None)
     authority = config.entra.authority
     settings = []
     for tenant_id in tenants:

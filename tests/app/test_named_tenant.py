@@ -42,14 +42,16 @@ async def test_until_its_id_is_known_nobody_is_served(world: World) -> None:
             health = await api.get("/healthz")
             valid = await api.get("/Validate", headers=bearer(world.token()))
             own = await api.get("/AuthorizationHeaderUnauthenticated/graph")
+            await asyncio.to_thread(process.event, "not ready")
             missing = process.admin("/readyz").json()["missing"]
             world.emulator.faults.clear()
             await asyncio.to_thread(process.wait_ready)
             healed = await api.get("/Validate", headers=bearer(world.token()))
 
     assert (503, "Unhealthy") == (health.status_code, health.text)
-    assert valid.status_code in {401, 503}
-    assert own.status_code in {500, 503}
+    assert (401, "invalid_token") == (valid.status_code, valid.json()["reason"])
+    assert (500, "exchange_misconfigured") == (own.status_code, own.json()["reason"])
+    assert ["tenant"] == list(missing)
     assert missing["tenant"].startswith(f"{world.tenant['domain']}: ")
     assert "503" in missing["tenant"]
     assert (200, world.tenant_id) == (healed.status_code, healed.json()["claims"]["tid"])
