@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from authz.core.cache import FailureCache, TokenCache
+from authz.core.cache import FailureCache, RejectionCache, TokenCache
 from authz.core.errors import (
     AuthzError,
     DeadlineExceeded,
@@ -21,6 +21,9 @@ from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
 """Seconds to wait where the next try will probably find the finished flight's result."""
+
+MOST_REJECTIONS: Final = 10_000
+"""Exchanges remembered whose tokens an API refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class CachedExchange:
         self._flight_timeout = flight_timeout
         self._max_flights = max_flights
         self._lifetimes = lifetimes or FailureLifetimes()
+        self._rejections = RejectionCache(max_entries=MOST_REJECTIONS)
         self._flights: dict[CacheKey, asyncio.Task[IssuedToken | AuthzError]] = {}
 
     async def obtain(
@@ -152,6 +156,18 @@ class CachedExchange:
     def forget(self, exchange: TokenExchange) -> None:
         """Drop what is held for the exchange: Entra no longer takes it."""
         self._tokens.drop(cache_key(exchange))
+
+    def reject(self, exchange: TokenExchange, token: IssuedToken) -> None:
+        """Drop a token that an API refused, so that the next one who asks gets another.
+
+        An API that refuses whatever it is sent does not make us ask Entra each time: a second token of one
+        exchange is dropped after a minute at the earliest, a third one two minutes later, and so on up to an
+        hour.
+        """
+        key = cache_key(exchange)
+        is_held = self._tokens.get(key, self._clock()) is token
+        if is_held and self._rejections.note(key, self._timer()):
+            self._tokens.drop(key)
 
     def usable_until(self, token: IssuedToken) -> float:
         """Return the epoch second from which the token is not handed out any more."""

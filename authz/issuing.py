@@ -95,10 +95,15 @@ class TokenIssuer:
             assert exchange is not None
             with _blaming(wish, walk.snapshot.policy, changed=route.flow is not found.flow):
                 token = await self._steps.exchanged(walk, exchange, anew=wish.anew)
-            walk.record.token = token
+            walk.record.exchange, walk.record.token = exchange, token
             return Allow(token.secret)
 
         return await self._serve(request, deadline, issued)
+
+    def refused(self, record: CheckRecord) -> None:
+        """Hear that the API refused the token that was issued: nobody is to get it again."""
+        if record.exchange is not None and record.token is not None:
+            self._snapshot.tokens.reject(record.exchange, record.token)
 
     async def _serve(
         self, request: CheckRequest, deadline: float, path: Callable[[Walk], Awaitable[Allow]]

@@ -62,6 +62,9 @@ class Tokens(Protocol):
     ) -> Awaitable["CheckRecord"]:
         """Get the token of an egress route, changed as wished. Never raises."""
 
+    def refused(self, record: "CheckRecord") -> None:
+        """Hear that the API refused the token that was issued."""
+
     def validate(self, request: CheckRequest, *, deadline: float) -> Awaitable["CheckRecord"]:
         """Verify a caller as the default inbound route does. Never raises."""
 
@@ -152,6 +155,7 @@ class CheckRecord:
         exchange_seconds: Spent on the exchange, including waits.
         principal_cache: Result of the verified-token look-up.
         token_cache: Result of the exchanged-token look-up.
+        exchange: What was exchanged, by the whole path.
         token: What was issued for the exchange, by the whole path.
         reference: What was given to the app to refer to its caller, by the whole path.
         expires_at: Epoch second at which an allowance ends: the earliest end of a token it rests on.
@@ -172,6 +176,7 @@ class CheckRecord:
     exchange_seconds: float = 0.0
     principal_cache: CacheResult | None = None
     token_cache: CacheResult | None = None
+    exchange: TokenExchange | None = None
     token: IssuedToken | None = None
     reference: Reference | None = None
     expires_at: float = inf

@@ -665,3 +665,30 @@ async def test_renewal_does_not_ask_again_while_a_failure_stands() -> None:
             await world.renew()
 
     assert ("issued-1", 2) == (await world.obtain(), world.calls)
+
+
+async def test_a_token_that_an_api_refused_is_not_handed_out_again() -> None:
+    """The next one who asks gets another; one who still has an older one drops nothing by it."""
+    world = World()
+    refused = await world.cached.obtain(ALICE, deadline=world.timer() + 5)
+    world.cached.reject(ALICE, refused)
+    second = await world.obtain()
+    world.timer.now += 3600
+    world.cached.reject(ALICE, refused)
+
+    assert ("issued-1", "issued-2", "issued-2") == (
+        refused.secret.reveal(), second, await world.obtain(),
+    )  # fmt: skip
+
+
+async def test_an_api_that_refuses_everything_makes_us_ask_little() -> None:
+    """Of one exchange; the tokens of others are dropped in their own time (law 8)."""
+    world = World()
+    for _ in range(60):
+        for exchange in (ALICE, BOB):
+            token = await world.cached.obtain(exchange, deadline=world.timer() + 5)
+            world.cached.reject(exchange, token)
+        world.timer.now += 10
+
+    # At once, and after 60, 180 and 420 seconds: with the first ones, five for each.
+    assert 2 * 5 == world.calls

@@ -338,3 +338,17 @@ async def test_callers_at_once_do_not_share_an_identity() -> None:
         assert isinstance(exchange, expected)
         if isinstance(exchange, AppOnBehalfOf | OnBehalfOf):
             assert Secret(user) == exchange.subject.secret
+
+
+async def test_a_token_that_the_api_refused_is_issued_anew_for_its_caller_alone() -> None:
+    """Of the exchange that it came from; a denial has none, and nothing happens."""
+    desk = Desk()
+    alice, bob = desk.tenant.user_token(), desk.tenant.user_token(oid=USER[::-1])
+    wish = Wish(agent=AGENT, app_token=False)
+    first, other = [await desk.issue(APP, token, wish, known=True) for token in (alice, bob)]
+    desk.issuer.refused(first)
+    desk.issuer.refused(await desk.issue("nowhere"))
+    again, same = [await desk.issue(APP, token, wish, known=True) for token in (alice, bob)]
+
+    assert allowed(first).authorization != allowed(again).authorization
+    assert allowed(other).authorization == allowed(same).authorization

@@ -166,6 +166,40 @@ class FailureCache:
         return len(self._cache)
 
 
+@dataclass(frozen=True, slots=True)
+class _Rejection:
+    until: float
+    pause: float
+
+
+class RejectionCache:
+    """Of which exchanges an API has refused the token of late, so that a new one is asked for not too often.
+
+    Args:
+        max_entries: Most exchanges remembered.
+        first: Seconds after which a second token may be dropped. The pause doubles with each.
+        longest: Seconds of the longest pause.
+    """
+
+    def __init__(self, *, max_entries: int, first: float = 60.0, longest: float = 3600.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._cache: BoundedCache[_Rejection] = BoundedCache(
+            max_entries=max_entries, max_bytes=max_entries, size_of=lambda _: 1
+        )
+
+    def note(self, key: CacheKey, now: float) -> bool:
+        """Note that a token was refused; return whether it may be dropped for that (monotonic second)."""
+        last = self._cache.get(key, now)
+        if last is not None and now < last.until:
+            return False
+        pause = self._first if last is None else min(self._longest, 2 * last.pause)
+        until = now + pause
+        # After as long again without a refusal it is forgotten.
+        self._cache.put(key, _Rejection(until, pause), expires_at=until + pause, now=now)
+        return True
+
+
 def _size_of(principal: Principal) -> int:
     names = (*principal.scopes, *principal.roles)
     return ENTRY_OVERHEAD + NAME_OVERHEAD * len(names) + sum(map(len, names))

@@ -4,9 +4,10 @@ A wish names an identity and the shape of a token. Whom it may name is the confi
 that is not granted is refused, and never gives a token of another identity.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from authz.core.errors import AgentNotAllowed, BadWish
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
@@ -38,6 +39,7 @@ class Wish:
         app_token: Whether a token without user is wished; None leaves it to the configuration.
         tenant: Where the token is to be issued; only the client's own tenant can be.
         claims: JSON text of the OpenID Connect `claims` parameter, in place of the configured one.
+        challenge: JSON text of claims that the API demands, on top of those: it has refused a token.
         anew: Whether a token from the cache will not do.
         for_own_resource: Whether the token is for the configured resource and no other, whatever is
             granted: where it is sent there at once.
@@ -49,6 +51,7 @@ class Wish:
     app_token: bool | None = None
     tenant: str | None = None
     claims: str | None = None
+    challenge: str | None = None
     anew: bool = False
     for_own_resource: bool = False
 
@@ -158,7 +161,24 @@ def _target(target: Target, wish: Wish, flow: Flow, grants: Grants) -> Target:
         raise BadWish("optionsOverride.Scopes: expected scopes of the API's own resource")
     if flow in _APP_ONLY and (len(scopes) != 1 or not scopes[0].endswith("/.default")):
         raise BadWish("a token without user takes exactly one scope, which ends in /.default")
-    return replace(target, scopes=scopes, claims=wish.claims or target.claims)
+    claims = _joined(wish.claims or target.claims, wish.challenge)
+    return replace(target, scopes=scopes, claims=claims)
+
+
+def _joined(claims: str | None, challenge: str | None) -> str | None:
+    """Return the claims of both; where they differ the challenge's count."""
+    if claims is None or challenge is None:
+        return challenge or claims
+    joined = _merged(json.loads(claims), json.loads(challenge))
+    return json.dumps(joined, sort_keys=True, separators=(",", ":"))
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    merged = {**one, **other}
+    for name in one.keys() & other.keys():
+        if isinstance(one[name], dict) and isinstance(other[name], dict):
+            merged[name] = _merged(one[name], other[name])
+    return merged
 
 
 def _resource(scope: str) -> str:

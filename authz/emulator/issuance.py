@@ -90,9 +90,14 @@ def delegated_token(
     """A response with a token for the client acting for `user`.
 
     The token ends at `not_after` (Unix seconds) at the latest. Raises TokenError 65001 without
-    consent, 50076 without the second factor the user needs.
+    consent, 50076 without the second factor the user needs, or without the authentication context
+    (`acrs`) that the request's `claims` call essential.
     """
     granted = _consented(call, scope, user)
+    context = _demanded_context(call.request)
+    if context is not None and context not in signed_in.acrs:
+        demanded = {"access_token": {"acrs": {"essential": True, "value": context}}}
+        raise TokenError(50076, suberror="basic_action", claims=demanded)
     if user.mfa_required and "mfa" not in signed_in.amr and not signed_in.acrs:
         raise TokenError(
             50076, suberror="basic_action", claims=policy_claims(call.tenant.policy_id)
@@ -154,6 +159,14 @@ def _consented(call: Call, scope: ScopeRequest, user: User) -> frozenset[str]:
     if scope.resource.client_id == GRAPH_APP_ID:
         granted |= scope.openid & consented
     return granted
+
+
+def _demanded_context(request: TokenRequest) -> str | None:
+    """Which authentication context must be in the token (Entra page "claims-challenge")."""
+    access_token = request.claims().get("access_token")
+    acrs = access_token.get("acrs") if isinstance(access_token, dict) else None
+    value = acrs.get("value") if isinstance(acrs, dict) and acrs.get("essential") else None
+    return value if isinstance(value, str) else None
 
 
 def _declares_cp1(request: TokenRequest) -> bool:

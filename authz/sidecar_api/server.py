@@ -4,7 +4,7 @@ Who may ask is `callers`; what is decided, `authz.issuing` decides. What differs
 is in docs/sidecar-api.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,7 +32,8 @@ from authz.http_server import HttpServer
 from authz.ports import CheckRecord, Observer, Timer, Tokens
 from authz.sidecar_api.answers import answer, payload_of, problem, refusal
 from authz.sidecar_api.callers import HEALTH, KnownCallers
-from authz.sidecar_api.downstream import DownstreamClient, target_of
+from authz.sidecar_api.challenges import demanded_claims
+from authz.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
 from authz.sidecar_api.openapi import document
 from authz.sidecar_api.parameters import Call, Parameters, printable
 
@@ -42,6 +43,7 @@ KEEP_ALIVE: Final = 75
 _VERBS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 _OWN_METHOD: Final = ("PUT", "PATCH", "DELETE")
 """Methods of a caller that stand for the API's, where nothing else names one (the sidecar's documents)."""
+_UNAUTHORIZED: Final = 401
 _CALLER_LEFT: Final = 499
 _log = structlog.get_logger(__name__)
 
@@ -178,28 +180,73 @@ class SidecarApi(HttpServer):
                 return parameters.wish(for_own_resource=True)
 
             record = await self._issue(request, read_wish, known=known)
-            token = _token_of(record)
-            if token is None or route is None or route.downstream is None:
+            if _token_of(record) is None or route is None or route.downstream is None:
                 return _refused(record)
             if wanted.withheld:
                 _log.info("headers not sent", route=name, headers=wanted.withheld)
-            started = self._timer()
-            try:
-                body = await _body(request, config.api.max_request)
-                found = await client.call(
-                    route.downstream, wanted, token, body, request.headers.get("content-type")
+            api, kind = route.downstream, request.headers.get("content-type")
+            body: bytes | None = None
+
+            async def send(token: Secret) -> DownstreamAnswer:
+                nonlocal body
+                if body is None:
+                    body = await _body(request, config.api.max_request)
+                return await client.call(api, wanted, token, body, kind)
+
+            def issue_for(challenge: str) -> Awaitable[CheckRecord]:
+                return self._issue(
+                    request, lambda: replace(read_wish(), challenge=challenge), known=known
                 )
-            except ClientDisconnect:
-                _log.info("caller left", route=name)
-                # Nobody reads it: the connection is closed.
-                return Response(status_code=_CALLER_LEFT)
-            except AuthzError as error:
-                self._observer.called(name, error, self._timer() - started)
-                return refusal(error, request_id=record.request.request_id)
-            self._observer.called(name, found.status, self._timer() - started)
-            return answer(found.body())
+
+            return await self._called(name, record, send, issue_for)
 
         return call
+
+    async def _called(
+        self,
+        name: str,
+        record: CheckRecord,
+        send: Callable[[Secret], Awaitable[DownstreamAnswer]],
+        issue_for: Callable[[str], Awaitable[CheckRecord]],
+    ) -> Response:
+        """Call an API, and once more with what it demands where it refuses the token for a lack of claims."""
+        try:
+            found = await self._sent(name, record, send)
+            challenge = self._demanded(record, found)
+            if challenge is not None:
+                record = await issue_for(challenge)
+                if _token_of(record) is None:
+                    return _refused(record)
+                found = await self._sent(name, record, send)
+                self._demanded(record, found)
+        except ClientDisconnect:
+            _log.info("caller left", route=name)
+            # Nobody reads it: the connection is closed.
+            return Response(status_code=_CALLER_LEFT)
+        except AuthzError as error:
+            return refusal(error, request_id=record.request.request_id)
+        return answer(found.body())
+
+    async def _sent(
+        self, name: str, record: CheckRecord, send: Callable[[Secret], Awaitable[DownstreamAnswer]]
+    ) -> DownstreamAnswer:
+        token, started = _token_of(record), self._timer()
+        assert token is not None
+        try:
+            found = await send(token)
+        except AuthzError as error:
+            self._observer.called(name, error, self._timer() - started)
+            raise
+        self._observer.called(name, found.status, self._timer() - started)
+        return found
+
+    def _demanded(self, record: CheckRecord, found: DownstreamAnswer) -> str | None:
+        """Return the claims that an API demands in place of the token that it has refused, if any."""
+        if found.status != _UNAUTHORIZED:
+            return None
+        # It may be revoked, and would be handed out for the rest of its life.
+        self._tokens.refused(record)
+        return demanded_claims(found.headers.get("WWW-Authenticate", []))
 
     async def _issue(
         self, request: Request, read_wish: Callable[[], Wish], *, known: bool

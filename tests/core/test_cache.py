@@ -10,6 +10,7 @@ from authz.core.cache import (
     BoundedCache,
     FailureCache,
     PrincipalCache,
+    RejectionCache,
     TokenCache,
 )
 from authz.core.errors import ConsentRequired
@@ -299,3 +300,25 @@ def test_verifications_that_had_to_make_room_are_counted() -> None:
         cache.put(ROUTE, token, PRINCIPAL, now=START)
 
     assert (1, 1) == (len(cache), cache.evictions)
+
+
+def test_refused_tokens_may_be_dropped_less_and_less_often() -> None:
+    """After one minute, two, four, up to the longest; and from the beginning after a calm of that length."""
+    cache = RejectionCache(max_entries=10, first=60.0, longest=240.0)
+
+    dropped = [second for second in range(0, 1300, 10) if cache.note(b"key", second)]
+    calm = [cache.note(b"key", second) for second in (2000.0, 2050.0, 2060.0)]
+
+    assert [0, 60, 180, 420, 660, 900, 1140] == dropped
+    assert [True, False, True] == calm
+
+
+def test_refusals_are_remembered_by_exchange_and_bounded() -> None:
+    """The API's refusal of one user's token says nothing of another's."""
+    cache = RejectionCache(max_entries=2)
+
+    first = [cache.note(key, 0.0) for key in (b"a", b"b", b"c")]
+    second = [cache.note(key, 1.0) for key in (b"c", b"a")]
+
+    assert [True, True, True] == first
+    assert [False, True] == second

@@ -206,6 +206,30 @@ def test_a_delegated_flow_of_an_app_route_expects_what_the_entrance_does() -> No
     assert (SUBJECT, OWN) == (made.expectation, own.expectation)
 
 
+@pytest.mark.parametrize(
+    ("configured", "wished", "expected"),
+    [
+        (None, None, '{"access_token":{"nbf":{"essential":true}}}'),
+        ('{"access_token":{"acrs":{"value":"c1"}}}', None,
+         '{"access_token":{"acrs":{"value":"c1"},"nbf":{"essential":true}}}'),
+        (None, '{"access_token":{"nbf":{"value":"1"}},"x":1}',
+         '{"access_token":{"nbf":{"essential":true,"value":"1"}},"x":1}'),
+        ('{"access_token":1}', None, '{"access_token":{"nbf":{"essential":true}}}'),
+    ],
+)  # fmt: skip
+def test_what_the_api_demands_comes_on_top(
+    configured: str | None, wished: str | None, expected: str
+) -> None:
+    """A token without what was asked for before would be refused for that."""
+    challenge = '{"access_token":{"nbf":{"essential":true}}}'
+    route = api(target=replace(GRAPH, claims=configured))
+
+    found = fulfil(route, Wish(claims=wished, challenge=challenge), CLOSED)
+
+    assert found.target is not None
+    assert expected == found.target.claims
+
+
 IDS: Final = st.sampled_from([AGENT, SIBLING.client_id, FOREIGN.client_id, STRANGER])
 USERS: Final = st.sampled_from([USER, AgentUser(object_id=STRANGER)])
 

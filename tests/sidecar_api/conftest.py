@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+OK = Response(b'{"ok":true}', media_type="application/json")
 
 
 @dataclass
@@ -35,7 +37,7 @@ class SomeApi:
     url: str = ""
     ca_file: Path = Path()
     seen: list[Seen] = field(default_factory=list)
-    answers: dict[str, Response] = field(default_factory=dict)
+    answers: dict[str, Response | Callable[[Seen], Response]] = field(default_factory=dict)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -60,9 +62,8 @@ async def _serve(request: Request, api: SomeApi) -> Response:
         return StreamingResponse(large())
     if request.url.path.endswith("/silent"):
         await api.over.wait()
-    return api.answers.get(
-        request.url.path, Response(b'{"ok":true}', media_type="application/json")
-    )
+    found = api.answers.get(request.url.path, OK)
+    return found if isinstance(found, Response) else found(api.seen[-1])
 
 
 @pytest.fixture
