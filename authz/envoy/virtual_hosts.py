@@ -34,6 +34,15 @@ _UNLIMITED: Final = timedelta()
 
 _HEALTH_TIMEOUT: Final = timedelta(seconds=5)
 
+_OTHER_REQUESTS: Final = (
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+)
+"""Headers by which some frameworks serve another path, or another method, than the request line has."""
+
 
 def inbound_routes(
     route: str, health_paths: Sequence[str], *, repeated: bool = False
@@ -104,7 +113,7 @@ def _health_route(path: str, *, repeated: bool) -> Route:
         ),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
         # Nobody has looked at them here, so the app must not take them for verified, nor hand them on.
-        request_headers_to_remove=["authorization", "baggage"],
+        request_headers_to_remove=["authorization", "baggage", *_OTHER_REQUESTS],
         typed_per_filter_config=_unasked() | (without_script() if repeated else {}),
     )
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from authz.config import Config
+from authz.core.baggage import CARRIERS
 from authz.envoy.bootstrap import render
 from authz.envoy.edge_cache import EDGE_EXTENSION
 from authz.envoy.sidecar import SidecarSettings, Transparent
@@ -166,11 +167,34 @@ def test_what_is_removed_at_once_is_what_the_page_says(
     assert rendered == named(value_of(section, "`early_header_mutation_extensions`"))
 
 
+def test_what_else_carries_baggage_is_what_the_page_says() -> None:
+    """Where references to users are given out, and so where these headers are removed."""
+    (listed,) = (
+        cell
+        for _, knob, cell in rows()
+        if knob.startswith("the same, in both directions") and "handle" in knob
+    )
+
+    assert [f"{prefix}*" for prefix in CARRIERS] == named(listed)
+
+
 def test_what_is_removed_on_the_way_out_is_what_the_page_says(documents: dict[str, Any]) -> None:
     """By the routes of destinations."""
     rendered = manager(documents, "egress")["route_config"]["request_headers_to_remove"]
 
     assert rendered == named(value_of("Egress", "`request_headers_to_remove`"))
+
+
+def test_what_is_removed_where_nobody_is_asked_is_what_the_page_says(
+    documents: dict[str, Any],
+) -> None:
+    """On each health route."""
+    (host,) = manager(documents, "inbound")["route_config"]["virtual_hosts"]
+    exempt = [route for route in host["routes"] if route["name"].startswith("health")]
+
+    assert exempt
+    for route in exempt:
+        assert route["request_headers_to_remove"] == named(value_of("Inbound", "health routes"))
 
 
 @pytest.mark.parametrize("direction", ["inbound", "egress"])

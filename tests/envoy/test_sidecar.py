@@ -182,6 +182,26 @@ def test_token_on_a_health_path_is_removed(sidecar: Sidecar) -> None:
     assert [] == sidecar.app.received[0].values("authorization")
 
 
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_health_path_is_no_way_to_another_request(sidecar: Sidecar, upper: bool) -> None:
+    """Headers by which some frameworks serve another path or method do not arrive where nobody is asked."""
+    headers = {
+        "x-original-url": "/admin",
+        "x-rewrite-url": "/admin",
+        "x-http-method-override": "DELETE",
+        "x-http-method": "DELETE",
+        "x-method-override": "DELETE",
+    }
+
+    sidecar.caller.get(
+        "/healthz",
+        headers={name.upper() if upper else name: value for name, value in headers.items()},
+    )
+
+    (seen,) = sidecar.app.received
+    assert [] == [name for name, _ in seen.headers if name.lower() in headers]
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/chat"])
 def test_agent_sees_nothing_of_envoy(sidecar: Sidecar, path: str) -> None:
     """Neither what Envoy would say of itself nor what a caller says in its place reaches the agent."""
