@@ -73,3 +73,23 @@ async def test_entra_down_is_503_with_retry_after_and_nothing_leaves(pod: Pod) -
     assert (503, "exchange_unavailable") == (answer.status_code, answer.json()["reason"])
     assert int(answer.headers["retry-after"]) >= 1
     assert [] == pod.sidecar.destinations["graph.microsoft.com"].received
+
+
+async def test_an_agent_can_tell_the_service_that_is_away_from_an_api_that_is(pod: Pod) -> None:
+    """A new user each time: the reason says who is away, and both say when to try again."""
+
+    async def told(user: str) -> tuple[int, str, str]:
+        headers = {"authorization": f"Bearer {pod.world.token(user)}"}
+        answer = await client.get(GRAPH, headers=headers)
+        assert "application/problem+json" == answer.headers["content-type"]
+        return answer.status_code, answer.json()["reason"], answer.headers["retry-after"]
+
+    proxy = f"http://127.0.0.1:{pod.sidecar.egress_port}"
+    async with httpx.AsyncClient(proxy=proxy, trust_env=False, timeout=10) as client:
+        pod.authz.signal(signal.SIGKILL)
+        await asyncio.to_thread(pod.authz.wait)
+        assert (503, "authz_unavailable", "1") == await told("alice")
+        pod.authz.close()
+        await asyncio.to_thread(pod.start)
+        pod.sidecar.destinations["graph.microsoft.com"].__exit__(None, None, None)
+        assert (503, "downstream_unavailable", "1") == await told("alice2")
