@@ -440,8 +440,6 @@ def _needing_restart(old: Config, new: Config) -> list[str]:
         ("cache.failures", old.cache.failures, new.cache.failures),
         ("subject.max_entries", old.subject.max_entries, new.subject.max_entries),
         ("subject.max_bytes", old.subject.max_bytes, new.subject.max_bytes),
-        ("limits.exchanges", old.limits.exchanges, new.limits.exchanges),
-        ("limits.prefetches", old.limits.prefetches, new.limits.prefetches),
         ("limits.check_timeout", old.limits.check_timeout, new.limits.check_timeout),
         ("limits.deadline_margin", old.limits.deadline_margin, new.limits.deadline_margin),
     ]

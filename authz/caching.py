@@ -7,8 +7,10 @@ neither cancels nor delays the others, and what the flight brings is there for t
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from typing import Final
 
+from authz.core.budget import Budget
 from authz.core.cache import FailureCache, RejectionCache, TokenCache
 from authz.core.errors import (
     AuthzError,
@@ -16,7 +18,15 @@ from authz.core.errors import (
     ExchangeUnavailable,
     Reason,
 )
-from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key, subject_of
+from authz.core.exchange import (
+    CacheKey,
+    IssuedToken,
+    TokenExchange,
+    cache_key,
+    client_of,
+    subject_of,
+)
+from authz.core.shares import Shares
 from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
@@ -65,7 +75,7 @@ class CachedExchange:
         timer: Monotonic seconds, the clock of deadlines. The event loop's own time would do, but
             uvloop rounds it to milliseconds.
         flight_timeout: Seconds after which a flight is given up, whoever waits for it.
-        max_flights: Most flights at a time; one more is refused at once rather than queued for ever.
+        places: Flights that each client may have at a time; one more is refused at once.
         lifetimes: How long failures stand.
     """
 
@@ -80,7 +90,7 @@ class CachedExchange:
         clock: Clock,
         timer: Timer,
         flight_timeout: float,
-        max_flights: int,
+        places: Shares,
         lifetimes: FailureLifetimes | None = None,
     ) -> None:
         self._exchange = exchange
@@ -91,7 +101,7 @@ class CachedExchange:
         self._clock = clock
         self._timer = timer
         self._flight_timeout = flight_timeout
-        self._max_flights = max_flights
+        self._places = places
         self._lifetimes = lifetimes or FailureLifetimes()
         self._rejections = RejectionCache(max_entries=MOST_REJECTIONS)
         self._flights: dict[CacheKey, asyncio.Task[IssuedToken | AuthzError]] = {}
@@ -101,9 +111,12 @@ class CachedExchange:
         exchange: TokenExchange,
         *,
         deadline: float,
+        needed_by: float | None = None,
         seen: Callable[[CacheResult], None] = lambda _: None,
     ) -> IssuedToken:
         """Return a token for the exchange before `deadline` (monotonic seconds).
+
+        `needed_by` is the earlier moment at which a Check stops waiting, where it is another.
 
         A hit does not wait. Past its `refresh_at` a token is still handed out while one flight fetches
         its successor, so that Entra can be down for the rest of the token's life unnoticed.
@@ -126,7 +139,10 @@ class CachedExchange:
             raise failure.with_traceback(None)
         flight = self._flights.get(key)
         self._note(CacheResult.MISS if flight is None else CacheResult.JOINED, seen)
-        return await self._land(flight or self._take_off(key, exchange), deadline)
+        flight = flight or self._take_off(
+            key, exchange, deadline if needed_by is None else needed_by
+        )
+        return await self._land(flight, deadline)
 
     async def renew(
         self, exchange: TokenExchange, *, instead_of: IssuedToken | None, deadline: float
@@ -147,7 +163,8 @@ class CachedExchange:
         failure = self._failures.get(key, now)
         if failure is not None:
             raise failure.with_traceback(None)
-        return await self._land(self._flights.get(key) or self._take_off(key, exchange), deadline)
+        flight = self._flights.get(key) or self._take_off(key, exchange, deadline)
+        return await self._land(flight, deadline)
 
     def held(self, exchange: TokenExchange) -> IssuedToken | None:
         """Return the token that `obtain` would hand out at once."""
@@ -187,8 +204,8 @@ class CachedExchange:
         seen(result)
 
     def _refresh(self, key: CacheKey, exchange: TokenExchange) -> None:
-        if key not in self._flights and len(self._flights) < self._max_flights:
-            self._take_off(key, exchange)
+        if key not in self._flights and self._places.take(client_of(exchange)):
+            self._start(key, exchange, needed_by=inf)
 
     async def _land(
         self, flight: asyncio.Task[IssuedToken | AuthzError], deadline: float
@@ -205,21 +222,38 @@ class CachedExchange:
         return outcome
 
     def _take_off(
-        self, key: CacheKey, exchange: TokenExchange
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float
     ) -> asyncio.Task[IssuedToken | AuthzError]:
-        if len(self._flights) >= self._max_flights:
-            raise ExchangeUnavailable("too many exchanges are under way", retry_after=RETRY_SOON)
-        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange))
+        client = client_of(exchange)
+        if not self._places.take(client):
+            raise ExchangeUnavailable(
+                f"too many exchanges of {client.name} are under way", retry_after=RETRY_SOON
+            )
+        return self._start(key, exchange, needed_by)
+
+    def _start(
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float
+    ) -> asyncio.Task[IssuedToken | AuthzError]:
+        """Start a flight, whose place has been taken."""
+
+        def landed(_: asyncio.Task[IssuedToken | AuthzError]) -> None:
+            self._flights.pop(key, None)
+            self._places.give_back(client_of(exchange))
+
+        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange, needed_by))
         self._flights[key] = flight
-        flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        flight.add_done_callback(landed)
         return flight
 
-    async def _fly(self, key: CacheKey, exchange: TokenExchange) -> IssuedToken | AuthzError:
+    async def _fly(
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float
+    ) -> IssuedToken | AuthzError:
         started = self._timer()
+        budget = Budget(needed_by, ends=started + self._flight_timeout)
         error: AuthzError | None = None
         try:
             async with asyncio.timeout(self._flight_timeout):
-                token = await self._exchange(exchange)
+                token = await self._exchange(exchange, budget)
         except AuthzError as refusal:
             error = refusal.bare()
         except TimeoutError:

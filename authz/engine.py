@@ -18,6 +18,8 @@ from authz.config.policy import credentials, exchange_resource, issuers, trusted
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.keys import RefreshPolicy
+from authz.core.shares import Shares
+from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.configured import Credentials, http_client
 from authz.entra.exchange import EntraExchange
@@ -33,7 +35,12 @@ from authz.steps import Snapshot
 from authz.subjects import SubjectMemory
 
 KEY_FETCHES = 4
-"""Threads for signing keys, apart from those for exchanges: neither can starve the other."""
+"""Fetches of signing keys at a time, at least one for each tenant, in threads of their own."""
+MOST_THREADS = 8192
+"""Of each kind, threads that there can be. `Shares` bound how many there are."""
+LEAST_FLIGHTS = 16
+LEAST_EXCHANGES = 2
+"""Smallest share of a client, however many clients there are."""
 CREDENTIAL_INTERVAL = 1.0
 """Seconds between two looks at the credentials, for readiness."""
 
@@ -64,8 +71,8 @@ class Engine:
         self._observer = observer
         self._clock = clock
         self._timer = timer
-        self._exchange_threads = ThreadPoolExecutor(config.limits.exchanges, "exchange")
-        self._key_threads = ThreadPoolExecutor(KEY_FETCHES, "keys")
+        self._exchange_threads = ThreadPoolExecutor(MOST_THREADS, "exchange")
+        self._key_threads = ThreadPoolExecutor(MOST_THREADS, "keys")
         self._credential_threads = ThreadPoolExecutor(1, "credentials")
         cache = config.cache
         self._principals = PrincipalCache(
@@ -92,6 +99,7 @@ class Engine:
             timer=timer,
             margin=cache.tokens.margin,
         )
+        self._prefetches = Prefetches(observer=observer, places=_prefetch_places(config))
         self.service = CheckService(
             self._parts.snapshot,
             principals=self._principals,
@@ -99,7 +107,7 @@ class Engine:
             observer=observer,
             clock=clock,
             timer=timer,
-            prefetches=Prefetches(observer=observer, max_running=config.limits.prefetches),
+            prefetches=self._prefetches,
             prefetch_timeout=config.entra.exchange_timeout,
         )
 
@@ -140,6 +148,7 @@ class Engine:
         await self._stop_background()
         self.config, self._parts = config, parts
         self._subjects.max_age = config.subject.max_age
+        self._prefetches.places = _prefetch_places(config)
         self.start()
         self.service.swap(parts.snapshot)
         self.issuer.swap(parts.snapshot)
@@ -248,7 +257,9 @@ class Engine:
                 await task
 
     def _build(self, config: Config) -> "_Parts":
-        http = http_client(config, pool_size=config.limits.exchanges)
+        clients = len(credentials(config))
+        places = Shares(config.limits.exchanges, holders=clients, least=LEAST_EXCHANGES)
+        http = http_client(config, pool_size=places.total)
         hosts = trusted_hosts(config)
         transport = MsalTransport(http, hosts=hosts, timer=self._timer)
         applications = Applications(
@@ -266,26 +277,28 @@ class Engine:
             agents=Agents(config.entra.authority, transport, self._clock),
             assertion_scope=f"{exchange_resource(config)}/.default",
             cached=lambda inner: self._cached(inner, config, assertions=True),
-            executor=self._exchange_threads,
+            bulkheads=Bulkheads(self._exchange_threads, places),
             clock=self._clock,
             timer=self._timer,
             timeout=config.entra.exchange_timeout,
         )
-        keys_http = http_client(config, pool_size=KEY_FETCHES)
+        trusted = [
+            Issuer(
+                settings.issuer,
+                settings.tenant_id,
+                settings.metadata_url,
+                settings.aliases,
+                settings.required,
+            )
+            for settings in issuers(config)
+        ]
+        fetches = Shares(KEY_FETCHES, holders=len({issuer.tenant_id for issuer in trusted}))
+        keys_http = http_client(config, pool_size=fetches.total)
         keys = SigningKeys(
-            [
-                Issuer(
-                    settings.issuer,
-                    settings.tenant_id,
-                    settings.metadata_url,
-                    settings.aliases,
-                    settings.required,
-                )
-                for settings in issuers(config)
-            ],
+            trusted,
             http=keys_http,
             hosts=hosts,
-            executor=self._key_threads,
+            bulkheads=Bulkheads(self._key_threads, fetches),
             policy=RefreshPolicy(
                 interval=config.entra.keys.refresh_interval,
                 retry_interval=config.entra.keys.retry_interval,
@@ -311,7 +324,11 @@ class Engine:
             clock=self._clock,
             timer=self._timer,
             flight_timeout=config.entra.exchange_timeout,
-            max_flights=config.limits.max_flights,
+            places=Shares(
+                config.limits.max_flights,
+                holders=len(credentials(config)),
+                least=LEAST_FLIGHTS,
+            ),
         )
 
 
@@ -347,6 +364,10 @@ class Version:
 
     config: Config
     parts: _Parts
+
+
+def _prefetch_places(config: Config) -> Shares:
+    return Shares(config.limits.prefetches, holders=len(credentials(config)))
 
 
 def _token_cache(config: Config) -> TokenCache:

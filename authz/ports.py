@@ -10,6 +10,7 @@ from math import inf
 from typing import Final, NamedTuple, Protocol, assert_never
 
 from authz.core.answer import Answer
+from authz.core.budget import Budget
 from authz.core.decision import Decision, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
@@ -88,7 +89,7 @@ class KeySource(Protocol):
 class Exchange(Protocol):
     """One way to have a token issued."""
 
-    async def __call__(self, exchange: TokenExchange) -> IssuedToken:
+    async def __call__(self, exchange: TokenExchange, budget: Budget) -> IssuedToken:
         """Ask Entra.
 
         Raises:

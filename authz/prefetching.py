@@ -5,10 +5,12 @@ real one would decide otherwise; what it brings is found in the caches, and what
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from authz.core.decision import Deny
+from authz.core.exchange import Client
+from authz.core.shares import Shares
 from authz.ports import CacheResult, CheckRecord, Observer
 
 ISSUED: Final = "issued"
@@ -21,27 +23,34 @@ class Prefetches:
 
     Args:
         observer: Hears of the end of each.
-        max_running: Most prefetches under way; one more is skipped, not queued: its request may well
-            come before its turn.
+        places: Prefetches that each client may have under way; one more is skipped, not queued: its
+            request may well come before its turn.
     """
 
-    def __init__(self, *, observer: Observer, max_running: int) -> None:
+    def __init__(self, *, observer: Observer, places: Shares) -> None:
         self._observer = observer
-        self._max_running = max_running
+        self.places = places
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, route: str, path: Awaitable[CheckRecord]) -> None:
-        """Walk the path of a Check in the background; nobody waits for it, and nothing cancels it."""
-        task = asyncio.get_running_loop().create_task(self._walk(route, path))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+    def begin(
+        self, route: str, client: Client | None, path: Callable[[], Awaitable[CheckRecord]]
+    ) -> None:
+        """Walk the path of a Check in the background, if there is a place; count it as skipped if not.
 
-    def may_begin(self, route: str) -> bool:
-        """Whether there is room for one more; counts one that is skipped for want of it."""
-        if len(self._running) < self._max_running:
-            return True
-        self._observer.prefetched(route, SKIPPED)
-        return False
+        Nobody waits for it, and nothing cancels it. `client` is the one whose exchange it will be.
+        """
+        places = self.places
+        if not places.take(client):
+            self._observer.prefetched(route, SKIPPED)
+            return
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            places.give_back(client)
+
+        task = asyncio.get_running_loop().create_task(self._walk(route, path()))
+        self._running.add(task)
+        task.add_done_callback(ended)
 
     async def drain(self) -> None:
         """Wait for all that are under way; their deadlines bound the wait."""

@@ -4,7 +4,8 @@
 signing key and the wait for an exchange can take time, and both end with the Check's own deadline.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import Final, assert_never
 
 from authz.core.answer import Answer
@@ -241,22 +242,28 @@ class CheckService:
     def _prefetch(self, walk: Walk, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""
         for name in route.prefetch:
-            if not self._prefetches.may_begin(name):
-                continue
-            request = CheckRequest(
-                host=walk.request.host,
-                authorization=received(walk.request, route, allow),
-                baggage=allow.baggage,
-                direction=Direction.EGRESS.value,
-                route=name,
-                peer=walk.request.peer,
-                at_edge=walk.request.at_edge,
+            wanted = walk.snapshot.policy.egress.get(name)
+            client = None if wanted is None else wanted.credential_holder
+            foresee = partial(
+                self._foresee, walk, name, received(walk.request, route, allow), allow
             )
-            started = self._timer()
-            foreseen = Walk(
-                CheckRecord(request, started), walk.snapshot, started + self._prefetch_timeout
-            )
-            self._prefetches.begin(name, self._answer(foreseen))
+            self._prefetches.begin(name, client, foresee)
+
+    def _foresee(
+        self, walk: Walk, name: str, authorization: Secret | None, allow: Allow
+    ) -> Awaitable[CheckRecord]:
+        request = CheckRequest(
+            host=walk.request.host,
+            authorization=authorization,
+            baggage=allow.baggage,
+            direction=Direction.EGRESS.value,
+            route=name,
+            peer=walk.request.peer,
+            at_edge=walk.request.at_edge,
+        )
+        started = self._timer()
+        record = CheckRecord(request, started)
+        return self._answer(Walk(record, walk.snapshot, started + self._prefetch_timeout))
 
     async def _egress(self, walk: Walk, route: EgressRoute) -> Allow:
         authorize_workload(route, walk.request)

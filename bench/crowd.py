@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz import app, engine
+from authz.core.budget import Budget
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.secret import Secret
 
@@ -27,7 +28,7 @@ class InstantExchange:
     def __init__(self, **_: Any) -> None:
         pass
 
-    async def __call__(self, _: TokenExchange) -> IssuedToken:
+    async def __call__(self, _: TokenExchange, __: Budget) -> IssuedToken:
         """Make up a token."""
         expires_at = time.time() + _LIFETIME
         token = Secret(secrets.token_urlsafe(_TOKEN_BYTES))

@@ -4,11 +4,13 @@ import asyncio
 import traceback
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Final, TypeVar
 
 import pytest
 
 from authz.caching import CachedExchange, FailureLifetimes
+from authz.core.budget import Budget
 from authz.core.cache import FailureCache, TokenCache
 from authz.core.errors import (
     AuthzError,
@@ -23,6 +25,7 @@ from authz.core.errors import (
     Reason,
 )
 from authz.core.exchange import Autonomous, Flow, IssuedToken, TokenExchange, cache_key
+from authz.core.shares import Shares
 from authz.ports import CacheName, CacheResult
 from support.clock import START, Clock
 from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
@@ -46,6 +49,7 @@ class World:
         self,
         *,
         max_flights: int = 1000,
+        clients: int = 1,
         flight_timeout: float = 5.0,
         lifetimes: FailureLifetimes | None = None,
         failures: FailureCache | None = None,
@@ -66,7 +70,7 @@ class World:
             clock=self.clock,
             timer=self.timer,
             flight_timeout=flight_timeout,
-            max_flights=max_flights,
+            places=Shares(max_flights, holders=clients),
             lifetimes=lifetimes,
         )
 
@@ -264,6 +268,34 @@ async def test_joining_needs_no_place_of_its_own() -> None:
     world.entra.release()
 
     assert ["issued-1", "issued-1"] == await asyncio.gather(*callers)
+
+
+async def test_the_flights_of_one_client_leave_another_its_places() -> None:
+    """A client whose flights all hang is refused further ones; others fly."""
+    world = World(max_flights=4, clients=2)
+    other = replace(AGENT_IDENTITY, blueprint=replace(AGENT_IDENTITY.blueprint, client_id="other"))
+    world.entra.hang()
+    hanging = await _started(world.obtain(ALICE), world.obtain(BOB))
+    error = await world.failure(AGENT)
+    flying = await _started(world.obtain(Autonomous(other, GRAPH)))
+    world.entra.release()
+
+    assert isinstance(error, ExchangeUnavailable)
+    assert "too many exchanges of blueprint are under way" == error.detail
+    assert ["issued-1", "issued-2", "issued-3"] == await asyncio.gather(*hanging, *flying)
+
+
+async def test_an_exchange_knows_how_much_time_it_has() -> None:
+    """Its Check's deadline, its flight's end, and nobody's deadline where it runs ahead of its need."""
+    world = World(flight_timeout=15.0)
+    await world.obtain(ALICE, within=5.0)
+    await world.cached.obtain(BOB, deadline=9.0, needed_by=3.0)
+    world.clock.advance(REFRESH)
+    world.timer.advance(100.0)
+    await world.obtain(ALICE, within=5.0)
+    await world.cached.drain()
+
+    assert [Budget(5.0, 15.0), Budget(3.0, 15.0), Budget(inf, 115.0)] == world.entra.budgets
 
 
 async def test_a_token_is_asked_for_again_at_its_margin() -> None:

@@ -1,5 +1,6 @@
 """Prefetches: what the agent will ask for is fetched while the caller's request is still on its way to it."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
@@ -7,8 +8,9 @@ import pytest
 
 from authz.core.decision import Allow
 from authz.core.errors import ConsentRequired
-from authz.core.exchange import Flow
+from authz.core.exchange import Client, Flow
 from authz.core.policy import Requirement
+from authz.core.shares import Shares
 from authz.ports import CacheName, CacheResult
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 
@@ -156,6 +158,32 @@ async def test_prefetches_under_way_are_bounded() -> None:
 
     assert [(OBO.value, "skipped")] * 2 == skipped
     assert [(OBO.value, "issued")] * 4 == scene.observer.prefetches[2:]
+
+
+async def test_the_prefetches_of_one_client_leave_another_its_places() -> None:
+    """Where the one's exchanges hang, the other's are still begun."""
+    scene = _scene(OBO.value, Flow.APP.value)
+    other = Client("other", "other-tenant", "other-client")
+    scene.configure(replace(scene.egress_routes[Flow.APP], client=other))
+    scene.prefetches.places = Shares(4, holders=2)
+    scene.entra.hang()
+    for number in range(4):
+        await scene.inbound(scene.tenant.user_token(oid=f"user-{number}"))
+    skipped = Counter(scene.observer.prefetches)
+    scene.entra.release()
+    await scene.prefetches.drain()
+
+    assert {(OBO.value, "skipped"): 2, (Flow.APP.value, "skipped"): 2} == skipped
+    assert 2 == scene.observer.prefetches.count((OBO.value, "issued"))
+
+
+async def test_a_prefetch_of_a_route_that_is_not_there_is_denied() -> None:
+    """It belongs to no client."""
+    scene = _scene("gone")
+    await scene.inbound(scene.tenant.user_token())
+    await scene.prefetches.drain()
+
+    assert [("gone", "unknown_route")] == scene.observer.prefetches
 
 
 async def test_a_prefetch_is_no_check() -> None:

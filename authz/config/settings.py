@@ -52,13 +52,15 @@ class Entra(Section):
         "they lead the agent to Envoy.",
     )
     connect_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
-        default=3.0, description="Time to connect, to whichever of the addresses, TLS included."
+        default=3.0,
+        description="Time to connect, to whichever of the addresses, name resolution and TLS included.",
     )
     timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=10.0, description="Time of one HTTP call."
     )
     exchange_timeout: Annotated[float, duration(least=0.1, most=600)] = Field(
-        default=15.0, description="Time of a whole token exchange, with its legs and retries."
+        default=15.0,
+        description="Time of a whole token exchange, with its legs and retries. No call of it lasts longer.",
     )
     keys: Keys = Field(default_factory=Keys, description="When signing keys are fetched.")
 
@@ -164,14 +166,20 @@ class Limits(Section):
         default=16 * 1024, description="Longest bearer token accepted, checked before parsing."
     )
     exchanges: Annotated[int, count(most=1024)] = Field(
-        default=16, description="Threads that talk to Entra."
+        default=16,
+        description="Calls to Entra at a time. Each client (blueprint or application) has a share of its own: half of "
+        "them is divided among the clients, at least two for each. The rest is shared, and one client gets at most "
+        "half of what is left of it.",
     )
     max_flights: Annotated[int, count(most=10**6)] = Field(
-        default=1000, description="Most exchanges under way or waiting; more are answered 503."
+        default=1000,
+        description="Exchanges under way or waiting for their turn. They are divided as `exchanges` are, with at "
+        "least 16 for each client; what a client asks for beyond its share is answered 503.",
     )
     prefetches: Annotated[int, count(most=1024)] = Field(
         default=8,
-        description="Most prefetches under way. Fewer than `exchanges` leaves room for requests.",
+        description="Prefetches under way, divided as `exchanges` are. Fewer than `exchanges` leaves room for "
+        "requests.",
     )
     check_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=10.0, description="Deadline of a check for which Envoy gives none."

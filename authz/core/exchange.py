@@ -249,6 +249,12 @@ def subject_of(exchange: TokenExchange) -> SubjectToken | None:
             assert_never(unreachable)
 
 
+def client_of(exchange: TokenExchange) -> Client:
+    """Return the application whose credential the exchange uses: of an agent, its blueprint."""
+    asker = _asker(exchange)
+    return asker.blueprint if isinstance(asker, AgentIdentity) else asker
+
+
 def cache_key(exchange: TokenExchange) -> CacheKey:
     """Return the key under which the exchange's result may be repeated.
 

@@ -170,6 +170,11 @@ class EgressRoute:
     stands_in: bool = False
 
     @property
+    def credential_holder(self) -> Client | None:
+        """The application whose credential the exchange uses: of an agent, its blueprint."""
+        return self.client if self.agent is None else self.agent.blueprint
+
+    @property
     def reads_authorization(self) -> bool:
         """Whether the request's `Authorization` has a part in the decision."""
         # That there was no user in it, too.

@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+
+from authz.entra.resolver import addresses
 
 LONGEST_IDLE: Final = 60.0
 """Seconds for which an unused connection is kept. Load balancers and NAT forget after four minutes or so."""
@@ -33,6 +35,7 @@ class Allowance:
         trusted_since: Monotonic second; an unused connection that was used last before is not used again.
         reused: Whether the request went out on a connection that had been used before.
         received: Bytes of the answer that came.
+        seconds_given: Seconds that there were in the beginning.
     """
 
     end: float
@@ -40,6 +43,10 @@ class Allowance:
     trusted_since: float
     reused: bool = False
     received: int = 0
+    seconds_given: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.seconds_given = self.end - time.monotonic()
 
     def seconds(self) -> float:
         """Return the seconds left.
@@ -135,8 +142,7 @@ class _Ending:
         connection: Any = self
         end = min(time.monotonic() + connection.timeout, _allowance().end)
         try:
-            host = connection.host.strip("[]")
-            found = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+            found = addresses(connection.host.strip("[]"), connection.port, end=end)
         except OSError as error:
             raise NameResolutionError(connection.host, connection, error) from error  # type: ignore[arg-type]
         except UnicodeError as error:

@@ -8,13 +8,13 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, assert_never
 
 from authz.caching import CachedExchange
 from authz.core.base64url import decode
+from authz.core.budget import Budget
 from authz.core.errors import EntraError, ExchangeUnavailable
 from authz.core.exchange import (
     AgentAssertion,
@@ -32,6 +32,8 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.secret import Secret
+from authz.entra.bulkheads import Bulkheads
+from authz.entra.calls import Call
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.refusals import BAD_ASSERTION, REPLICATING
 from authz.ports import CacheResult, Clock, Exchange, Timer
@@ -60,7 +62,7 @@ class EntraExchange:
         agents: MSAL clients of agent identities.
         assertion_scope: The cloud's token-exchange resource with `/.default`.
         cached: Puts a cache in front of an exchange; used for T1 and T2.
-        executor: Threads for MSAL, as many as exchanges may be on the wire.
+        bulkheads: Threads for MSAL, of which each client has a share.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines.
         timeout: Seconds that one exchange may wait for its assertions.
@@ -73,7 +75,7 @@ class EntraExchange:
         agents: Agents,
         assertion_scope: str,
         cached: Callable[[Exchange], CachedExchange],
-        executor: Executor,
+        bulkheads: Bulkheads,
         clock: Clock,
         timer: Timer,
         timeout: float,
@@ -81,55 +83,59 @@ class EntraExchange:
         self._applications = applications
         self._agents = agents
         self._assertion_scope = assertion_scope
-        self._executor = executor
+        self._bulkheads = bulkheads
         self._clock = clock
         self._timer = timer
         self._timeout = timeout
         self._first_met: dict[Client | AgentIdentity, float] = {}
         self.assertions = cached(self)
 
-    async def __call__(self, exchange: TokenExchange) -> IssuedToken:
+    async def __call__(self, exchange: TokenExchange, budget: Budget) -> IssuedToken:
         """Ask Entra.
 
         Raises:
             AuthzError: Entra refused, could not be reached, or issued what was not asked for.
         """
-        token = await self._carry_out(exchange)
+        token = await self._carry_out(exchange, budget)
         if not may_be_for(token.secret, exchange.target.scopes):
             raise ExchangeUnavailable(
                 "Entra issued a token for another audience than was asked for"
             )
         return token
 
-    async def _carry_out(self, exchange: TokenExchange) -> IssuedToken:
+    async def _carry_out(self, exchange: TokenExchange, budget: Budget) -> IssuedToken:
         match exchange:
             case BlueprintAssertion():
-                return await self._blueprint_assertion(exchange)
+                return await self._blueprint_assertion(exchange, budget)
             case AgentAssertion() | Autonomous():
-                return await self._as_agent(exchange.agent, exchange.target, _for_client)
+                return await self._as_agent(exchange.agent, exchange.target, _for_client, budget)
             case OnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
                 return await self._as_agent(
-                    exchange.agent, exchange.target, call, user_is_asked=True
+                    exchange.agent, exchange.target, call, budget, user_is_asked=True
                 )
             case AsAgentUser():
-                return await self._as_agent_user(exchange)
+                return await self._as_agent_user(exchange, budget)
             case BlueprintToken() | AppToken():
-                return await self._as_application(exchange.client, exchange.target, _for_client)
+                return await self._as_application(
+                    exchange.client, exchange.target, _for_client, budget
+                )
             case AppOnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
                 return await self._as_application(
-                    exchange.client, exchange.target, call, user_is_asked=True
+                    exchange.client, exchange.target, call, budget, user_is_asked=True
                 )
             case _ as unreachable:
                 assert_never(unreachable)
 
-    async def _blueprint_assertion(self, exchange: BlueprintAssertion) -> IssuedToken:
+    async def _blueprint_assertion(
+        self, exchange: BlueprintAssertion, budget: Budget
+    ) -> IssuedToken:
         """T1: the blueprint names one of its agents (Entra page "agent-autonomous-app-oauth-flow")."""
         call = partial(_for_client, fmi_path=exchange.agent.client_id)
-        return await self._as_application(exchange.agent.blueprint, exchange.target, call)
+        return await self._as_application(exchange.agent.blueprint, exchange.target, call, budget)
 
-    async def _as_agent_user(self, exchange: AsAgentUser) -> IssuedToken:
+    async def _as_agent_user(self, exchange: AsAgentUser, budget: Budget) -> IssuedToken:
         """T1, T2, then `user_fic` (Entra page "agent-user-oauth-flow")."""
         agent = exchange.agent
         assert agent.user is not None
@@ -137,8 +143,9 @@ class EntraExchange:
         assertion = AgentAssertion(replace(agent, user=None), target)
 
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
-            t2 = await self._obtain(assertion, seen)
-            return await self._as_agent(agent, exchange.target, partial(_user_fic, t2.secret, user))
+            t2 = await self._obtain(assertion, budget, seen)
+            call = partial(_user_fic, t2.secret, user)
+            return await self._as_agent(agent, exchange.target, call, budget)
 
         results: list[CacheResult] = []
         try:
@@ -155,6 +162,7 @@ class EntraExchange:
         agent: AgentIdentity,
         target: Target,
         call: Callable[..., Any],
+        budget: Budget,
         *,
         user_is_asked: bool = False,
     ) -> IssuedToken:
@@ -164,7 +172,7 @@ class EntraExchange:
         assertion = BlueprintAssertion(agent, self._assertion_target(target))
 
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
-            t1 = await self._obtain(assertion, seen)
+            t1 = await self._obtain(assertion, budget, seen)
             acquire = partial(
                 self._agents.acquire,
                 agent,
@@ -172,7 +180,7 @@ class EntraExchange:
                 _aimed(call, target),
                 user_is_asked=user_is_asked,
             )
-            return await self._patiently(agent, acquire)
+            return await self._patiently(agent, agent.blueprint, acquire, budget)
 
         results: list[CacheResult] = []
         try:
@@ -190,49 +198,65 @@ class EntraExchange:
         client: Client,
         target: Target,
         call: Callable[..., Any],
+        budget: Budget,
         *,
         user_is_asked: bool = False,
     ) -> IssuedToken:
         """Run a call as an application with credentials of its own."""
-        return await self._patiently(
-            client,
-            partial(
-                self._applications.acquire,
-                client,
-                _aimed(call, target),
-                user_is_asked=user_is_asked,
-            ),
+        acquire = partial(
+            self._applications.acquire, client, _aimed(call, target), user_is_asked=user_is_asked
         )
+        return await self._patiently(client, client, acquire, budget)
 
     async def _obtain(
         self,
         assertion: BlueprintAssertion | AgentAssertion,
+        budget: Budget,
         seen: Callable[[CacheResult], None] = _unseen,
     ) -> IssuedToken:
+        # The flight that waits here ends at the end of its budget. It may outlive the Check, and so may this.
         deadline = self._timer() + self._timeout
-        return await self.assertions.obtain(assertion, deadline=deadline, seen=seen)
+        return await self.assertions.obtain(
+            assertion, deadline=deadline, needed_by=budget.needed_by, seen=seen
+        )
 
     def _assertion_target(self, target: Target) -> Target:
         # Not the route's claims: a challenge is answered where the resource token is issued.
         return Target(scopes=(self._assertion_scope,), policy_version=target.policy_version)
 
     async def _patiently(
-        self, asker: Client | AgentIdentity, call: Callable[[], IssuedToken]
+        self,
+        asker: Client | AgentIdentity,
+        client: Client,
+        acquire: Callable[[], IssuedToken],
+        budget: Budget,
     ) -> IssuedToken:
-        """Call in a worker thread, again a little later while the directory is replicating."""
-        loop = asyncio.get_running_loop()
+        """Call, again a little later while the directory is replicating."""
         met = self._first_met.setdefault(asker, self._clock())
         if len(self._first_met) > MOST_MET:
             del self._first_met[next(iter(self._first_met))]
         for delay in REPLICATION_DELAYS:
             try:
-                return await loop.run_in_executor(self._executor, call)
+                return await self._call(client, acquire, budget)
             except EntraError as error:
                 young = self._clock() - met < REPLICATION_PERIOD
                 if error.code != ALWAYS_REPLICATING and not (young and error.code in REPLICATING):
                     raise
             await asyncio.sleep(delay)
-        return await loop.run_in_executor(self._executor, call)
+        return await self._call(client, acquire, budget)
+
+    async def _call(
+        self, client: Client, acquire: Callable[[], IssuedToken], budget: Budget
+    ) -> IssuedToken:
+        """Call in a worker thread of the client's share, until the budget is over at the latest."""
+
+        def run() -> IssuedToken:
+            now = self._timer()
+            call = Call.within(needed_in=budget.needed_by - now, ends_in=budget.ends - now)
+            with call.running():
+                return acquire()
+
+        return await self._bulkheads.run(client, run)
 
 
 def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:

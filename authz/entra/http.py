@@ -17,6 +17,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
+from authz.entra.calls import current
 from authz.entra.connections import POOLS, Allowance, hold, socket_options, within
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -59,8 +60,7 @@ class HttpClient:
 
     Args:
         ca_file: PEM file of trusted authorities; None uses the system's, or `SSL_CERT_FILE`.
-        connect_timeout: Seconds for a connection, TLS handshake included. The system's resolver has a
-            limit of its own.
+        connect_timeout: Seconds for a connection: name resolution, TCP and TLS handshake.
         timeout: Seconds for a whole call, however slowly any part of the answer drips.
         pool_size: Connections kept per host; one for each thread that calls.
         plain_http: Allow `http`. For the metadata service of the host and nothing else.
@@ -138,8 +138,11 @@ class HttpClient:
         host = urlsplit(url).hostname
         if urlsplit(url).scheme not in self._schemes:
             raise ExchangeUnavailable(f"refusing to talk to {host} without TLS")
+        now, call = time.monotonic(), current()
+        if now >= call.ends:
+            raise ExchangeUnavailable(f"{host}: no time was left to ask")
         allowance = Allowance(
-            end=time.monotonic() + self._timeout,
+            end=min(now + self._timeout, call.ends),
             bytes_left=MAX_HEAD_BYTES,
             trusted_since=self._trusted_since,
         )
@@ -203,7 +206,7 @@ class HttpClient:
     def _cause(self, error: Exception, allowance: Allowance) -> str:
         """Name the fault without what it may quote: urllib3's messages can hold the whole URL."""
         if time.monotonic() >= allowance.end:
-            return f"the answer took over {self._timeout:g} s"
+            return f"the answer took over {allowance.seconds_given:.3g} s"
         if allowance.bytes_left <= 0:
             return f"the answer has a head of over {MAX_HEAD_BYTES} bytes, or is too large"
         inner = getattr(error, "reason", None)

@@ -8,8 +8,8 @@ refused once a key set without its key was fetched for it. Until then its caller
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable
-from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -30,6 +30,7 @@ from authz.core.keys import (
     UnknownKeys,
     parse_key_set,
 )
+from authz.entra.bulkheads import Bulkheads
 from authz.entra.discovery import DiscoveryFault, Documents, endpoint, read_document
 from authz.ports import Clock, Timer
 
@@ -86,9 +87,9 @@ class SigningKeys:
 
     Args:
         issuers: Whom to trust.
-        http: Fetches documents; blocking, so it runs in `executor`.
+        http: Fetches documents; blocking, so it runs in `bulkheads`.
         hosts: Hosts beside its own that a discovery document may name.
-        executor: Threads for fetches.
+        bulkheads: Threads for fetches, of which each tenant has a share.
         policy: When to fetch.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines and intervals.
@@ -100,14 +101,14 @@ class SigningKeys:
         *,
         http: Documents,
         hosts: Collection[str] = (),
-        executor: Executor,
+        bulkheads: Bulkheads,
         policy: RefreshPolicy,
         clock: Clock,
         timer: Timer,
     ) -> None:
         self._http = http
         self._hosts = hosts
-        self._executor = executor
+        self._bulkheads = bulkheads
         self._policy = policy
         self._clock = clock
         self._timer = timer
@@ -236,10 +237,11 @@ class SigningKeys:
 
     async def _fetch(self, known: _Keys, cause: str | None) -> None:
         known.attempted_at, before = self._timer(), known.keys
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(LONGEST_FETCH):
-                document = await loop.run_in_executor(self._executor, self._download, known.issuer)
+                document = await self._bulkheads.run(
+                    known.issuer.tenant_id, partial(self._download, known.issuer)
+                )
             keys = parse_key_set(
                 document,
                 issuer=known.issuer.name,

@@ -14,7 +14,9 @@ from authz.core.decision import Allow
 from authz.core.errors import EntraError, ExchangeUnavailable, KeysUnavailable, Reason
 from authz.core.keys import RefreshPolicy
 from authz.core.secret import Secret
+from authz.core.shares import Shares
 from authz.emulator import Fault, Match
+from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import MsalTransport, build
 from authz.entra.discovery import (
     FIRST_PAUSE,
@@ -288,7 +290,7 @@ async def test_keys_come_from_trusted_hosts(hosts: tuple[str, ...], expected: bo
     issuer = Issuer(tenant.issuer, tenant.tenant_id, URL, ())
     with ThreadPoolExecutor(1) as threads:
         keys = SigningKeys(
-            [issuer], http=publisher, hosts=hosts, executor=threads, policy=RefreshPolicy(),
+            [issuer], http=publisher, hosts=hosts, bulkheads=Bulkheads(threads, Shares(4, holders=1)), policy=RefreshPolicy(),
             clock=time.time, timer=time.monotonic,
         )  # fmt: skip
         try:

@@ -5,11 +5,13 @@ import time
 
 import pytest
 
+from authz.core.budget import Budget
 from authz.core.decision import Deny
-from authz.core.errors import Reason
+from authz.core.errors import ExchangeUnavailable, Reason
+from authz.core.exchange import AppToken, Client, Target
 from authz.emulator import Fault, Match
 from authz.service import LOOK_AGAIN
-from support.stack import Clock, World, denied, issued, stack
+from support.stack import GRAPH, Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE
@@ -97,6 +99,36 @@ async def test_a_hanging_entra_is_answered_before_the_deadline(world: World) -> 
         assert record.decision.retry_after is not None
         assert time.monotonic() - started < 3
         world.emulator.faults.clear()
+
+
+@pytest.mark.parametrize("fault", [Fault("hang"), Fault("drip", part="head", seconds=0.02)])
+async def test_no_answer_holds_a_thread_past_the_end_of_its_exchange(
+    world: World, fault: Fault
+) -> None:
+    """What is left of an exchange's time is all that a call gets, however long a call may take."""
+    document = world.config()
+    document["entra"] |= {"timeout": "60s", "exchange_timeout": "60s"}
+    client = Client("reports", world.tenant_id, world.reports["client_id"])
+    async with stack(world, document=document) as service:
+        world.emulator.faults.add(fault)
+        now = service.clock.timer()
+        budget = Budget(needed_by=now + 60, ends=now + 0.5)
+        with pytest.raises(ExchangeUnavailable) as caught:
+            await service.entra(AppToken(client, Target((GRAPH,))), budget)
+
+    assert caught.value.detail.startswith("127.0.0.1: the answer took over 0.")
+
+
+async def test_an_exchange_whose_time_is_over_asks_nothing(world: World) -> None:
+    """Nobody would have the answer."""
+    client = Client("reports", world.tenant_id, world.reports["client_id"])
+    async with stack(world) as service:
+        now = service.clock.timer()
+        with pytest.raises(ExchangeUnavailable) as caught:
+            await service.entra(AppToken(client, Target((GRAPH,))), Budget(now + 60, ends=now))
+
+        assert "127.0.0.1: no time was left to ask" == caught.value.detail
+        assert {} == service.calls
 
 
 async def test_a_flight_outlives_the_check_that_started_it(world: World) -> None:

@@ -17,7 +17,9 @@ from structlog.testing import capture_logs
 from authz.core.decision import Allow, Deny
 from authz.core.errors import InvalidToken, KeysUnavailable, Reason, TokenFault
 from authz.core.keys import KeyFault, RefreshPolicy
-from authz.emulator import Fault
+from authz.core.shares import Shares
+from authz.emulator import Fault, Match
+from authz.entra.bulkheads import Bulkheads
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import MOST_WAITING, Issuer, SigningKeys
 from authz.ports import CheckRecord
@@ -229,7 +231,7 @@ async def test_an_unconfirmed_v1_issuer_does_not_keep_v2_tokens_out(world: World
     )
     with ThreadPoolExecutor(2) as threads:
         keys = SigningKeys(
-            [confirmed, guessed], http=http, executor=threads, policy=RefreshPolicy(),
+            [confirmed, guessed], http=http, bulkheads=Bulkheads(threads, Shares(4, holders=1)), policy=RefreshPolicy(),
             clock=time.time, timer=time.monotonic,
         )  # fmt: skip
         both = keys.missing()
@@ -301,7 +303,7 @@ async def test_a_fetch_that_was_under_way_does_not_answer_for_a_newer_key() -> N
     issuer = Issuer(old.issuer, old.tenant_id, "https://entra.example/metadata", ())
     with ThreadPoolExecutor(1) as threads:
         keys = SigningKeys(
-            [issuer], http=publisher, executor=threads, policy=RefreshPolicy(),
+            [issuer], http=publisher, bulkheads=Bulkheads(threads, Shares(4, holders=1)), policy=RefreshPolicy(),
             clock=time.time, timer=time.monotonic,
         )  # fmt: skip
         refreshing = asyncio.create_task(keys.keep_fresh())
@@ -328,7 +330,7 @@ async def test_a_refused_key_is_told_once() -> None:
     clock = Epoch(0.0)
     with ThreadPoolExecutor(1) as threads, capture_logs() as logs:
         keys = SigningKeys(
-            [issuer], http=publisher, executor=threads, policy=RefreshPolicy(),
+            [issuer], http=publisher, bulkheads=Bulkheads(threads, Shares(4, holders=1)), policy=RefreshPolicy(),
             clock=Epoch(), timer=clock,
         )  # fmt: skip
         for _ in range(3):
@@ -359,6 +361,25 @@ async def test_an_answer_that_drips_does_not_hold_up_new_keys(
         assert isinstance((await service.inbound(world.token())).decision, Allow)
 
 
+async def test_tenants_that_hang_hold_up_no_others_keys(world: World) -> None:
+    """However many they are, whoever is asked last has a thread: its new key is met."""
+    silent = [f"{number:08d}-0000-4000-8000-000000000000" for number in range(8)]
+    document = world.config()
+    for number, tenant_id in enumerate(silent):
+        document["blueprints"][f"silent-{number}"] = {
+            **document["blueprints"]["support"],
+            "tenant_id": tenant_id,
+        }
+        agent = {"blueprint": f"silent-{number}", "agent_identity": tenant_id}
+        document["agents"][f"silent-{number}"] = agent
+        document["inbound"][f"silent-{number}"] = {"agent": f"silent-{number}"}
+        world.emulator.faults.add(Fault("hang", "discovery", match=Match(tenant=tenant_id)))
+    async with stack(world, document=document, keys=False) as service:
+        record = await service.inbound(world.token(), seconds=4.0)
+
+    assert isinstance(record.decision, Allow), record.error
+
+
 async def test_an_issuer_that_hangs_holds_up_no_others_keys() -> None:
     """Each issuer's refresh is its own, and few requests wait for one that does not answer."""
     good, silent = FakeTenant(clock=Epoch()), FakeTenant(OTHER_TENANT, clock=Epoch())
@@ -387,7 +408,7 @@ async def test_an_issuer_that_hangs_holds_up_no_others_keys() -> None:
     policy = RefreshPolicy(interval=0.05)
     with ThreadPoolExecutor(2) as threads:
         keys = SigningKeys(
-            issuers, http=Both(), executor=threads, policy=policy,
+            issuers, http=Both(), bulkheads=Bulkheads(threads, Shares(4, holders=1)), policy=policy,
             clock=time.time, timer=time.monotonic,
         )  # fmt: skip
         refreshing = asyncio.create_task(keys.keep_fresh())

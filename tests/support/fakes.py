@@ -6,6 +6,7 @@ They keep count and never assert; what ought to have happened is said in the tes
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from authz.core.budget import Budget
 from authz.core.errors import AuthzError, DeadlineExceeded, InvalidToken, TokenFault
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
@@ -88,11 +89,13 @@ class FakeExchange:
         self._answering.set()
         self.asked = asyncio.Event()
         self.calls: list[TokenExchange] = []
+        self.budgets: list[Budget] = []
         self.cancelled = 0
 
-    async def __call__(self, exchange: TokenExchange) -> IssuedToken:
+    async def __call__(self, exchange: TokenExchange, budget: Budget) -> IssuedToken:
         """Issue `issued-1`, `issued-2` and so on."""
         self.calls.append(exchange)
+        self.budgets.append(budget)
         self.asked.set()
         number = len(self.calls)
         try:

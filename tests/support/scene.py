@@ -14,6 +14,7 @@ from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
+from authz.core.shares import Shares
 from authz.ports import CacheName, CheckRecord, Timer
 from authz.prefetching import Prefetches
 from authz.service import CheckService
@@ -59,11 +60,11 @@ class Scene:
             clock=self.clock,
             timer=timer,
             flight_timeout=5.0,
-            max_flights=max_flights,
+            places=Shares(max_flights, holders=1),
         )
         self.principals = PrincipalCache(max_entries=100, max_bytes=10**6)
         self.subjects = SubjectMemory(max_entries=100, max_bytes=10**6, max_age=600.0)
-        self.prefetches = Prefetches(observer=self.observer, max_running=3)
+        self.prefetches = Prefetches(observer=self.observer, places=Shares(3, holders=1))
         self.service = CheckService(
             self.snapshot(Policy(version="empty")),
             principals=self.principals,

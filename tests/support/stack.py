@@ -28,6 +28,7 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.emulator import Emulator
 from authz.engine import Engine
+from authz.entra.exchange import EntraExchange
 from authz.entra.key_vault import KeyVaults
 from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
@@ -214,6 +215,13 @@ class Stack:
             **more,
         )
         return await self.engine.service.check(request, deadline=self.clock.timer() + seconds)
+
+    @property
+    def entra(self) -> EntraExchange:
+        """What asks Entra, behind the cache."""
+        exchange = self.engine.service._snapshot.tokens._exchange
+        assert isinstance(exchange, EntraExchange)
+        return exchange
 
     @property
     def calls(self) -> dict[str, int]:
