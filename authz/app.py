@@ -254,6 +254,7 @@ class App:
         self._metrics.gauge_credentials(self._engine.credential_expiries())
         self._metrics.gauge_unserved(self._engine.unserved())
         self._metrics.gauge_refused(self._engine.refused_credentials())
+        self._metrics.gauge_circuits(self._engine.circuits())
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():

@@ -12,6 +12,7 @@ from typing import Final
 
 from authz.core.budget import Budget
 from authz.core.cache import FailureCache, RejectionCache, TokenCache
+from authz.core.circuit import CircuitOpen
 from authz.core.errors import (
     AuthzError,
     DeadlineExceeded,
@@ -59,6 +60,9 @@ class FailureLifetimes:
     def seconds(self, error: AuthzError) -> float:
         """Return for how long the failure stands: Entra's own `Retry-After` where it gave one."""
         lifetime = self.by_reason.get(error.reason, 0.0)
+        if isinstance(error, CircuitOpen):
+            # Nothing was asked, and any other exchange may close the circuit before that time.
+            return lifetime
         return min(self.longest, max(lifetime, error.retry_after or 0.0))
 
 

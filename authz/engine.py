@@ -22,6 +22,7 @@ from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import Agents, Applications, MsalTransport
 from authz.entra.configured import Credentials, http_client
+from authz.entra.endpoints import Endpoints
 from authz.entra.exchange import EntraExchange
 from authz.entra.http import HttpClient
 from authz.entra.key_vault import KeyVaults
@@ -74,6 +75,7 @@ class Engine:
         self._exchange_threads = ThreadPoolExecutor(MOST_THREADS, "exchange")
         self._key_threads = ThreadPoolExecutor(MOST_THREADS, "keys")
         self._credential_threads = ThreadPoolExecutor(1, "credentials")
+        self._endpoints = Endpoints(timer)
         cache = config.cache
         self._principals = PrincipalCache(
             max_entries=cache.principals.max_entries, max_bytes=cache.principals.max_bytes
@@ -217,6 +219,10 @@ class Engine:
             CacheName.SUBJECTS: self._subjects.evictions,
         }
 
+    def circuits(self) -> dict[str, tuple[bool, int]]:
+        """Return, for each tenant, whether its endpoint's circuit is open and how often it has opened."""
+        return self._endpoints.circuits()
+
     def sweep(self) -> None:
         """Forget references that have ended. Called each second or so."""
         self._subjects.sweep(self._clock())
@@ -277,6 +283,8 @@ class Engine:
             agents=Agents(config.entra.authority, transport, self._clock),
             assertion_scope=f"{exchange_resource(config)}/.default",
             cached=lambda inner: self._cached(inner, config, assertions=True),
+            authority=config.entra.authority,
+            endpoints=self._endpoints,
             bulkheads=Bulkheads(self._exchange_threads, places),
             clock=self._clock,
             timer=self._timer,

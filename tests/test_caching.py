@@ -12,6 +12,7 @@ import pytest
 from authz.caching import CachedExchange, FailureLifetimes
 from authz.core.budget import Budget
 from authz.core.cache import FailureCache, TokenCache
+from authz.core.circuit import CircuitOpen
 from authz.core.errors import (
     AuthzError,
     ConsentRequired,
@@ -296,6 +297,19 @@ async def test_an_exchange_knows_how_much_time_it_has() -> None:
     await world.cached.drain()
 
     assert [Budget(5.0, 15.0), Budget(3.0, 15.0), Budget(inf, 115.0)] == world.entra.budgets
+
+
+async def test_an_exchange_that_was_not_carried_out_is_tried_again_soon() -> None:
+    """The circuit may close long before the time that it names."""
+    world = World()
+    world.entra.fail(CircuitOpen(retry_after=9.0))
+    first = await world.failure()
+    world.entra.recover()
+    second = await world.failure()
+    world.clock.advance(1.0)
+
+    assert [9.0, 9.0] == [first.retry_after, second.retry_after]
+    assert "issued-2" == await world.obtain()
 
 
 async def test_a_token_is_asked_for_again_at_its_margin() -> None:

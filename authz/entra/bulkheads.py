@@ -28,8 +28,10 @@ class Bulkheads:
         self._places = places
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
 
-    async def run(self, holder: Hashable, call: Callable[[], Result]) -> Result:
+    async def run(self, holder: Hashable, begin: Callable[[], Callable[[], Result]]) -> Result:
         """Run a call in a thread as soon as the holder has a place for it.
+
+        `begin` is called at that moment, and returns what the thread is to do.
 
         The place is given back when the thread has ended, also where its caller left earlier.
         """
@@ -42,7 +44,7 @@ class Bulkheads:
                 loop.call_soon_threadsafe(self._leave, holder)
 
         try:
-            future = self._executor.submit(call)
+            future = self._executor.submit(begin())
         except BaseException:
             self._leave(holder)
             raise

@@ -9,19 +9,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import inf
 from typing import Any, Final
 
 import msal
 import structlog
 
-from authz.core.errors import EntraError, ExchangeMisconfigured, ExchangeUnavailable
+from authz.core.errors import (
+    EntraError,
+    ExchangeMisconfigured,
+    ExchangeThrottled,
+    ExchangeUnavailable,
+)
 from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
 from authz.core.secret import Secret
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
+from authz.entra.calls import current
 from authz.entra.credentials import Credential, Proof
 from authz.entra.discovery import Metadata
-from authz.entra.http import Answer, HttpClient
+from authz.entra.http import Answer, EndpointUnavailable, HttpClient
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialAway, CredentialFault
 from authz.ports import Clock, Timer
@@ -55,6 +62,39 @@ class NoHttpCache(dict[str, Any]):
         """Forget the entry."""
 
 
+class _Noting:
+    """Sends requests to Entra, and notes in the thread's call whether the endpoint answers."""
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
+
+    def get(self, url: str) -> Answer:
+        """Fetch a document."""
+        with _noted():
+            return self._http.get(url)
+
+    def post(self, url: str, **arguments: Any) -> Answer:
+        """Send a form."""
+        with _noted():
+            return self._http.post(url, **arguments)
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    call = current()
+    call.answered = None
+    try:
+        yield
+    except EndpointUnavailable:
+        call.answered = False
+        raise
+    except ExchangeThrottled:
+        call.answered = True
+        raise
+    else:
+        call.answered = True
+
+
 class MsalTransport:
     """What MSAL sends its requests through: ours, with discovery documents that are looked at and kept.
 
@@ -69,8 +109,8 @@ class MsalTransport:
     def __init__(
         self, http: HttpClient, *, hosts: Collection[str] = (), timer: Timer = time.monotonic
     ) -> None:
-        self._http = http
-        self._metadata = Metadata(http, hosts=hosts, timer=timer)
+        self._http = _Noting(http)
+        self._metadata = Metadata(self._http, hosts=hosts, timer=timer)
 
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a token request, and return what is used of the answer.

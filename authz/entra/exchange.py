@@ -6,9 +6,11 @@ agent share them.
 
 import asyncio
 import json
+import random
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, assert_never
 
@@ -28,13 +30,17 @@ from authz.core.exchange import (
     Client,
     IssuedToken,
     OnBehalfOf,
+    SubjectToken,
     Target,
     TokenExchange,
 )
 from authz.core.secret import Secret
+from authz.entra.answers import jwt_claims
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.calls import Call
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
+from authz.entra.endpoints import Endpoint, Endpoints
+from authz.entra.http import EndpointUnavailable
 from authz.entra.refusals import BAD_ASSERTION, REPLICATING
 from authz.ports import CacheResult, Clock, Exchange, Timer
 
@@ -42,6 +48,11 @@ REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""
 REPLICATION_PERIOD: Final = 300.0
 """Seconds after we first met a client during which such an answer may mean "not yet"."""
+SECOND_TRY: Final = 0.1
+SECOND_TRY_SPREAD: Final = 0.3
+"""Seconds before the second try after a failure of the endpoint: at least, and at most so many more."""
+LEAST_TIME: Final = 0.5
+"""Seconds that must be left for it."""
 MOST_MET: Final = 10_000
 """Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
 _JWS_PARTS: Final = 3
@@ -54,6 +65,29 @@ def _unseen(_: CacheResult) -> None:
     """Take no interest in how a look-up ended."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One question to Entra.
+
+    Attributes:
+        client: In whose share of threads.
+        acquire: Asks; blocking.
+        subject: The user's token that is sent, if one is.
+    """
+
+    client: Client
+    acquire: Callable[[], IssuedToken]
+    subject: SubjectToken | None
+
+    @property
+    def user(self) -> Hashable | None:
+        """For whom it is, whichever of the user's tokens is sent. None if it is for no user."""
+        if self.subject is None:
+            return None
+        claims = jwt_claims(self.subject.secret.reveal()) or {}
+        return str(claims.get("oid", "")) or self.subject.secret.digest()
+
+
 class EntraExchange:
     """Every `TokenExchange`, by MSAL in worker threads.
 
@@ -62,10 +96,13 @@ class EntraExchange:
         agents: MSAL clients of agent identities.
         assertion_scope: The cloud's token-exchange resource with `/.default`.
         cached: Puts a cache in front of an exchange; used for T1 and T2.
+        authority: Entra's address without tenant.
+        endpoints: The tenants' token endpoints, and whether they may be asked.
         bulkheads: Threads for MSAL, of which each client has a share.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines.
         timeout: Seconds that one exchange may wait for its assertions.
+        jitter: A number from 0 to 1, another one each time.
     """
 
     def __init__(
@@ -75,15 +112,21 @@ class EntraExchange:
         agents: Agents,
         assertion_scope: str,
         cached: Callable[[Exchange], CachedExchange],
+        authority: str,
+        endpoints: Endpoints,
         bulkheads: Bulkheads,
         clock: Clock,
         timer: Timer,
         timeout: float,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._applications = applications
         self._agents = agents
         self._assertion_scope = assertion_scope
+        self._authority = authority
+        self._endpoints = endpoints
         self._bulkheads = bulkheads
+        self._jitter = jitter
         self._clock = clock
         self._timer = timer
         self._timeout = timeout
@@ -112,7 +155,7 @@ class EntraExchange:
             case OnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
                 return await self._as_agent(
-                    exchange.agent, exchange.target, call, budget, user_is_asked=True
+                    exchange.agent, exchange.target, call, budget, exchange.subject
                 )
             case AsAgentUser():
                 return await self._as_agent_user(exchange, budget)
@@ -123,7 +166,7 @@ class EntraExchange:
             case AppOnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
                 return await self._as_application(
-                    exchange.client, exchange.target, call, budget, user_is_asked=True
+                    exchange.client, exchange.target, call, budget, exchange.subject
                 )
             case _ as unreachable:
                 assert_never(unreachable)
@@ -163,8 +206,7 @@ class EntraExchange:
         target: Target,
         call: Callable[..., Any],
         budget: Budget,
-        *,
-        user_is_asked: bool = False,
+        subject: SubjectToken | None = None,
     ) -> IssuedToken:
         """Run a call as the agent identity, with T1 as its credential."""
         # Whoever the agent acts as: it has one T1, and one MSAL client.
@@ -178,9 +220,9 @@ class EntraExchange:
                 agent,
                 t1.secret,
                 _aimed(call, target),
-                user_is_asked=user_is_asked,
+                user_is_asked=subject is not None,
             )
-            return await self._patiently(agent, agent.blueprint, acquire, budget)
+            return await self._patiently(agent, _Asking(agent.blueprint, acquire, subject), budget)
 
         results: list[CacheResult] = []
         try:
@@ -199,14 +241,16 @@ class EntraExchange:
         target: Target,
         call: Callable[..., Any],
         budget: Budget,
-        *,
-        user_is_asked: bool = False,
+        subject: SubjectToken | None = None,
     ) -> IssuedToken:
         """Run a call as an application with credentials of its own."""
         acquire = partial(
-            self._applications.acquire, client, _aimed(call, target), user_is_asked=user_is_asked
+            self._applications.acquire,
+            client,
+            _aimed(call, target),
+            user_is_asked=subject is not None,
         )
-        return await self._patiently(client, client, acquire, budget)
+        return await self._patiently(client, _Asking(client, acquire, subject), budget)
 
     async def _obtain(
         self,
@@ -225,38 +269,65 @@ class EntraExchange:
         return Target(scopes=(self._assertion_scope,), policy_version=target.policy_version)
 
     async def _patiently(
-        self,
-        asker: Client | AgentIdentity,
-        client: Client,
-        acquire: Callable[[], IssuedToken],
-        budget: Budget,
+        self, asker: Client | AgentIdentity, asking: _Asking, budget: Budget
     ) -> IssuedToken:
-        """Call, again a little later while the directory is replicating."""
+        """Ask, again a little later while the directory is replicating."""
         met = self._first_met.setdefault(asker, self._clock())
         if len(self._first_met) > MOST_MET:
             del self._first_met[next(iter(self._first_met))]
         for delay in REPLICATION_DELAYS:
             try:
-                return await self._call(client, acquire, budget)
+                return await self._persistently(asking, budget)
             except EntraError as error:
                 young = self._clock() - met < REPLICATION_PERIOD
                 if error.code != ALWAYS_REPLICATING and not (young and error.code in REPLICATING):
                     raise
             await asyncio.sleep(delay)
-        return await self._call(client, acquire, budget)
+        return await self._persistently(asking, budget)
 
-    async def _call(
-        self, client: Client, acquire: Callable[[], IssuedToken], budget: Budget
-    ) -> IssuedToken:
-        """Call in a worker thread of the client's share, until the budget is over at the latest."""
-
-        def run() -> IssuedToken:
+    async def _persistently(self, asking: _Asking, budget: Budget) -> IssuedToken:
+        """Ask, once more if the endpoint failed and there is time. Token requests change nothing."""
+        started = self._timer()
+        try:
+            return await self._ask(asking, budget)
+        except EndpointUnavailable as error:
+            wait = max(SECOND_TRY + self._jitter() * SECOND_TRY_SPREAD, error.retry_after or 0.0)
             now = self._timer()
-            call = Call.within(needed_in=budget.needed_by - now, ends_in=budget.ends - now)
-            with call.running():
-                return acquire()
+            # The second try may well take as long as the first.
+            ready = now + wait + max(LEAST_TIME, now - started)
+            if ready > min(budget.needed_by, budget.ends) or self._endpoint(asking).is_open:
+                raise
+        await asyncio.sleep(wait)
+        return await self._ask(asking, budget)
 
-        return await self._bulkheads.run(client, run)
+    async def _ask(self, asking: _Asking, budget: Budget) -> IssuedToken:
+        """Ask in a worker thread of the client's share, until the budget is over at the latest."""
+        endpoint = self._endpoint(asking)
+        endpoint.check()
+        loop = asyncio.get_running_loop()
+
+        def begin() -> Callable[[], IssuedToken]:
+            attempt = endpoint.begin(ends=budget.ends)
+
+            def run() -> IssuedToken:
+                now = self._timer()
+                call = Call.within(needed_in=budget.needed_by - now, ends_in=budget.ends - now)
+                try:
+                    with call.running():
+                        return asking.acquire()
+                finally:
+                    user = asking.user if call.answered is False else None
+                    settle = partial(endpoint.settle, attempt, answered=call.answered, user=user)
+                    # At the end of the process the loop is gone before the threads are.
+                    with suppress(RuntimeError):
+                        loop.call_soon_threadsafe(settle)
+
+            return run
+
+        return await self._bulkheads.run(asking.client, begin)
+
+    def _endpoint(self, asking: _Asking) -> Endpoint:
+        return self._endpoints.of(self._authority, asking.client.tenant_id)
 
 
 def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:

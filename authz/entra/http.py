@@ -40,6 +40,10 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
+class EndpointUnavailable(ExchangeUnavailable):
+    """No answer, or one of status 5xx: about the endpoint, and not about what was asked."""
+
+
 class Answer:
     """An HTTP answer with a JSON object in it; has the members that MSAL reads."""
 
@@ -104,6 +108,7 @@ class HttpClient:
         """Fetch a document.
 
         Raises:
+            EndpointUnavailable: No answer, or one of status 5xx.
             ExchangeUnavailable: No usable answer.
             ExchangeThrottled: Status 429.
         """
@@ -121,6 +126,7 @@ class HttpClient:
         """Send a form.
 
         Raises:
+            EndpointUnavailable: No answer, or one of status 5xx.
             ExchangeUnavailable: No usable answer.
             ExchangeThrottled: Status 429.
         """
@@ -158,8 +164,16 @@ class HttpClient:
                     raise
                 answer.release_conn()
         except (HTTPError, OSError) as error:
-            raise ExchangeUnavailable(f"{host}: {self._cause(error, allowance)}") from error
+            detail = f"{host}: {self._cause(error, allowance)}"
+            if allowance.bytes_left <= 0 or self._was_cut_short(allowance):
+                raise ExchangeUnavailable(detail) from error
+            raise EndpointUnavailable(detail) from error
         return _usable(answer, content, host)
+
+    def _was_cut_short(self, allowance: Allowance) -> bool:
+        """Whether there was less time than an endpoint may take: its end shows nothing of the endpoint."""
+        enough = min(self._timeout, self._connect_timeout)
+        return time.monotonic() >= allowance.end and allowance.seconds_given < enough
 
     def _send(
         self,
@@ -218,7 +232,9 @@ def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) 
     retry_after = _retry_after(answer.headers)
     if answer.status == _TOO_MANY_REQUESTS:
         raise ExchangeThrottled(f"{host}: status 429", retry_after=retry_after or 1.0)
-    if answer.status >= _SERVER_ERROR or answer.status in _REDIRECT:
+    if answer.status >= _SERVER_ERROR:
+        raise EndpointUnavailable(f"{host}: status {answer.status}", retry_after=retry_after)
+    if answer.status in _REDIRECT:
         raise ExchangeUnavailable(f"{host}: status {answer.status}", retry_after=retry_after)
     try:
         text = content.decode()

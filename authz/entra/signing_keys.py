@@ -239,9 +239,8 @@ class SigningKeys:
         known.attempted_at, before = self._timer(), known.keys
         try:
             async with asyncio.timeout(LONGEST_FETCH):
-                document = await self._bulkheads.run(
-                    known.issuer.tenant_id, partial(self._download, known.issuer)
-                )
+                download = partial(self._download, known.issuer)
+                document = await self._bulkheads.run(known.issuer.tenant_id, lambda: download)
             keys = parse_key_set(
                 document,
                 issuer=known.issuer.name,

@@ -78,6 +78,18 @@ class Metrics:
             ["cache"], registry=registry,
         )  # fmt: skip
         self._evictions_seen: dict[CacheName, int] = {}
+        self._circuit_open = Gauge(
+            "authz_entra_circuit_open",
+            "1 while exchanges of a tenant fail without being carried out, because its token endpoint keeps "
+            "failing; single calls try whether it is well again.",
+            ["tenant"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._circuit_openings = Counter(
+            "authz_entra_circuit_openings",
+            "How often the circuit of a tenant's token endpoint has opened, also after a try that failed.",
+            ["tenant"], registry=registry,
+        )  # fmt: skip
+        self._openings_seen: dict[str, int] = {}
         self._fallbacks = Counter(
             "authz_subject_fallbacks",
             "Checks allowed by a token of the agent's own, because no user was found and the route does "
@@ -261,6 +273,13 @@ class Metrics:
         self._credentials_seen |= expiries.keys()
         for (client, kind), seconds in expiries.items():
             self._credential_expiry.labels(client, kind).set(seconds)
+
+    def gauge_circuits(self, circuits: Mapping[str, tuple[bool, int]]) -> None:
+        """State for each tenant whether its circuit is open, and count how often it has opened."""
+        for tenant, (is_open, opened) in circuits.items():
+            self._circuit_open.labels(tenant).set(is_open)
+            self._circuit_openings.labels(tenant).inc(opened - self._openings_seen.get(tenant, 0))
+            self._openings_seen[tenant] = opened
 
     def gauge_unserved(self, unserved: AbstractSet[tuple[str, str]]) -> None:
         """State which issuers and clients cannot be served, by kind and name."""

@@ -56,6 +56,7 @@ ASLEEP = {
     "AuthzCredentialExpiringSoon",
     "AuthzCredentialRefused",
     "AuthzDown",
+    "AuthzEntraCircuitOpen",
     "AuthzForeignSubject",
     "AuthzInternalErrors",
     "AuthzLogRecordsDropped",

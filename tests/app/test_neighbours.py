@@ -13,7 +13,7 @@ from support.neighbours import (
     trouble,
     two_tenants,
 )
-from support.stack import Client, Process, World, authorization, until
+from support.stack import Client, Process, World, authorization, problem, until
 
 Serve = Callable[..., Process]
 CROWD = 40
@@ -50,3 +50,32 @@ async def test_a_tenant_in_trouble_takes_nothing_from_another(
     served = [authorization(answer)["oid"] for group in answers for answer in group]
     assert [world.other_tenant["users"][0]["object_id"]] * 21 == served
     assert {200} == set(livez)
+
+
+async def test_a_tenant_whose_endpoint_keeps_failing_is_told_in_metric_and_log(
+    world: World, serve: Serve
+) -> None:
+    """Its circuit opens, and closes when the endpoint is well again, without a restart."""
+    process = serve(two_tenants(world))
+    open_metric = f'authz_entra_circuit_open{{tenant="{world.tenant_id}"}} '
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        world.emulator.faults.add(trouble(world, TROUBLES["fails"], leg=None))
+        async with crowded(client, world, 3):
+            opened = await asyncio.to_thread(process.event, "circuit open")
+        refused = problem(await client.check("egress", "graph", world.token()))
+        while_open = process.admin("/metrics").text
+        neighbour = authorization(
+            await client.check("egress", "neighbour", neighbours_token(world))
+        )
+        world.emulator.faults.clear()
+        async with crowded(client, world, 3):
+            closed = await asyncio.to_thread(process.event, "circuit closed")
+        served = authorization(await client.check("egress", "graph", world.token()))
+        after = process.admin("/metrics").text
+
+    assert ["exchange_unavailable", world.tenant_id] == [refused["reason"], opened["tenant"]]
+    assert refused["retry_after"] >= 1
+    assert [open_metric + "1.0" in while_open, open_metric + "0.0" in after] == [True, True]
+    assert f'authz_entra_circuit_openings_total{{tenant="{world.tenant_id}"}}' in after
+    assert world.other_tenant["users"][0]["object_id"] == neighbour["oid"]
+    assert [world.tenant_id, world.agent["client_id"]] == [closed["tenant"], served["appid"]]

@@ -83,6 +83,7 @@ def gauge(name: str, labels: str, values: str) -> Series:
 ISSUER = ', issuer="https://issuer.example/v2.0"'
 CERTIFICATE = ', client="desk", kind="certificate"'
 SECRET = ', secret="mail"'
+CIRCUIT = ', tenant="contoso"'
 UNSERVED = ', kind="credential", name="desk"'
 PLACE = {"namespace": "agents"}
 TARGET = {"job": "authz", "namespace": "agents", "pod": "agent-1"}
@@ -202,6 +203,17 @@ CASES = {
             {exchanges("exchange_unavailable"): "0+1x60", exchanges("issued"): "0+19x60"},
             {exchanges("exchange_unavailable"): "0x5 9x60", exchanges("issued"): "0+1x60"},
             {exchanges("exchange_rejected"): "0+9x60", exchanges("issued"): "0+1x60"},
+        ),
+    ),
+    "AuthzEntraCircuitOpen": Case(
+        at=10,
+        fires=gauge("authz_entra_circuit_open", CIRCUIT, "0 0 1x30"),
+        labels={**PLACE, "tenant": "contoso"},
+        summary="The token endpoint of tenant contoso keeps failing in agents",
+        # Closed, and open for a moment.
+        quiet=(
+            gauge("authz_entra_circuit_open", CIRCUIT, "0x30"),
+            gauge("authz_entra_circuit_open", CIRCUIT, "0 0 1 0x30"),
         ),
     ),
     "AuthzEntraThrottled": Case(

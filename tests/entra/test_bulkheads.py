@@ -1,8 +1,9 @@
 """`Bulkheads`: a holder whose calls hang waits for itself, and for nobody else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from threading import Event
 
 import pytest
@@ -10,6 +11,10 @@ import pytest
 from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
 from support.stack import until
+
+
+def _given(call: Callable[[], None]) -> Callable[[], None]:
+    return call
 
 
 class Hall:
@@ -30,7 +35,9 @@ class Hall:
             self.over.wait(30)
             return holder
 
-        return [asyncio.create_task(self.bulkheads.run(holder, call)) for _ in range(number)]
+        return [
+            asyncio.create_task(self.bulkheads.run(holder, lambda: call)) for _ in range(number)
+        ]
 
 
 @pytest.fixture
@@ -53,7 +60,9 @@ async def test_a_holder_that_hangs_leaves_the_others_their_places(hall: Hall) ->
     """Its further calls wait; those of another are carried out at once."""
     hanging = hall.start("a", 20)
     await until(lambda: len(hall.begun) == 4)
-    served = await asyncio.gather(*(hall.bulkheads.run("b", lambda: "b") for _ in range(20)))
+    served = await asyncio.gather(
+        *(hall.bulkheads.run("b", lambda: lambda: "b") for _ in range(20))
+    )
 
     assert ["b"] * 20 == served
     assert ["a"] * 4 == hall.begun
@@ -97,7 +106,8 @@ async def test_waiting_calls_are_carried_out_in_their_order(threads: ThreadPoolE
     """Nobody overtakes."""
     bulkheads = Bulkheads(threads, Shares(1, holders=1))
     order: list[int] = []
-    await asyncio.gather(*(bulkheads.run("a", lambda n=n: order.append(n)) for n in range(50)))  # type: ignore[misc]
+    calls = [partial(order.append, number) for number in range(50)]
+    await asyncio.gather(*(bulkheads.run("a", partial(_given, call)) for call in calls))
 
     assert list(range(50)) == order
 
@@ -109,10 +119,10 @@ async def test_what_a_call_raises_reaches_its_caller_and_frees_the_place(
     places = Shares(1, holders=1)
     bulkheads = Bulkheads(threads, places)
     with pytest.raises(ZeroDivisionError):
-        await bulkheads.run("a", lambda: 1 // 0)
+        await bulkheads.run("a", lambda: lambda: 1 // 0)
     await until(lambda: not places.taken("a"))
     threads.shutdown()
     with pytest.raises(RuntimeError):
-        await bulkheads.run("a", lambda: 1)
+        await bulkheads.run("a", lambda: lambda: 1)
 
     assert 0 == places.taken("a")
