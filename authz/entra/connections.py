@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Final
 
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
@@ -35,6 +36,7 @@ class Allowance:
         trusted_since: Monotonic second; an unused connection that was used last before is not used again.
         reused: Whether the request went out on a connection that had been used before.
         received: Bytes of the answer that came.
+        begins_by: Monotonic second at which the answer must have begun, on a connection that was used before.
         seconds_given: Seconds that there were in the beginning.
     """
 
@@ -43,6 +45,7 @@ class Allowance:
     trusted_since: float
     reused: bool = False
     received: int = 0
+    begins_by: float = inf
     seconds_given: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -57,6 +60,19 @@ class Allowance:
         left = self.end - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time of the call is over")
+        return left
+
+    def seconds_for_reading(self) -> float:
+        """Return the seconds for which to wait for more of the answer.
+
+        Raises:
+            TimeoutError: There are none.
+        """
+        left = self.seconds()
+        if self.reused and not self.received:
+            left = min(left, self.begins_by - time.monotonic())
+        if left <= 0:
+            raise TimeoutError("the connection may be dead")
         return left
 
 
@@ -93,7 +109,7 @@ class _Held:
         most = min(nbytes or len(buffer), allowance.bytes_left)
         if most <= 0:
             raise OSError("the answer is too large")
-        self.settimeout(allowance.seconds())  # type: ignore[attr-defined]
+        self.settimeout(allowance.seconds_for_reading())  # type: ignore[attr-defined]
         count: int = super().recv_into(buffer, most, flags)  # type: ignore[misc]
         allowance.bytes_left -= count
         allowance.received += count

@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -24,6 +25,12 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """Entra's heads have some 2 KiB. Also what chunk lines and trailers may take beside the body."""
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Entra's largest regular answer is a JWKS of some 20 KiB."""
+LEAST_PATIENCE: Final = 0.5
+MOST_PATIENCE: Final = 2.5
+"""Seconds for which an answer may take to begin on a kept connection, before a new one is tried."""
+SLOW_FOR: Final = 60.0
+"""Seconds for which kept connections are waited for after all, where a new one was no quicker."""
+MOST_PLACES: Final = 1000
 MAX_RETRY_AFTER: Final = 3600.0
 _CHUNK: Final = 65536
 _TOO_MANY_REQUESTS: Final = 429
@@ -83,6 +90,8 @@ class HttpClient:
     ) -> None:
         context = hold(tls_context(ca_file))
         self._trusted_since = 0.0
+        self._slow: dict[str, float] = {}
+        """Places whose answers take long, and the monotonic second until which that is believed."""
         self._connect_timeout = connect_timeout
         self._timeout = timeout
         self._schemes = ("https", "http") if plain_http else ("https",)
@@ -183,10 +192,11 @@ class HttpClient:
         headers: dict[str, str],
         allowance: Allowance,
     ) -> urllib3.BaseHTTPResponse:
-        """Send a request, a second time if the first one went out on a kept connection that was dead.
+        """Send a request, a second time if the first one went out on a kept connection that is dead.
 
-        A server may close an idle connection at the very moment at which it is used again, and what is
-        between may forget it. Token requests change nothing, so they may be repeated.
+        A server may close an idle connection at the very moment at which it is used again. What is between
+        may forget it without a word; then no answer begins for a while. Token requests change nothing, so
+        they may be repeated.
         """
 
         def send() -> urllib3.BaseHTTPResponse:
@@ -200,14 +210,39 @@ class HttpClient:
                 timeout=urllib3.Timeout(connect=self._connect_timeout, read=self._timeout),
             )
 
+        place, started = _place(url), time.monotonic()
+        if started >= self._slow.get(place, 0.0):
+            allowance.begins_by = started + _patience(allowance)
         try:
             return send()
         except HTTPError:
-            if not allowance.reused or allowance.received or time.monotonic() >= allowance.end:
+            again = time.monotonic()
+            if not allowance.reused or allowance.received or again >= allowance.end:
                 raise
-            # What has taken this one may have taken all that were idle with it.
-            self._trusted_since = allowance.trusted_since = time.monotonic()
+        # What has taken this connection may have taken all that were idle with it.
+        allowance.trusted_since = again
+        if again < allowance.begins_by:
+            self._trusted_since = again
             return send()
+        # It is dead, or the endpoint is slow: a new connection decides.
+        try:
+            answer = send()
+        except HTTPError:
+            self._is_slow(place)
+            raise
+        if time.monotonic() - again < again - started:
+            self._trusted_since = again
+        else:
+            self._is_slow(place)
+        return answer
+
+    def _is_slow(self, place: str) -> None:
+        """Wait for answers of this place as long as they take, for a while: each would be asked for twice."""
+        self._slow.pop(place, None)
+        self._slow[place] = time.monotonic() + SLOW_FOR
+        with suppress(KeyError, StopIteration):
+            if len(self._slow) > MOST_PLACES:
+                del self._slow[next(iter(self._slow))]
 
     def _read(self, answer: urllib3.BaseHTTPResponse, host: str | None) -> bytes:
         content = bytearray()
@@ -226,6 +261,24 @@ class HttpClient:
         inner = getattr(error, "reason", None)
         cause = inner if isinstance(inner, Exception) else error
         return type(cause).__name__
+
+
+def _place(url: str) -> str:
+    """Return host and tenant of an address of Entra: what is slow at one tenant is no sign of another."""
+    parts = urlsplit(url)
+    return f"{parts.netloc}/{parts.path.removeprefix('/').partition('/')[0]}"
+
+
+def _patience(allowance: Allowance) -> float:
+    """Return the seconds for which to wait for the first byte on a kept connection.
+
+    They leave time for a new connection while the Check still waits.
+    """
+    now = time.monotonic()
+    left = min(allowance.end, current().needed_by) - now
+    if left <= 0:
+        left = allowance.end - now
+    return min(max(LEAST_PATIENCE, left / 4), MOST_PATIENCE, left / 2)
 
 
 def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) -> Answer:

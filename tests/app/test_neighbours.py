@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from authz.emulator import Fault
+from support.middlebox import middlebox
 from support.neighbours import (
     TROUBLES,
     crowded,
@@ -19,6 +22,7 @@ Serve = Callable[..., Process]
 CROWD = 40
 SHARE = 7
 """Of 16 threads and three clients: two of its own, and half of the rest."""
+KEPT = 20
 QUICK = {"timeout": "3s", "exchange_timeout": "4s"}
 
 
@@ -79,3 +83,39 @@ async def test_a_tenant_whose_endpoint_keeps_failing_is_told_in_metric_and_log(
     assert f'authz_entra_circuit_openings_total{{tenant="{world.tenant_id}"}}' in after
     assert world.other_tenant["users"][0]["object_id"] == neighbour["oid"]
     assert [world.tenant_id, world.agent["client_id"]] == [closed["tenant"], served["appid"]]
+
+
+async def test_connections_that_the_network_has_forgotten_cost_no_user_an_answer(
+    world: World, serve: Serve
+) -> None:
+    """Twenty kept connections pass nothing on any more, without a word; forty new users are served."""
+    async with middlebox() as box:
+        document = world.config(limits={"exchanges": 2 * KEPT})
+        document["entra"] |= {
+            "proxy": f"http://127.0.0.1:{box.port}",
+            "timeout": "10s",
+            "exchange_timeout": "15s",
+        }
+        await asyncio.to_thread(serve, document)
+        async with Client(f"unix:{world.folder}/authz.sock") as client:
+
+            async def ask(number: int, *, seconds: float) -> list[Any]:
+                return await asyncio.gather(
+                    *(
+                        client.check("egress", "graph", world.token(), seconds=seconds)
+                        for _ in range(number)
+                    )
+                )
+
+            await ask(1, seconds=10.0)
+            before = box.connected
+            # So that each of them needs a connection of its own.
+            held = world.emulator.faults.add(trouble(world, Fault("latency", seconds=1.0)))
+            await ask(KEPT, seconds=20.0)
+            kept = box.connected - before
+            world.emulator.faults.clear(held.id)
+            box.forget()
+            answers = await ask(40, seconds=5.0)
+
+    assert kept >= KEPT - 1
+    assert [world.agent["client_id"]] * 40 == [authorization(a)["appid"] for a in answers]

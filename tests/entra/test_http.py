@@ -7,6 +7,7 @@ import ssl
 import struct
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ import trustme
 from authz.core.errors import ExchangeUnavailable, Reason
 from authz.emulator import Fault
 from authz.entra import connections
+from authz.entra.calls import Call
 from authz.entra.http import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, HttpClient
 from support.stack import World, stack
 
@@ -320,6 +322,73 @@ def test_a_kept_connection_that_was_forgotten_costs_a_second_request(tmp_path: P
 
         assert ['{"a": 1}'] * 2 == answers
         assert 2 == server.accepted
+
+
+def test_a_kept_connection_that_swallows_requests_costs_a_second_one(tmp_path: Path) -> None:
+    """Something on the way confirms what is sent and passes nothing on: no kernel notices, only the time."""
+    over = Event()
+
+    def serve(wire: ssl.SSLSocket, number: int) -> None:
+        while wire.recv(65536):
+            wire.sendall(OK)
+            if number == 0:
+                over.wait(60)
+
+    with wire(serve, tmp_path) as server:
+        http = client(server.ca_file, timeout=60)
+        answers = [http.get(server.url).text]
+        with Call.within(needed_in=2.0, ends_in=60.0).running():
+            answers.append(http.get(server.url).text)
+        over.set()
+
+        assert ['{"a": 1}'] * 2 == answers
+        assert 2 == server.accepted
+
+
+class Slow:
+    """A server that takes its time for one path, and counts what is asked."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.asked: Counter[str] = Counter()
+
+    def __call__(self, wire: ssl.SSLSocket, _: int) -> None:
+        """Serve one connection."""
+        while request := wire.recv(65536):
+            path = request.split(b" ")[1].decode()
+            self.asked[path] += 1
+            if path.startswith("/slow"):
+                Event().wait(self._seconds)
+            wire.sendall(OK)
+
+
+def test_an_endpoint_that_is_slow_is_not_asked_twice_each_time(tmp_path: Path) -> None:
+    """A new connection was no quicker, so kept ones are waited for, until the endpoint may be quick again."""
+    slow = Slow(1.0)
+    with wire(slow, tmp_path) as server:
+        http = client(server.ca_file, timeout=60)
+        with Call.within(needed_in=2.0, ends_in=60.0).running():
+            http.get(f"{server.url}slow/1")
+            http.get(f"{server.url}slow/2")
+        with Call.within(needed_in=2.0, ends_in=60.0).running():
+            http.get(f"{server.url}slow/3")
+
+    assert {"/slow/1": 1, "/slow/2": 2, "/slow/3": 1} == slow.asked
+
+
+def test_an_endpoint_that_is_slow_costs_no_other_its_connections(tmp_path: Path) -> None:
+    """Law 8: only a connection that was proved dead casts doubt on those beside it."""
+    slow = Slow(1.0)
+    with wire(slow, tmp_path) as server:
+        http = client(server.ca_file, timeout=60)
+        http.get(f"{server.url}quick")
+        with Call.within(needed_in=2.0, ends_in=60.0).running():
+            http.get(f"{server.url}slow/1")
+        before = server.accepted
+        http.get(f"{server.url}quick")
+
+    assert [2, 2] == [before, server.accepted]
+    assert {"/quick": 2, "/slow/1": 2} == slow.asked
 
 
 def test_an_answer_that_began_is_not_asked_for_again(tmp_path: Path) -> None:
