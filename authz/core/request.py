@@ -48,7 +48,8 @@ class CheckRequest(NamedTuple):
         peer: SPIFFE id that the peer of this connection proved by its certificate.
         source_principal: SPIFFE id in the certificate that Envoy saw of its own client.
         own_headers: Names of headers in the request that no client sends: those that start with `x-authz-`
-            and, where handles are given out, those that carry baggage beside `baggage`.
+            and, where handles are given out, those that carry baggage beside `baggage`. An underscore
+            counts as a hyphen.
         at_edge: Whether Envoy's own cache stands before us on this route and may repeat our answer.
     """
 

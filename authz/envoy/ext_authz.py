@@ -5,6 +5,7 @@ Decoding is total: what Envoy left out is simply empty. How a denial looks is `a
 
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, partial
+from itertools import product
 from typing import Any, Final, assert_never, cast
 
 import grpc
@@ -35,8 +36,23 @@ from authz.problem import OK, describe
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
-_OWN: Final = (OWN_PREFIX,)
-_OWN_AND_CARRIERS: Final = (OWN_PREFIX, *CARRIERS)
+
+
+def _as_read(*prefixes: str) -> tuple[str, ...]:
+    """Return the prefixes in each spelling that an app may read as the same name.
+
+    CGI, and WSGI after it, has one variable for hyphen and underscore (RFC 3875 section 4.1.18). Our own
+    Envoy refuses underscores on the way in; Istio's lets them pass.
+    """
+    return tuple(
+        "".join(letters)
+        for prefix in prefixes
+        for letters in product(*("-_" if letter == "-" else letter for letter in prefix))
+    )
+
+
+_OWN: Final = _as_read(OWN_PREFIX)
+_OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
 LARGEST_REPEATED: Final = 64 * 1024
 """Bytes of a Check up to which it is looked up as it came, which hashes what it carries."""
 LEAST_TTL: Final = 0.001

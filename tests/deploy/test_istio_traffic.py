@@ -244,6 +244,18 @@ def test_no_caller_speaks_in_a_proxys_name(pod: Pod) -> None:
     assert [] == [name for name, _ in seen.headers if name.startswith("x-envoy-")]
 
 
+@pytest.mark.parametrize("name", ["x_authz_subject", "X_Authz-Subject", "x-authz_subject"])
+def test_no_caller_speaks_in_the_name_of_authz(pod: Pod, name: str) -> None:
+    """Many frameworks read underscore and hyphen as one, and Istio's proxy lets both pass."""
+    answer = pod.proxy.caller.get(
+        "/", headers={name: "somebody", "authorization": f"Bearer {pod.world.token()}"}
+    )
+
+    assert 200 == answer.status_code
+    (seen,) = pod.proxy.app.received
+    assert [] == [value for _, value in seen.headers if value == "somebody"]
+
+
 def test_a_caller_without_token_does_not_reach_the_agent(pod: Pod) -> None:
     """The CUSTOM policy's Check has no direction of its own; the configuration gives it one."""
     answer = pod.proxy.caller.get("/")

@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +40,20 @@ def wire_requests(draw: st.DrawFn) -> WireRequest:
 def test_an_empty_request_is_an_empty_question() -> None:
     """Nothing is made up, and nothing is missing."""
     assert CheckRequest() == decode(WireRequest())
+
+
+@pytest.mark.parametrize("gives_handles", [False, True])
+def test_a_name_that_an_app_may_read_as_ours_is_ours(*, gives_handles: bool) -> None:
+    """CGI and WSGI know no difference between underscore and hyphen; others are left alone."""
+    ours = ["x-authz-subject", "x_authz_subject", "x-authz_subject", "x_authz-subject"]
+    carriers = ["uberctx_a", "jaeger_baggage", "ot-baggage_a", "correlation_context"]
+    request = WireRequest()
+    for name in (*ours, *carriers, "x-authz", "xauthz-subject", "x.authz.subject", "x_request_id"):
+        request.attributes.request.http.headers[name] = "somebody"
+
+    found = decode(request, gives_handles=gives_handles).own_headers
+
+    assert {*ours, *carriers * gives_handles} == {*found}
 
 
 @thorough

@@ -139,6 +139,7 @@ def questions(draw: st.DrawFn) -> WireRequest:
     names = st.sampled_from(
         [
             *("authorization", "baggage", "x-request-id", "x-authz-subject", "traceparent"),
+            *("x_authz_subject", "x-authz_subject", "jaeger_baggage"),
             *("uberctx-authz-subject", "ot-baggage-a", "jaeger-baggage", "correlation-context"),
         ]
     )
