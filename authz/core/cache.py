@@ -1,11 +1,13 @@
 """Bounded caches that take the time as an argument: tokens, verified principals, recent failures.
 
-Each is least-recently-used, bounded in entries and in estimated bytes, and O(1) in what it holds.
+Each is bounded in entries and in estimated bytes, and O(1) in what it holds. What is evicted is the least
+recently used, unless more comes round than there is room for: then any, so that part of the round is kept.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import randrange
 from typing import Final, Generic, TypeVar
 
 from authz.core.errors import AuthzError
@@ -20,29 +22,51 @@ NAME_OVERHEAD: Final = 80
 """Bytes a scope or role takes beside its text."""
 
 
-@dataclass(frozen=True, slots=True)
+REMEMBERED: Final = 4
+"""One in so many entries: how many evicted keys a generation remembers. There are two generations."""
+
+
+@dataclass(slots=True)
 class _Entry(Generic[Value]):
     value: Value
     expires_at: float
     size: int
+    place: int
 
 
 class BoundedCache(Generic[Value]):
-    """A least-recently-used cache whose entries end at a given time.
+    """A cache whose entries end at a given time, and make room before that where it must be.
+
+    For a new key the least recently used entry makes room. Alone, that rule keeps nothing of a round that is
+    too large: when 12,000 users call in turn and there is room for 10,000, each is evicted shortly before
+    their next call. So the cache remembers hashes of keys that it evicted of late. For a key that comes back
+    among them any entry makes room but the one that was used last, and most of the round is met again.
 
     Args:
         max_entries: Most entries held.
         max_bytes: Most estimated bytes held.
         size_of: Estimates the bytes of a value.
+        choose: Returns one of so many numbers from 0 on.
     """
 
     def __init__(
-        self, *, max_entries: int, max_bytes: int, size_of: Callable[[Value], int]
+        self,
+        *,
+        max_entries: int,
+        max_bytes: int,
+        size_of: Callable[[Value], int],
+        choose: Callable[[int], int] = randrange,
     ) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._size_of = size_of
+        self._choose = choose
+        # By use, the latest last.
         self._entries: OrderedDict[bytes, _Entry[Value]] = OrderedDict()
+        # In any order, each at its entry's `place`.
+        self._keys: list[bytes] = []
+        self._evicted: set[int] = set()
+        self._evicted_before: set[int] = set()
         self._bytes = 0
         self.evictions = 0
 
@@ -58,7 +82,7 @@ class BoundedCache(Generic[Value]):
         return entry.value
 
     def put(self, key: bytes, value: Value, *, expires_at: float, now: float) -> None:
-        """Hold the value until `expires_at`, evicting the least recently used for it.
+        """Hold the value until `expires_at`, evicting others for it.
 
         A value that has expired already, or is larger than the whole cache, is not held.
         """
@@ -66,17 +90,43 @@ class BoundedCache(Generic[Value]):
         size = self._size_of(value)
         if now >= expires_at or size > self._max_bytes or self._max_entries < 1:
             return
-        self._entries[key] = _Entry(value, expires_at, size)
+        came_back = self._came_back(key)
+        while len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes:
+            self._evict(any_will_do=came_back)
+        self._entries[key] = _Entry(value, expires_at, size, len(self._keys))
+        self._keys.append(key)
         self._bytes += size
-        while len(self._entries) > self._max_entries or self._bytes > self._max_bytes:
-            self.drop(next(iter(self._entries)))
-            self.evictions += 1
 
     def drop(self, key: bytes) -> None:
         """Forget the key, if it is there."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._bytes -= entry.size
+            # The last one takes its place.
+            last = self._keys.pop()
+            if last != key:
+                self._keys[entry.place] = last
+                self._entries[last].place = entry.place
+
+    def _came_back(self, key: bytes) -> bool:
+        """Whether the key was evicted of late; forget that. Another key with the same hash does no harm."""
+        remembered = hash(key)
+        for evicted in (self._evicted, self._evicted_before):
+            if remembered in evicted:
+                evicted.remove(remembered)
+                return True
+        return False
+
+    def _evict(self, *, any_will_do: bool) -> None:
+        key = next(iter(self._entries))
+        if any_will_do:
+            chosen = self._keys[self._choose(len(self._keys))]
+            key = key if chosen == next(reversed(self._entries)) else chosen
+        if len(self._evicted) * REMEMBERED >= len(self._entries):
+            self._evicted_before, self._evicted = self._evicted, set()
+        self._evicted.add(hash(key))
+        self.drop(key)
+        self.evictions += 1
 
     def knows(self, key: bytes) -> bool:
         """Whether something is held under the key, live or not; it does not count as used."""
@@ -85,6 +135,7 @@ class BoundedCache(Generic[Value]):
     def clear(self) -> None:
         """Forget everything."""
         self._entries.clear()
+        self._keys.clear()
         self._bytes = 0
 
     def __len__(self) -> int:

@@ -1,5 +1,6 @@
 """Caches: bounded, least recently used, and never a second longer than allowed."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -64,6 +65,66 @@ def test_the_least_recently_used_entry_makes_room() -> None:
 
     assert ["a", None, "c"] == [cache.get(key, START) for key in (b"a", b"b", b"c")]
     assert 1 == cache.evictions
+
+
+def test_for_a_key_that_comes_back_any_entry_makes_room_but_the_one_used_last() -> None:
+    """It was evicted of late: more comes round than there is room for."""
+    chosen = iter([2, 1])
+    cache = BoundedCache[str](
+        max_entries=3, max_bytes=100, size_of=len, choose=lambda _: next(chosen)
+    )
+    left = []
+    for key in (b"a", b"b", b"c", b"d", b"a", b"b", b"x"):
+        cache.put(key, "v", expires_at=LATER, now=START)
+        left.append(b"".join(sorted(cache._entries)))
+
+    # For "d" the oldest, "a"; for "a" the oldest, "b", as the chosen "d" was used last; for "b" the
+    # chosen "d"; for "x", which is new, the oldest, "c".
+    assert [b"a", b"ab", b"abc", b"bcd", b"acd", b"abc", b"abx"] == left
+
+
+def test_a_cleared_cache_is_as_good_as_new() -> None:
+    """Entries find their places again."""
+    cache = _texts(max_entries=2)
+    for _ in range(2):
+        for key in (b"a", b"b", b"c", b"a"):
+            cache.put(key, "v", expires_at=LATER, now=START)
+        assert 2 == len(cache)
+        cache.clear()
+
+    assert (0, 0) == (len(cache), cache.bytes)
+
+
+def hits(keys: Iterable[int], *, places: int, unmeasured: int) -> float:
+    """The part of look-ups that are met, of those after the first so many."""
+    cache = _texts(max_entries=places, max_bytes=10**9)
+    met = []
+    for key in keys:
+        name = key.to_bytes(8, "big")
+        found = cache.get(name, START)
+        met.append(found is not None)
+        if found is None:
+            cache.put(name, "v", expires_at=LATER, now=START)
+    return sum(met[unmeasured:]) / len(met[unmeasured:])
+
+
+def test_most_of_a_round_that_is_a_fifth_too_large_is_met() -> None:
+    """1,200 users in turn, places for 1,000: least recently used alone would meet nobody."""
+    assert hits([*range(1200)] * 20, places=1000, unmeasured=12_000) > 0.6
+
+
+def test_users_who_come_instead_of_others_are_met_as_soon_as_they_have_come() -> None:
+    """Whoever is gone makes room for them, and nobody who is there: they are all met at their second call."""
+    before, after = range(800), range(1000, 1800)
+
+    assert 1.0 == hits([*before] * 5 + [*after] * 5, places=1000, unmeasured=5 * 800 + 800)
+
+
+def test_passers_by_leave_those_who_call_often() -> None:
+    """Tokens that are used once push each other out."""
+    often = [key for number in range(20_000) for key in (number % 500, 10_000 + number)]
+
+    assert hits(often, places=1000 + 1, unmeasured=10_000) > 0.49
 
 
 def test_as_many_entries_make_room_as_a_large_one_needs() -> None:

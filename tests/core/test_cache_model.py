@@ -80,6 +80,13 @@ class CacheMachine(RuleBasedStateMachine):
         self.now += seconds
 
     @invariant()
+    def every_entry_has_its_place(self) -> None:
+        """Whichever is chosen to make room is one that is there."""
+        cache = self.cache
+        assert sorted(cache._keys) == sorted(cache._entries)
+        assert all(cache._keys[entry.place] == key for key, entry in cache._entries.items())
+
+    @invariant()
     def keeps_its_bounds(self) -> None:
         """Never more entries or bytes than allowed; an empty cache weighs nothing."""
         assert 0 <= len(self.cache) <= self.max_entries
