@@ -258,6 +258,23 @@ def test_missing_tools_are_faults_like_others(
     ]
 
 
+def test_kubectl_is_asked_for_before_all_else(
+    script: Path, tmp_path: Path, kubectl: str, issuer: Path
+) -> None:
+    """Without it nothing else can be found out."""
+    kind = Kind(tmp_path / "bare", kubectl, issuer, tools=())
+    for tool in ("sh", "dirname", "cat", "grep"):
+        (kind.path / tool).symlink_to(str(shutil.which(tool)))
+
+    result = kind.run(script, **INPUTS, PATH=str(kind.path))
+
+    assert (2, "", "deploy.sh: kubectl is not installed\n") == (
+        result.returncode,
+        result.stdout,
+        result.stderr,
+    )
+
+
 def test_inputs_may_stand_in_a_file(script: Path, elsewhere: Kind) -> None:
     """A filled-in copy of env.example is enough."""
     filled = (script.parent / "env.example").read_text()
