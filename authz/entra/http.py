@@ -25,7 +25,7 @@ MAX_HEAD_BYTES: Final = 64 * 1024
 """Entra's heads have some 2 KiB. Also what chunk lines and trailers may take beside the body."""
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 """Entra's largest regular answer is a JWKS of some 20 KiB."""
-LEAST_PATIENCE: Final = 0.5
+LEAST_PATIENCE: Final = 1.0
 MOST_PATIENCE: Final = 2.5
 """Seconds for which an answer may take to begin on a kept connection, before a new one is tried."""
 SLOW_FOR: Final = 60.0
@@ -274,11 +274,8 @@ def _patience(allowance: Allowance) -> float:
 
     They leave time for a new connection while the Check still waits.
     """
-    now = time.monotonic()
-    left = min(allowance.end, current().needed_by) - now
-    if left <= 0:
-        left = allowance.end - now
-    return min(max(LEAST_PATIENCE, left / 4), MOST_PATIENCE, left / 2)
+    left = min(allowance.end, current().needed_by) - time.monotonic()
+    return min(max(LEAST_PATIENCE, left / 4), MOST_PATIENCE)
 
 
 def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) -> Answer:

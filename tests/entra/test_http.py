@@ -364,7 +364,7 @@ class Slow:
 
 def test_an_endpoint_that_is_slow_is_not_asked_twice_each_time(tmp_path: Path) -> None:
     """A new connection was no quicker, so kept ones are waited for, until the endpoint may be quick again."""
-    slow = Slow(1.0)
+    slow = Slow(2.0)
     with wire(slow, tmp_path) as server:
         http = client(server.ca_file, timeout=60)
         with Call.within(needed_in=2.0, ends_in=60.0).running():
@@ -376,9 +376,24 @@ def test_an_endpoint_that_is_slow_is_not_asked_twice_each_time(tmp_path: Path) -
     assert {"/slow/1": 1, "/slow/2": 2, "/slow/3": 1} == slow.asked
 
 
+@pytest.mark.parametrize("needed_in", [0.1, -1.0])
+def test_a_check_that_is_nearly_over_makes_nobody_impatient(
+    tmp_path: Path, needed_in: float
+) -> None:
+    """The answer is on its way, and is kept for the next Check: it is asked for once."""
+    slow = Slow(0.3)
+    with wire(slow, tmp_path) as server:
+        http = client(server.ca_file, timeout=60)
+        http.get(f"{server.url}quick")
+        with Call.within(needed_in=needed_in, ends_in=60.0).running():
+            http.get(f"{server.url}slow")
+
+    assert {"/quick": 1, "/slow": 1} == slow.asked
+
+
 def test_an_endpoint_that_is_slow_costs_no_other_its_connections(tmp_path: Path) -> None:
     """Law 8: only a connection that was proved dead casts doubt on those beside it."""
-    slow = Slow(1.0)
+    slow = Slow(2.0)
     with wire(slow, tmp_path) as server:
         http = client(server.ca_file, timeout=60)
         http.get(f"{server.url}quick")
