@@ -19,6 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.admin.server import AdminServer
+from authz.allocator import give_back
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.config.route_checks import https_hosts
 from authz.core.policy import PeerSource
@@ -398,6 +399,7 @@ def run(
     async def serve(output: LogOutput) -> None:
         await App(config_file, environ, output=output, seat=seat).run()
 
+    give_back()
     try:
         with log_output() as output:
             uvloop.run(serve(output))

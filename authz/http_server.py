@@ -92,6 +92,7 @@ class HttpServer:
         address: `host:port` or `unix:PATH`. `[::]` takes connections of IPv4 as well.
         app: What to serve.
         keep_alive: Seconds for which an idle connection is kept.
+        most_connections: Connections at a time; None for `MOST_CONNECTIONS`.
         most_body: Bytes of a request's body; None if the application bounds it by itself.
         most_held: Bytes in memory, of the requests and answers of all connections.
         patience: Seconds that requests under way have when stopping; None for as many as they take.
@@ -104,6 +105,7 @@ class HttpServer:
         app: ASGIApp,
         *,
         keep_alive: int = 5,
+        most_connections: int | None = None,
         most_body: int | None = MOST_BODY,
         most_held: int = MOST_HELD,
         patience: float | None = None,
@@ -114,7 +116,9 @@ class HttpServer:
             SocketPath(Path(address.removeprefix("unix:"))) if address.startswith("unix:") else None
         )
         self._app = app
-        connections = Connections(most=MOST_CONNECTIONS, most_bytes=most_held, timer=time.monotonic)
+        connections = Connections(
+            most=most_connections or MOST_CONNECTIONS, most_bytes=most_held, timer=time.monotonic
+        )
         config = uvicorn.Config(
             self._serve,
             interface="asgi3",

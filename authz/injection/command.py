@@ -7,6 +7,7 @@ import click
 import structlog
 import uvloop
 
+from authz.allocator import give_back
 from authz.http_server import ServerTls
 from authz.injection.parts import Additions
 from authz.injection.webhook import InjectionWebhook
@@ -17,6 +18,7 @@ _log = structlog.get_logger("authz")
 
 def run(listen: str, tls: ServerTls, additions: Additions) -> int:
     """Serve until SIGTERM or SIGINT. Returns 1, with one line on standard error, when that cannot be."""
+    give_back()
     configure_logging(level="info", style="json")
     try:
         with log_output():

@@ -27,8 +27,10 @@ from authz.injection.pod import (
 PATH: Final = "/inject"
 MOST_BYTES: Final = 3 * 1024**2
 """Of a review. The API server takes objects of half of that, and a review may hold two."""
-MOST_HELD: Final = 8 * MOST_BYTES
+MOST_HELD: Final = 4 * MOST_BYTES
 """Bytes of all reviews at a time. Its pod may have 128 MiB."""
+MOST_CONNECTIONS: Final = 50
+"""Each takes up to 300 KiB beside its review, for TLS. Few API servers ask, and briefly."""
 _API_VERSION: Final = "admission.k8s.io/v1"
 _UNPROCESSABLE: Final = 422
 _BAD_REQUEST: Final = 400
@@ -53,6 +55,7 @@ class InjectionWebhook(HttpServer):
         super().__init__(
             address,
             Starlette(routes=routes),
+            most_connections=MOST_CONNECTIONS,
             most_body=MOST_BYTES,
             most_held=MOST_HELD,
             tls=tls,

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 import httpx
 import trustme
@@ -26,6 +26,9 @@ EXAMPLE_ENVIRONMENT = {
     "AGENT_CLIENT_ID": "44444444-0000-4000-8000-000000000001",
 }
 """What `docs/examples/sidecar.yaml` takes from the environment."""
+
+AUTHZ_TIMEOUT: Final = 2.0
+"""Seconds for which these Envoys wait for a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ class Sidecar:
             app_address=self.app.address,
             authz_address=self._authz_address,
             authz_tls=self._authz_tls,
-            authz_timeout=2.0,
+            authz_timeout=AUTHZ_TIMEOUT,
             inbound_route=self._inbound_route,
             egress_hosts=self._egress_hosts,
             upstream_ca_file=self._ca_file,

@@ -14,6 +14,7 @@ from authz.emulator.entities import Secret
 from authz.emulator.faults import Fault
 from support.faults.answers import ODD_ANSWERS, ODD_DOCUMENTS
 from support.faults.files import BAD_CERTIFICATES, laid, spoiled
+from support.faults.strangers import GET, begun, strangers
 from support.interleavings.explanations import LOST, REFUSED, UNAVAILABLE, Whose
 from support.interleavings.fleet import Fleet
 
@@ -214,23 +215,9 @@ async def _lost_socket(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _strangers(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
     """Connections to the admin endpoints that say nothing, or half a request."""
-    begun = pick.choice(
-        [
-            b"",
-            b"GET /livez HTTP/1.1\r\n",
-            b"POST /livez HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n",
-        ]
-    )
-    opened = []
-    try:
-        for _ in range(200):
-            _, writer = await asyncio.open_unix_connection(str(fleet.admin_socket))
-            writer.write(begun)
-            opened.append(writer)
+    said = pick.choice([b"", GET, begun("/livez", 100)])
+    async with strangers(f"unix:{fleet.admin_socket}", 200, said):
         yield
-    finally:
-        for writer in opened:
-            writer.close()
 
 
 @asynccontextmanager

@@ -13,8 +13,12 @@ FLIGHT: Final = 6.0
 """Seconds for which an exchange that was begun in a fault may go on after it, and some."""
 LOST: Final = "no answer"
 """In place of a reason: Envoy's own answer, or none."""
+LATE: Final = "no answer in time"
+"""The same after Envoy's own limit: an exchange took so long that the service's answer came too late."""
 
-UNAVAILABLE: Final = frozenset({Reason.EXCHANGE_UNAVAILABLE.value, Reason.DEADLINE_EXCEEDED.value})
+UNAVAILABLE: Final = frozenset(
+    {Reason.EXCHANGE_UNAVAILABLE.value, Reason.DEADLINE_EXCEEDED.value, LATE}
+)
 REFUSED: Final = UNAVAILABLE | {
     Reason.EXCHANGE_THROTTLED.value, Reason.EXCHANGE_MISCONFIGURED.value, Reason.EXCHANGE_REJECTED.value,
     Reason.INTERACTION_REQUIRED.value, Reason.CONSENT_REQUIRED.value,

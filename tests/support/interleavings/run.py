@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from time import monotonic
 from typing import Any, Final
@@ -14,8 +14,10 @@ import httpx
 
 from support.interleavings.cases import Cases, Outcome
 from support.interleavings.disturbances import DISTURBANCES, Disturbance
+from support.interleavings.explanations import LATE, LOST
 from support.interleavings.fleet import Fleet
 from support.interleavings.wire import Connections
+from support.sidecar import AUTHZ_TIMEOUT
 
 CALLERS: Final = 16
 DISTURBERS: Final = 3
@@ -147,6 +149,8 @@ class Run:
         report.outcomes[outcome.kind, outcome.result] += 1
         if outcome.result in ("right", "refused"):
             return
+        if outcome.result == LOST and now - began >= AUTHZ_TIMEOUT:
+            outcome = replace(outcome, result=LATE)
         words = f"{now - began:.3f} s, {outcome.kind}: {outcome.result}, {outcome.whose}, {outcome.detail}; {self._recent(now)}"
         if outcome.result == "wrong":
             report.wrongs += 1
