@@ -127,7 +127,7 @@ async def test_silent_connections_to_the_grpc_port_end_while_users_are_served(
         async with Client(address) as client:
             served = authorization(await client.check("egress", "graph", world.token()))
         status = await live(process)
-        await until(lambda: silent.staying == 0, seconds=60)
+        await until(lambda: silent.staying == 0, seconds=30)
         await until(lambda: descriptors(process.pid) - before < 50, seconds=60)
 
     assert (200, world.agent["client_id"]) == (status, served["appid"])
