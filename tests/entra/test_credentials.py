@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,13 +19,11 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from authz.core.errors import Reason
-from authz.emulator.entities import FederatedCredential, Secret
+from authz.emulator.entities import Secret
 from authz.entra.credentials import CLOCK_SKEW, Credential, FederatedToken
 from authz.entra.sources import CredentialFault
+from support.service_account import Cluster
 from support.stack import Stack, World, denied, issued, missing, reload, stack
-
-ISSUER = "https://cluster.example"
-SUBJECT = "system:serviceaccount:agents:desk"
 
 
 class Certified:
@@ -128,28 +125,6 @@ async def test_secret_from_the_environment(world: World) -> None:
     environ = {"BLUEPRINT_SECRET": world.blueprint["client_secret"]}
     async with stack(world, document=document, environ=environ) as service:
         assert issued(await service.egress("autonomous"))["appid"] == world.agent["client_id"]
-
-
-class Cluster:
-    """An issuer of service-account tokens that the blueprint trusts."""
-
-    def __init__(self, world: World) -> None:
-        self.key = rsa.generate_private_key(65537, 2048)
-        directory = world.emulator.directory
-        blueprint = directory.application(world.tenant_id, world.blueprint["client_id"])
-        assert blueprint is not None
-        directory.add_federated_credential(
-            blueprint, FederatedCredential(ISSUER, SUBJECT, keys={"k1": self.key.public_key()})
-        )
-
-    def token(self, *, lifetime: float = 600, subject: str = SUBJECT) -> str:
-        """A projected service-account token."""
-        now = int(time.time())
-        claims = {
-            "iss": ISSUER, "sub": subject, "aud": ["api://AzureADTokenExchange"],
-            "iat": now, "nbf": now, "exp": now + int(lifetime),
-        }  # fmt: skip
-        return jwt.encode(claims, self.key, "RS256", headers={"kid": "k1"})
 
 
 async def test_federated_token_is_read_at_each_assertion(world: World, tmp_path: Path) -> None:

@@ -296,6 +296,7 @@ class Process:
         arguments: Arguments of the program.
         environ: Environment variables on top of this process's.
         output: Descriptor for standard output in place of the log.
+        admin: Address of its admin endpoint, where the log does not say it.
     """
 
     def __init__(
@@ -303,7 +304,9 @@ class Process:
         *arguments: str,
         environ: Mapping[str, str] | None = None,
         output: int | None = None,
+        admin: str | None = None,
     ) -> None:
+        self._admin = admin
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed at exit
         self._process = subprocess.Popen(
             [sys.executable, "-m", "authz", *arguments],
@@ -358,8 +361,11 @@ class Process:
 
     def admin(self, path: str) -> httpx.Response:
         """Ask the admin endpoint."""
-        serving = next(r for r in self.events() if r["event"] in ("serving", "supervising"))
-        return httpx.get(f"http://{serving['admin']}{path}", trust_env=False)
+        address = self._admin
+        if address is None:
+            serving = next(r for r in self.events() if r["event"] in ("serving", "supervising"))
+            address = serving["admin"]
+        return httpx.get(f"http://{address}{path}", trust_env=False)
 
     def wait_ready(self, seconds: float = 60.0) -> Self:
         """Wait until the service says that it is ready."""
