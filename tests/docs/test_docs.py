@@ -89,3 +89,19 @@ def test_the_laws_name_a_test_each() -> None:
     for _, tests in laws:
         for path in re.findall(r"`([^`]+)`", tests):
             assert (ROOT / path).exists(), path
+
+
+def test_what_was_tried_is_tried() -> None:
+    """Each row of the faults in operations.md names a test that there is, and no row says it twice."""
+    page = (ROOT / "docs/operations.md").read_text()
+    section = page.partition("## What was tried\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| .+ \| `(.+?)::(.+?)` \|$", section, re.MULTILINE)
+    there = [
+        (file, name)
+        for _, file, name in rows
+        if re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+    ]
+
+    assert len(rows) == section.count("\n| ") - 1
+    assert [(file, name) for _, file, name in rows] == there
+    assert len(rows) == len(set(there)) == len({fault for fault, _, _ in rows})
