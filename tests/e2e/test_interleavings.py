@@ -14,7 +14,7 @@ import pytest
 
 from authz.core.errors import Reason
 from support.interleavings.cases import Cases, Outcome, Wanted
-from support.interleavings.disturbances import DISTURBANCES
+from support.interleavings.disturbances import LASTING
 from support.interleavings.explanations import FLIGHT, REFUSED, Ledger, Whose
 from support.interleavings.fleet import Fleet, fleet_of
 from support.interleavings.run import Run
@@ -23,7 +23,6 @@ from support.interleavings.wire import Answer, Connections
 SEED: Final = 14
 REQUESTS: Final = 2500
 DISTURBED: Final = 25
-LASTING: Final = [each for each in DISTURBANCES if each.alone != "process"]
 
 
 @pytest.fixture

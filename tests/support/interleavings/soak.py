@@ -17,7 +17,7 @@ from statistics import median
 from time import monotonic
 from typing import Any, Final
 
-from support.interleavings.disturbances import DISTURBANCES
+from support.interleavings.disturbances import LASTING
 from support.interleavings.fleet import fleet_of
 from support.interleavings.run import Report, Run
 
@@ -106,12 +106,11 @@ def main() -> int:
         "--thinking", type=float, default=0.1, help="mean seconds between a caller's requests"
     )
     arguments = parser.parse_args()
-    lasting = [each for each in DISTURBANCES if each.alone != "process"]
     with (
         tempfile.TemporaryDirectory() as folder,
         fleet_of(Path(folder), seed=arguments.seed) as fleet,
     ):
-        run = Run(fleet, arguments.seed, lasting, arguments.thinking)
+        run = Run(fleet, arguments.seed, LASTING, arguments.thinking)
         report, samples = asyncio.run(
             _soak(run, fleet.authz.pid, arguments.minutes, arguments.every)
         )
