@@ -44,7 +44,7 @@ RATE: Final = 10.0
 PATIENCE: Final = 5.0
 """Seconds that a Check has, as Envoy gives it."""
 TOKENS: Final = 400
-"""Tokens of tenant A. Whoever was refused asks with another one."""
+"""Tokens of tenant A. A user who was refused asks with another one."""
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ class Users:
         async def keep_asking() -> None:
             for token in left:
                 took, _ = await self.ask("a", token)
-                # Whoever is denied at once does not try again at once.
+                # A user who is denied at once does not try again at once.
                 await asyncio.sleep(max(0.0, 1.0 - took))
 
         crowd = [asyncio.create_task(keep_asking()) for _ in range(CROWD)]

@@ -1,6 +1,6 @@
 """`Bulkheads`: worker threads of which each client, or tenant, has a share of its own.
 
-Whoever hangs fills its own share. Others wait for their own places only.
+A holder whose calls hang fills its own share. Others wait for their own places only.
 """
 
 import asyncio

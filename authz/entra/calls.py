@@ -20,7 +20,7 @@ class Call:
         needed_by: When nobody waits for the result any more.
         ends: When the call is given up.
         answered: Whether the endpoint answered last: False if the connection failed, the time was over, or
-            the status was 5xx. None if it was not asked, or if it cannot be told.
+            the status was 5xx. None if it was not asked, or if that is not known.
     """
 
     needed_by: float = inf

@@ -43,7 +43,7 @@ class Endpoint:
         """
         before = self.circuit.state
         attempt = self.circuit.begin(self._timer(), ends=ends)
-        self._tell(before)
+        self._log_change(before)
         return attempt
 
     def settle(self, attempt: Attempt, *, answered: bool | None, user: Hashable | None) -> None:
@@ -51,7 +51,7 @@ class Endpoint:
 
         Args:
             attempt: The call.
-            answered: Whether the endpoint answered; None if that cannot be told.
+            answered: Whether the endpoint answered; None if that is not known.
             user: For whom it was asked; None where no user's token was sent.
         """
         before = self.circuit.state
@@ -61,14 +61,14 @@ class Endpoint:
             self.circuit.succeeded()
         else:
             self.circuit.failed(attempt, self._timer(), user=user)
-        self._tell(before)
+        self._log_change(before)
 
     @property
     def is_open(self) -> bool:
         """Whether exchanges fail without being carried out, but for probes."""
         return self.circuit.state is not CircuitState.CLOSED
 
-    def _tell(self, before: CircuitState) -> None:
+    def _log_change(self, before: CircuitState) -> None:
         state = self.circuit.state
         if state is before:
             return

@@ -48,7 +48,7 @@ def refusal(circuit: Circuit, now: float) -> float | None:
 
 
 def test_failures_in_a_row_open_it() -> None:
-    """Nobody asks until the pause is over, and everybody is told when that is."""
+    """Nobody asks until the pause is over, and every refusal says when that is."""
     circuit = opened()
 
     assert (CircuitState.OPEN, 1) == (circuit.state, circuit.opened)
@@ -115,7 +115,7 @@ def test_the_failures_of_one_user_open_nothing() -> None:
 
 
 def test_one_call_at_a_time_tries_the_endpoint() -> None:
-    """The first one after the pause; others are told to come back."""
+    """The first one after the pause; others are refused for a second."""
     circuit = opened()
     now = SPAN + FIRST_PAUSE
     circuit.begin(now, ends=now + LONG)
@@ -168,7 +168,7 @@ def test_a_late_answer_closes_it_and_a_late_failure_changes_nothing() -> None:
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_probe_that_shows_nothing_leaves_its_place_to_the_next_call(is_told: bool) -> None:
-    """Whether it says so, or is never heard of again."""
+    """Whether it says so, or never ends."""
     circuit = opened()
     now = SPAN + FIRST_PAUSE
     probe = circuit.begin(now, ends=now + LONG)

@@ -115,7 +115,7 @@ async def test_waiting_calls_are_carried_out_in_their_order(threads: ThreadPoolE
 async def test_what_a_call_raises_reaches_its_caller_and_frees_the_place(
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Also where no thread can be had any more."""
+    """Also where there are no threads any more."""
     places = Shares(1, holders=1)
     bulkheads = Bulkheads(threads, places)
     with pytest.raises(ZeroDivisionError):

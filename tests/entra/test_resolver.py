@@ -19,7 +19,7 @@ FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 443))]
 
 
 class Resolver:
-    """The system's resolver, which does not answer until it is told to."""
+    """The system's resolver, which does not answer until it is released."""
 
     def __init__(self) -> None:
         self.answering = Event()
