@@ -27,6 +27,7 @@ from authz.core.exchange import (
     client_of,
     subject_of,
 )
+from authz.core.moment import Moment
 from authz.core.shares import Shares
 from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
@@ -76,8 +77,8 @@ class CachedExchange:
         name: Which cache this is, for metrics.
         observer: Hears of look-ups and flights.
         clock: Epoch seconds.
-        timer: Monotonic seconds, the clock of deadlines. The event loop's own time would do, but
-            uvloop rounds it to milliseconds.
+        timer: Monotonic seconds, the clock of deadlines and of what is counted here. The event loop's
+            own time would do, but uvloop rounds it to milliseconds.
         flight_timeout: Seconds after which a flight is given up, whoever waits for it.
         places: Flights that each client may have at a time; one more is refused at once.
         lifetimes: How long failures stand.
@@ -130,11 +131,11 @@ class CachedExchange:
             AuthzError: The exchange failed, just now or a moment ago.
         """
         key = cache_key(exchange)
-        now = self._clock()
+        now = Moment(self._clock(), self._timer())
         token = self._tokens.get(key, now)
         if token is not None:
             self._note(CacheResult.HIT, seen)
-            if now >= token.refresh_at and self._failures.get(key, now) is None:
+            if token.refresh_at.has_come(now) and self._failures.get(key, now) is None:
                 self._refresh(key, exchange)
             return token
         failure = self._failures.get(key, now)
@@ -160,9 +161,9 @@ class CachedExchange:
             AuthzError: The exchange failed, just now or a moment ago.
         """
         key = cache_key(exchange)
-        now = self._clock()
+        now = Moment(self._clock(), self._timer())
         token = self._tokens.get(key, now)
-        if token is not None and token is not instead_of and now < token.refresh_at:
+        if token is not None and token is not instead_of and not token.refresh_at.has_come(now):
             return token
         failure = self._failures.get(key, now)
         if failure is not None:
@@ -172,7 +173,7 @@ class CachedExchange:
 
     def held(self, exchange: TokenExchange) -> IssuedToken | None:
         """Return the token that `obtain` would hand out at once."""
-        return self._tokens.get(cache_key(exchange), self._clock())
+        return self._tokens.get(cache_key(exchange), Moment(self._clock(), self._timer()))
 
     def forget(self, exchange: TokenExchange) -> None:
         """Drop what is held for the exchange: Entra no longer takes it."""
@@ -186,13 +187,13 @@ class CachedExchange:
         hour.
         """
         key = cache_key(exchange)
-        is_held = self._tokens.get(key, self._clock()) is token
+        is_held = self._tokens.get(key, Moment(self._clock(), self._timer())) is token
         if is_held and self._rejections.note(key, self._timer()):
             self._tokens.drop(key)
 
-    def usable_until(self, token: IssuedToken) -> float:
-        """Return the epoch second from which the token is not handed out any more."""
-        return token.expires_at - self._tokens.margin
+    def usable_until(self, token: IssuedToken) -> Moment:
+        """Return when the token is not handed out any more."""
+        return self._tokens.usable_until(token)
 
     def flights(self) -> int:
         """Return how many exchanges are under way."""
@@ -263,7 +264,7 @@ class CachedExchange:
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
         self._observer.exchanged(exchange.flow, error, self._timer() - started)
-        now = self._clock()
+        now = Moment(self._clock(), self._timer())
         if error is not None:
             self._failures.put(key, error, seconds=self._lifetimes.seconds(error), now=now)
             return error

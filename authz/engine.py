@@ -18,6 +18,7 @@ from authz.config.policy import credentials, exchange_resource, issuers, trusted
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.keys import RefreshPolicy
+from authz.core.moment import Moment
 from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import Agents, Applications, MsalTransport
@@ -225,7 +226,7 @@ class Engine:
 
     def sweep(self) -> None:
         """Forget references that have ended. Called each second or so."""
-        self._subjects.sweep(self._clock())
+        self._subjects.sweep(Moment(self._clock(), self._timer()))
 
     def key_ages(self) -> dict[str, float]:
         """Return the seconds since each issuer's keys were fetched."""
@@ -280,13 +281,12 @@ class Engine:
         )
         exchange = EntraExchange(
             applications=applications,
-            agents=Agents(config.entra.authority, transport, self._clock),
+            agents=Agents(config.entra.authority, transport, self._clock, self._timer),
             assertion_scope=f"{exchange_resource(config)}/.default",
             cached=lambda inner: self._cached(inner, config, assertions=True),
             authority=config.entra.authority,
             endpoints=self._endpoints,
             bulkheads=Bulkheads(self._exchange_threads, places),
-            clock=self._clock,
             timer=self._timer,
             timeout=config.entra.exchange_timeout,
         )

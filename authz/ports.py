@@ -6,7 +6,6 @@ No implementation lives here. `authz.entra`, `authz.observe` and the tests' fake
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from math import inf
 from typing import Final, NamedTuple, Protocol, assert_never
 
 from authz.core.answer import Answer
@@ -15,6 +14,7 @@ from authz.core.decision import Decision, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
+from authz.core.moment import NEVER, Moment
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
@@ -23,10 +23,10 @@ from authz.core.subject import Origin, Reference, Subject
 from authz.core.wish import Wish
 
 Clock = Callable[[], float]
-"""Epoch seconds, as `time.time`."""
+"""Epoch seconds, as `time.time`: what tokens go by. Somebody may set it at any time."""
 
 Timer = Callable[[], float]
-"""Monotonic seconds, as `asyncio`'s loop time: for deadlines and durations."""
+"""Monotonic seconds, as `asyncio`'s loop time: for deadlines, durations and whatever else we count."""
 
 
 class Checks(Protocol):
@@ -101,18 +101,18 @@ class SubjectStore(Protocol):
     """References to verified users' tokens. One that several processes share would wait, hence `async`."""
 
     async def give(
-        self, token: Secret, origin: Origin, *, expires_at: float, now: float
+        self, token: Secret, origin: Origin, *, expires_at: float, now: Moment
     ) -> Reference:
-        """Return a reference to a token that ends at `expires_at` (epoch seconds, like `now`)."""
+        """Return a reference to a token that ends at `expires_at` (epoch seconds)."""
 
-    async def find(self, reference: Secret, now: float) -> Subject:
+    async def find(self, reference: Secret, now: Moment) -> Subject:
         """Return what a reference stands for.
 
         Raises:
             UnknownSubject: It was never given out, has ended, or had to make room.
         """
 
-    def holds(self, reference: Secret, now: float) -> bool:
+    def holds(self, reference: Secret, now: Moment) -> bool:
         """Whether a reference that was given out may be given out again, as far as is known here."""
 
 
@@ -159,7 +159,7 @@ class CheckRecord:
         exchange: What was exchanged, by the whole path.
         token: What was issued for the exchange, by the whole path.
         reference: What was given to the app to refer to its caller, by the whole path.
-        expires_at: Epoch second at which an allowance ends: the earliest end of a token it rests on.
+        expires_at: When an allowance ends: the earliest end of a token it rests on.
         edge_ttl: Seconds for which Envoy's own cache may repeat the answer; 0 for not at all.
         answer: The remembered answer that this one repeats or has become, if there is one.
         repeated: Whether it repeats one.
@@ -180,7 +180,7 @@ class CheckRecord:
     exchange: TokenExchange | None = None
     token: IssuedToken | None = None
     reference: Reference | None = None
-    expires_at: float = inf
+    expires_at: Moment = NEVER
     edge_ttl: float = 0.0
     answer: Answer | None = None
     repeated: bool = False

@@ -16,6 +16,7 @@ import structlog
 from authz.caching import CachedExchange
 from authz.core.errors import AuthzError, ExchangeUnavailable, WorkloadNotAllowed
 from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
+from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy, authorize_workload, plan
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
@@ -31,11 +32,14 @@ when an attempt succeeds."""
 LONGEST_RETRY_AFTER: Final = 120.0
 LEAD: Final = 0.25
 """Part of a token's usable life that is left for its renewal where Entra recommends none earlier."""
-LONGEST_NAP: Final = 30.0
-"""Seconds after which a wait looks at the clock again: it may have been set, or have stood still."""
+LONGEST_NAP: Final = 1.0
+"""Seconds after which a wait looks at the clocks again."""
+SET: Final = 1.0
+"""Seconds by which the two clocks differ more or less than before when somebody has set the wall clock. It
+also differs more after a machine was suspended."""
 
-Wait = Callable[[float], Awaitable[None]]
-"""Waits until an epoch second has come."""
+Wait = Callable[[Moment], Awaitable[None]]
+"""Waits until a moment has come, or until somebody has set the wall clock."""
 
 _log = structlog.get_logger(__name__)
 
@@ -97,7 +101,7 @@ class PushedTokens:
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines.
         margin: Seconds before a token's own expiry at which it is no longer handed out.
-        wait: Waits until an epoch second.
+        wait: Waits until a moment has come, or until somebody has set the wall clock.
         jitter: A number from 0 to 1, anew each time: keepers that failed together do not return so.
     """
 
@@ -115,7 +119,7 @@ class PushedTokens:
         self._policy = policy
         self._tokens = tokens
         self._means = _Means(
-            clock, timer, margin, wait or waiting(clock), jitter, count(1).__next__
+            clock, timer, margin, wait or waiting(clock, timer), jitter, count(1).__next__
         )
         self._subscriptions: dict[Subscription, None] = {}
         self._keepers: dict[str, _Keeper] = {}
@@ -154,9 +158,9 @@ class PushedTokens:
 
     def expiries(self) -> dict[str, float]:
         """Return the seconds until each kept token's own expiry; 0 where the empty value is out."""
-        now = self._means.clock()
+        now = self._means.now()
         return {
-            name: keeper.held.expires_at - now if keeper.held is not None else 0.0
+            name: keeper.held.expires_at.left(now) if keeper.held is not None else 0.0
             for name, keeper in self._keepers.items()
             if keeper.value is not None
         }
@@ -237,6 +241,10 @@ class _Means:
     jitter: Callable[[], float]
     next_version: Callable[[], int]
 
+    def now(self) -> Moment:
+        """Return the present."""
+        return Moment(self.clock(), self.timer())
+
 
 class _Keeper:
     """Keeps one route's token, from its making until `end`."""
@@ -269,7 +277,7 @@ class _Keeper:
         self._renewal = asyncio.get_running_loop().create_task(self._renew())
 
     async def _renew(self) -> None:
-        clock, failures, due = self._means.clock, 0, None
+        failures, due, pause = 0, None, None
         while True:
             try:
                 token = await self._attempt(due)
@@ -277,28 +285,29 @@ class _Keeper:
                 error.bare()  # others may be raising it, and our frames hold tokens
                 failures += 1
                 self._fail(error.reason.value, error.detail)
-                moment = clock() + self._pause(failures, error.retry_after or 0.0)
+                pause = self._pause(failures, error.retry_after or 0.0)
             except Exception as fault:  # noqa: BLE001 - fail closed by type
                 failures += 1
                 self._fail("internal", type(fault).__name__)
-                moment = clock() + self._pause(failures, 0.0)
+                pause = self._pause(failures, 0.0)
             else:
-                failures, due = 0, token
+                failures, due, pause = 0, token, None
                 self._hold(token)
-                now = clock()
-                ahead = now + (self._hard_expiry(token) - now) * (1 - LEAD)
-                moment = max(min(token.refresh_at, ahead), now + FIRST_PAUSE)
-            await self._means.wait(moment)
+            if pause is not None:
+                # A clock that is set ends it: a wrong one may have been the cause.
+                await self._means.wait(self._means.now().counted(pause))
+            else:
+                await self._until(self._renewal_of(token))
 
     async def _attempt(self, due: IssuedToken | None) -> IssuedToken:
         deadline = self._means.timer() + ATTEMPT
         token = await self._tokens.renew(self._exchange, instead_of=due, deadline=deadline)
-        if self._hard_expiry(token) <= self._means.clock():
+        if self._hard_expiry(token).has_come(self._means.now()):
             raise ExchangeUnavailable("the token expires within cache.tokens.margin")
         return token
 
     async def _expire(self, token: IssuedToken) -> None:
-        await self._means.wait(self._hard_expiry(token))
+        await self._until(self._hard_expiry(token))
         self._empty("expired", "the token could not be renewed in time")
 
     def _hold(self, token: IssuedToken) -> None:
@@ -312,7 +321,7 @@ class _Keeper:
         _log.info(
             "secret pushed",
             **self._told(),
-            seconds=round(token.expires_at - self._means.clock()),
+            seconds=round(token.expires_at.left(self._means.now())),
         )
 
     def _fail(self, reason: str, detail: str) -> None:
@@ -347,8 +356,17 @@ class _Keeper:
             "subscribers": len(self.subscribers),
         }
 
-    def _hard_expiry(self, token: IssuedToken) -> float:
-        return token.expires_at - self._means.margin
+    def _hard_expiry(self, token: IssuedToken) -> Moment:
+        return token.expires_at.later(-self._means.margin)
+
+    async def _until(self, moment: Moment) -> None:
+        while not moment.has_come(self._means.now()):
+            await self._means.wait(moment)
+
+    def _renewal_of(self, token: IssuedToken) -> Moment:
+        now = self._means.now()
+        ahead = self._hard_expiry(token).left(now) * (1 - LEAD)
+        return now.later(max(min(token.refresh_at.left(now), ahead), FIRST_PAUSE))
 
     def _pause(self, failures: int, retry_after: float) -> float:
         doubled = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
@@ -361,11 +379,16 @@ def _identity(exchange: TokenExchange) -> CacheKey:
     return cache_key(replace(exchange, target=replace(exchange.target, policy_version="")))
 
 
-def waiting(clock: Clock) -> Wait:
-    """Return a wait that goes by a clock."""
+def waiting(clock: Clock, timer: Timer) -> Wait:
+    """Return a wait that goes by these clocks."""
 
-    async def wait(moment: float) -> None:
-        while (remaining := moment - clock()) > 0:  # noqa: ASYNC110 - no event tells of a clock
-            await asyncio.sleep(min(remaining, LONGEST_NAP))
+    async def wait(moment: Moment) -> None:
+        now = Moment(clock(), timer())
+        difference = now.wall - now.steady
+        while (left := moment.left(now)) > 0:
+            await asyncio.sleep(min(left, LONGEST_NAP))
+            now = Moment(clock(), timer())
+            if abs(now.wall - now.steady - difference) > SET:
+                return
 
     return wait

@@ -12,6 +12,7 @@ from authz.core.answer import Answer
 from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
+from authz.core.moment import Moment, earliest
 from authz.core.policy import (
     EgressRoute,
     InboundRoute,
@@ -52,7 +53,7 @@ class CheckService:
         subjects: References that are given to apps.
         observer: Hears of each decision, once.
         clock: Epoch seconds, for tokens.
-        timer: Monotonic seconds, for durations.
+        timer: Monotonic seconds, for durations and for what is counted here.
         prefetches: Runs what inbound routes prefetch.
         prefetch_timeout: Seconds that one of those may take.
     """
@@ -107,19 +108,19 @@ class CheckService:
             request: Reads what is told of the request, for those who want to know it.
             started: Monotonic second at which it arrived.
         """
-        now = self._clock()
+        # Past `Moment.__new__` and `Repeat.__new__`, which Python would have to interpret.
+        now = _new_tuple(Moment, (self._clock(), started))
         try:
             answer = self._standing(situation, authorization, baggage, self._snapshot, now)
         except Exception:  # noqa: BLE001 - see above
             return None
         if answer is None or answer.reply is None:
             return None
-        if answer.edge_ttl and now + answer.edge_ttl > answer.expires_at:
+        if answer.edge_ttl and answer.expires_at.left(now) < answer.edge_ttl:
             # Near its end an answer tells Envoy's cache a shorter time each time.
             return None
         told = request() if self._observer.reads_requests else None
-        # Past `Repeat.__new__`, which Python would have to interpret.
-        repeat = _new_tuple(Repeat, (answer, told, now, self._timer() - started))
+        repeat = _new_tuple(Repeat, (answer, told, now.wall, self._timer() - started))
         self._observer.repeated((repeat,))
         return answer.reply
 
@@ -143,9 +144,12 @@ class CheckService:
                 record.decision = allow
         return record
 
+    def _now(self) -> Moment:
+        return Moment(self._clock(), self._timer())
+
     def _repeat(self, record: CheckRecord, snapshot: Snapshot) -> bool:
         """Give an answer again, if one stands."""
-        now = self._clock()
+        now = self._now()
         request, most = record.request, snapshot.policy.max_token_bytes
         if request.authorization is not None and is_oversized(request.authorization, most):
             # Not even hashed; the parser will refuse it.
@@ -167,7 +171,7 @@ class CheckService:
         authorization: Secret | None,
         baggage: Secret | None,
         snapshot: Snapshot,
-        now: float,
+        now: Moment,
     ) -> Answer | None:
         answer = snapshot.answers.get(situation, authorization, baggage, now)
         if answer is None:
@@ -187,24 +191,25 @@ class CheckService:
 
     def _remember(self, record: CheckRecord, allow: Allow, snapshot: Snapshot) -> None:
         """Let an allowance stand until something it rests on ends. Denials are decided anew each time."""
-        route, now = record.route, self._clock()
+        route, now = record.route, self._now()
         assert route is not None
         until, token = record.expires_at, record.token
         if record.principal is not None:
-            until = min(until, record.principal.expires_at)
+            until = earliest(until, now.epoch(record.principal.expires_at))
         if token is not None:
-            until = min(until, snapshot.tokens.usable_until(token))
+            until = earliest(until, snapshot.tokens.usable_until(token))
         reference = record.reference
         if reference is not None:
-            until = min(until, reference.expires_at)
+            until = earliest(until, reference.expires_at)
         record.expires_at = until
         record.edge_ttl = _edge_ttl(record, snapshot.policy, now)
         if token is not None:
             # From then on somebody has to go the whole path, which fetches a successor ahead. Once a
             # second is enough while Entra does not answer.
-            until = min(until, token.refresh_at if now < token.refresh_at else now + LOOK_AGAIN)
+            is_due = token.refresh_at.has_come(now)
+            until = earliest(until, now.counted(LOOK_AGAIN) if is_due else token.refresh_at)
         if reference is not None:
-            until = min(until, reference.renew_at)
+            until = earliest(until, reference.renew_at)
         record.answer = Answer(
             route,
             record.principal,
@@ -233,7 +238,7 @@ class CheckService:
                 bearer.secret,
                 Origin(route.name, route.called, walk.request.peer),
                 expires_at=principal.expires_at,
-                now=self._clock(),
+                now=self._now(),
             )
         allow = forwarded(walk.request, route, principal, walk.record.reference)  # 8
         self._prefetch(walk, route, allow)
@@ -300,7 +305,7 @@ class CheckService:
         )
         if not isinstance(found, Secret):
             return found
-        now, result = self._clock(), CacheResult.MISS
+        now, result = self._now(), CacheResult.MISS
         try:
             subject = await self._subjects.find(found, now)
             result = CacheResult.HIT
@@ -308,15 +313,15 @@ class CheckService:
             self._observer.looked_up(CacheName.SUBJECTS, result)
         authorize_reference(subject.origin, peer=request.peer, accepted=route.origins)
         # No answer that rests on it outlives it.
-        walk.record.expires_at = min(walk.record.expires_at, subject.expires_at)
+        walk.record.expires_at = earliest(walk.record.expires_at, subject.expires_at)
         return BearerToken(subject.token)
 
 
-def _edge_ttl(record: CheckRecord, policy: Policy, now: float) -> float:
+def _edge_ttl(record: CheckRecord, policy: Policy, now: Moment) -> float:
     """Return for how many seconds Envoy may give the answer again without asking."""
     request, route = record.request, record.route
     if not request.at_edge or request.route is None or request.own_headers:
         return 0.0
     if route is None or not route.may_repeat_at_edge:
         return 0.0
-    return max(0.0, min(policy.edge_ttl, record.expires_at - now))
+    return max(0.0, min(policy.edge_ttl, record.expires_at.left(now)))

@@ -12,7 +12,8 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, Reason
-from authz.core.exchange import IssuedToken, TokenExchange
+from authz.core.exchange import IssuedToken, TokenExchange, check_subject_lives
+from authz.core.moment import Moment
 from authz.core.policy import InboundRoute, Policy, authorize
 from authz.core.principal import Principal
 from authz.core.request import BearerToken, CheckRequest, parse_bearer
@@ -115,12 +116,18 @@ class Steps:
     async def exchanged(
         self, walk: Walk, exchange: TokenExchange, *, anew: bool = False
     ) -> IssuedToken:
-        """Return the token of an exchange, from the cache unless it is to be issued anew."""
+        """Return the token of an exchange, from the cache unless it is to be issued anew.
+
+        Raises:
+            InvalidToken: The user's token has ended, be it within the leeway.
+            AuthzError: The exchange failed.
+        """
         record, started, tokens = walk.record, self._timer(), walk.snapshot.tokens
 
         def seen(result: CacheResult) -> None:
             record.token_cache = result
 
+        check_subject_lives(exchange, self._clock())
         try:
             if not anew:
                 return await tokens.obtain(exchange, deadline=walk.deadline, seen=seen)
@@ -133,7 +140,8 @@ class Steps:
         self, walk: Walk, bearer: BearerToken, expectation: Expectation
     ) -> Principal:
         keys, digest = walk.snapshot.keys, bearer.secret.digest()
-        principal = self._principals.get(expectation.key, digest, self._clock())
+        now = Moment(self._clock(), self._timer())
+        principal = self._principals.get(expectation.key, digest, now)
         result = CacheResult.MISS if principal is None else CacheResult.HIT
         if principal is not None and keys.current(principal.issuer, principal.key_id) is None:
             # The key was withdrawn: what it once proved is no longer proved.
@@ -146,7 +154,7 @@ class Steps:
             key = keys.current(claim.issuer, claim.key_id)
             if key is None:
                 key = await keys.find(claim.issuer, claim.key_id, deadline=walk.deadline)
-            now = self._clock()
-            principal = verify(bearer, key, expectation, now=now)
+            now = Moment(self._clock(), self._timer())
+            principal = verify(bearer, key, expectation, now=now.wall)
             self._principals.put(expectation.key, digest, principal, now=now)
         return principal

@@ -10,6 +10,7 @@ from typing import Final
 
 from authz.core.cache import ENTRY_OVERHEAD, BoundedCache
 from authz.core.errors import UnknownSubject
+from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.core.subject import REFERENCE_BYTES, Origin, Reference, Subject
 
@@ -53,7 +54,7 @@ class SubjectMemory:
         self._ends: list[tuple[float, bytes]] = []
 
     async def give(
-        self, token: Secret, origin: Origin, *, expires_at: float, now: float
+        self, token: Secret, origin: Origin, *, expires_at: float, now: Moment
     ) -> Reference:
         """Return the reference to a verified token.
 
@@ -61,24 +62,25 @@ class SubjectMemory:
             token: The token.
             origin: Where the user came in.
             expires_at: Epoch second at which the token ends.
-            now: Epoch second.
+            now: The present.
         """
         place = token.digest() + Secret(repr(origin)).digest()
         given = self._given.get(place, now)
-        if given is not None and now < given.renew_at and self.holds(given.secret, now):
+        if given is not None and self.holds(given.secret, now):
             return given
-        end = min(expires_at, now + self.max_age)
+        ends_with_token = expires_at - now.wall <= self.max_age
+        end = earliest(now.epoch(expires_at), now.counted(self.max_age))
         # Another one would end no later where it is the token that ends.
-        renew_at = end if end == expires_at else now + self.max_age / 2
+        renew_at = end if ends_with_token else earliest(end, now.counted(self.max_age / 2))
         reference = Reference(Secret(self._random(REFERENCE_BYTES)), end, renew_at)
         self._subjects.put(
             reference.secret.digest(), Subject(token, origin, end), expires_at=end, now=now
         )
         self._given.put(place, reference, expires_at=renew_at, now=now)
-        self._remember_end(end, reference.secret.digest())
+        self._remember_end(end.steady, reference.secret.digest())
         return reference
 
-    async def find(self, reference: Secret, now: float) -> Subject:
+    async def find(self, reference: Secret, now: Moment) -> Subject:
         """Return what a reference stands for.
 
         Raises:
@@ -90,13 +92,13 @@ class SubjectMemory:
             raise UnknownSubject("never given out, ended, or evicted")
         return subject
 
-    def holds(self, reference: Secret, now: float) -> bool:
+    def holds(self, reference: Secret, now: Moment) -> bool:
         """Whether a reference still stands for somebody; it counts as used then."""
         return self._subjects.get(reference.digest(), now) is not None
 
-    def sweep(self, now: float) -> None:
+    def sweep(self, now: Moment) -> None:
         """Forget what has ended, whether or not anybody asks for it."""
-        while self._ends and self._ends[0][0] <= now:
+        while self._ends and self._ends[0][0] <= now.steady:
             self._subjects.get(heapq.heappop(self._ends)[1], now)
 
     def __len__(self) -> int:

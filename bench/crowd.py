@@ -15,6 +15,7 @@ from typing import Any, Final
 from authz import app, engine
 from authz.core.budget import Budget
 from authz.core.exchange import IssuedToken, TokenExchange
+from authz.core.moment import Moment
 from authz.core.secret import Secret
 
 _TOKEN_BYTES: Final = 1150
@@ -30,9 +31,9 @@ class InstantExchange:
 
     async def __call__(self, _: TokenExchange, __: Budget) -> IssuedToken:
         """Make up a token."""
-        expires_at = time.time() + _LIFETIME
+        now = Moment(time.time(), time.monotonic())
         token = Secret(secrets.token_urlsafe(_TOKEN_BYTES))
-        return IssuedToken(token, expires_at=expires_at, refresh_at=expires_at - 300)
+        return IssuedToken(token, now.later(_LIFETIME), now.later(_LIFETIME - 300))
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from itertools import accumulate
 from typing import Final
 
 from authz.core.cache import BoundedCache
+from authz.core.moment import Moment
 
 PLACES: Final = 10_000
 LOOKUPS: Final = 600_000
-_NOW: Final = 0.0
-_LATER: Final = 1.0
+_NOW: Final = Moment(0.0, 0.0)
+_LATER: Final = Moment(1.0, 1.0)
 
 
 class LeastRecentlyUsed(BoundedCache[str]):

@@ -56,8 +56,8 @@ class World:
         failures: FailureCache | None = None,
     ) -> None:
         self.clock = Clock()
-        self.timer = Clock(0.0)
-        self.entra = FakeExchange(self.clock, lifetime=LIFETIME, refresh_after=REFRESH)
+        self.timer = self.clock.timer
+        self.entra = FakeExchange(self.clock.moment, lifetime=LIFETIME, refresh_after=REFRESH)
         self.observer = FakeObserver()
         self.tokens = TokenCache(max_entries=1000, max_bytes=10**7, margin=MARGIN)
         self.failures = FailureCache(max_entries=1000) if failures is None else failures
@@ -292,11 +292,14 @@ async def test_an_exchange_knows_how_much_time_it_has() -> None:
     await world.obtain(ALICE, within=5.0)
     await world.cached.obtain(BOB, deadline=9.0, needed_by=3.0)
     world.clock.advance(REFRESH)
-    world.timer.advance(100.0)
     await world.obtain(ALICE, within=5.0)
     await world.cached.drain()
 
-    assert [Budget(5.0, 15.0), Budget(3.0, 15.0), Budget(inf, 115.0)] == world.entra.budgets
+    assert [
+        Budget(5.0, 15.0),
+        Budget(3.0, 15.0),
+        Budget(inf, REFRESH + 15.0),
+    ] == world.entra.budgets
 
 
 async def test_an_exchange_that_was_not_carried_out_is_tried_again_soon() -> None:
@@ -612,7 +615,7 @@ async def test_each_exchange_that_was_carried_out_is_observed_once() -> None:
     world.entra.fail(refusal, when=lambda exchange: exchange == BOB)
     world.entra.hang()
     callers = await _started(world.obtain(AGENT), world.obtain(AGENT), world.obtain(BOB))
-    world.timer.advance(2.0)
+    world.clock.advance(2.0)
     world.entra.release()
     await asyncio.gather(*callers, return_exceptions=True)
 
@@ -651,7 +654,7 @@ async def test_a_standing_failure_keeps_neither_frames_nor_causes_of_its_flight(
     await asyncio.wait({caller})
     world.entra.release()
     await world.cached.drain()
-    standing = world.failures.get(cache_key(ALICE), world.clock())
+    standing = world.failures.get(cache_key(ALICE), world.clock.moment())
 
     assert standing is not None
     assert (None, None) == (standing.__traceback__, standing.__cause__)
@@ -719,7 +722,7 @@ async def test_a_token_that_an_api_refused_is_not_handed_out_again() -> None:
     refused = await world.cached.obtain(ALICE, deadline=world.timer() + 5)
     world.cached.reject(ALICE, refused)
     second = await world.obtain()
-    world.timer.now += 3600
+    world.clock.advance(600)
     world.cached.reject(ALICE, refused)
 
     assert ("issued-1", "issued-2", "issued-2") == (
@@ -734,7 +737,66 @@ async def test_an_api_that_refuses_everything_makes_us_ask_little() -> None:
         for exchange in (ALICE, BOB):
             token = await world.cached.obtain(exchange, deadline=world.timer() + 5)
             world.cached.reject(exchange, token)
-        world.timer.now += 10
+        world.clock.advance(10)
 
     # At once, and after 60, 180 and 420 seconds: with the first ones, five for each.
     assert 2 * 5 == world.calls
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, -3600.0, 3600.0, 86_400.0])
+async def test_a_failure_ends_in_time_whoever_sets_the_wall_clock(set_by: float) -> None:
+    """A second is a second: an agent is not dead for as long as a clock was wrong."""
+    world = World()
+    world.entra.fail(ExchangeUnavailable("down", retry_after=1.0))
+    await world.failure(AGENT)
+    world.entra.recover()
+    world.clock.set_by(set_by)
+    await world.failure(AGENT)
+    world.clock.advance(1.0)
+
+    assert "issued-2" == await world.obtain(AGENT)
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, -3600.0])
+async def test_a_token_ends_and_is_renewed_in_time_after_the_clock_was_set_back(
+    set_by: float,
+) -> None:
+    """Its successor is fetched, and it is given up, as if nobody had touched the clock."""
+    world = World()
+    await world.obtain(AGENT)
+    world.clock.set_by(set_by)
+    world.clock.advance(REFRESH - 0.001)
+    early = (await world.obtain(AGENT), world.calls)
+    world.entra.hang()
+    world.clock.advance(0.001)
+    due = await world.obtain(AGENT)
+    await asyncio.sleep(0)
+    renewals = world.calls
+    world.clock.advance(LIFETIME - MARGIN - REFRESH)
+    world.entra.release()
+
+    assert (("issued-1", 1), "issued-1", 2) == (early, due, renewals)
+    assert "issued-2" == await world.obtain(AGENT)
+
+
+async def test_a_token_that_was_issued_while_the_clock_was_ahead_ends_in_time() -> None:
+    """Its lifetime is counted from when it was asked for."""
+    world = World()
+    world.clock.set_by(3600.0)
+    await world.obtain(AGENT)
+    world.clock.set_by(-3600.0)
+    world.entra.fail(ConsentRequired())
+    world.clock.advance(LIFETIME - MARGIN - 0.001)
+    assert "issued-1" == await world.obtain(AGENT)
+    world.clock.advance(0.001)
+
+    assert isinstance(await world.failure(AGENT), ConsentRequired)
+
+
+async def test_what_has_ended_by_the_wall_clock_is_not_handed_out() -> None:
+    """Set ahead, also for a moment: what it says has ended is fetched again."""
+    world = World()
+    await world.obtain(AGENT)
+    world.clock.set_by(LIFETIME)
+
+    assert "issued-2" == await world.obtain(AGENT)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Final
 
 import pytest
@@ -11,6 +12,7 @@ from structlog.testing import capture_logs
 
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, Autonomous, Flow, Target
+from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, PeerSource
 from authz.core.secret import Secret
 from authz.ports import Peer
@@ -22,6 +24,7 @@ from authz.pushing import (
     Subscription,
     waiting,
 )
+from support.clock import START
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route
 from support.stack import until
@@ -457,10 +460,20 @@ async def test_log_tells_of_each_push_and_of_each_empty_value() -> None:
 
 
 async def test_waiting_goes_by_the_clock_it_is_given() -> None:
-    """Epoch seconds may be set back or stand still while the machine sleeps: so it looks again."""
+    """It looks again until the moment has come, by either clock."""
     looks = iter([0.0, 0.01, 0.005, 0.02])
 
-    await waiting(lambda: next(looks))(0.02)
+    await waiting(lambda: next(looks), lambda: 0.0)(Moment(0.02, 9.0))
+
+    assert [] == list(looks)
+
+
+@pytest.mark.parametrize("set_by", [-3600.0, 3600.0])
+async def test_waiting_ends_when_somebody_sets_the_wall_clock(set_by: float) -> None:
+    """What is waited for may have come, or what is wrong may be over."""
+    looks = iter([START, START + set_by])
+
+    await waiting(lambda: next(looks), lambda: 0.0)(Moment(inf, 0.01))
 
     assert [] == list(looks)
 
@@ -470,3 +483,57 @@ def test_a_value_tells_what_it_holds() -> None:
     token = Secret("token")
     assert (True, ()) == (REFUSED.is_empty, REFUSED.secrets)
     assert (False, (token,)) == (PushedValue(1, token).is_empty, PushedValue(1, token).secrets)
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, -3600.0])
+async def test_token_ends_in_time_after_the_clock_was_set_back(set_by: float) -> None:
+    """It is renewed when it would have been, and given up when it would have been."""
+    world = World()
+    envoy = await world.envoy()
+    world.entra.fail(DOWN)
+    await world.alarm.forward(set_by=set_by)
+    await world.alarm.forward(REFRESH - 1)
+    early = len(world.entra.calls)
+    await world.alarm.forward(1)
+    late = len(world.entra.calls)
+    await world.alarm.forward(LIFETIME - MARGIN - REFRESH)
+
+    assert (1, 2, "") == (early, late, envoy.holds)
+
+
+async def test_token_that_was_fetched_while_the_clock_was_ahead_ends_in_time() -> None:
+    """Its life was counted, not read off a wrong clock."""
+    world = World()
+    await world.alarm.forward(set_by=86_400.0)
+    envoy = await world.envoy()
+    world.entra.fail(DOWN)
+    await world.alarm.forward(set_by=-86_400.0)
+    await world.alarm.forward(LIFETIME - MARGIN)
+
+    assert "" == envoy.holds
+
+
+async def test_token_that_has_ended_by_the_wall_clock_is_withdrawn_and_fetched_again() -> None:
+    """A clock that is set ahead past the token's end, or a machine that slept for so long."""
+    world = World()
+    envoy = await world.envoy()
+    await world.alarm.forward(set_by=LIFETIME)
+
+    assert "issued-2" == envoy.holds
+
+
+async def test_clock_that_is_right_again_ends_the_pause_after_a_failure() -> None:
+    """What failed for it is tried at once, and not after fifteen seconds."""
+    world = World()
+    envoy = await world.envoy()
+    world.entra.fail(DOWN)
+    await world.alarm.forward(set_by=LIFETIME)
+    for _ in range(6):
+        await world.alarm.forward(max(world.alarm.alarms))
+    assert "" == envoy.holds
+    await world.alarm.forward(3)
+
+    world.entra.recover()
+    await world.alarm.forward(set_by=-LIFETIME)
+
+    assert envoy.holds

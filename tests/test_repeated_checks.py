@@ -13,7 +13,7 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.ports import CacheName, CacheResult, CheckRecord
 from authz.service import LOOK_AGAIN
-from support.clock import START, Ticks
+from support.clock import START, Ticks, at
 from support.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
@@ -97,7 +97,7 @@ async def test_an_answer_ends_with_the_users_token() -> None:
     scene.entra.refresh_after = 3000.0
     inbound, egress = await scene.inbound(token), await scene.egress(OBO, token)
 
-    assert {scene.clock() + 100} == {inbound.expires_at, egress.expires_at}
+    assert {at(START + 100)} == {inbound.expires_at, egress.expires_at}
     scene.clock.advance(100)
     assert not (await scene.inbound(token)).repeated
     assert not (await scene.egress(OBO, token)).repeated
@@ -109,7 +109,7 @@ async def test_an_answer_ends_before_the_token_that_it_gives() -> None:
     scene.entra.refresh_after = scene.entra.lifetime
     record = await scene.egress(Flow.AUTONOMOUS)
 
-    assert scene.clock() + scene.entra.lifetime - MARGIN == record.expires_at
+    assert scene.clock.moment().later(scene.entra.lifetime - MARGIN) == record.expires_at
     scene.clock.advance(scene.entra.lifetime - MARGIN)
     assert Secret("issued-2") == _token(await scene.egress(Flow.AUTONOMOUS))
 

@@ -22,7 +22,7 @@ from authz.core.request import CheckRequest, Direction
 from authz.core.secret import Secret
 from authz.forwarding import IDENTITY_HEADERS, identity_headers
 from authz.ports import CacheName, CacheResult, CheckRecord
-from support.clock import Ticks
+from support.clock import START, Ticks
 from support.exchanges import GRAPH
 from support.principals import principal
 from support.scene import DELEGATED_FLOWS, EGRESS_FLOWS, INBOUND, Scene
@@ -249,7 +249,7 @@ async def test_a_standing_refusal_keeps_nothing_of_the_requests_that_met_it() ->
     scene.entra.fail(ConsentRequired())
     await scene.egress(Flow.AUTONOMOUS)
     await scene.egress(Flow.AUTONOMOUS)
-    standing = scene.failures.get(cache_key(scene.entra.calls[0]), scene.clock())
+    standing = scene.failures.get(cache_key(scene.entra.calls[0]), scene.clock.moment())
 
     assert standing is not None
     assert standing.__traceback__ is None
@@ -351,6 +351,20 @@ async def test_a_cached_verification_ends_with_the_token() -> None:
     assert Reason.INVALID_TOKEN is _reason(await scene.inbound(token))
 
 
+@pytest.mark.parametrize("flow", DELEGATED_FLOWS)
+async def test_a_token_that_only_leeway_keeps_alive_is_not_exchanged(flow: Flow) -> None:
+    """The user may still reach the agent; Entra, which would refuse the token, is not asked."""
+    scene = Scene()
+    token = scene.tenant.user_token(exp=START + 100)
+    scene.clock.advance(100)
+    inbound, egress = await scene.inbound(token), await scene.egress(flow, token)
+
+    assert isinstance(inbound.decision, Allow)
+    assert (Reason.INVALID_TOKEN, []) == (_reason(egress), scene.entra.calls)
+    assert isinstance(egress.error, InvalidToken)
+    assert TokenFault.EXPIRED is egress.error.fault
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -444,8 +458,9 @@ async def test_the_record_tells_what_took_how_long() -> None:
     inbound = await scene.inbound(scene.tenant.user_token())
     egress = await scene.egress(Flow.ON_BEHALF_OF, scene.tenant.user_token(), within=60.0)
 
-    assert (1.0, 0.0) == (inbound.verify_seconds, inbound.exchange_seconds)
-    assert 1.0 == egress.verify_seconds
+    # A look for the cache, one for the token's times, and one at the end.
+    assert (3.0, 0.0) == (inbound.verify_seconds, inbound.exchange_seconds)
+    assert 2.0 == egress.verify_seconds
     assert 0.0 < egress.exchange_seconds < egress.finished - egress.started
 
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.errors import UnknownSubject
+from authz.core.moment import Moment
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference
 from authz.subjects import SubjectMemory
-from support.clock import START
+from support.clock import START, at
 from support.properties import brief
 
 CHAT: Final = Origin("chat", "agent-1", None)
@@ -33,13 +34,13 @@ async def give(
     now: float = START,
 ) -> Reference:
     """Return the reference to a token."""
-    return await store.give(Secret(token), origin, expires_at=expires_at, now=now)
+    return await store.give(Secret(token), origin, expires_at=expires_at, now=at(now))
 
 
 async def found(store: SubjectMemory, reference: Reference, now: float = START) -> str | None:
     """Return the token that a reference stands for."""
     try:
-        return (await store.find(reference.secret, now)).token.reveal()
+        return (await store.find(reference.secret, at(now))).token.reveal()
     except UnknownSubject:
         return None
 
@@ -73,7 +74,7 @@ async def test_another_place_gets_a_reference_of_its_own(origin: Origin) -> None
     here, there = await give(store, "one"), await give(store, "one", origin)
 
     assert here.secret != there.secret
-    assert origin == (await store.find(there.secret, START)).origin
+    assert origin == (await store.find(there.secret, at(START))).origin
 
 
 async def test_halfway_a_new_one_is_given_and_the_old_one_goes_on_to_its_end() -> None:
@@ -83,7 +84,7 @@ async def test_halfway_a_new_one_is_given_and_the_old_one_goes_on_to_its_end() -
     new = await give(store, "one", now=START + 300)
 
     assert old.secret != new.secret
-    assert (START + 600, START + 900) == (old.expires_at, new.expires_at)
+    assert (600, 900) == (old.expires_at.steady, new.expires_at.steady)
     assert "one" == await found(store, old, START + 599)
     assert await found(store, old, START + 600) is None
     assert "one" == await found(store, new, START + 600)
@@ -94,7 +95,7 @@ async def test_no_reference_outlives_its_token() -> None:
     store = memory()
     reference = await give(store, "one", expires_at=START + 100)
 
-    assert START + 100 == reference.expires_at == reference.renew_at
+    assert at(START + 100) == reference.expires_at == reference.renew_at
     assert reference == await give(store, "one", expires_at=START + 100, now=START + 99)
     assert await found(store, reference, START + 100) is None
 
@@ -103,12 +104,12 @@ async def test_what_makes_room_is_unknown_and_its_user_gets_another() -> None:
     """The least recently used goes. Eviction refuses; it never confuses."""
     store = memory(max_entries=2)
     one, two = await give(store, "one"), await give(store, "two")
-    assert store.holds(one.secret, START)
+    assert store.holds(one.secret, at(START))
     three = await give(store, "three")
 
     assert ["one", None, "three"] == [await found(store, each) for each in (one, two, three)]
     assert (2, 1) == (len(store), store.evictions)
-    assert not store.holds(two.secret, START)
+    assert not store.holds(two.secret, at(START))
     again = await give(store, "two")
     assert two.secret != again.secret
     assert "two" == await found(store, again)
@@ -130,12 +131,12 @@ async def test_what_has_ended_is_forgotten_unasked() -> None:
     store = memory()
     await give(store, "one", expires_at=START + 10)
     last = await give(store, "two", expires_at=START + 20)
-    store.sweep(START + 9)
+    store.sweep(at(START + 9))
     assert 2 == len(store)
-    store.sweep(START + 10)
+    store.sweep(at(START + 10))
     assert 1 == len(store)
     assert "two" == await found(store, last, START + 19)
-    store.sweep(START + 10_000)
+    store.sweep(at(START + 10_000))
 
     assert 0 == len(store)
 
@@ -147,7 +148,7 @@ async def test_a_shorter_age_counts_for_the_next_reference() -> None:
     store.max_age = 10.0
     new = await give(store, "two")
 
-    assert [START + 600, START + 10] == [old.expires_at, new.expires_at]
+    assert [600, 10] == [old.expires_at.steady, new.expires_at.steady]
 
 
 ACTION: Final = st.tuples(st.integers(0, 5), st.sampled_from("ab"), st.integers(0, 400))
@@ -163,16 +164,39 @@ async def test_no_reference_ever_stands_for_another(
     given_out: list[tuple[Reference, str, Origin]] = []
     for user, route, pause in actions:
         now += pause
-        store.sweep(now)
+        store.sweep(at(now))
         origin = Origin(route, None, None)
         given_out.append(
             (await give(store, f"user-{user}", origin, now=now), f"user-{user}", origin)
         )
         for reference, token, place in given_out:
             try:
-                subject = await store.find(reference.secret, now)
+                subject = await store.find(reference.secret, at(now))
             except UnknownSubject:
                 continue
             assert (token, place) == (subject.token.reveal(), subject.origin)
-            assert now < reference.expires_at
+            assert not reference.expires_at.has_come(at(now))
         assert len(store) <= room
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, -3600.0, 3600.0])
+async def test_a_reference_ends_in_time_whoever_sets_the_wall_clock(set_by: float) -> None:
+    """Its age is counted. That of a request on its way does not end early either."""
+    store = memory()
+    reference = await give(store, "one")
+    almost = Moment(START + set_by + 599, 599)
+    end = Moment(START + set_by + 600, 600)
+
+    assert store.holds(reference.secret, almost)
+    assert not store.holds(reference.secret, end)
+    store.sweep(end)
+    assert 0 == len(store)
+
+
+async def test_a_reference_ends_with_its_token_by_either_clock() -> None:
+    """When the wall clock says so, and when the time that was left has passed."""
+    store = memory()
+    one, two = [await give(store, token, expires_at=START + 100) for token in ("one", "two")]
+
+    assert not store.holds(one.secret, Moment(START + 100, 0))
+    assert not store.holds(two.secret, Moment(START - 3600, 100))

@@ -12,6 +12,7 @@ from typing import Final
 from authz.core.baggage import is_plain
 from authz.core.cache import ENTRY_OVERHEAD, BoundedCache
 from authz.core.decision import Allow
+from authz.core.moment import Moment
 from authz.core.policy import Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest
@@ -31,8 +32,8 @@ class Answer:
         route: The route it was given on.
         principal: Whom it was given to; None where the flow needs no caller.
         decision: What was answered.
-        expires_at: Epoch second from which it is wrong: the earliest end of a token it rests on.
-        until: Epoch second at which to go the whole path again, to fetch a token's successor ahead.
+        expires_at: When it becomes wrong: the earliest end of a token it rests on.
+        until: When to go the whole path again, to fetch a token's successor ahead.
         has_token: Whether an exchange stands behind it.
         reference: The reference that an inbound answer hands to the app; None where it hands out none.
         edge_ttl: The `edge_ttl` that `reply` was made for.
@@ -43,8 +44,8 @@ class Answer:
     route: Route
     principal: Principal | None
     decision: Allow
-    expires_at: float
-    until: float
+    expires_at: Moment
+    until: Moment
     has_token: bool
     reference: Secret | None = None
     edge_ttl: float = 0.0
@@ -82,7 +83,7 @@ class AnswerCache:
         situation: Hashable,
         authorization: Secret | None,
         baggage: Secret | None,
-        now: float,
+        now: Moment,
     ) -> Answer | None:
         """Return the answer that stands for such a request."""
         # As `_key` has it, less a call: this is the hit path.
@@ -96,7 +97,7 @@ class AnswerCache:
             key += baggage.digest()
         return self._answers.get(key, now)
 
-    def put(self, request: CheckRequest, answer: Answer, now: float) -> None:
+    def put(self, request: CheckRequest, answer: Answer, now: Moment) -> None:
         """Let the answer stand until its `until`."""
         situation = request.situation
         if situation not in self._situations:

@@ -1,5 +1,7 @@
 """Bounded caches that take the time as an argument: tokens, verified principals, recent failures.
 
+An entry ends as soon as one of the two clocks of a `Moment` says so.
+
 Each is bounded in entries and in estimated bytes, and O(1) in what it holds. What is evicted is the least
 recently used, unless more comes round than there is room for: then any, so that part of the round is kept.
 """
@@ -12,6 +14,7 @@ from typing import Final, Generic, TypeVar
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import CacheKey, IssuedToken
+from authz.core.moment import Moment, earliest
 from authz.core.principal import Principal
 
 Value = TypeVar("Value")
@@ -29,7 +32,8 @@ REMEMBERED: Final = 4
 @dataclass(slots=True)
 class _Entry(Generic[Value]):
     value: Value
-    expires_at: float
+    wall: float
+    steady: float
     size: int
     place: int
 
@@ -70,30 +74,33 @@ class BoundedCache(Generic[Value]):
         self._bytes = 0
         self.evictions = 0
 
-    def get(self, key: bytes, now: float) -> Value | None:
+    def get(self, key: bytes, now: Moment) -> Value | None:
         """Return the live value under the key; an expired one is dropped."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if now >= entry.expires_at:
+        # As `Moment.has_come` has it, less a call: this is the hit path.
+        if now[0] >= entry.wall or now[1] >= entry.steady:
             self.drop(key)
             return None
         self._entries.move_to_end(key)
         return entry.value
 
-    def put(self, key: bytes, value: Value, *, expires_at: float, now: float) -> None:
+    def put(self, key: bytes, value: Value, *, expires_at: Moment, now: Moment) -> None:
         """Hold the value until `expires_at`, evicting others for it.
 
         A value that has expired already, or is larger than the whole cache, is not held.
         """
         self.drop(key)
         size = self._size_of(value)
-        if now >= expires_at or size > self._max_bytes or self._max_entries < 1:
+        if expires_at.has_come(now) or size > self._max_bytes or self._max_entries < 1:
             return
         came_back = self._came_back(key)
         while len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes:
             self._evict(any_will_do=came_back)
-        self._entries[key] = _Entry(value, expires_at, size, len(self._keys))
+        self._entries[key] = _Entry(
+            value, expires_at.wall, expires_at.steady, size, len(self._keys)
+        )
         self._keys.append(key)
         self._bytes += size
 
@@ -167,18 +174,22 @@ class TokenCache:
             size_of=lambda token: len(token.secret) + ENTRY_OVERHEAD,
         )
 
-    def get(self, key: CacheKey, now: float) -> IssuedToken | None:
+    def get(self, key: CacheKey, now: Moment) -> IssuedToken | None:
         """Return a token that may still be used."""
         return self._cache.get(key, now)
 
     def put(
-        self, key: CacheKey, token: IssuedToken, *, subject_expires_at: float | None, now: float
+        self, key: CacheKey, token: IssuedToken, *, subject_expires_at: float | None, now: Moment
     ) -> None:
         """Hold a token; `subject_expires_at` is the `exp` of the user's token it rests on, if any."""
-        expires_at = token.expires_at - self.margin
+        expires_at = self.usable_until(token)
         if subject_expires_at is not None:
-            expires_at = min(expires_at, subject_expires_at)
+            expires_at = earliest(expires_at, now.epoch(subject_expires_at))
         self._cache.put(key, token, expires_at=expires_at, now=now)
+
+    def usable_until(self, token: IssuedToken) -> Moment:
+        """Return when a token is not handed out any more."""
+        return token.expires_at.later(-self.margin)
 
     def drop(self, key: CacheKey) -> None:
         """Forget the token, if it is there."""
@@ -194,20 +205,23 @@ class TokenCache:
 
 
 class FailureCache:
-    """Recent failures, each under the key of the very exchange that failed: nobody else meets it."""
+    """Recent failures, each under the key of the very exchange that failed: nobody else meets it.
+
+    How long one stands is counted: whoever sets the wall clock, it stays.
+    """
 
     def __init__(self, *, max_entries: int) -> None:
         self._cache: BoundedCache[AuthzError] = BoundedCache(
             max_entries=max_entries, max_bytes=max_entries, size_of=lambda _: 1
         )
 
-    def get(self, key: CacheKey, now: float) -> AuthzError | None:
+    def get(self, key: CacheKey, now: Moment) -> AuthzError | None:
         """Return the failure that still stands."""
         return self._cache.get(key, now)
 
-    def put(self, key: CacheKey, failure: AuthzError, *, seconds: float, now: float) -> None:
+    def put(self, key: CacheKey, failure: AuthzError, *, seconds: float, now: Moment) -> None:
         """Let the failure stand for some seconds."""
-        self._cache.put(key, failure, expires_at=now + seconds, now=now)
+        self._cache.put(key, failure, expires_at=now.counted(seconds), now=now)
 
     def drop(self, key: CacheKey) -> None:
         """Forget the failure, if there is one."""
@@ -241,13 +255,15 @@ class RejectionCache:
 
     def note(self, key: CacheKey, now: float) -> bool:
         """Note that a token was refused; return whether it may be dropped for that (monotonic second)."""
-        last = self._cache.get(key, now)
+        moment = Moment(0.0, now)
+        last = self._cache.get(key, moment)
         if last is not None and now < last.until:
             return False
         pause = self._first if last is None else min(self._longest, 2 * last.pause)
         until = now + pause
         # After as long again without a refusal it is forgotten.
-        self._cache.put(key, _Rejection(until, pause), expires_at=until + pause, now=now)
+        forgotten = moment.counted(2 * pause)
+        self._cache.put(key, _Rejection(until, pause), expires_at=forgotten, now=moment)
         return True
 
 
@@ -259,7 +275,7 @@ def _size_of(principal: Principal) -> int:
 class PrincipalCache:
     """Verified tokens: the digest of a token and of the expectation it met, to its principal.
 
-    Never past `exp`. Whoever reads it must still ask whether the principal's key is trusted.
+    Never past `exp`, by either clock. Whoever reads it must still ask whether the principal's key is trusted.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:
@@ -269,13 +285,14 @@ class PrincipalCache:
             size_of=_size_of,
         )
 
-    def get(self, expectation: bytes, token: bytes, now: float) -> Principal | None:
+    def get(self, expectation: bytes, token: bytes, now: Moment) -> Principal | None:
         """Return the principal of a token that met this expectation before and has not expired."""
         return self._cache.get(expectation + token, now)
 
-    def put(self, expectation: bytes, token: bytes, principal: Principal, *, now: float) -> None:
+    def put(self, expectation: bytes, token: bytes, principal: Principal, *, now: Moment) -> None:
         """Remember a verification until the token's `exp`."""
-        self._cache.put(expectation + token, principal, expires_at=principal.expires_at, now=now)
+        expires_at = now.epoch(principal.expires_at)
+        self._cache.put(expectation + token, principal, expires_at=expires_at, now=now)
 
     def drop(self, expectation: bytes, token: bytes) -> None:
         """Forget a verification."""

@@ -11,6 +11,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, assert_never
 
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.moment import Moment
 from authz.core.secret import Secret
 
 
@@ -218,13 +220,14 @@ class IssuedToken:
 
     Attributes:
         secret: The access token.
-        expires_at: Epoch seconds.
-        refresh_at: Epoch second from which a successor is worth fetching.
+        expires_at: Its end: its own `exp` on the wall clock, and the lifetime that Entra gave it, counted
+            from before it was asked for.
+        refresh_at: When a successor is worth fetching.
     """
 
     secret: Secret
-    expires_at: float
-    refresh_at: float
+    expires_at: Moment
+    refresh_at: Moment
 
 
 CacheKey = bytes
@@ -253,6 +256,19 @@ def client_of(exchange: TokenExchange) -> Client:
     """Return the application whose credential the exchange uses: of an agent, its blueprint."""
     asker = _asker(exchange)
     return asker.blueprint if isinstance(asker, AgentIdentity) else asker
+
+
+def check_subject_lives(exchange: TokenExchange, now: float) -> None:
+    """Check that the user's token which an exchange rests on, if any, has not ended.
+
+    Routes forgive some seconds of clock difference on `exp`. Entra takes no assertion that has ended.
+
+    Raises:
+        InvalidToken: It has.
+    """
+    subject = subject_of(exchange)
+    if subject is not None and now >= subject.expires_at:
+        raise InvalidToken(TokenFault.EXPIRED, "too late for an exchange")
 
 
 def cache_key(exchange: TokenExchange) -> CacheKey:

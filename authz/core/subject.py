@@ -12,6 +12,7 @@ from typing import Final, assert_never
 
 from authz.core.baggage import MEMBER, Baggage
 from authz.core.errors import AmbiguousSubject, ForeignSubject, MissingToken
+from authz.core.moment import Moment
 from authz.core.request import BearerToken, parse_bearer
 from authz.core.secret import Secret
 
@@ -60,12 +61,12 @@ class Subject:
     Attributes:
         token: The token.
         origin: Where the user came in.
-        expires_at: Epoch second from which it must not be used: the token's end, or earlier.
+        expires_at: From when on it must not be used: the token's end, or earlier.
     """
 
     token: Secret
     origin: Origin
-    expires_at: float
+    expires_at: Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +75,13 @@ class Reference:
 
     Attributes:
         secret: 43 characters of base64url.
-        expires_at: Epoch second at which it ends.
-        renew_at: Epoch second from which the next request gets another one.
+        expires_at: When it ends.
+        renew_at: From when on the next request gets another one.
     """
 
     secret: Secret
-    expires_at: float
-    renew_at: float
+    expires_at: Moment
+    renew_at: Moment
 
 
 def placeholder(reference: Secret) -> Secret:

@@ -23,6 +23,7 @@ from authz.core.errors import (
     ExchangeUnavailable,
 )
 from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
+from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
 from authz.entra.calls import current
@@ -150,7 +151,7 @@ class Applications:
         transport: MsalTransport,
         credentials: Mapping[Client, Sequence[Credential]],
         clock: Clock,
-        timer: Timer = time.monotonic,
+        timer: Timer,
     ) -> None:
         self._clock = clock
         self._timer = timer
@@ -172,7 +173,8 @@ class Applications:
         for position, credential, proof in self._proofs(client, faults):
             try:
                 application = self._application(client, position, proof)
-                token = issued(application, call, self._clock, user_is_asked=user_is_asked)
+                now = Moment(self._clock(), self._timer())
+                token = issued(application, call, now, user_is_asked=user_is_asked)
             except CredentialFault as fault:
                 faults.append(fault)
             except EntraError as error:
@@ -266,8 +268,11 @@ class Applications:
 class Agents:
     """MSAL clients of agent identities, whose credential is a T1 handed in with each call."""
 
-    def __init__(self, authority: str, transport: MsalTransport, clock: Clock) -> None:
+    def __init__(
+        self, authority: str, transport: MsalTransport, clock: Clock, timer: Timer
+    ) -> None:
         self._clock = clock
+        self._timer = timer
         self._authority = authority
         self._transport = transport
         # By use, the latest last. Callers of the HTTP API may name new agents all the time.
@@ -286,8 +291,9 @@ class Agents:
         """
         application = self._application(agent)
         self._assertion.secret = assertion
+        now = Moment(self._clock(), self._timer())
         try:
-            return issued(application, call, self._clock, user_is_asked=user_is_asked)
+            return issued(application, call, now, user_is_asked=user_is_asked)
         finally:
             del self._assertion.secret
 
@@ -336,32 +342,35 @@ def build(
 def issued(
     application: msal.ConfidentialClientApplication,
     call: Acquire,
-    clock: Clock,
+    now: Moment,
     *,
     user_is_asked: bool,
 ) -> IssuedToken:
     """Run an MSAL call and translate its result dictionary.
 
+    The token ends by its own `exp` on the wall clock, and when its lifetime has passed since `now`.
+
     Raises:
         EntraError: The result is an error, or no result that can be used.
     """
-    started = clock()
     try:
         answer = call(application)
     except TokenRefused as refused:
         raise refusal(refused.answer, user_is_asked=user_is_asked) from None
     token: str = answer["access_token"]
-    ends = started + min(DAY, answer["expires_in"])
+    ends = now.later(min(DAY, answer["expires_in"]))
     own = number((jwt_claims(token) or {}).get("exp"))
     if own is not None:
-        ends = min(ends, own)
-    if ends <= started:
-        raise ExchangeUnavailable("Entra's answer holds a token that has ended")
-    lifetime = ends - started
+        ends = earliest(ends, now.epoch(own))
+    lifetime = ends.left(now)
+    if lifetime <= 0:
+        raise ExchangeUnavailable(
+            "Entra's answer holds a token that has ended, by the clock of this machine"
+        )
     ahead: float = answer.get("refresh_after", lifetime)
     if ahead >= lifetime:
         ahead = lifetime * REFRESH_AT
-    return IssuedToken(secret=Secret(token), expires_at=ends, refresh_at=started + ahead)
+    return IssuedToken(secret=Secret(token), expires_at=ends, refresh_at=now.later(ahead))
 
 
 def user_argument(user: AgentUser) -> dict[str, str]:

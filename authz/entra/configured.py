@@ -12,7 +12,7 @@ from authz.config import clients as configured
 from authz.config.policy import exchange_resource
 from authz.core.exchange import Client
 from authz.entra.answers import IdentityTransport
-from authz.entra.clients import NoHttpCache
+from authz.entra.clients import NoHttpCache, NoTokenCache
 from authz.entra.credentials import (
     Certificate,
     ClientSecret,
@@ -134,6 +134,7 @@ def _managed_identity(entry: configured.ManagedIdentity, config: Config) -> Mana
         http_client=IdentityTransport(
             http_client(config, pool_size=config.limits.exchanges, plain_http=True)
         ),
+        token_cache=NoTokenCache(),
         http_cache=NoHttpCache(),
     )
     which = entry.client_id or "system-assigned"

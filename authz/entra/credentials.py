@@ -26,9 +26,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from authz.core.errors import EntraError, ExchangeUnavailable
+from authz.core.exchange import IssuedToken
+from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialFault
+from authz.ports import Clock, Timer
 
 ASSERTION_LIFETIME: Final = 300
 """Seconds; Entra accepts five to ten minutes."""
@@ -36,6 +39,10 @@ REFUSED_FOR: Final = 300.0
 """Seconds for which a version that Entra refused comes after all others."""
 CLOCK_SKEW: Final = 300
 """Seconds for which a token may have ended by our clock and not by Entra's."""
+IDENTITY_MARGIN: Final = 300.0
+"""Seconds before its end at which a managed identity's token is not used any more."""
+LONG_LIVED: Final = 7200.0
+"""Seconds of life from which such a token is renewed at half of it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -278,20 +285,33 @@ class FederatedToken(Credential):
 class ManagedIdentity(Credential):
     """The host's managed identity, whose token is the blueprint's federated credential.
 
+    The token is kept here until five minutes before its end: MSAL would go by the wall clock alone.
+
     Args:
-        client: MSAL's client for the identity; it keeps the token until five minutes before its end.
+        client: MSAL's client for the identity; it keeps nothing.
         resource: The cloud's token-exchange resource.
         described_as: For the log.
+        clock: Epoch seconds.
+        timer: Monotonic seconds.
     """
 
     kind = "managed_identity"
 
     def __init__(
-        self, client: msal.ManagedIdentityClient, resource: str, described_as: str
+        self,
+        client: msal.ManagedIdentityClient,
+        resource: str,
+        described_as: str,
+        *,
+        clock: Clock = time.time,
+        timer: Timer = time.monotonic,
     ) -> None:
         super().__init__(described_as)
         self._client = client
         self._resource = resource
+        self._clock = clock
+        self._timer = timer
+        self._kept: IssuedToken | None = None
 
     def _read(self) -> Proof:
         return Proof(
@@ -299,6 +319,21 @@ class ManagedIdentity(Credential):
         )
 
     def _assertion(self) -> str:
+        now, kept = Moment(self._clock(), self._timer()), self._kept
+        if kept is None or kept.refresh_at.has_come(now):
+            try:
+                kept = self._kept = self._ask(now)
+            except EntraError:
+                if kept is None or kept.expires_at.has_come(now):
+                    raise
+        return kept.secret.reveal()
+
+    def _ask(self, now: Moment) -> IssuedToken:
+        """Ask the host's metadata service for a token.
+
+        Raises:
+            EntraError: It refuses, or gives no usable answer.
+        """
         try:
             answer: Mapping[str, Any] = self._client.acquire_token_for_client(
                 resource=self._resource
@@ -311,7 +346,14 @@ class ManagedIdentity(Credential):
         token = answer.get("access_token")
         if not isinstance(token, str):
             raise refusal(answer, user_is_asked=False)
-        return token
+        ends = now.later(answer["expires_in"])
+        own = _end_of(token)
+        if own is not None:
+            ends = earliest(ends, now.epoch(own))
+        left = ends.left(now)
+        usable = left - IDENTITY_MARGIN
+        ahead = left / 2 if left >= LONG_LIVED else usable
+        return IssuedToken(Secret(token), now.later(usable), now.later(ahead))
 
 
 def _sign(key: RSAPrivateKey, headers: Mapping[str, Any], context: Mapping[str, str]) -> str:

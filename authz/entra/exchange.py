@@ -42,7 +42,7 @@ from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.endpoints import Endpoint, Endpoints
 from authz.entra.http import EndpointUnavailable
 from authz.entra.refusals import BAD_ASSERTION, REPLICATING
-from authz.ports import CacheResult, Clock, Exchange, Timer
+from authz.ports import CacheResult, Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""
@@ -99,8 +99,7 @@ class EntraExchange:
         authority: Entra's address without tenant.
         endpoints: The tenants' token endpoints, and whether they may be asked.
         bulkheads: Threads for MSAL, of which each client has a share.
-        clock: Epoch seconds.
-        timer: Monotonic seconds, the clock of deadlines.
+        timer: Monotonic seconds, the clock of deadlines and periods.
         timeout: Seconds that one exchange may wait for its assertions.
         jitter: A number from 0 to 1, another one each time.
     """
@@ -115,7 +114,6 @@ class EntraExchange:
         authority: str,
         endpoints: Endpoints,
         bulkheads: Bulkheads,
-        clock: Clock,
         timer: Timer,
         timeout: float,
         jitter: Callable[[], float] = random.random,
@@ -127,7 +125,6 @@ class EntraExchange:
         self._endpoints = endpoints
         self._bulkheads = bulkheads
         self._jitter = jitter
-        self._clock = clock
         self._timer = timer
         self._timeout = timeout
         self._first_met: dict[Client | AgentIdentity, float] = {}
@@ -272,14 +269,14 @@ class EntraExchange:
         self, asker: Client | AgentIdentity, asking: _Asking, budget: Budget
     ) -> IssuedToken:
         """Ask, again a little later while the directory is replicating."""
-        met = self._first_met.setdefault(asker, self._clock())
+        met = self._first_met.setdefault(asker, self._timer())
         if len(self._first_met) > MOST_MET:
             del self._first_met[next(iter(self._first_met))]
         for delay in REPLICATION_DELAYS:
             try:
                 return await self._persistently(asking, budget)
             except EntraError as error:
-                young = self._clock() - met < REPLICATION_PERIOD
+                young = self._timer() - met < REPLICATION_PERIOD
                 if error.code != ALWAYS_REPLICATING and not (young and error.code in REPLICATING):
                     raise
             await asyncio.sleep(delay)

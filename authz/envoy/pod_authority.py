@@ -37,4 +37,6 @@ def pod_certificates(config: Config) -> PodCertificates | None:
     authority = open_pod_authority(config)
     if authority is None or config.https is None:
         return None
-    return PodCertificates(authority, lifetime=config.https.lifetime, clock=time.time)
+    return PodCertificates(
+        authority, lifetime=config.https.lifetime, clock=time.time, timer=time.monotonic
+    )

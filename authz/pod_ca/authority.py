@@ -29,8 +29,8 @@ from authz.core.secret import Secret
 
 LIFETIME: Final = timedelta(days=365)
 """Of the authority. An app reads whom it trusts once, so it is as old as a pod may become."""
-BACKDATE: Final = timedelta(minutes=5)
-"""Clocks of one machine agree, but may be set back."""
+BACKDATE: Final = timedelta(days=30)
+"""How far a clock that was ahead at the start may be set back later: an app refuses what is not yet valid."""
 _NAME: Final = "authz, for this pod only"
 _EVERY_ADDRESS: Final = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
@@ -67,15 +67,15 @@ class PodAuthority:
         """Make an authority for these DNS names."""
         key = generate_private_key(SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _NAME)])
-        begin = datetime.fromtimestamp(now, UTC) - BACKDATE
+        made = datetime.fromtimestamp(now, UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(begin)
-            .not_valid_after(begin + LIFETIME)
+            .not_valid_before(made - BACKDATE)
+            .not_valid_after(made + LIFETIME)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from itertools import count
 from typing import ClassVar, Final
 
+from authz.core.moment import Moment
 from authz.core.secret import Secret
 from authz.pod_ca.authority import IssuedCertificate, PodAuthority
-from authz.ports import Clock, Peer
+from authz.ports import Clock, Peer, Timer
 
 PREFIX: Final = "https/"
 """What the name of such a secret begins with; the host follows. No egress route has a slash in its name."""
@@ -22,12 +23,12 @@ class CertificateValue:
     Attributes:
         version: Unique in this process.
         certificate: Which.
-        renew_at: Epoch second from which another one is made.
+        renew_at: When another one is made.
     """
 
     version: int
     certificate: IssuedCertificate
-    renew_at: float
+    renew_at: Moment
     is_empty: ClassVar[bool] = False
 
     @property
@@ -55,12 +56,16 @@ class PodCertificates:
         authority: Signs them.
         lifetime: Seconds for which each is valid.
         clock: Epoch seconds.
+        timer: Monotonic seconds.
     """
 
-    def __init__(self, authority: PodAuthority, *, lifetime: float, clock: Clock) -> None:
+    def __init__(
+        self, authority: PodAuthority, *, lifetime: float, clock: Clock, timer: Timer
+    ) -> None:
         self._authority = authority
         self._lifetime = lifetime
         self._clock = clock
+        self._timer = timer
         self._next_version = count(1).__next__
         self._kept: dict[str, CertificateValue] = {}
         self._subscriptions: dict[CertificateSubscription, None] = {}
@@ -90,9 +95,9 @@ class PodCertificates:
 
     def renew(self) -> None:
         """Replace certificates whose time has come. Called each second or so."""
-        now = self._clock()
+        now = Moment(self._clock(), self._timer())
         for host, value in list(self._kept.items()):
-            if now < value.renew_at:
+            if not value.renew_at.has_come(now):
                 continue
             renewed = self._issue(host)
             for subscription in self._subscriptions:
@@ -109,8 +114,8 @@ class PodCertificates:
         }
 
     def _issue(self, host: str) -> CertificateValue:
-        now = self._clock()
-        certificate = self._authority.issue(host, now=now, lifetime=self._lifetime)
-        renew_at = now + (certificate.expires_at - now) * RENEW_AT
+        now = Moment(self._clock(), self._timer())
+        certificate = self._authority.issue(host, now=now.wall, lifetime=self._lifetime)
+        renew_at = now.later((certificate.expires_at - now.wall) * RENEW_AT)
         value = self._kept[host] = CertificateValue(self._next_version(), certificate, renew_at)
         return value

@@ -9,14 +9,16 @@ from authz.core.answer import MAX_SITUATIONS, Answer, AnswerCache
 from authz.core.cache import ENTRY_OVERHEAD
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
+from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
-from support.clock import START, Clock
+from support.clock import START, Clock, at
 from support.principals import principal
 from support.tenant import FakeTenant
 
-LATER: Final = START + 100.0
+NOW: Final = at(START)
+LATER: Final = NOW.later(100.0)
 DELEGATED: Final = EgressRoute("graph", (), Flow.ON_BEHALF_OF)
 OWN: Final = EgressRoute("own", (), Flow.AUTONOMOUS)
 ASKED: Final = CheckRequest(
@@ -28,7 +30,7 @@ def _cache(*, max_entries: int = 10, max_bytes: int = 10**8) -> AnswerCache:
     return AnswerCache(max_entries=max_entries, max_bytes=max_bytes)
 
 
-def _answer(route: EgressRoute = DELEGATED, value: str = "issued", until: float = LATER) -> Answer:
+def _answer(route: EgressRoute = DELEGATED, value: str = "issued", until: Moment = LATER) -> Answer:
     return Answer(
         route, principal(), Allow(Secret(value)), expires_at=LATER, until=until, has_token=True
     )
@@ -38,19 +40,19 @@ def _changed(**changes: Any) -> CheckRequest:
     return ASKED._replace(**changes)
 
 
-def _get(cache: AnswerCache, request: CheckRequest, now: float) -> Answer | None:
+def _get(cache: AnswerCache, request: CheckRequest, now: Moment) -> Answer | None:
     return cache.get(request.situation, request.authorization, request.baggage, now)
 
 
 def test_an_answer_is_given_again_to_the_same_question() -> None:
     """Method, path, request id and trace have no part in a decision."""
     cache, answer = _cache(), _answer()
-    cache.put(ASKED, answer, START)
+    cache.put(ASKED, answer, NOW)
     again = _changed(
         method="POST", path="/other", request_id="2", traceparent="x", host="b.example"
     )
 
-    assert answer is _get(cache, again, START)
+    assert answer is _get(cache, again, NOW)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +76,18 @@ def test_an_answer_is_given_again_to_the_same_question() -> None:
 def test_another_question_is_not_answered(changes: dict[str, Any]) -> None:
     """Whatever a decision depends on is part of the key."""
     cache = _cache()
-    cache.put(ASKED, _answer(), START)
+    cache.put(ASKED, _answer(), NOW)
 
-    assert _get(cache, _changed(**changes), START) is None
+    assert _get(cache, _changed(**changes), NOW) is None
 
 
 def test_a_route_that_is_found_by_host_is_another_for_another_host() -> None:
     """Without a name from Envoy the host decides."""
     cache, unnamed = _cache(), _changed(route=None)
-    cache.put(unnamed, _answer(), START)
+    cache.put(unnamed, _answer(), NOW)
 
-    assert _get(cache, unnamed, START) is not None
-    assert _get(cache, unnamed._replace(host="b.example"), START) is None
+    assert _get(cache, unnamed, NOW) is not None
+    assert _get(cache, unnamed._replace(host="b.example"), NOW) is None
 
 
 @pytest.mark.parametrize("authorization", [None, Secret("Bearer b")])
@@ -94,39 +96,39 @@ def test_what_the_app_sent_does_not_matter_where_the_route_does_not_read_it(
 ) -> None:
     """The answer of an app-only flow is everybody's, and takes one place."""
     cache, answer = _cache(), _answer(OWN)
-    cache.put(ASKED, answer, START)
+    cache.put(ASKED, answer, NOW)
 
-    assert answer is _get(cache, _changed(authorization=authorization), START)
+    assert answer is _get(cache, _changed(authorization=authorization), NOW)
     assert 1 == len(cache)
 
 
 def test_an_answer_stands_until_its_time() -> None:
     """And not at that second any more."""
     cache = _cache()
-    cache.put(ASKED, _answer(until=START + 10), START)
+    cache.put(ASKED, _answer(until=NOW.later(10)), NOW)
 
-    assert _get(cache, ASKED, START + 9.9) is not None
-    assert _get(cache, ASKED, START + 10) is None
+    assert _get(cache, ASKED, NOW.later(9.9)) is not None
+    assert _get(cache, ASKED, NOW.later(10)) is None
 
 
 def test_a_dropped_answer_is_gone() -> None:
     """And one that was never there can be dropped."""
     cache = _cache()
     cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
-    cache.put(ASKED, _answer(), START)
+    cache.put(ASKED, _answer(), NOW)
     cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
 
-    assert _get(cache, ASKED, START) is None
+    assert _get(cache, ASKED, NOW) is None
     assert 0 == len(cache)
 
 
 def test_an_answer_to_a_request_without_a_value_is_for_such_requests() -> None:
     """A route that reads the value, and finds the user elsewhere."""
     cache, answer = _cache(), _answer()
-    cache.put(_changed(authorization=None), answer, START)
+    cache.put(_changed(authorization=None), answer, NOW)
 
-    assert answer is _get(cache, _changed(authorization=None), START)
-    assert _get(cache, ASKED, START) is None
+    assert answer is _get(cache, _changed(authorization=None), NOW)
+    assert _get(cache, ASKED, NOW) is None
 
 
 OURS = Secret(f"authz-subject={'r' * 43}")
@@ -148,19 +150,19 @@ OURS = Secret(f"authz-subject={'r' * 43}")
 def test_an_answer_to_a_reference_is_for_that_one(route: EgressRoute, other: Secret | None) -> None:
     """Whatever the route reads: with the reference, baggage is changed; and it may be the user."""
     cache, answer = _cache(), _answer(route)
-    cache.put(_changed(baggage=OURS), answer, START)
+    cache.put(_changed(baggage=OURS), answer, NOW)
 
-    assert answer is _get(cache, _changed(baggage=OURS), START)
-    assert _get(cache, _changed(baggage=other), START) is None
+    assert answer is _get(cache, _changed(baggage=OURS), NOW)
+    assert _get(cache, _changed(baggage=other), NOW) is None
 
 
 def test_baggage_of_others_alone_tells_no_requests_apart() -> None:
     """It is neither read nor changed, and may be another one with each request."""
     cache, answer = _cache(), _answer()
-    cache.put(_changed(baggage=Secret("a=b")), answer, START)
+    cache.put(_changed(baggage=Secret("a=b")), answer, NOW)
 
-    assert answer is _get(cache, _changed(baggage=Secret("a=c")), START)
-    assert answer is _get(cache, ASKED, START)
+    assert answer is _get(cache, _changed(baggage=Secret("a=c")), NOW)
+    assert answer is _get(cache, ASKED, NOW)
 
 
 def test_where_a_handle_is_put_in_all_of_the_baggage_counts() -> None:
@@ -169,28 +171,28 @@ def test_where_a_handle_is_put_in_all_of_the_baggage_counts() -> None:
         "chat", FakeTenant(clock=Clock()).expectation(), forward=frozenset({Forward.HANDLE})
     )
     cache, answer = _cache(), replace(_answer(), route=route)
-    cache.put(_changed(baggage=Secret("a=b")), answer, START)
+    cache.put(_changed(baggage=Secret("a=b")), answer, NOW)
 
-    assert answer is _get(cache, _changed(baggage=Secret("a=b")), START)
-    assert _get(cache, _changed(baggage=Secret("a=c")), START) is None
-    assert _get(cache, ASKED, START) is None
+    assert answer is _get(cache, _changed(baggage=Secret("a=b")), NOW)
+    assert _get(cache, _changed(baggage=Secret("a=c")), NOW) is None
+    assert _get(cache, ASKED, NOW) is None
 
 
 def test_the_number_of_answers_is_bounded() -> None:
     """The least recently used makes room."""
     cache = _cache(max_entries=2)
     for value in "abc":
-        cache.put(_changed(authorization=Secret(value)), _answer(), START)
+        cache.put(_changed(authorization=Secret(value)), _answer(), NOW)
 
     assert (2, 1) == (len(cache), cache.evictions)
-    assert _get(cache, _changed(authorization=Secret("a")), START) is None
+    assert _get(cache, _changed(authorization=Secret("a")), NOW) is None
 
 
 def test_the_memory_of_answers_is_bounded() -> None:
     """A token counts twice: for itself, and in the reply."""
     cache = _cache(max_bytes=2 * ENTRY_OVERHEAD + 400)
     for value in "ab":
-        cache.put(_changed(authorization=Secret(value)), _answer(value="t" * 101), START)
+        cache.put(_changed(authorization=Secret(value)), _answer(value="t" * 101), NOW)
 
     assert 1 == len(cache)
 
@@ -200,7 +202,7 @@ def test_an_answer_without_a_token_counts_as_well() -> None:
     cache = _cache(max_bytes=ENTRY_OVERHEAD)
     for value in "ab":
         answer = Answer(DELEGATED, principal(), Allow(), LATER, LATER, has_token=False)
-        cache.put(_changed(authorization=Secret(value)), answer, START)
+        cache.put(_changed(authorization=Secret(value)), answer, NOW)
 
     assert 1 == len(cache)
 
@@ -210,25 +212,25 @@ def test_the_number_of_situations_is_bounded() -> None:
     cache = _cache(max_entries=2 * MAX_SITUATIONS)
     first = _changed(own_headers=("x-authz-0",))
     for number in range(MAX_SITUATIONS):
-        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(), START)
-    assert _get(cache, first, START) is not None
+        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(), NOW)
+    assert _get(cache, first, NOW) is not None
 
-    cache.put(ASKED, _answer(), START)
+    cache.put(ASKED, _answer(), NOW)
 
-    assert _get(cache, first, START) is None
-    assert _get(cache, ASKED, START) is not None
+    assert _get(cache, first, NOW) is None
+    assert _get(cache, ASKED, NOW) is not None
 
 
 def test_a_forgotten_situation_does_not_get_anothers_answer() -> None:
     """Numbers of situations are never used twice."""
     cache = _cache(max_entries=2 * MAX_SITUATIONS)
     for number in range(MAX_SITUATIONS + 1):
-        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(OWN, "old"), START)
+        cache.put(_changed(own_headers=(f"x-authz-{number}",)), _answer(OWN, "old"), NOW)
     mine = _answer(OWN, "mine")
-    cache.put(_changed(own_headers=("x-authz-0",)), mine, START)
+    cache.put(_changed(own_headers=("x-authz-0",)), mine, NOW)
 
-    assert mine is _get(cache, _changed(own_headers=("x-authz-0",)), START)
-    assert _get(cache, _changed(own_headers=("x-authz-1",)), START) is None
+    assert mine is _get(cache, _changed(own_headers=("x-authz-0",)), NOW)
+    assert _get(cache, _changed(own_headers=("x-authz-1",)), NOW) is None
 
 
 def test_a_route_whose_clients_envoy_vouches_for_is_not_repeated_at_the_edge() -> None:

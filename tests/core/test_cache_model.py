@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz.core.cache import BoundedCache
+from support.clock import at
 from support.properties import thorough
 
 KEYS: Final = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
@@ -34,16 +35,16 @@ class CacheMachine(RuleBasedStateMachine):
         self.serial += 1
         value = chr(0x100 + self.serial) * size
         expires_at = self.now + lifetime
-        self.cache.put(key, value, expires_at=expires_at, now=self.now)
+        self.cache.put(key, value, expires_at=at(expires_at), now=at(self.now))
         self.last_put[key] = (value, expires_at)
 
         fits = size <= self.max_bytes and self.max_entries > 0
-        assert (value if fits and lifetime > 0 else None) == self.cache.get(key, self.now)
+        assert (value if fits and lifetime > 0 else None) == self.cache.get(key, at(self.now))
 
     @rule(key=KEYS)
     def get(self, key: bytes) -> None:
         """What is found is the last value put, and has not expired."""
-        value = self.cache.get(key, self.now)
+        value = self.cache.get(key, at(self.now))
 
         if value is not None:
             expected, expires_at = self.last_put.get(key, ("", -math.inf))
@@ -53,12 +54,12 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(key=KEYS, other=KEYS)
     def what_was_used_last_outlives_the_next_put(self, key: bytes, other: bytes) -> None:
         """With room for two small entries, the one just looked at is not the one that goes."""
-        value = self.cache.get(key, self.now)
+        value = self.cache.get(key, at(self.now))
         if value is None or other == key or self.max_entries < 2 or len(value) >= self.max_bytes:
             return
         self.put(other, 1, 1)
 
-        assert value == self.cache.get(key, self.now)
+        assert value == self.cache.get(key, at(self.now))
 
     @rule(key=KEYS)
     def drop(self, key: bytes) -> None:
@@ -66,7 +67,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.drop(key)
         self.last_put.pop(key, None)
 
-        assert self.cache.get(key, self.now) is None
+        assert self.cache.get(key, at(self.now)) is None
 
     @rule()
     def clear(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core.errors import InvalidToken, TokenFault
 from authz.core.exchange import (
     AgentIdentity,
     AgentUser,
@@ -21,6 +22,7 @@ from authz.core.exchange import (
     Target,
     TokenExchange,
     cache_key,
+    check_subject_lives,
     declares_capability,
     subject_of,
 )
@@ -181,3 +183,18 @@ def test_flows_that_depend_on_no_request_are_those_without_a_user_in_it() -> Non
 def test_client_capabilities_are_found_in_claims(claims: str, declared: bool) -> None:
     """In a member of the parameter, or at its top."""
     assert declared == declares_capability(claims)
+
+
+@pytest.mark.parametrize("exchange", one_of_each(), ids=lambda exchange: exchange.flow.value)
+def test_an_exchange_needs_a_user_token_that_lives(exchange: TokenExchange) -> None:
+    """To the second: Entra forgives no clock difference. What rests on no user's token has no such end."""
+    subject = subject_of(exchange)
+    end = subject.expires_at if subject is not None else START
+    check_subject_lives(exchange, end - 0.001)
+    if subject is None:
+        check_subject_lives(exchange, end)
+        return
+
+    with pytest.raises(InvalidToken) as raised:
+        check_subject_lives(exchange, end)
+    assert TokenFault.EXPIRED is raised.value.fault

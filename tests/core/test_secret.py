@@ -38,7 +38,7 @@ from authz.core.request import BearerToken, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
 from authz.ports import CheckRecord
-from support.clock import START
+from support.clock import START, at
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 
 TEXT: Final = "the-text-that-nobody-may-see"
@@ -54,18 +54,18 @@ HOLDERS: Final[list[Any]] = [
     SUBJECT,
     OnBehalfOf(AGENT_IDENTITY, GRAPH, SUBJECT),
     AppOnBehalfOf(BLUEPRINT_CLIENT, GRAPH, SUBJECT),
-    IssuedToken(SECRET, START, START),
+    IssuedToken(SECRET, at(START), at(START)),
     Baggage(own=(SECRET,)),
-    Subject(SECRET, Origin("chat", None, None), START),
-    Reference(SECRET, START, START),
+    Subject(SECRET, Origin("chat", None, None), at(START)),
+    Reference(SECRET, at(START), at(START)),
     Allow(authorization=SECRET),
     CheckRecord(CheckRequest(authorization=SECRET), 0.0, decision=Allow(authorization=SECRET)),
     Answer(
         EgressRoute("graph", (), Flow.NONE),
         None,
         Allow(SECRET),
-        START,
-        START,
+        at(START),
+        at(START),
         has_token=True,
         reply=TEXT.encode(),
     ),

@@ -2,10 +2,11 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jwt
 import msal
 import pytest
 from hypothesis import given
@@ -15,11 +16,12 @@ from authz.core.decision import Deny
 from authz.core.errors import EntraError, Reason
 from authz.core.exchange import AgentIdentity, Client, IssuedToken
 from authz.emulator import Fault, Match
-from authz.entra.answers import DAY, MAX_TOKEN_BYTES
-from authz.entra.clients import Agents, Applications, MsalTransport
-from authz.entra.credentials import ClientSecret
+from authz.entra.answers import DAY, MAX_TOKEN_BYTES, IdentityTransport
+from authz.entra.clients import Agents, Applications, MsalTransport, NoHttpCache, NoTokenCache
+from authz.entra.credentials import ClientSecret, ManagedIdentity
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import MAX_CHALLENGE
+from support.clock import Clock as TwoClocks
 from support.faults.answers import ODD_ERRORS
 from support.properties import JSON, brief
 from support.quiet_server import QuietHandler, QuietServer
@@ -74,8 +76,10 @@ class Bench:
         blueprint = Client("support", world.tenant_id, world.blueprint["client_id"])
         self._agent = AgentIdentity("desk", world.agent["client_id"], blueprint)
         secret = ClientSecret(lambda: world.blueprint["client_secret"], "client_secret")
-        applications = Applications(authority, transport, {blueprint: [secret]}, time.time)
-        self._agents = Agents(authority, transport, time.time)
+        applications = Applications(
+            authority, transport, {blueprint: [secret]}, time.time, time.monotonic
+        )
+        self._agents = Agents(authority, transport, time.time, time.monotonic)
         self._t1 = applications.acquire(
             blueprint,
             lambda app: app.acquire_token_for_client(
@@ -182,7 +186,7 @@ async def test_a_lifetime_is_read_as_servers_write_it_and_never_believed_past_a_
         await service.egress("autonomous")
         (entry,) = service.engine._tokens._cache._entries.values()
 
-        assert seconds == pytest.approx(entry.value.expires_at - before, abs=10)
+        assert seconds == pytest.approx(entry.value.expires_at.wall - before, abs=10)
 
 
 async def test_a_token_is_not_used_past_its_own_end(world: World) -> None:
@@ -193,8 +197,8 @@ async def test_a_token_is_not_used_past_its_own_end(world: World) -> None:
         token = issued(await service.egress("autonomous"))
         (entry,) = service.engine._tokens._cache._entries.values()
 
-        assert token["exp"] == entry.value.expires_at
-        assert entry.value.refresh_at < entry.value.expires_at
+        assert token["exp"] == entry.value.expires_at.wall
+        assert entry.value.refresh_at.wall < entry.value.expires_at.wall
 
 
 @pytest.mark.parametrize(
@@ -240,7 +244,9 @@ async def test_refresh_in_says_when_a_successor_is_fetched(world: World) -> None
         await service.egress("autonomous")
         (entry,) = service.engine._tokens._cache._entries.values()
 
-        assert 3000 == pytest.approx(entry.value.expires_at - entry.value.refresh_at, abs=1)
+        assert 3000 == pytest.approx(
+            entry.value.expires_at.steady - entry.value.refresh_at.steady, abs=1
+        )
 
 
 @pytest.mark.parametrize(
@@ -311,3 +317,71 @@ async def test_an_odd_answer_of_the_hosts_identity_is_not_kept(
             denied(first),
             denied(second),
         ]
+
+
+def _identity(clock: TwoClocks) -> Callable[[], str]:
+    """Return how the host's managed identity is asked for an assertion."""
+    http = HttpClient(ca_file=None, connect_timeout=10, timeout=30, pool_size=1, plain_http=True)
+    client = msal.ManagedIdentityClient(
+        msal.SystemAssignedManagedIdentity(),
+        http_client=IdentityTransport(http),
+        token_cache=NoTokenCache(),
+        http_cache=NoHttpCache(),
+    )
+    identity = ManagedIdentity(client, "api://it", "it", clock=clock, timer=clock.timer)
+    assertion: Callable[[], str] = identity.proofs()[0].client_credential["client_assertion"]
+    return assertion
+
+
+@pytest.mark.parametrize("set_by", [-86_400.0, -3600.0, 0.0])
+def test_the_token_of_the_hosts_identity_ends_in_time_whoever_sets_the_wall_clock(
+    identity_answers: list[object], set_by: float
+) -> None:
+    """Five minutes before its end it is asked for again; Entra would refuse one that has ended."""
+    clock = TwoClocks()
+    assertion = _identity(clock)
+    identity_answers += [{"access_token": f"a.b.{n}", "expires_in": 3600} for n in range(2)]
+    first = assertion()
+    clock.set_by(set_by)
+    clock.advance(3299)
+
+    assert ["a.b.0", "a.b.0"] == [first, assertion()]
+    clock.advance(1)
+    assert "a.b.1" == assertion()
+
+
+def test_a_long_lived_token_of_the_hosts_identity_is_renewed_at_half_of_its_life(
+    identity_answers: list[object],
+) -> None:
+    """While there is time enough to outlast a metadata service that is away."""
+    clock = TwoClocks()
+    assertion = _identity(clock)
+    identity_answers += [{"access_token": "a.b.0", "expires_in": 10_000}, {"error": "away"}]
+    assertion()
+    clock.advance(5000)
+    kept = assertion()
+    asked = len(identity_answers)
+    clock.advance(4700)
+
+    assert ("a.b.0", 1) == (kept, asked)
+    with pytest.raises(EntraError):
+        assertion()
+
+
+def test_the_token_of_the_hosts_identity_ends_by_its_own_exp(
+    identity_answers: list[object],
+) -> None:
+    """Where that comes before what the metadata service says."""
+    clock = TwoClocks()
+    assertion = _identity(clock)
+    short = jwt.encode({"exp": int(clock()) + 1000}, "k" * 32, algorithm="HS256")
+    identity_answers += [
+        {"access_token": short, "expires_in": 3600},
+        {"access_token": "a.b.1", "expires_in": 3600},
+    ]
+    assertion()
+    clock.advance(699)
+
+    assert short == assertion()
+    clock.advance(1)
+    assert "a.b.1" == assertion()

@@ -1,7 +1,6 @@
 """The door's hit path: bytes that were prepared, for exactly the requests that they were prepared for."""
 
 import asyncio
-import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final
@@ -49,10 +48,10 @@ class Context:
 
 
 def door(checks: Any, *, named: bool = False, believes_source: bool = True) -> ExtAuthz:
-    """A door that asks these checks."""
+    """A door that asks these checks. Its timer stands still: the wall clock ends what ends."""
     return ExtAuthz(
         checks,
-        timer=time.monotonic,
+        timer=lambda: 0.0,
         default_timeout=5.0,
         margin=0.05,
         peers_have_names=named,

@@ -15,7 +15,7 @@ from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
 from authz.ports import CacheName, CheckRecord, Repeat
-from support.clock import START
+from support.clock import START, at
 
 FALLBACK = EgressRoute("graph", (), Flow.AUTONOMOUS, stands_in=True)
 ALLOWED = CheckRecord(CheckRequest(), 0.0, route=FALLBACK, decision=Allow())
@@ -28,7 +28,7 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     metrics.decided(ALLOWED)
     metrics.decided(replace(ALLOWED, decision=Deny(Reason.EXCHANGE_UNAVAILABLE)))
     metrics.decided(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
-    answer = Answer(FALLBACK, None, Allow(), START, START, has_token=True)
+    answer = Answer(FALLBACK, None, Allow(), at(START), at(START), has_token=True)
     metrics.repeated([Repeat(answer, None, START, 0.001)] * 2)
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})

@@ -2,6 +2,9 @@
 
 from typing import Final
 
+import pytest
+from cryptography import x509
+
 from authz.pod_ca.authority import PodAuthority
 from authz.pod_ca.certificates import CertificateSubscription, PodCertificates
 from authz.ports import Peer
@@ -18,7 +21,10 @@ class Desk:
     def __init__(self) -> None:
         self.clock = Clock()
         authority = PodAuthority.create([HOST], now=START)
-        self.certificates = PodCertificates(authority, lifetime=DAY, clock=self.clock)
+        self.passed = 0.0
+        self.certificates = PodCertificates(
+            authority, lifetime=DAY, clock=self.clock, timer=lambda: self.passed
+        )
         self.heard: list[str] = []
 
     def subscribe(
@@ -69,3 +75,21 @@ def test_strangers_get_none() -> None:
     assert unknown.refusal is not None
     assert far.refusal is not None
     assert {} == desk.certificates.expiries()
+
+
+@pytest.mark.parametrize("set_by", [-DAY, -3600.0])
+def test_it_is_renewed_in_time_after_the_clock_was_set_back(set_by: float) -> None:
+    """Half of its life is counted as well, and apps take it all the while."""
+    desk = Desk()
+    kept = desk.subscribe()
+    desk.clock.now += set_by
+    desk.certificates.renew()
+    assert [] == desk.heard
+    assert kept.value is not None
+    certificate = x509.load_pem_x509_certificate(kept.value.certificate.chain.encode())
+    assert certificate.not_valid_before_utc.timestamp() < desk.clock.now
+
+    desk.passed += DAY / 2
+    desk.certificates.renew()
+
+    assert [f"https/{HOST}"] == desk.heard

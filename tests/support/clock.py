@@ -3,24 +3,45 @@
 import asyncio
 from typing import Final
 
+from authz.core.moment import Moment
+
 _ROUNDS: Final = 30
 
 START: Final = 1_800_000_000.0
 """Epoch seconds at which every test begins."""
 
 
+def at(second: float) -> Moment:
+    """Return the moment at an epoch second, if nobody has set the wall clock."""
+    return Moment(second, second - START)
+
+
 class Clock:
-    """Epoch seconds that a test moves by hand."""
+    """Epoch and monotonic seconds that a test moves by hand."""
 
     def __init__(self, now: float = START) -> None:
         self.now = now
+        self.passed = now - START
 
     def __call__(self) -> float:
-        """Return the present second."""
+        """Return the present epoch second."""
         return self.now
+
+    def timer(self) -> float:
+        """Return the present monotonic second."""
+        return self.passed
+
+    def moment(self) -> Moment:
+        """Return both."""
+        return Moment(self.now, self.passed)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self.now += seconds
+        self.passed += seconds
+
+    def set_by(self, seconds: float) -> None:
+        """Set the wall clock; no time passes."""
         self.now += seconds
 
 
@@ -41,14 +62,14 @@ class AlarmClock(Clock):
 
     def __init__(self, now: float = START) -> None:
         super().__init__(now)
-        self._waiting: dict[asyncio.Event, float] = {}
+        self._waiting: dict[asyncio.Event, Moment] = {}
 
-    async def wait(self, moment: float) -> None:
-        """Wait until the clock has been moved to an epoch second."""
-        moved = asyncio.Event()
+    async def wait(self, moment: Moment) -> None:
+        """Wait until the clock has been moved to a moment, or its wall clock was set."""
+        moved, difference = asyncio.Event(), self.now - self.passed
         self._waiting[moved] = moment
         try:
-            while self.now < moment:
+            while not moment.has_come(self.moment()) and difference == self.now - self.passed:
                 await moved.wait()
                 moved.clear()
         finally:
@@ -57,11 +78,12 @@ class AlarmClock(Clock):
     @property
     def alarms(self) -> list[float]:
         """How many seconds from now each alarm is, in order."""
-        return sorted(moment - self.now for moment in self._waiting.values())
+        return sorted(moment.left(self.moment()) for moment in self._waiting.values())
 
-    async def forward(self, seconds: float = 0.0) -> None:
-        """Let time pass, and everything happen that follows from it."""
+    async def forward(self, seconds: float = 0.0, *, set_by: float = 0.0) -> None:
+        """Let time pass or set the wall clock, and everything happen that follows from it."""
         self.advance(seconds)
+        self.set_by(set_by)
         for moved in self._waiting:
             moved.set()
         # Nothing in these tests leaves the event loop, so a bounded number of rounds is all there is.

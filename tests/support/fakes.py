@@ -4,20 +4,25 @@ They keep count and never assert; what ought to have happened is said in the tes
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from authz.core.budget import Budget
 from authz.core.errors import AuthzError, DeadlineExceeded, InvalidToken, TokenFault
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
+from authz.core.moment import Moment
 from authz.core.secret import Secret
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
+from authz.ports import CacheName, CacheResult, CheckRecord, Repeat, Timer
 
 
 class FakeKeys:
     """A `KeySource`: published keys are found by fetching, fetched ones are there at once."""
 
-    def __init__(self, fetched: Iterable[SigningKey] = ()) -> None:
+    def __init__(
+        self, fetched: Iterable[SigningKey] = (), *, timer: Timer = time.monotonic
+    ) -> None:
+        self._timer = timer
         self._fetched = {(key.issuer, key.key_id): key for key in fetched}
         self._published: dict[tuple[str, str], SigningKey] = {}
         self._failure: Exception | None = None
@@ -33,7 +38,7 @@ class FakeKeys:
         """Fetch a published key, unless told to hang or fail."""
         self.finds.append((issuer, key_id))
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout(deadline - self._timer()):
                 await self._reachable.wait()
         except TimeoutError:
             raise DeadlineExceeded from None
@@ -72,15 +77,15 @@ class FakeExchange:
     """An `Exchange`: issues tokens with a number each, hangs and fails on order.
 
     Args:
-        clock: Epoch seconds.
+        now: Tells the time.
         lifetime: Seconds for which its tokens live.
         refresh_after: Seconds after which a successor is worth fetching.
     """
 
     def __init__(
-        self, clock: Callable[[], float], *, lifetime: float = 3600.0, refresh_after: float = 1800.0
+        self, now: Callable[[], Moment], *, lifetime: float = 3600.0, refresh_after: float = 1800.0
     ) -> None:
-        self._clock = clock
+        self._now = now
         self.lifetime = lifetime
         self.refresh_after = refresh_after
         self._failure: Exception | None = None
@@ -105,9 +110,9 @@ class FakeExchange:
             raise
         if self._failure is not None and self._hit(exchange):
             raise self._failure
-        now = self._clock()
+        now = self._now()
         return IssuedToken(
-            Secret(f"issued-{number}"), now + self.lifetime, now + self.refresh_after
+            Secret(f"issued-{number}"), now.later(self.lifetime), now.later(self.refresh_after)
         )
 
     def fail(

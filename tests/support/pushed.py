@@ -1,10 +1,10 @@
 """`PushedScene`: pushed tokens over a fake Entra, whose time a test moves."""
 
-import time
 from dataclasses import replace
 from typing import Any, Final
 
 from authz.core.exchange import Flow
+from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy
 from authz.pushing import PushedTokens
 from support.clock import AlarmClock
@@ -42,9 +42,9 @@ class PushedScene(Scene):
             policy(*(routes or (route(),))),
             self.tokens,
             clock=self.alarm,
-            timer=lambda: time.monotonic() - behind,
+            timer=lambda: self.alarm.timer() - behind,
             margin=MARGIN,
-            wait=self.alarm.wait,
+            wait=lambda end: self.alarm.wait(Moment(end.wall, end.steady + behind)),
             jitter=lambda: 1.0,
         )
 
