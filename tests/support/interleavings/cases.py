@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, Final
 
 from authz.core.baggage import MEMBER
+from authz.core.errors import Reason
 from support.interleavings.explanations import LOST, Whose
 from support.interleavings.fleet import ROUTES, Agent, Caller, Fleet
 from support.interleavings.wire import Answer, Connections, Headers
@@ -371,7 +372,8 @@ def _values(answer: Answer, name: str) -> list[str]:
 
 def _reason(answer: Answer) -> str:
     try:
-        return str(json.loads(answer.body)["reason"])
+        reason = str(json.loads(answer.body)["reason"])
+        return LOST if reason == Reason.AUTHZ_UNAVAILABLE else reason
     except (ValueError, KeyError, TypeError):
         return LOST
 

@@ -1,6 +1,7 @@
 """What is done to a fleet while requests go on, and which denials that explains. Each has an end."""
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -160,14 +161,16 @@ async def _moved_route(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
     to, client = pick.choice([("desk", desk), ("clerk", clerk)])
     document = fleet.document()
     document["egress"]["moving"]["agent"] = to
+    # A version before this one may be applied only now: this one is known by a route of its own.
+    mark = f"mark-{pick.getrandbits(48):x}"
+    document["egress"][mark] = {"flow": "none"}
     fleet.moving |= {client}
-    digest = await asyncio.to_thread(_digest, fleet)
     fleet.write(document)
     fleet.authz.signal(signal.SIGHUP)
-    await _applied(fleet, digest)
-    # Envoy may repeat an answer of the version before for as long as `cache.edge.max_ttl` says.
-    await asyncio.sleep(1.5)
-    fleet.moving = frozenset({client})
+    if await _applied(fleet, mark):
+        # Envoy may repeat an answer of the version before for as long as `cache.edge.max_ttl` says.
+        await asyncio.sleep(1.5)
+        fleet.moving = frozenset({client})
     yield
 
 
@@ -232,19 +235,17 @@ async def _restart(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
 
 
 def _moving(fleet: Fleet) -> str:
-    return next(name for name in ("desk", "clerk") if fleet.agents[name].client_id in fleet.moving)
+    return str(json.loads(fleet.config_file.read_text())["egress"]["moving"]["agent"])
 
 
-def _digest(fleet: Fleet) -> str:
-    return str(fleet.admin.get("/status").json()["configuration"])
-
-
-async def _applied(fleet: Fleet, before: str) -> None:
-    """Wait until another version is in force, or the same one has been looked at again."""
-    for _ in range(40):
-        if await asyncio.to_thread(_digest, fleet) != before:
-            return
+async def _applied(fleet: Fleet, route: str) -> bool:
+    """Wait until the version with this route is in force; False if that takes too long."""
+    for _ in range(100):
+        status = await asyncio.to_thread(fleet.admin.get, "/status")
+        if route in status.text:
+            return True
         await asyncio.sleep(0.1)
+    return False
 
 
 DISTURBANCES: Final = (

@@ -12,7 +12,7 @@ from authz.core.errors import Reason
 FLIGHT: Final = 6.0
 """Seconds for which an exchange that was begun in a fault may go on after it, and some."""
 LOST: Final = "no answer"
-"""In place of a reason: Envoy's own answer, or none."""
+"""In place of a reason: Envoy's own answer that the service gave none, or no answer at all."""
 LATE: Final = "no answer in time"
 """The same after Envoy's own limit: an exchange took so long that the service's answer came too late."""
 
