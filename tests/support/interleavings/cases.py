@@ -373,9 +373,9 @@ def _values(answer: Answer, name: str) -> list[str]:
 def _reason(answer: Answer) -> str:
     try:
         reason = str(json.loads(answer.body)["reason"])
-        return LOST if reason == Reason.AUTHZ_UNAVAILABLE else reason
     except (ValueError, KeyError, TypeError):
         return LOST
+    return LOST if reason == Reason.AUTHZ_UNAVAILABLE else reason
 
 
 def _told(answer: Answer) -> str:
