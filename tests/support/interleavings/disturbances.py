@@ -266,8 +266,8 @@ DISTURBANCES: Final = (
     ),
     Disturbance("a reader of the log who stalls", _stalled_log, "log"),
     Disturbance("a socket whose file is removed", _lost_socket, "socket", weight=3),
-    Disturbance("silent connections to the admin endpoints", _strangers, "strangers", weight=5),
-    # Others read the configuration that is in force from the running service.
+    Disturbance("silent connections to the admin endpoints", _strangers, "configuration", weight=5),
+    # Others that share its name need the service to be there.
     Disturbance("a service that is killed", _restart, "configuration", weight=1),
 )
 LASTING: Final = tuple(each for each in DISTURBANCES if each.do is not _restart)
