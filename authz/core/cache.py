@@ -9,7 +9,6 @@ recently used, unless more comes round than there is room for: then any, so that
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from random import randrange
 from typing import Final, Generic, TypeVar
 
 from authz.core.errors import AuthzError
@@ -50,7 +49,7 @@ class BoundedCache(Generic[Value]):
         max_entries: Most entries held.
         max_bytes: Most estimated bytes held.
         size_of: Estimates the bytes of a value.
-        choose: Returns one of so many numbers from 0 on.
+        choose: Returns one of so many numbers from 0 on, for the key that comes back.
     """
 
     def __init__(
@@ -59,12 +58,12 @@ class BoundedCache(Generic[Value]):
         max_entries: int,
         max_bytes: int,
         size_of: Callable[[Value], int],
-        choose: Callable[[int], int] = randrange,
+        choose: Callable[[bytes, int], int] | None = None,
     ) -> None:
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._size_of = size_of
-        self._choose = choose
+        self._choose = self._anyone if choose is None else choose
         # By use, the latest last.
         self._entries: OrderedDict[bytes, _Entry[Value]] = OrderedDict()
         # In any order, each at its entry's `place`.
@@ -97,7 +96,7 @@ class BoundedCache(Generic[Value]):
             return
         came_back = self._came_back(key)
         while len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes:
-            self._evict(any_will_do=came_back)
+            self._evict(instead_for=key if came_back else None)
         self._entries[key] = _Entry(
             value, expires_at.wall, expires_at.steady, size, len(self._keys)
         )
@@ -124,10 +123,14 @@ class BoundedCache(Generic[Value]):
                 return True
         return False
 
-    def _evict(self, *, any_will_do: bool) -> None:
+    def _anyone(self, key: bytes, number: int) -> int:
+        # Python's hash of bytes differs in each process, so nobody can aim at an entry.
+        return hash((key, self.evictions)) % number
+
+    def _evict(self, *, instead_for: bytes | None) -> None:
         key = next(iter(self._entries))
-        if any_will_do:
-            chosen = self._keys[self._choose(len(self._keys))]
+        if instead_for is not None:
+            chosen = self._keys[self._choose(instead_for, len(self._keys))]
             key = key if chosen == next(reversed(self._entries)) else chosen
         if len(self._evicted) * REMEMBERED >= len(self._entries):
             self._evicted_before, self._evicted = self._evicted, set()

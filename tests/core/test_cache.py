@@ -73,7 +73,7 @@ def test_for_a_key_that_comes_back_any_entry_makes_room_but_the_one_used_last() 
     """It was evicted of late: more comes round than there is room for."""
     chosen = iter([2, 1])
     cache = BoundedCache[str](
-        max_entries=3, max_bytes=100, size_of=len, choose=lambda _: next(chosen)
+        max_entries=3, max_bytes=100, size_of=len, choose=lambda *_: next(chosen)
     )
     left = []
     for key in (b"a", b"b", b"c", b"d", b"a", b"b", b"x"):
