@@ -18,6 +18,8 @@ _REFERENCE: Final = "a reference"
 _NOT_CALLED: Final = "not called"
 _TIMER: Final = "nothing, timer"
 _RETRY_AFTER: Final = 7
+_AWAY: Final = "authz_unavailable"
+"""The reason that Envoy gives by itself where nobody decides."""
 _SEARCHED: Final = ["orders API", "agent app", "authz", "Envoy", "metrics"]
 
 
@@ -212,9 +214,15 @@ def _things_break() -> Iterator[Scenario]:
         "new token",
         _NOTHING,
         _ticks_without_authz,
-        _refused(503, None, app=True),
+        _refused(503, _AWAY, app=True, retry_after=1),
     )
-    yield Scenario("authz-down", "valid token", _NOT_CALLED, _asks_with(), _refused(503, None))
+    yield Scenario(
+        "authz-down",
+        "valid token",
+        _NOT_CALLED,
+        _asks_with(),
+        _refused(503, _AWAY, retry_after=1),
+    )
 
 
 def _caller(actor: str, subject: str, idtyp: str, *, claim: str = "azp") -> Json:
