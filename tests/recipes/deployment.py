@@ -4,11 +4,13 @@ import asyncio
 import json
 import re
 import ssl
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -168,7 +170,8 @@ def deployed(
         reference: What the agent receives for the user's token.
     """
     require_environment()
-    folder = authority.file.parent
+    # Several may run at a time, and a socket's place belongs to one of them.
+    folder = Path(tempfile.mkdtemp(dir=authority.file.parent))
     with Emulator() as emulator, Recorder(authority, API) as api:
         world = World(emulator, folder)
         people = sign_up(world, users)
