@@ -123,7 +123,8 @@ async def test_silent_connections_to_the_grpc_port_end_while_users_are_served(
     address = process.event("serving")["grpc"]
     before = descriptors(process.pid)
     async with strangers(address, 1200) as silent:
-        await until(lambda: descriptors(process.pid) - before >= 1200)
+        # On a busy machine the first ones have ended before the last ones are accepted.
+        await until(lambda: descriptors(process.pid) - before >= 600 or silent.staying < 1200)
         async with Client(address) as client:
             served = authorization(await client.check("egress", "graph", world.token()))
         status = await live(process)
