@@ -38,12 +38,12 @@ class _Entry(Generic[Value]):
 
 
 class BoundedCache(Generic[Value]):
-    """A cache whose entries end at a given time, and make room before that where it must be.
+    """A cache whose entries end at a given time, or are evicted before that for want of room.
 
-    For a new key the least recently used entry makes room. Alone, that rule keeps nothing of a round that is
+    For a new key the least recently used entry is evicted. Alone, that rule keeps nothing of a round that is
     too large: when 12,000 users call in turn and there is room for 10,000, each is evicted shortly before
     their next call. So the cache remembers hashes of keys that it evicted of late. For a key that comes back
-    among them any entry makes room but the one that was used last, and most of the round is met again.
+    among them any entry but the last used one is evicted, so most of the round is found again.
 
     Args:
         max_entries: Most entries held.
@@ -210,7 +210,7 @@ class TokenCache:
 class FailureCache:
     """Recent failures, each under the key of the very exchange that failed: nobody else meets it.
 
-    How long one stands is counted: whoever sets the wall clock, it stays.
+    How long one stands is counted by the monotonic clock: setting the wall clock changes nothing.
     """
 
     def __init__(self, *, max_entries: int) -> None:
@@ -278,7 +278,7 @@ def _size_of(principal: Principal) -> int:
 class PrincipalCache:
     """Verified tokens: the digest of a token and of the expectation it met, to its principal.
 
-    Never past `exp`, by either clock. Whoever reads it must still ask whether the principal's key is trusted.
+    Never past `exp`, by either clock. The reader must still ask whether the principal's key is trusted.
     """
 
     def __init__(self, *, max_entries: int, max_bytes: int) -> None:

@@ -31,7 +31,7 @@ class Moment(_Clocks):
         return Moment(self.wall + seconds, self.steady + seconds)
 
     def counted(self, seconds: float) -> "Moment":
-        """Return the end of a time that we count by ourselves: whoever sets the wall clock, it stays."""
+        """Return the end of a time that we count by ourselves: setting the wall clock does not move it."""
         return Moment(inf, self.steady + seconds)
 
     def epoch(self, second: float) -> "Moment":

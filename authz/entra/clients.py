@@ -185,7 +185,7 @@ class Applications:
                     client=client.name,
                     credential=repr(credential),
                     cause=str(error),
-                    accepted_one_goes_on=credential.refuse(proof, now=self._timer()),
+                    accepted_one_in_use=credential.refuse(proof, now=self._timer()),
                 )
                 refused = error
             else:

@@ -145,7 +145,7 @@ class Credential(ABC):
     def is_put_off(self, proof: Proof, *, now: float) -> bool:
         """Whether a version comes after all others now (monotonic second), because Entra refused it.
 
-        From time to time one caller is told that it does not: that one tries it again, and the others go on
+        Every few minutes one caller gets False: that one tries the version again, and the others do
         without it meanwhile.
         """
         with self._lock:

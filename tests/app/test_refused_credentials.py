@@ -100,7 +100,7 @@ async def test_a_secret_that_entra_refuses_leaves_the_accepted_one_in_use(
     assert [world.users[name]["username"] for name in ("alice", "alice2")] == meanwhile
     assert [world.users[name]["username"] for name in ("alice", "alice2", "alice3")] == after
     assert {200} == set(probes)
-    assert ("reports", True) == (told["client"], told["accepted_one_goes_on"])
+    assert ("reports", True) == (told["client"], told["accepted_one_in_use"])
     assert "AADSTS7000215" in told["cause"]
     assert {
         "ready": True,

@@ -502,7 +502,7 @@ async def test_a_version_that_entra_refuses_leaves_the_one_that_it_took(
 
         assert world.sibling["client_id"] == issued(meanwhile)["appid"]
         assert [True] == [
-            e["accepted_one_goes_on"] for e in logs if e["event"] == "credential refused"
+            e["accepted_one_in_use"] for e in logs if e["event"] == "credential refused"
         ]
         assert {("support", kind)} == refused
         assert world.blueprint["client_id"] == issued(after)["appid"]
