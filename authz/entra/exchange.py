@@ -5,7 +5,6 @@ agent share them.
 """
 
 import asyncio
-import json
 import random
 import re
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +14,6 @@ from functools import partial
 from typing import Any, Final, assert_never
 
 from authz.caching import CachedExchange
-from authz.core.base64url import decode
 from authz.core.budget import Budget
 from authz.core.errors import EntraError, ExchangeUnavailable
 from authz.core.exchange import (
@@ -55,7 +53,6 @@ LEAST_TIME: Final = 0.5
 """Seconds that must be left for it."""
 MOST_MET: Final = 10_000
 """Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
-_JWS_PARTS: Final = 3
 _CLIENT_ID: Final = re.compile(r"(?:api://)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 ALWAYS_REPLICATING: Final = 70021
 """For this number Entra's page asks for retries on every request, even after a first success."""
@@ -358,14 +355,7 @@ def _plain(name: str) -> str:
 
 def _audience(token: str) -> str | None:
     """Return what an access token says whom it is for, if it can be read."""
-    parts = token.split(".")
-    if len(parts) != _JWS_PARTS:
-        return None
-    try:
-        claims = json.loads(decode(parts[1]))
-    except (ValueError, RecursionError):
-        return None
-    audience = claims.get("aud") if isinstance(claims, dict) else None
+    audience = (jwt_claims(token) or {}).get("aud")
     return audience if isinstance(audience, str) else None
 
 
