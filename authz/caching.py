@@ -29,6 +29,7 @@ from authz.core.exchange import (
 )
 from authz.core.moment import Moment
 from authz.core.shares import Shares
+from authz.core.throttle import ApplicationThrottled
 from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
@@ -56,15 +57,14 @@ class FailureLifetimes:
             Reason.EXCHANGE_THROTTLED: 5.0,
         }
     )
-    longest: float = 120.0
 
     def seconds(self, error: AuthzError) -> float:
-        """Return for how long the failure stands: Entra's own `Retry-After` where it gave one."""
-        lifetime = self.by_reason.get(error.reason, 0.0)
-        if isinstance(error, CircuitOpen):
-            # Nothing was asked, and any other exchange may close the circuit before that time.
-            return lifetime
-        return min(self.longest, max(lifetime, error.retry_after or 0.0))
+        """Return for how long the failure is repeated: Entra's own `Retry-After` where that is longer."""
+        lifetime, wait = self.by_reason.get(error.reason, 0.0), error.retry_after or 0.0
+        if isinstance(error, CircuitOpen | ApplicationThrottled):
+            # Nothing was asked, and another exchange may show before that time that one may ask.
+            return min(lifetime, wait)
+        return max(lifetime, wait)
 
 
 class CachedExchange:

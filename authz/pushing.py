@@ -29,7 +29,6 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15.0
 """Seconds between attempts; the pause doubles. Short also at its longest: an outage ends for Envoy only
 when an attempt succeeds."""
-LONGEST_RETRY_AFTER: Final = 120.0
 LEAD: Final = 0.25
 """Part of a token's usable life that is left for its renewal where Entra recommends none earlier."""
 LONGEST_NAP: Final = 1.0
@@ -371,7 +370,7 @@ class _Keeper:
     def _pause(self, failures: int, retry_after: float) -> float:
         doubled = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
         pause = doubled * (0.5 + self._means.jitter() / 2)
-        return max(pause, min(retry_after, LONGEST_RETRY_AFTER))
+        return max(pause, retry_after)
 
 
 def _identity(exchange: TokenExchange) -> CacheKey:

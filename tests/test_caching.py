@@ -27,6 +27,7 @@ from authz.core.errors import (
 )
 from authz.core.exchange import Autonomous, Flow, IssuedToken, TokenExchange, cache_key
 from authz.core.shares import Shares
+from authz.core.throttle import ApplicationThrottled
 from authz.ports import CacheName, CacheResult
 from support.clock import START, Clock
 from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
@@ -420,14 +421,14 @@ async def test_a_failure_without_a_lifetime_is_not_repeated() -> None:
     [
         pytest.param(20.0, 20.0, id="Entra's own wish counts"),
         pytest.param(2.0, 5.0, id="but no less than the class's lifetime"),
-        pytest.param(3600.0, 120.0, id="and no more than the ceiling"),
+        pytest.param(3600.0, 3600.0, id="however long that is"),
         pytest.param(None, 5.0, id="without a wish the class decides"),
     ],
 )
 async def test_a_failure_stands_for_as_long_as_entra_asks(
     retry_after: float | None, stands: float
 ) -> None:
-    """`Retry-After` is honoured between a floor and a ceiling."""
+    """`Retry-After` is kept to, but the class's lifetime is the least."""
     world = World()
     world.entra.fail(ExchangeThrottled(retry_after=retry_after))
     await world.failure()
@@ -440,11 +441,48 @@ async def test_a_failure_stands_for_as_long_as_entra_asks(
     assert (1, 2) == (before, world.calls)
 
 
-async def test_lifetimes_may_be_configured() -> None:
-    """Other seconds and another ceiling replace the defaults."""
-    lifetimes = FailureLifetimes({Reason.CONSENT_REQUIRED: 50.0}, longest=40.0)
+async def test_a_failure_that_is_repeated_says_how_long_it_is_still() -> None:
+    """Not the time that was left when it was new."""
+    world = World()
+    world.entra.fail(ExchangeThrottled("slow down", retry_after=30.0))
+    first = await world.failure()
+    world.clock.advance(12.5)
+    later = await world.failure()
 
-    assert 40.0 == lifetimes.seconds(ConsentRequired())
+    assert [30.0, 17.5] == [first.retry_after, later.retry_after]
+    assert [(ExchangeThrottled, "slow down", ("slow down",))] * 2 == [
+        (type(error), error.detail, error.args) for error in (first, later)
+    ]
+
+
+async def test_a_time_shorter_than_the_failure_is_repeated_is_not_named() -> None:
+    """Who asks again then would get the same answer."""
+    world = World()
+    world.entra.fail(ExchangeThrottled(retry_after=2.0))
+    await world.failure()
+    world.clock.advance(2.0)
+
+    assert 3.0 == (await world.failure()).retry_after
+
+
+async def test_what_was_refused_without_asking_is_repeated_no_longer_than_until_one_may_ask() -> (
+    None
+):
+    """Another exchange may show before that time that one may ask."""
+    lifetimes = FailureLifetimes()
+    errors: list[AuthzError] = [
+        ApplicationThrottled(retry_after=seconds) for seconds in (3.0, 3600.0)
+    ]
+    errors += [CircuitOpen(retry_after=seconds) for seconds in (0.5, 10.0)]
+
+    assert [3.0, 5.0, 0.5, 1.0] == [lifetimes.seconds(error) for error in errors]
+
+
+async def test_lifetimes_may_be_configured() -> None:
+    """Other seconds replace the defaults."""
+    lifetimes = FailureLifetimes({Reason.CONSENT_REQUIRED: 50.0})
+
+    assert 50.0 == lifetimes.seconds(ConsentRequired())
     assert 0.0 == lifetimes.seconds(ExchangeThrottled())
     world = World(lifetimes=lifetimes)
     world.entra.fail(ExchangeThrottled())

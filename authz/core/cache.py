@@ -207,24 +207,37 @@ class TokenCache:
         return self._cache.evictions
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: AuthzError
+    retry_at: float | None
+
+
 class FailureCache:
     """Recent failures, each under the key of the very exchange that failed: nobody else meets it.
 
-    How long one stands is counted by the monotonic clock: setting the wall clock changes nothing.
+    How long one is repeated is counted by the monotonic clock: setting the wall clock changes nothing.
     """
 
     def __init__(self, *, max_entries: int) -> None:
-        self._cache: BoundedCache[AuthzError] = BoundedCache(
+        self._cache: BoundedCache[_Failure] = BoundedCache(
             max_entries=max_entries, max_bytes=max_entries, size_of=lambda _: 1
         )
 
     def get(self, key: CacheKey, now: Moment) -> AuthzError | None:
-        """Return the failure that still stands."""
-        return self._cache.get(key, now)
+        """Return the failure that is still repeated, with the time that is left as its `retry_after`."""
+        failure = self._cache.get(key, now)
+        if failure is None:
+            return None
+        if failure.retry_at is None:
+            return failure.error
+        return failure.error.retrying_in(failure.retry_at - now.steady)
 
     def put(self, key: CacheKey, failure: AuthzError, *, seconds: float, now: Moment) -> None:
-        """Let the failure stand for some seconds."""
-        self._cache.put(key, failure, expires_at=now.counted(seconds), now=now)
+        """Repeat the failure for some seconds."""
+        wait = failure.retry_after
+        retry_at = None if wait is None else now.steady + max(wait, seconds)
+        self._cache.put(key, _Failure(failure, retry_at), expires_at=now.counted(seconds), now=now)
 
     def drop(self, key: CacheKey) -> None:
         """Forget the failure, if there is one."""

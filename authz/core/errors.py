@@ -83,6 +83,14 @@ class AuthzError(Exception):
         self.__cause__ = self.__context__ = None
         return self.with_traceback(None)
 
+    def retrying_in(self, seconds: float) -> Self:
+        """Return the same denial with another `retry_after`, for a caller who comes later."""
+        same = type(self).__new__(type(self))
+        same.args = self.args
+        vars(same).update(vars(self))
+        same.retry_after = seconds
+        return same
+
 
 class BadRequest(AuthzError):
     """The caller's software must change."""

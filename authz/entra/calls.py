@@ -21,11 +21,13 @@ class Call:
         ends: When the call is given up.
         answered: Whether the endpoint answered last: False if the connection failed, the time was over, or
             the status was 5xx. None if it was not asked, or if that is not known.
+        throttled: Seconds to wait, where the endpoint answered a token request with 429.
     """
 
     needed_by: float = inf
     ends: float = inf
     answered: bool | None = None
+    throttled: float | None = None
 
     @classmethod
     def within(cls, *, needed_in: float, ends_in: float) -> "Call":

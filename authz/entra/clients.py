@@ -77,13 +77,17 @@ class _Noting:
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a form."""
         with _noted():
-            return self._http.post(url, **arguments)
+            try:
+                return self._http.post(url, **arguments)
+            except ExchangeThrottled as error:
+                current().throttled = error.retry_after
+                raise
 
 
 @contextmanager
 def _noted() -> Iterator[None]:
     call = current()
-    call.answered = None
+    call.answered = call.throttled = None
     try:
         yield
     except EndpointUnavailable:

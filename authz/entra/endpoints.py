@@ -1,19 +1,40 @@
-"""`Endpoints`: the token endpoint of each tenant, and whether it is asked while it keeps failing.
+"""`Endpoints`: the token endpoint of each tenant, and whether it is asked while it fails or throttles.
 
-When a circuit opens and closes is decided in `authz.core.circuit`; here its changes are logged.
+When a circuit opens and closes is decided in `authz.core.circuit`, when an application is held back in
+`authz.core.throttle`; here the changes are logged.
 """
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from authz.core.circuit import Attempt, Circuit, CircuitState
+from authz.core.throttle import Throttle
+from authz.entra.calls import Call
 from authz.ports import Timer
 
 MOST_ENDPOINTS: Final = 10_000
 """Endpoints remembered; each is a tenant that some configuration names."""
+MOST_THROTTLED: Final = 10_000
+"""Applications of an endpoint that are remembered; callers of the HTTP API may name new ones all the time."""
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of an endpoint.
+
+    Attributes:
+        client_id: The application that asks.
+        user: For whom; None where no user's token is sent.
+        about: What is asked for, where it is for no user.
+    """
+
+    client_id: str
+    user: Hashable | None
+    about: Hashable
 
 
 class Endpoint:
@@ -30,38 +51,82 @@ class Endpoint:
         self.circuit = Circuit()
         self._authority = authority
         self._timer = timer
+        self._throttles: dict[str, Throttle] = {}
+        """By client id: those that got a 429 of late."""
 
-    def check(self) -> None:
-        """Raise `CircuitOpen` if the endpoint may not be asked now."""
-        self.circuit.check(self._timer())
+    def check(self, client_id: str) -> None:
+        """Raise if the endpoint may not be asked now, or not by this application.
 
-    def begin(self, *, ends: float) -> Attempt:
+        Raises:
+            CircuitOpen: It keeps failing.
+            ApplicationThrottled: It has asked the application to wait.
+        """
+        now = self._timer()
+        if (throttle := self._throttles.get(client_id)) is not None:
+            throttle.check(now)
+        self.circuit.check(now)
+
+    def begin(self, client_id: str, *, ends: float) -> Attempt:
         """Begin a call that ends at a monotonic second at the latest.
 
         Raises:
-            CircuitOpen: The endpoint may not be asked now.
+            CircuitOpen: The endpoint keeps failing.
+            ApplicationThrottled: It has asked the application to wait.
         """
+        self.check(client_id)
         before = self.circuit.state
         attempt = self.circuit.begin(self._timer(), ends=ends)
+        if (throttle := self._throttles.get(client_id)) is not None:
+            throttle.begin(attempt)
         self._log_change(before)
         return attempt
 
-    def settle(self, attempt: Attempt, *, answered: bool | None, user: Hashable | None) -> None:
-        """Take note of how a call has ended.
-
-        Args:
-            attempt: The call.
-            answered: Whether the endpoint answered; None if that is not known.
-            user: For whom it was asked; None where no user's token was sent.
-        """
+    def settle(self, attempt: Attempt, question: Question, call: Call) -> None:
+        """Take note of how a call has ended."""
         before = self.circuit.state
-        if answered is None:
+        if call.answered is None:
             self.circuit.abandoned(attempt)
-        elif answered:
+        elif call.answered:
             self.circuit.succeeded()
         else:
-            self.circuit.failed(attempt, self._timer(), user=user)
+            self.circuit.failed(attempt, self._timer(), user=question.user)
         self._log_change(before)
+        self._settle_throttle(attempt, question, call)
+
+    def _settle_throttle(self, attempt: Attempt, question: Question, call: Call) -> None:
+        client_id, now = question.client_id, self._timer()
+        throttle = self._throttles.get(client_id)
+        if throttle is None:
+            if call.throttled is None:
+                return
+            throttle = self._throttles[client_id] = Throttle()
+            if len(self._throttles) > MOST_THROTTLED:
+                del self._throttles[next(iter(self._throttles))]
+        before = throttle.is_held(now)
+        if call.throttled is not None:
+            throttle.refused(
+                attempt, now, seconds=call.throttled, question=question.user or question.about
+            )
+        elif call.answered:
+            throttle.answered(attempt)
+        else:
+            throttle.abandoned(attempt)
+        held = throttle.is_held(now)
+        if held != before:
+            level, event = (
+                (_log.warning, "application throttled")
+                if held
+                else (_log.info, "application no longer throttled")
+            )
+            level(
+                event,
+                tenant=self.tenant_id,
+                authority=self._authority,
+                client_id=client_id,
+                seconds=call.throttled,
+            )
+        if throttle.is_idle(now):
+            del self._throttles[client_id]
 
     @property
     def is_open(self) -> bool:

@@ -37,7 +37,7 @@ from authz.entra.answers import jwt_claims
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.calls import Call
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
-from authz.entra.endpoints import Endpoint, Endpoints
+from authz.entra.endpoints import Endpoint, Endpoints, Question
 from authz.entra.http import EndpointUnavailable
 from authz.entra.refusals import BAD_ASSERTION, REPLICATING
 from authz.ports import CacheResult, Exchange, Timer
@@ -68,17 +68,25 @@ class _Asking:
 
     Attributes:
         client: In whose share of threads.
+        client_id: The application that asks: the client's, or that of its agent.
         acquire: Asks; blocking.
+        about: What is asked for.
         subject: The user's token that is sent, if one is.
     """
 
     client: Client
+    client_id: str
     acquire: Callable[[], IssuedToken]
+    about: TokenExchange
     subject: SubjectToken | None
 
     @property
-    def user(self) -> Hashable | None:
-        """For whom it is, whichever of the user's tokens is sent. None if it is for no user."""
+    def question(self) -> Question:
+        """What is asked and for whom, whichever of the user's tokens is sent."""
+        return Question(self.client_id, self._user, None if self.subject else self.about)
+
+    @property
+    def _user(self) -> Hashable | None:
         if self.subject is None:
             return None
         claims = jwt_claims(self.subject.secret.reveal()) or {}
@@ -145,22 +153,18 @@ class EntraExchange:
             case BlueprintAssertion():
                 return await self._blueprint_assertion(exchange, budget)
             case AgentAssertion() | Autonomous():
-                return await self._as_agent(exchange.agent, exchange.target, _for_client, budget)
+                return await self._as_agent(exchange, _for_client, budget)
             case OnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
-                return await self._as_agent(
-                    exchange.agent, exchange.target, call, budget, exchange.subject
-                )
+                return await self._as_agent(exchange, call, budget, exchange.subject)
             case AsAgentUser():
                 return await self._as_agent_user(exchange, budget)
             case BlueprintToken() | AppToken():
-                return await self._as_application(
-                    exchange.client, exchange.target, _for_client, budget
-                )
+                return await self._as_application(exchange.client, exchange, _for_client, budget)
             case AppOnBehalfOf():
                 call = partial(_on_behalf_of, exchange.subject.secret)
                 return await self._as_application(
-                    exchange.client, exchange.target, call, budget, exchange.subject
+                    exchange.client, exchange, call, budget, exchange.subject
                 )
             case _ as unreachable:
                 assert_never(unreachable)
@@ -170,7 +174,7 @@ class EntraExchange:
     ) -> IssuedToken:
         """T1: the blueprint names one of its agents (Entra page "agent-autonomous-app-oauth-flow")."""
         call = partial(_for_client, fmi_path=exchange.agent.client_id)
-        return await self._as_application(exchange.agent.blueprint, exchange.target, call, budget)
+        return await self._as_application(exchange.agent.blueprint, exchange, call, budget)
 
     async def _as_agent_user(self, exchange: AsAgentUser, budget: Budget) -> IssuedToken:
         """T1, T2, then `user_fic` (Entra page "agent-user-oauth-flow")."""
@@ -182,7 +186,7 @@ class EntraExchange:
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
             t2 = await self._obtain(assertion, budget, seen)
             call = partial(_user_fic, t2.secret, user)
-            return await self._as_agent(agent, exchange.target, call, budget)
+            return await self._as_agent(exchange, call, budget)
 
         results: list[CacheResult] = []
         try:
@@ -196,15 +200,14 @@ class EntraExchange:
 
     async def _as_agent(
         self,
-        agent: AgentIdentity,
-        target: Target,
+        exchange: AgentAssertion | Autonomous | OnBehalfOf | AsAgentUser,
         call: Callable[..., Any],
         budget: Budget,
         subject: SubjectToken | None = None,
     ) -> IssuedToken:
         """Run a call as the agent identity, with T1 as its credential."""
         # Whoever the agent acts as: it has one T1, and one MSAL client.
-        agent = replace(agent, user=None)
+        agent, target = replace(exchange.agent, user=None), exchange.target
         assertion = BlueprintAssertion(agent, self._assertion_target(target))
 
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
@@ -216,7 +219,8 @@ class EntraExchange:
                 _aimed(call, target),
                 user_is_asked=subject is not None,
             )
-            return await self._patiently(agent, _Asking(agent.blueprint, acquire, subject), budget)
+            asking = _Asking(agent.blueprint, agent.client_id, acquire, exchange, subject)
+            return await self._patiently(agent, asking, budget)
 
         results: list[CacheResult] = []
         try:
@@ -232,7 +236,7 @@ class EntraExchange:
     async def _as_application(
         self,
         client: Client,
-        target: Target,
+        exchange: TokenExchange,
         call: Callable[..., Any],
         budget: Budget,
         subject: SubjectToken | None = None,
@@ -241,10 +245,11 @@ class EntraExchange:
         acquire = partial(
             self._applications.acquire,
             client,
-            _aimed(call, target),
+            _aimed(call, exchange.target),
             user_is_asked=subject is not None,
         )
-        return await self._patiently(client, _Asking(client, acquire, subject), budget)
+        asking = _Asking(client, client.client_id, acquire, exchange, subject)
+        return await self._patiently(client, asking, budget)
 
     async def _obtain(
         self,
@@ -297,11 +302,11 @@ class EntraExchange:
     async def _ask(self, asking: _Asking, budget: Budget) -> IssuedToken:
         """Ask in a worker thread of the client's share, until the budget is over at the latest."""
         endpoint = self._endpoint(asking)
-        endpoint.check()
+        endpoint.check(asking.client_id)
         loop = asyncio.get_running_loop()
 
         def begin() -> Callable[[], IssuedToken]:
-            attempt = endpoint.begin(ends=budget.ends)
+            attempt = endpoint.begin(asking.client_id, ends=budget.ends)
 
             def run() -> IssuedToken:
                 now = self._timer()
@@ -310,8 +315,7 @@ class EntraExchange:
                     with call.running():
                         return asking.acquire()
                 finally:
-                    user = asking.user if call.answered is False else None
-                    settle = partial(endpoint.settle, attempt, answered=call.answered, user=user)
+                    settle = partial(endpoint.settle, attempt, asking.question, call)
                     # At the end of the process the loop is gone before the threads are.
                     with suppress(RuntimeError):
                         loop.call_soon_threadsafe(settle)

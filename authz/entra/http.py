@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -31,7 +32,10 @@ MOST_PATIENCE: Final = 2.5
 SLOW_FOR: Final = 60.0
 """Seconds for which kept connections are waited for after all, where a new one was no quicker."""
 MOST_PLACES: Final = 1000
-MAX_RETRY_AFTER: Final = 3600.0
+LONGEST_THROTTLE: Final = 3600.0
+LONGEST_OUTAGE: Final = 120.0
+"""Most seconds of `Retry-After` that are believed, of status 429 and of any other. An outage may end sooner
+than somebody thought; who is throttled and asks early is throttled for longer."""
 _CHUNK: Final = 65536
 _TOO_MANY_REQUESTS: Final = 429
 _SERVER_ERROR: Final = 500
@@ -279,8 +283,9 @@ def _patience(allowance: Allowance) -> float:
 
 
 def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) -> Answer:
-    retry_after = _retry_after(answer.headers)
-    if answer.status == _TOO_MANY_REQUESTS:
+    throttled = answer.status == _TOO_MANY_REQUESTS
+    retry_after = _retry_after(answer.headers, LONGEST_THROTTLE if throttled else LONGEST_OUTAGE)
+    if throttled:
         raise ExchangeThrottled(f"{host}: status 429", retry_after=retry_after or 1.0)
     if answer.status >= _SERVER_ERROR:
         raise EndpointUnavailable(f"{host}: status {answer.status}", retry_after=retry_after)
@@ -297,7 +302,23 @@ def _usable(answer: urllib3.BaseHTTPResponse, content: bytes, host: str | None) 
     return Answer(answer.status, text, headers)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After` in seconds (RFC 9110 section 10.2.3); Entra sends no dates."""
+def _retry_after(headers: Mapping[str, str], longest: float) -> float | None:
+    """Read `Retry-After`: seconds, or a date (RFC 9110 section 10.2.3). None for anything else.
+
+    A date is compared with the answer's own `Date`: our clock may be wrong.
+    """
     text = headers.get("retry-after", "").strip()
-    return min(float(text), MAX_RETRY_AFTER) if text.isascii() and text.isdigit() else None
+    if text.isascii() and text.isdigit():
+        return min(float(text), longest)
+    until, now = _date(text), _date(headers.get("date", ""))
+    if until is None:
+        return None
+    return min(max(0.0, until - (time.time() if now is None else now)), longest)
+
+
+def _date(text: str) -> float | None:
+    """Return the epoch second of an HTTP date (RFC 9110 section 5.6.7); None for anything else."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None

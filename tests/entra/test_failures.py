@@ -2,19 +2,47 @@
 
 import asyncio
 import time
+from email.utils import formatdate
+from math import ceil
 
 import pytest
+from structlog.testing import capture_logs
 
 from authz.core.budget import Budget
 from authz.core.decision import Deny
 from authz.core.errors import ExchangeUnavailable, Reason
 from authz.core.exchange import AppToken, Client, Target
+from authz.core.throttle import PROBE_EVERY
 from authz.emulator import Fault, Match
+from authz.emulator.entities import User
+from authz.ports import CheckRecord
 from authz.service import LOOK_AGAIN
 from support.stack import GRAPH, Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE
+
+
+def waiting(record: CheckRecord) -> float:
+    """Return after how many seconds the caller shall ask again."""
+    assert isinstance(record.decision, Deny)
+    assert record.decision.retry_after is not None
+    return record.decision.retry_after
+
+
+def people(world: World, number: int) -> list[str]:
+    """Let the tenant have more users, for whom an administrator has consented, and return their ids."""
+    directory, tenant_id = world.emulator.directory, world.tenant_id
+    graph = directory.resource(tenant_id, "https://graph.microsoft.com")
+    reports = directory.client(tenant_id, world.reports["client_id"])
+    assert graph is not None
+    assert reports is not None
+    directory.grant_scopes(reports, graph, ["User.Read"], None)
+    object_ids = [f"{index:08x}-0000-4000-8000-00000000feed" for index in range(number)]
+    for object_id in object_ids:
+        username = f"{object_id[:8]}@{world.tenant['domain']}"
+        directory.add_user(User(tenant_id, object_id, username, f"User {object_id[:8]}"))
+    return object_ids
 
 
 @pytest.mark.parametrize(
@@ -279,6 +307,74 @@ async def test_one_users_failure_is_his_own(world: World, fault: Fault) -> None:
         assert ["alice2", "alice3"] == [issued(record)["upn"].split("@")[0] for record in others]
 
 
+async def test_a_throttled_application_is_left_alone_until_entra_wants(
+    world: World, clock: Clock
+) -> None:
+    """The second user's 429 shows whom Entra means: the others cost no call, and are told what is left."""
+    fault = Fault("status", status=429, retry_after=50)
+    crowd = [
+        world.emulator.mint_user_token(user=person, audience=world.reports["client_id"])
+        for person in people(world, 21)
+    ]
+    with capture_logs() as logs:
+        async with stack(world, clock=clock) as service:
+            world.emulator.faults.add(fault)
+            refused = [await service.egress("app-obo", token) for token in crowd]
+            while_held = service.calls
+            clock.ahead += 20
+            again = await service.egress("app-obo", crowd[0])
+            world.emulator.faults.clear()
+            world.emulator.calls.reset()
+            clock.ahead += 29
+            early = await service.egress("app-obo", crowd[20])
+            calls_early = service.calls
+            other = await service.egress("graph", world.token())
+            clock.ahead += 6
+            after = [await service.egress("app-obo", token) for token in crowd]
+
+    assert {Reason.EXCHANGE_THROTTLED} == {denied(record) for record in (*refused, again, early)}
+    assert {"app_obo": 2, "rejected": 2} == while_held
+    assert {} == calls_early
+    assert [50, 50] == [waiting(record) for record in refused[:2]]
+    assert {50} == {ceil(waiting(record)) for record in refused}
+    assert 29 < waiting(again) <= 30
+    assert 0 < waiting(early) <= 1
+    assert world.agent["client_id"] == issued(other)["appid"]
+    assert 21 == len({issued(record)["oid"] for record in after})
+    assert ["application throttled", "application no longer throttled"] == [
+        line["event"] for line in logs if line["event"].startswith("application ")
+    ]
+    (record,) = [line for line in logs if line["event"] == "application throttled"]
+    assert (world.reports["client_id"], 50) == (record["client_id"], record["seconds"])
+
+
+async def test_a_throttled_user_is_asked_for_again_when_the_time_is_over(
+    world: World, clock: Clock
+) -> None:
+    """Not after two minutes, if Entra named five; the time that is left is what the caller is told."""
+    async with stack(world, clock=clock) as service:
+        world.emulator.faults.add(Fault("status", status=429, retry_after=300))
+        token = world.token(lifetime=7200)
+        told = []
+        for _ in range(4):
+            told.append(ceil(waiting(await service.egress("graph", token)) / 10) * 10)
+            clock.ahead += 90
+        world.emulator.faults.clear()
+
+        assert [300, 210, 120, 30] == told
+        assert {"t1": 1, "rejected": 1} == service.calls
+        assert issued(await service.egress("graph", token))["appid"] == world.agent["client_id"]
+
+
+async def test_a_date_says_how_long_to_wait(world: World) -> None:
+    """Counted from the answer's own date: the wall clock here may be wrong."""
+    async with stack(world) as service:
+        then = formatdate(time.time() + 40, usegmt=True)
+        world.emulator.faults.add(Fault("status", status=429, retry_after=then))
+
+        assert 35 < waiting(await service.egress("autonomous")) <= 41
+
+
 async def test_one_agents_failure_is_its_own(world: World) -> None:
     """Law 8: MSAL would key the failure of a T1 request without `fmi_path`."""
     async with stack(world) as service:
@@ -296,6 +392,23 @@ async def test_one_agents_failure_is_its_own(world: World) -> None:
 
         assert Reason.EXCHANGE_THROTTLED == denied(hers)
         assert issued(other)["appid"] == world.sibling["client_id"]
+
+
+async def test_two_throttled_users_hold_nobody_back_for_longer_than_a_minute(
+    world: World, clock: Clock
+) -> None:
+    """Law 8: Entra may have meant these two. A probe shows it."""
+    async with stack(world, clock=clock) as service:
+        for user in ("alice", "alice2"):
+            match = Match(user=world.users[user]["username"], leg="agent_obo")
+            world.emulator.faults.add(Fault("status", status=429, retry_after=3600, match=match))
+        refused = [await service.egress("graph", world.token(user)) for user in ("alice", "alice2")]
+        held_back = await service.egress("graph", world.token("alice3"))
+        clock.ahead += PROBE_EVERY
+        probe = await service.egress("graph", world.token("alice3"))
+
+    assert {Reason.EXCHANGE_THROTTLED} == {denied(record) for record in (*refused, held_back)}
+    assert "alice3" == issued(probe)["upn"].split("@")[0]
 
 
 async def test_a_failure_is_repeated_to_the_same_question_without_asking(world: World) -> None:

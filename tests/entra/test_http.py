@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import trustme
 
-from authz.core.errors import ExchangeUnavailable, Reason
+from authz.core.errors import EntraError, ExchangeUnavailable, Reason
 from authz.emulator import Fault
 from authz.entra import connections
 from authz.entra.calls import Call
@@ -537,3 +537,46 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next(
         http = client(world.emulator.ca_file, timeout=10, connect_timeout=2)
 
         assert "keys" in http.get(keys_url(world)).text
+
+
+HOUR = "Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 09:49:37 GMT"
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        pytest.param(429, {"retry-after": "17"}, 17, id="seconds"),
+        pytest.param(429, {"retry-after": "7200"}, 3600, id="an hour at most"),
+        pytest.param(503, {"retry-after": "7200"}, 120, id="of an outage two minutes"),
+        pytest.param(429, {"retry-after": "9" * 5000}, 3600, id="endless digits"),
+        pytest.param(429, {"retry-after": "1784-01-01"}, 1, id="no HTTP date"),
+        pytest.param(429, {"retry-after": "-3"}, 1, id="less than nothing"),
+        pytest.param(429, {"retry-after": "soon"}, 1, id="words"),
+        pytest.param(429, {}, 1, id="nothing"),
+        pytest.param(503, {}, None, id="nothing, of an outage"),
+        pytest.param(429, {"retry-after": HOUR[1], "date": HOUR[0]}, 3600, id="a date"),
+        pytest.param(503, {"retry-after": HOUR[0], "date": HOUR[1]}, 0, id="a date before now"),
+        pytest.param(503, {"retry-after": HOUR[0], "date": "now"}, 0, id="a date, by our own clock"),
+        pytest.param(
+            429, {"retry-after": "Fri, 31 Dec 9999 23:59:59 -2359", "date": HOUR[0]}, 3600, id="the last date"
+        ),
+        pytest.param(
+            429, {"retry-after": "Fri, 31 Dec 99999999999999 23:59:59 GMT"}, 1, id="beyond dates"
+        ),
+    ],
+)  # fmt: skip
+def test_each_form_of_retry_after_is_understood_or_ignored(
+    tmp_path: Path, status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    """Seconds or a date (RFC 9110 section 10.2.3), which is counted from the answer's own date."""
+    lines = [f"HTTP/1.1 {status} No", "content-length: 2", *map(": ".join, headers.items())]
+    answer = "".join(f"{line}\r\n" for line in lines) + "\r\n{}"
+
+    def refuse(wire: ssl.SSLSocket, _: int) -> None:
+        read_request(wire)
+        wire.sendall(answer.encode())
+
+    with wire(refuse, tmp_path) as server, pytest.raises(EntraError) as caught:
+        client(server.ca_file).get(server.url)
+
+    assert seconds == caught.value.retry_after
