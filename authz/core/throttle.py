@@ -1,9 +1,9 @@
 """`Throttle`: whether an application that Entra has asked to wait is asked for. It is given the time.
 
 Entra's 429 does not say whom it means: the user, or the application for all users. So the 429 of one
-question counts for that question only. The 429 of a second question shows that the application is meant.
-From then on nobody asks until the time that Entra named, but for one probe a minute. After that time one call
-asks first, and its answer decides for the others.
+question counts for that question only. Three questions in a row that are all answered 429 show that the
+application is meant. From then on nobody asks until the time that Entra named, but for one probe a minute.
+After that time one call asks first, and its answer decides for the others.
 """
 
 from collections.abc import Hashable
@@ -13,8 +13,9 @@ from typing import Final
 from authz.core.circuit import Attempt
 from authz.core.errors import ExchangeThrottled
 
-QUESTIONS: Final = 2
-"""Different questions that Entra must answer with 429. A user is one question, whatever is asked for."""
+QUESTIONS: Final = 3
+"""Different questions that Entra must answer with 429, and none otherwise. A user is one question, whatever
+is asked for."""
 PROBE_EVERY: Final = 60.0
 """Seconds between probes, where Entra named a longer time: it may have meant several users only."""
 WHILE_PROBING: Final = 1.0

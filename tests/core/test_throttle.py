@@ -37,8 +37,8 @@ def refuse(throttle: Throttle, now: float, question: str, seconds: float = 30.0)
 def held(seconds: float = 30.0) -> Throttle:
     """Return a throttle that is held from second 0 on."""
     throttle = Throttle()
-    refuse(throttle, 0.0, "alice", seconds)
-    refuse(throttle, 0.0, "bob", seconds)
+    for question in ("alice", "bob", "carol"):
+        refuse(throttle, 0.0, question, seconds)
     return throttle
 
 
@@ -51,21 +51,22 @@ def refusal(throttle: Throttle, now: float) -> float | None:
     return None
 
 
-def test_the_429_of_one_user_holds_nobody_else_back() -> None:
-    """However often it comes: it may be about the user."""
+def test_the_429_of_two_users_holds_nobody_else_back() -> None:
+    """However often it comes: it may be about these users."""
     throttle = Throttle()
-    for second in range(5):
-        refuse(throttle, float(second), "alice")
+    for second in range(6):
+        refuse(throttle, float(second), ["alice", "bob"][second % 2])
 
-    assert not throttle.is_held(5.0)
-    assert refusal(throttle, 5.0) is None
+    assert not throttle.is_held(6.0)
+    assert refusal(throttle, 6.0) is None
 
 
-def test_the_429_of_a_second_user_holds_the_application_back() -> None:
+def test_the_429_of_a_third_user_holds_the_application_back() -> None:
     """Nobody asks until the later time that Entra named, and each refusal says how long that is."""
     throttle = Throttle()
-    refuse(throttle, 0.0, "alice", 50.0)
-    refuse(throttle, 1.0, "bob", 30.0)
+    refuse(throttle, 0.0, "alice", 20.0)
+    refuse(throttle, 0.0, "bob", 50.0)
+    refuse(throttle, 1.0, "carol", 30.0)
 
     assert [49.0, 0.5, None] == [refusal(throttle, now) for now in (1.0, 49.5, 50.0)]
     with pytest.raises(ApplicationThrottled) as caught:
@@ -74,10 +75,11 @@ def test_the_429_of_a_second_user_holds_the_application_back() -> None:
 
 
 def test_a_429_whose_time_is_over_does_not_count() -> None:
-    """Two users who are throttled at different times are two users."""
+    """Users who are throttled at different times are users."""
     throttle = Throttle()
     refuse(throttle, 0.0, "alice", 5.0)
-    refuse(throttle, 5.0, "bob", 5.0)
+    refuse(throttle, 4.0, "bob", 5.0)
+    refuse(throttle, 5.0, "carol", 5.0)
 
     assert not throttle.is_held(5.0)
 
@@ -86,8 +88,9 @@ def test_an_answer_in_between_shows_that_users_were_meant() -> None:
     """The application was served after the 429."""
     throttle = Throttle()
     refuse(throttle, 0.0, "alice")
+    refuse(throttle, 0.0, "bob")
     throttle.answered(begin(throttle, 1.0))
-    refuse(throttle, 2.0, "bob")
+    refuse(throttle, 2.0, "carol")
 
     assert not throttle.is_held(2.0)
 
@@ -97,8 +100,9 @@ def test_the_answer_to_an_earlier_call_shows_nothing() -> None:
     throttle = Throttle()
     earlier = begin(throttle, 0.0)
     refuse(throttle, 1.0, "alice")
+    refuse(throttle, 1.0, "bob")
     throttle.answered(earlier)
-    refuse(throttle, 2.0, "bob")
+    refuse(throttle, 2.0, "carol")
     throttle.answered(earlier)
 
     assert throttle.is_held(2.0)
@@ -108,9 +112,9 @@ def test_calls_that_were_under_way_prolong_it() -> None:
     """Entra named a later time to one of them."""
     throttle = Throttle()
     late = begin(throttle, 0.0)
-    refuse(throttle, 0.0, "alice", 10.0)
-    refuse(throttle, 0.0, "bob", 10.0)
-    throttle.refused(late, 1.0, seconds=20.0, question="carol")
+    for question in ("alice", "bob", "carol"):
+        refuse(throttle, 0.0, question, 10.0)
+    throttle.refused(late, 1.0, seconds=20.0, question="dave")
 
     assert [20.0, None] == [refusal(throttle, now) for now in (1.0, 21.0)]
 
@@ -130,13 +134,13 @@ def test_one_probe_decides_when_the_time_is_over() -> None:
 def test_a_probe_that_is_refused_holds_it_back_for_as_long_as_it_was_told_then() -> None:
     """Also where that is a shorter time than the one before."""
     throttle = held(100.0)
-    throttle.refused(begin(throttle, 60.0), 60.0, seconds=7.0, question="carol")
+    throttle.refused(begin(throttle, 60.0), 60.0, seconds=7.0, question="dave")
 
     assert [7.0, None] == [refusal(throttle, now) for now in (60.0, 67.0)]
 
 
 def test_a_long_time_is_probed_once_a_minute() -> None:
-    """Two users may be meant, and not the application."""
+    """These users may be meant, and not the application."""
     throttle = held(3600.0)
     before = refusal(throttle, PROBE_EVERY - 1)
     probe = begin(throttle, PROBE_EVERY)
@@ -161,8 +165,8 @@ def test_other_calls_without_an_answer_change_nothing() -> None:
     """They show nothing."""
     throttle = Throttle()
     call = begin(throttle, 0.0)
-    refuse(throttle, 0.0, "alice")
-    refuse(throttle, 0.0, "bob")
+    for question in ("alice", "bob", "carol"):
+        refuse(throttle, 0.0, question)
     throttle.abandoned(call)
 
     assert 29.0 == refusal(throttle, 1.0)
@@ -215,7 +219,7 @@ class ThrottleMachine(RuleBasedStateMachine):
             self.throttle.answered(attempt)
         elif outcome == "429":
             seconds = data.draw(st.sampled_from([1.0, 30.0, 3600.0]))
-            question = data.draw(st.sampled_from("abc"))
+            question = data.draw(st.sampled_from("abcde"))
             self.throttle.refused(attempt, self.now, seconds=seconds, question=question)
         else:
             self.throttle.abandoned(attempt)

@@ -21,6 +21,10 @@ from support.interleavings.fleet import Fleet
 
 Doing = Callable[[Fleet, Random], AbstractAsyncContextManager[None]]
 HALF_WRITTEN: Final = 3
+HOUR: Final = 3600.0
+NOTHING: Final[frozenset[str]] = frozenset()
+WRONG_TIME: Final = UNAVAILABLE | {Reason.INVALID_TOKEN.value, Reason.UNKNOWN_SUBJECT.value}
+"""A user's token has ended, or is not valid yet, and so has its reference and each token that is issued."""
 NEW_KEY: Final = frozenset({Reason.KEYS_UNAVAILABLE.value})
 OLD_KEY: Final = frozenset({Reason.INVALID_TOKEN.value, Reason.EXCHANGE_REJECTED.value})
 
@@ -224,6 +228,27 @@ async def _strangers(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _set_clock(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
+    """The service's wall clock is wrong for a while. Nothing of it lasts when it is right again."""
+    direction = pick.choice([-1, 1])
+    seconds, reasons = pick.choice([(20.0, NOTHING), (HOUR, WRONG_TIME), (24 * HOUR, WRONG_TIME)])
+    with fleet.ledger.open(Whose(), reasons):
+        fleet.clock.set_by(direction * seconds)
+        try:
+            yield
+        finally:
+            fleet.clock.set_by(0.0)
+
+
+@asynccontextmanager
+async def _suspended(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
+    """The machine stands still for a while, as one that is suspended: Checks that were under way are late."""
+    with fleet.ledger.open(Whose(), UNAVAILABLE):
+        fleet.let_pass(pick.uniform(1.0, 120.0))
+        yield
+
+
+@asynccontextmanager
 async def _restart(fleet: Fleet, pick: Random) -> AsyncIterator[None]:
     """The service is killed and started again: what needs a Check is refused until it is back."""
     reasons = (
@@ -267,6 +292,8 @@ DISTURBANCES: Final = (
     Disturbance("a reader of the log who stalls", _stalled_log, "log"),
     Disturbance("a socket whose file is removed", _lost_socket, "socket", weight=3),
     Disturbance("silent connections to the admin endpoints", _strangers, "configuration", weight=5),
+    Disturbance("a wall clock that is set back or ahead, and right again", _set_clock, "clock"),
+    Disturbance("a machine that is suspended for up to two minutes", _suspended, "clock", weight=3),
     # Others that share its name need the service to be there.
     Disturbance("a service that is killed", _restart, "configuration", weight=1),
 )

@@ -17,8 +17,9 @@ from authz.emulator import Emulator
 from authz.emulator.entities import User
 from support.faults.output import Reader
 from support.interleavings.explanations import Ledger
+from support.set_clock import SetClock
 from support.sidecar import Authority, Sidecar
-from support.stack import GRAPH, Process, World
+from support.stack import GRAPH, Clock, Process, World
 
 TOKENS: Final = 4
 """Most tokens that a user keeps."""
@@ -67,6 +68,7 @@ class Fleet:
 
     Args:
         world: The emulated Entra.
+        truth: Its clock.
         seed: Which users there are does not depend on it, who does what does.
         users: Users of the first tenant; of the second there are a quarter as many.
 
@@ -77,10 +79,12 @@ class Fleet:
         generation: How often the signing key was changed.
         moving: Client ids that the route `moving` may give tokens of at this moment.
         output: Reads the service's log.
+        clock: Sets the service's clock.
     """
 
-    def __init__(self, world: World, *, seed: int, users: int = 40) -> None:
+    def __init__(self, world: World, truth: Clock, *, seed: int, users: int = 40) -> None:
         self.world = world
+        self.clock = SetClock(world.folder / "clock", truth)
         self.random = Random(f"fleet {seed}")  # noqa: S311 - to be repeated
         self.ledger = Ledger()
         self.generation = 0
@@ -146,7 +150,13 @@ class Fleet:
         self.restarting = False
 
     def _start(self) -> None:
-        self.authz = Process("serve", "--config", str(self.config_file), output=self.output.writing)
+        self.authz = Process(
+            "serve",
+            "--config",
+            str(self.config_file),
+            output=self.output.writing,
+            environ=self.clock.environ,
+        )
 
     def _stop(self) -> None:
         self.output.go_on()
@@ -229,6 +239,9 @@ class Fleet:
             "listen": {
                 "grpc": f"unix:{world.folder}/authz.sock",
                 "admin": f"unix:{self.admin_socket}",
+                # The server of a socket that was removed ends when its connections have aged.
+                "max_connection_age": "2m",
+                "max_connection_age_grace": "10s",
             },
             "entra": {
                 **base["entra"],
@@ -301,8 +314,16 @@ class Fleet:
         self.world.emulator.roll_signing_key(withdraw_old=withdraw)
         self.generation += 1
         if withdraw:
-            for caller in (one for tenant in self.callers.values() for one in tenant):
-                caller.tokens.clear()
+            self._take_new_tokens()
+
+    def let_pass(self, seconds: float) -> None:
+        """Let time pass for the service and for Entra. Users come with new tokens afterwards."""
+        self.clock.advance(seconds)
+        self._take_new_tokens()
+
+    def _take_new_tokens(self) -> None:
+        for caller in (one for tenant in self.callers.values() for one in tenant):
+            caller.tokens.clear()
 
     def forget(self) -> None:
         """Forget every request that arrived anywhere so far."""
@@ -313,5 +334,9 @@ class Fleet:
 @contextmanager
 def fleet_of(folder: Path, *, seed: int, users: int = 40) -> Iterator[Fleet]:
     """Run a fleet with an emulated Entra of its own."""
-    with Emulator() as emulator, Fleet(World(emulator, folder), seed=seed, users=users) as fleet:
+    truth = Clock()
+    with (
+        Emulator(clock=truth) as emulator,
+        Fleet(World(emulator, folder), truth, seed=seed, users=users) as fleet,
+    ):
         yield fleet
