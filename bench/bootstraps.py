@@ -91,12 +91,11 @@ def _rendered(config: str, authz_address: str | None, upstream: str) -> str:
     """Return what `authz envoy` renders, as JSON; rendering takes a second, and rows share a few."""
     parsed = parse(config, {})
     hosts = [host for route in parsed.egress.values() for host in route.hosts]
-    plain = Upstream(address=upstream, plain_text=True)
     settings = SidecarSettings(
         egress_address="127.0.0.1:0",
         admin_address="127.0.0.1:0",
         authz_address=authz_address,
-        upstreams=dict.fromkeys(hosts, plain),
+        upstreams=dict.fromkeys(hosts, Upstream(upstream)),
     )
     return json.dumps(yaml.safe_load(render(parsed, settings)))
 

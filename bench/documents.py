@@ -52,9 +52,9 @@ def document(
         },
         "inbound": {INBOUND: {"agent": "agent"}},
         "egress": {
-            DELEGATED: {**_delegated("agent", graph), "hosts": [DELEGATED_HOST]},
+            DELEGATED: {**_delegated("agent", graph), **_plain(DELEGATED_HOST)},
             APP_ONLY: {
-                "flow": "autonomous", "agent": "agent", "scopes": [graph], "hosts": [APP_ONLY_HOST],
+                "flow": "autonomous", "agent": "agent", "scopes": [graph], **_plain(APP_ONLY_HOST),
             },
             **{name: _delegated("agent", scope) for name, scope in APIS.items()},
             **{agent: _delegated(agent, graph) for agent in agents},
@@ -84,3 +84,8 @@ def _agent(client_id: str) -> dict[str, str]:
 
 def _delegated(agent: str, scope: str) -> dict[str, Any]:
     return {"flow": "on_behalf_of", "agent": agent, "scopes": [scope]}
+
+
+def _plain(host: str) -> dict[str, Any]:
+    """Return the keys of a host that is the upstream server: TLS is no part of what is measured."""
+    return {"hosts": [f"http://{host}"], "token_over_plain_http": True}

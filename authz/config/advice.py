@@ -1,10 +1,10 @@
 """Notices about a configuration that is valid but may not be what its operator wants."""
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final
 
 from authz.config.faults import Notice
+from authz.config.hosts import is_loopback
 from authz.config.model import Config
 from authz.core.exchange import Flow
 
@@ -23,6 +23,12 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_workloads(config)
     yield from _about_api(config)
     for name, route in config.egress.items():
+        if route.token_over_plain_http:
+            yield Notice(
+                f"egress.{name}.token_over_plain_http",
+                "whoever sees the network behind Envoy can read the token and use it: expected a network that "
+                "encrypts, such as a mesh",
+            )
         if route.blueprint is None:
             continue
         if route.flow is Flow.APP_ON_BEHALF_OF:
@@ -41,7 +47,7 @@ def advice(config: Config) -> Iterator[Notice]:
 def _about_reach(config: Config) -> Iterator[Notice]:
     listen = config.listen
     authenticated = listen.tls is not None and listen.tls.client_ca_file is not None
-    if listen.socket_path is None and not authenticated and not _is_loopback(listen.grpc):
+    if listen.socket_path is None and not authenticated and not is_loopback(listen.grpc.lower()):
         yield Notice(
             "listen.grpc",
             f"whoever reaches {listen.grpc} can ask for tokens: set listen.tls.client_ca_file, or "
@@ -77,11 +83,3 @@ def _about_workloads(config: Config) -> Iterator[Notice]:
                 f"egress.{name}",
                 "every workload that may connect may use this route: it is not restricted by workloads",
             )
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]").lower()
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -6,7 +6,7 @@ the HTTP API name it in each request, as they do with the sidecar, and may name 
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -24,6 +24,7 @@ from authz.config.environment_credentials import CREDENTIALS, read_credentials
 from authz.config.environment_keys import split
 from authz.config.environment_values import Variable, Variables
 from authz.config.faults import ConfigError, Fault, Notice
+from authz.config.hosts import EgressHost
 from authz.config.model import Config
 from authz.config.overrides import override
 from authz.config.shown import shown
@@ -221,10 +222,17 @@ class _Form:
         app_token = self._is_true(f"{key}__RequestAppToken")
         scopes = self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", ""))
         hosts = self._hosts(api)
+        readable = self._is_true(f"{key}__TokenOverPlainHttp")
+        if readable:
+            self.keys[f"{path}.token_over_plain_http"] = variables.name(
+                f"{key}__TokenOverPlainHttp"
+            )
+        reached = self._may_be_reached(key, hosts, readable=readable)
         route: dict[str, Any] = {
             "scopes": scopes,
-            "hosts": hosts if scopes else [],
-            **self._downstream(api),
+            "hosts": hosts if scopes and reached else [],
+            **({"token_over_plain_http": True} if readable else {}),
+            **(self._downstream(api) if reached else {}),
         }
         if not scopes:
             text = (
@@ -316,7 +324,20 @@ class _Form:
             return []
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         usual = {"http": 80, "https": 443}[parts.scheme]
-        return [host if port in {None, usual} else f"{host}:{port}"]
+        authority = host if port in {None, usual} else f"{host}:{port}"
+        return [str(EgressHost(authority, parts.scheme == "http"))]
+
+    def _may_be_reached(self, key: str, hosts: Sequence[str], *, readable: bool) -> bool:
+        """Whether an API gets its token by way of this service, Envoy's or a call of its own."""
+        found = [EgressHost.of(host) for host in hosts]
+        if readable or not any(host.plain and not host.is_loopback for host in found):
+            return True
+        text = (
+            "is http://, where whoever sees the network could read the token: neither Envoy nor /DownstreamApi "
+            f"sends it there without {key}__TokenOverPlainHttp=true"
+        )
+        self.variables.notices.append(Notice(self.variables.name(f"{key}__BaseUrl"), text))
+        return False
 
     def _select_by_host(self, routes: Mapping[str, dict[str, Any]]) -> None:
         """Leave out hosts that several routes share: which of them was meant, Envoy must say."""

@@ -119,6 +119,8 @@ KEYS: Final = (
         "no client capability is declared, so tokens keep their ordinary lifetime"),
     Key("AzureAd__AzureRegion", Use.IGNORED, "the global endpoint is used"),
     Key("DownstreamApis__NAME__BaseUrl", Use.READ, "its host selects the route"),
+    Key(f"{_API}TokenOverPlainHttp", Use.READ,
+        "`true`: the token may be sent to a BaseUrl with `http://` (a key of our own)"),
     Key("DownstreamApis__NAME__Scopes", Use.READ, "scopes, separated by blanks"),
     Key("DownstreamApis__NAME__Scopes__N", Use.READ, "scopes"),
     Key("DownstreamApis__NAME__RequestAppToken", Use.READ, "see the table of flows"),

@@ -12,6 +12,7 @@ from typing import Final
 
 from authz.config.clients import Agent, Application, Credential
 from authz.config.clouds import NO_TENANT, cloud_of
+from authz.config.hosts import EgressHost
 from authz.config.model import Config
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
@@ -209,8 +210,9 @@ def _resource(audiences: Sequence[str]) -> str:
 
 
 def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
+    hosts = tuple(EgressHost.of(host).authority for host in route.hosts)
     if route.flow is Flow.NONE:
-        return EgressRoute(name, route.hosts, route.flow)
+        return EgressRoute(name, hosts, route.flow)
     asker = _asker(config, route)
     requires = route.requires or Requires()
     agent = client = None
@@ -224,7 +226,7 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
         client = _client(route.application, asker)
     return EgressRoute(
         name=name,
-        hosts=route.hosts,
+        hosts=hosts,
         flow=route.flow,
         target=Target(route.scopes, route.claims, tokens),
         agent=agent,
@@ -244,7 +246,7 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
         origins=_origins(config, route) if REFERENCES.intersection(route.sources) else {},
         fallback=EgressRoute(
             name=name,
-            hosts=route.hosts,
+            hosts=hosts,
             flow=_WITHOUT_USER[route.flow],
             target=Target((_default_scope(route.scopes[0]),), route.claims, tokens),
             agent=agent,

@@ -5,6 +5,7 @@ from typing import Final
 
 from authz.config.clients import Agent, Application
 from authz.config.faults import Fault
+from authz.config.hosts import EgressHost
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, SubjectKind
 from authz.config.shown import cut, shown
@@ -163,8 +164,12 @@ def gives_references(routes: Mapping[str, Inbound]) -> bool:
 
 
 def https_hosts(routes: Mapping[str, Egress]) -> list[str]:
-    """Return the DNS names among the hosts of egress routes: what a certificate can be for."""
-    hosts = [host for route in routes.values() for host in route.hosts if "*" not in host]
+    """Return the DNS names among the TLS hosts of egress routes: what a certificate can be for.
+
+    One for a host of plain HTTP would promise TLS that it does not have.
+    """
+    found = (EgressHost.of(host) for route in routes.values() for host in route.hosts)
+    hosts = [host.authority for host in found if not (host.is_wildcard or host.plain)]
     bare = (host.partition(":")[0].rstrip(".") for host in hosts if not host.startswith("["))
     return sorted({host for host in bare if not host.replace(".", "").isdigit()})
 
@@ -185,19 +190,58 @@ def check_egress(
         yield from _check_client(path, route, agents)
         yield from _check_scopes(path, route, may_lack=callers_name_scopes)
         yield from _check_user_keys(path, route)
+        yield from _check_plain_http(path, route)
 
 
 def _check_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:
-    owner: dict[str, str] = {}
+    owner: dict[str, tuple[str, str]] = {}
     for name, route in routes.items():
         for index, host in enumerate(route.hosts):
-            if host in owner:
+            # A request names a host and a port, but no scheme.
+            authority = EgressHost.of(host).authority
+            first, written = owner.setdefault(authority, (name, host))
+            if (first, written) != (name, host) or host in route.hosts[:index]:
                 yield Fault(
                     f"egress.{name}.hosts.{index}",
-                    f"found {shown(host)}, which egress.{owner[host]} has already: "
-                    "expected each host once",
+                    f"found {shown(host)}, which egress.{first} has already"
+                    + ("" if written == host else f" as {shown(written)}")
+                    + ": expected each host once",
                 )
-            owner.setdefault(host, name)
+
+
+def refused_in_plain(route: Egress, host: EgressHost) -> str | None:
+    """Return why a route's token may not be sent to a host; None if it may, or if there is no token."""
+    if not host.plain or route.flow is Flow.NONE or host.is_loopback:
+        return None
+    if host.is_wildcard:
+        return (
+            f"found {shown(str(host))}, where nothing proves a host that only a request names: expected hosts "
+            f"by name, https://, or flow none instead of {route.flow}"
+        )
+    if not route.token_over_plain_http:
+        return (
+            f"found {shown(str(host))}, where whoever sees the network could read the token of flow {route.flow}: "
+            "expected https, or token_over_plain_http"
+        )
+    return None
+
+
+def _check_plain_http(path: str, route: Egress) -> Iterator[Fault]:
+    hosts = [EgressHost.of(host) for host in route.hosts]
+    for index, host in enumerate(hosts):
+        if (text := refused_in_plain(route, host)) is not None:
+            yield Fault(f"{path}.hosts.{index}", text)
+    api = None if route.downstream is None else EgressHost.of_url(route.downstream.base_url)
+    if api is not None and (text := refused_in_plain(route, api)) is not None:
+        yield Fault(f"{path}.downstream.base_url", text)
+    if not route.token_over_plain_http:
+        return
+    if route.flow is Flow.NONE:
+        yield Fault(
+            f"{path}.token_over_plain_http", "does not go with flow none, which gives no token"
+        )
+    elif hosts and not any(host.plain for host in (*hosts, *filter(None, [api]))):
+        yield Fault(f"{path}.token_over_plain_http", "has no effect: no host has http://")
 
 
 def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iterator[Fault]:

@@ -206,7 +206,9 @@ class Egress(Section):
     hosts: tuple[Host, ...] = Field(
         default=(),
         description="Hosts that select the route when Envoy sends no `authz.route`: `host`, "
-        "`host:port`, `*.suffix`, `*`. The most specific wins.",
+        "`host:port`, `*.suffix`, `*`. The most specific wins. Envoy speaks TLS to them; with `http://` before a "
+        "host, plain HTTP (default port 80), in the version that the agent speaks: HTTP/1.1, or HTTP/2 as gRPC "
+        "clients do.",
     )
     flow: Annotated[Flow, _FLOW] = Field(
         description="Which token: `on_behalf_of` (agent for the calling user), `autonomous` (agent "
@@ -252,6 +254,12 @@ class Egress(Section):
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0,
         description="Clock difference forgiven on the user's token, for delegated flows.",
+    )
+    token_over_plain_http: Switch = Field(
+        default=False,
+        description="Whether the token may be sent without TLS, to hosts with `http://` and to such a "
+        "`downstream.base_url`: whoever sees that network can read and use it. Without it they are faults, "
+        "but on loopback. For networks that encrypt, such as a mesh.",
     )
     downstream: Downstream | None = Field(
         default=None, description="The API itself, for callers of `listen.api` who have it called."

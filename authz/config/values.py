@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from authz.config.hosts import HTTP, HTTPS, EgressHost
+
 _SUN_PATH_BYTES: Final = 107
 _LARGEST_PORT: Final = 65535
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -175,6 +177,11 @@ def _host(value: str) -> str:
     return value.lower()
 
 
+def _egress_host(value: str) -> str:
+    _host(value.removeprefix(HTTPS).removeprefix(HTTP))
+    return str(EgressHost.of(value))
+
+
 def _authority(value: str) -> str:
     return value.rstrip("/").lower()
 
@@ -256,10 +263,10 @@ PlainHost = Annotated[
     ),
 ]
 HOST: Final = text(
-    rf"\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?",
+    rf"(?:https?://)?(?:\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?)",
     kind="host",
-    expected="a host without scheme and path: host, host:port, *.suffix or *",
-    make=_host,
+    expected="a host without path: host, host:port, *.suffix or *, with http:// before it where it has no TLS",
+    make=_egress_host,
 )
 Host = Annotated[str, HOST]
 Scope = Annotated[

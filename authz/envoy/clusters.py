@@ -1,4 +1,4 @@
-"""Where Envoy connects to: the service, the agent, and each destination over TLS."""
+"""Where Envoy connects to: the service, the agent, and each destination, by TLS or by plain HTTP."""
 
 import re
 from collections.abc import Sequence
@@ -45,6 +45,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsAutoHttpConfig,
     HttpProtocolOptionsExplicitHttpConfig,
+    HttpProtocolOptionsUseDownstreamHttpConfig,
 )
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
@@ -189,7 +190,7 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
         http=_negotiated(target),
     )
     cluster.alt_stat_name = _stat_name(target)
-    if not special.plain_text:
+    if not target.plain:
         cluster.transport_socket = upstream_tls(
             special.ca_file or settings.upstream_ca_file, server_name=target.host
         )
@@ -203,23 +204,30 @@ def _stat_name(target: Destination) -> str:
 
 def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
     http = _negotiated(target)
-    # The request's own host is resolved, asked for in SNI and demanded in the certificate.
-    http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
-        auto_sni=True, auto_san_validation=True
-    )
+    if not target.plain:
+        # The request's own host is resolved, asked for in SNI and demanded in the certificate.
+        http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
+            auto_sni=True, auto_san_validation=True
+        )
     return Cluster(
         name=target.cluster,
         alt_stat_name=_stat_name(target) if target.pushed else "",
         cluster_type=ClusterCustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy",
-            typed_config=Any.pack(ClusterConfig(dns_cache_config=dns_cache())),
+            typed_config=Any.pack(
+                ClusterConfig(
+                    dns_cache_config=dns_cache(),
+                    # Envoy asks for the word where there is no TLS that could demand the name.
+                    allow_insecure_cluster_options=target.plain,
+                )
+            ),
         ),
         lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
         connect_timeout=CONNECT_REMOTE,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=circuit_breakers(DESTINATION_LIMITS),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
-        transport_socket=upstream_tls(settings.upstream_ca_file),
+        transport_socket=None if target.plain else upstream_tls(settings.upstream_ca_file),
     )
 
 
@@ -266,25 +274,30 @@ def _resolution(*, every: bool) -> Message:
 
 
 def _negotiated(target: Destination) -> ClusterHttpOptions:
-    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1; and its token's filter."""
+    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1; and its token's filter.
+
+    Without TLS there is no ALPN. The agent, as without Envoy, knows which version the destination speaks.
+    """
     options = ClusterHttpOptions(
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
         http_filters=injecting_filters(target.route, AUTHZ) if target.pushed else [],
     )
-    if target.upstream is not None and target.upstream.plain_text:
-        # Without TLS there is no ALPN, and Envoy refuses to negotiate by it.
-        options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
-            http_protocol_options=Http1ProtocolOptions()
+    one, two = (
+        Http1ProtocolOptions(),
+        Http2ProtocolOptions(
+            max_concurrent_streams=_STREAMS,
+            initial_stream_window_size=_STREAM_WINDOW,
+            # What all its streams may hold, so that those who do not read leave room for the others.
+            initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
+        ),
+    )
+    if target.plain:
+        options.use_downstream_protocol_config = HttpProtocolOptionsUseDownstreamHttpConfig(
+            http_protocol_options=one, http2_protocol_options=two
         )
     else:
         options.auto_config = HttpProtocolOptionsAutoHttpConfig(
-            http_protocol_options=Http1ProtocolOptions(),
-            http2_protocol_options=Http2ProtocolOptions(
-                max_concurrent_streams=_STREAMS,
-                initial_stream_window_size=_STREAM_WINDOW,
-                # What all its streams may hold, so that those who do not read leave room for the others.
-                initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
-            ),
+            http_protocol_options=one, http2_protocol_options=two
         )
     return options
 

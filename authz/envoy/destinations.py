@@ -1,10 +1,12 @@
 """Where the agent may go: the hosts of the egress routes, as Envoy matches them. No Envoy types here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from authz.config import Config, compile_policy
+from authz.config.hosts import EgressHost
+from authz.config.route_checks import refused_in_plain
 from authz.config.values import HOST, Expected
 from authz.core.exchange import Flow
 from authz.core.policy import PeerSource
@@ -21,10 +23,11 @@ class Destination:
 
     Attributes:
         route: Name of the egress route.
-        authority: As the configuration writes it: `host`, `host:port`, `*.suffix` or `*`.
+        authority: As requests name it: `host`, `host:port`, `*.suffix` or `*`.
         host: Without port, and without the brackets of an IPv6 address.
         port: Port to connect to. A wildcard goes to the port that the request names.
         domains: Authorities of requests that are meant, in Envoy's notation.
+        plain: Whether it is spoken to without TLS.
         upstream: Where it really is, when not where its name says.
         pushed: Whether Envoy holds the route's token and asks for no decision.
         flow: The route's flow.
@@ -37,6 +40,7 @@ class Destination:
     host: str
     port: int
     domains: tuple[str, ...]
+    plain: bool = False
     upstream: Upstream | None = None
     pushed: bool = False
     flow: Flow = Flow.NONE
@@ -52,11 +56,21 @@ class Destination:
     def cluster(self) -> str:
         """Name of the Envoy cluster that leads there.
 
-        All wildcards share one, but those whose route has a token of its own in Envoy.
+        All wildcards share one, or one for plain HTTP, but those whose route has a token of its own in Envoy.
         """
         if not self.is_wildcard:
             return f"egress/{self.authority}"
+        if self.plain:
+            return "egress-plain"
         return f"pushed/{self.route}" if self.pushed else "egress"
+
+    @property
+    def ends_tls(self) -> bool:
+        """Whether TLS to this host, which no route can serve, must not go past the routes.
+
+        The agent meant to have a token. Of a host of plain HTTP without one, its TLS is another service.
+        """
+        return not self.plain or self.flow is not Flow.NONE
 
 
 def destinations(config: Config, settings: SidecarSettings) -> list[Destination]:
@@ -64,45 +78,55 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
 
     Raises:
         RenderError: `upstreams` names a host that no route has, or a wildcard; or `egress_hosts` names
-            no egress route, no host, or one host twice.
+            no egress route, no host, one host twice, or one that the route's token must not be sent to.
     """
-    authorities = _authorities(config, settings)
-    for host in settings.upstreams:
-        if host.lower() not in authorities or host.startswith("*"):
-            raise RenderError(f"upstreams: {host!r} is not a host of any egress route")
-    upstreams = {host.lower(): upstream for host, upstream in settings.upstreams.items()}
+    hosts = _hosts(config, settings)
+    upstreams = {EgressHost.of(host): upstream for host, upstream in settings.upstreams.items()}
+    for written, host in zip(settings.upstreams, upstreams, strict=True):
+        if host not in hosts or host.is_wildcard:
+            raise RenderError(f"upstreams: {written!r} is not a host of any egress route")
+    claimed = {host.authority for host in hosts}
     served = reason_not_to_push(config, settings) is None
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
     repeated = _repeated(config)
     handles = compile_policy(config).gives_handles
     return [
         replace(
-            _destination(route, authority, authorities, upstreams.get(authority)),
+            _destination(route, host, claimed, upstreams.get(host)),
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
             drops_baggage=route in pushed and handles,
         )
-        for authority, route in authorities.items()
+        for host, route in hosts.items()
     ]
 
 
-def _authorities(config: Config, settings: SidecarSettings) -> dict[str, str]:
-    """Return the route of each host, as it is written in lower case."""
+def _hosts(config: Config, settings: SidecarSettings) -> dict[EgressHost, str]:
+    """Return the route of each host."""
     if not settings.egress_hosts:
-        return {host.lower(): route for route, one in config.egress.items() for host in one.hosts}
-    found: dict[str, str] = {}
-    for route, hosts in settings.egress_hosts.items():
-        if route not in config.egress:
-            raise RenderError(f"egress_hosts: {route!r} is no egress route")
-        for host in hosts:
+        return {
+            EgressHost.of(host): name
+            for name, route in config.egress.items()
+            for host in route.hosts
+        }
+    found: dict[str, tuple[EgressHost, str]] = {}
+    for name, hosts in settings.egress_hosts.items():
+        if name not in config.egress:
+            raise RenderError(f"egress_hosts: {name!r} is no egress route")
+        for written in hosts:
             try:
-                authority = HOST.read(host).lower()
+                host = EgressHost.of(HOST.read(written))
             except Expected as error:
-                raise RenderError(f"egress_hosts: found {host!r}: {error}") from None
-            if found.setdefault(authority, route) != route:
-                raise RenderError(f"egress_hosts: {host!r} belongs to {found[authority]!r} already")
-    return found
+                raise RenderError(f"egress_hosts: found {written!r}: {error}") from None
+            first, route = found.setdefault(host.authority, (host, name))
+            if route != name:
+                raise RenderError(f"egress_hosts: {written!r} belongs to {route!r} already")
+            if first != host:
+                raise RenderError(f"egress_hosts: {written!r} is there as {str(first)!r} already")
+            if (text := refused_in_plain(config.egress[name], host)) is not None:
+                raise RenderError(f"egress_hosts: {name}: {text}")
+    return dict(found.values())
 
 
 def _repeated(config: Config) -> frozenset[str]:
@@ -133,31 +157,36 @@ def left_on_checks(config: Config, settings: SidecarSettings) -> list[str]:
     """Return the routes with hosts that could be pushed and are not, because of the connection."""
     if reason_not_to_push(config, settings) is None:
         return []
-    rendered = set(_authorities(config, settings).values())
+    rendered = set(_hosts(config, settings).values())
     return [name for name, route in config.egress.items() if name in rendered and route.pushed]
 
 
 def _destination(
-    route: str, authority: str, claimed: Mapping[str, str], upstream: Upstream | None
+    route: str, host: EgressHost, claimed: Collection[str], upstream: Upstream | None
 ) -> Destination:
+    authority = host.authority
     _, bare = normalize_host(authority)
     port = authority.removeprefix(bare).removeprefix(":")
-    domains = (authority, *(name for name in _implied(authority, bare) if name not in claimed))
+    domains = (authority, *(name for name in _implied(host, bare) if name not in claimed))
     return Destination(
         route=route,
         authority=authority,
         host=bare.strip("[]"),
-        port=int(port) if port else HTTPS_PORT,
+        port=int(port) if port else _HTTP_PORT if host.plain else HTTPS_PORT,
         domains=domains,
+        plain=host.plain,
         upstream=upstream,
     )
 
 
-def _implied(authority: str, bare: str) -> Iterator[str]:
+def _implied(host: EgressHost, bare: str) -> Iterator[str]:
     """Return how else a request may write a host that is configured without port."""
-    if authority != bare or authority == "*":
+    if host.authority != bare or host.authority == "*":
+        return
+    if host.plain:
+        yield f"{bare}:{_HTTP_PORT}"
         return
     yield f"{bare}:{HTTPS_PORT}"
-    if not bare.startswith("*"):
+    if not host.is_wildcard:
         # Whoever writes the port of plain HTTP means the proxy's side of the call; ours is TLS.
         yield f"{bare}:{_HTTP_PORT}"

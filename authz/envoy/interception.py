@@ -75,7 +75,7 @@ def take_redirected(
     http.name = "http"
     listener.default_filter_chain = http
     if settings.transparent is Transparent.PASS_TLS and not any(
-        target.authority == "*" for target in targets
+        target.authority == "*" and target.ends_tls for target in targets
     ):
         names = {chain.name for chain in ended}
         listener.filter_chains = [*ended, *_refused(targets, names), _passed()]
@@ -104,6 +104,7 @@ def _refused(targets: Sequence[Destination], ended: Collection[str]) -> list[Fil
     have a token, and without one the call would go on with the user's, or fail at a place that tells
     nobody why.
     """
+    targets = [target for target in targets if target.ends_tls]
     addresses = dict.fromkeys(
         (target.host, ip_address(target.host).max_prefixlen)
         for target in targets

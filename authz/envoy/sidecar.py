@@ -68,20 +68,12 @@ class Upstream:
     Attributes:
         address: `host:port` to connect to, when not where the destination's name leads. Name and
             certificate asked for stay the destination's. For demonstrations and tests.
-        ca_file: PEM file of the authorities to trust; None for those of every destination.
-        plain_text: Whether to connect without TLS, to an `address` on loopback: the token would be
-            readable anywhere else.
+        ca_file: PEM file of the authorities to trust; None for those of every destination. Of no meaning for
+            a destination of plain HTTP.
     """
 
     address: str | None = None
     ca_file: Path | None = None
-    plain_text: bool = False
-
-    def __post_init__(self) -> None:
-        target = SocketName.parse(self.address) if self.address is not None else None
-        local = target is not None and target.is_ip and ip_address(target.host).is_loopback
-        if self.plain_text and not local:
-            raise RenderError(f"upstream {self.address}: plain text is for loopback addresses only")
 
 
 @dataclass(frozen=True, slots=True)

@@ -311,8 +311,8 @@ def test_a_credential_that_cannot_be_used_is_skipped_beside_another() -> None:
     [
         ("https://graph.microsoft.com/v1.0", ("graph.microsoft.com",)),
         ("https://Api.Internal:443/", ("api.internal",)),
-        ("http://api:80", ("api",)),
-        ("http://api:8080", ("api:8080",)),
+        ("http://localhost:80", ("http://localhost",)),
+        ("http://127.0.0.1:8080/x", ("http://127.0.0.1:8080",)),
         ("https://[::1]:8443/x", ("[::1]:8443",)),
         ("", ()),
         (None, ()),
@@ -323,6 +323,23 @@ def test_the_host_of_the_base_url_selects_the_route(
 ) -> None:
     """With its port where the scheme does not imply it; without a URL the route has its name only."""
     assert hosts == read(DownstreamApis__graph__BaseUrl=url).egress["graph"].hosts
+
+
+def test_an_api_without_tls_gets_no_token_unless_that_is_said() -> None:
+    """Callers of the HTTP API may have it, as from the sidecar; Envoy and `/DownstreamApi` do not send it."""
+    url = {"DownstreamApis__graph__BaseUrl": "http://orders.svc:8080/v1"}
+    route = read(**url).egress["graph"]
+    assert ((), None) == (route.hosts, route.downstream)
+    expected = (
+        "is http://, where whoever sees the network could read the token: neither Envoy nor /DownstreamApi "
+        "sends it there without DownstreamApis__graph__TokenOverPlainHttp=true"
+    )
+    assert Notice("DownstreamApis__graph__BaseUrl", expected) in notices(**url)
+
+    route = read(**url, DownstreamApis__graph__TokenOverPlainHttp="true").egress["graph"]
+    assert (("http://orders.svc:8080",), True) == (route.hosts, route.token_over_plain_http)
+    assert route.downstream is not None
+    assert "http://orders.svc:8080/v1" == route.downstream.base_url
 
 
 def test_a_host_that_two_apis_share_selects_neither() -> None:

@@ -246,20 +246,80 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.subjects.0",
         "found 'users': expected 'user' or 'application'",
     ),
-    "host with scheme": (
-        {"egress.graph.hosts": ["https://graph.microsoft.com"]},
+    "host with path": (
+        {"egress.graph.hosts": ["https://graph.microsoft.com/v1.0"]},
         "egress.graph.hosts.0",
         (
-            "found 'https://graph.microsoft.com': expected a host without scheme and path: host, "
-            "host:port, *.suffix or *"
+            "found 'https://graph.microsoft.com/v1.0': expected a host without path: host, host:port, "
+            "*.suffix or *, with http:// before it where it has no TLS"
+        ),
+    ),
+    "host with another scheme": (
+        {"egress.graph.hosts": ["grpc://graph.microsoft.com"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'grpc://graph.microsoft.com': expected a host without path: host, host:port, "
+            "*.suffix or *, with http:// before it where it has no TLS"
+        ),
+    ),
+    "token over plain HTTP": (
+        {"egress.graph.hosts": ["graph.microsoft.com", "http://orders.svc:8080"]},
+        "egress.graph.hosts.1",
+        (
+            "found 'http://orders.svc:8080', where whoever sees the network could read the token of flow "
+            "on_behalf_of: expected https, or token_over_plain_http"
+        ),
+    ),
+    "token over plain HTTP to anywhere": (
+        {"egress.graph.hosts": ["http://*.svc"], "egress.graph.token_over_plain_http": True},
+        "egress.graph.hosts.0",
+        (
+            "found 'http://*.svc', where nothing proves a host that only a request names: expected hosts by "
+            "name, https://, or flow none instead of on_behalf_of"
+        ),
+    ),
+    "token over plain HTTP by a call of our own": (
+        {"egress.graph.downstream": {"base_url": "http://orders.svc:8080/v1"}},
+        "egress.graph.downstream.base_url",
+        (
+            "found 'http://orders.svc:8080', where whoever sees the network could read the token of flow "
+            "on_behalf_of: expected https, or token_over_plain_http"
+        ),
+    ),
+    "token over plain HTTP without such a host": (
+        {"egress.graph.token_over_plain_http": True},
+        "egress.graph.token_over_plain_http",
+        "has no effect: no host has http://",
+    ),
+    "token over plain HTTP of flow none": (
+        {"egress.tools": {"flow": "none", "hosts": ["http://a"], "token_over_plain_http": True}},
+        "egress.tools.token_over_plain_http",
+        "does not go with flow none, which gives no token",
+    ),
+    "host of both schemes": (
+        {"egress.tools": {"flow": "none", "hosts": ["http://a", "a"]}},
+        "egress.tools.hosts.1",
+        "found 'a', which egress.tools has already as 'http://a': expected each host once",
+    ),
+    "host of both schemes by its port": (
+        {"egress.tools": {"flow": "none", "hosts": ["a:80", "http://b:80", "https://b:443"]}},
+        "egress.tools.hosts.2",
+        "found 'b', which egress.tools has already as 'http://b': expected each host once",
+    ),
+    "host of both schemes by other names": (
+        {"egress.tools": {"flow": "none", "hosts": ["http://graph.microsoft.com:80"]}},
+        "egress.tools.hosts.0",
+        (
+            "found 'http://graph.microsoft.com', which egress.graph has already as 'graph.microsoft.com': "
+            "expected each host once"
         ),
     ),
     "wildcard host with port": (
         {"egress.graph.hosts": ["*.internal:8443"]},
         "egress.graph.hosts.0",
         (
-            "found '*.internal:8443': expected a host without scheme and path: host, host:port, "
-            "*.suffix or *"
+            "found '*.internal:8443': expected a host without path: host, host:port, "
+            "*.suffix or *, with http:// before it where it has no TLS"
         ),
     ),
     "bad host port": (

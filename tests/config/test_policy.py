@@ -14,6 +14,7 @@ from authz.config.policy import (
     policy_version,
     tokens_version,
 )
+from authz.core.errors import UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
 from authz.core.request import CheckRequest, Direction
@@ -194,6 +195,25 @@ def test_flow_none_has_nothing_but_its_hosts() -> None:
     """No client, no target, no expectation."""
     route, _ = egress(flow="none", hosts=["*"])
     assert EgressRoute("graph", ("*",), Flow.NONE) == route
+
+
+@pytest.mark.parametrize(
+    ("host", "route"),
+    [("MCP", "plain"), ("mcp:80", "plain"), ("mcp:8000", "tools"), ("mcp.svc", None)],
+)
+def test_a_request_finds_a_route_of_plain_http_by_its_host(host: str, route: str | None) -> None:
+    """It names no scheme, and no port where that is the scheme's own."""
+    hosts = {"plain": ["http://mcp:80"], "tools": ["http://mcp:8000"]}
+    routes = {f"egress.{name}": {"flow": "none", "hosts": each} for name, each in hosts.items()}
+    policy = compile_policy(load_data(changed(routes)))
+    request = CheckRequest(host=host, direction="egress")
+
+    try:
+        found: str | None = policy.find(request).name
+    except UnknownRoute:
+        found = None
+
+    assert route == found
 
 
 def test_workloads_bind_the_routes_of_their_agent_and_routes_without_agent() -> None:

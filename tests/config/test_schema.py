@@ -71,6 +71,9 @@ BEYOND = (
     # Rules between keys, and bounds that JSON Schema cannot state for text with units.
     "bad port", "long socket path", "a network with bits behind it",
     "https without a socket", "https for nobody",
+    "token over plain HTTP", "token over plain HTTP to anywhere", "token over plain HTTP by a call of our own",
+    "token over plain HTTP without such a host", "token over plain HTTP of flow none",
+    "host of both schemes", "host of both schemes by its port", "host of both schemes by other names",
     "api with workers", "api with two entrances", "an API elsewhere than at a URL", "wildcard host with port", "bad host port", "no routes",
     "TLS on a Unix socket", "workers on a Unix socket", "group mode without group",
     "group without group mode", "socket mode of a port", "connect timeout", "timeout",

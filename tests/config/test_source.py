@@ -147,6 +147,11 @@ GRAPH = "https://graph.microsoft.com/.default"
             {"egress.b": {"flow": "app_on_behalf_of", "blueprint": "support", "scopes": [GRAPH]}},
             ["egress.b.blueprint"],
         ),
+        (
+            {"egress.graph.hosts": ["http://orders"], "egress.graph.token_over_plain_http": True},
+            ["egress.graph.token_over_plain_http"],
+        ),
+        ({"egress.b": {"flow": "none", "hosts": ["http://tools"]}}, []),
     ],
 )
 def test_what_is_valid_but_doubtful_is_reported(

@@ -18,7 +18,7 @@ import pytest
 
 from support.manifests import with_https
 from support.namespaces import OTHER, POD, missing
-from support.redirected import RedirectedPod
+from support.redirected import TOOLS, RedirectedPod
 
 pytestmark = pytest.mark.system
 
@@ -206,6 +206,16 @@ def test_tls_goes_on_untouched(redirected: RedirectedPod, folder: Path, address:
     assert (status, body) == (0, f"other tls {POD[OTHER.index(address)]}")
     destination = f"[{address}]:443" if ":" in address else f"{address}:443"
     assert redirected.passed_on(destination)["tls_name"] == "other.example"
+
+
+def test_service_without_tls_is_reached_without_the_users_token(redirected: RedirectedPod) -> None:
+    """By a route of plain HTTP, through Envoy; TLS to the same name is another service, and goes on."""
+    plain = redirected.curl(*_authorization(redirected), f"http://{TOOLS}/")
+    secure = redirected.curl("--insecure", *_authorization(redirected), f"https://{TOOLS}/")
+
+    # By the address that answered first.
+    assert plain in [(0, f"other plain {address}") for address in POD]
+    assert secure in [(0, f"other tls {address} with a token") for address in POD]
 
 
 def test_tls_to_a_host_with_a_route_is_refused(redirected: RedirectedPod) -> None:

@@ -17,6 +17,7 @@ from authz.envoy.sidecar import RenderError, SidecarSettings, Transparent
 from support.envoy import validate
 from support.sidecar import Authority
 
+TENANT = "11111111-0000-4000-8000-000000000001"
 HTTP = "envoy.filters.network.http_connection_manager"
 PASS = SidecarSettings(transparent=Transparent.PASS_TLS)
 REFUSE = SidecarSettings(transparent=Transparent.REFUSE_TLS)
@@ -25,7 +26,7 @@ REFUSE = SidecarSettings(transparent=Transparent.REFUSE_TLS)
 def config(*hosts: str) -> Config:
     """Return a configuration with one egress route for these hosts."""
     route = {"api": {"flow": "none", "hosts": list(hosts)}} if hosts else {}
-    inbound = {"tenants": ["11111111-0000-4000-8000-000000000001"], "audiences": ["a"]}
+    inbound = {"tenants": [TENANT], "audiences": ["a"]}
     document = {"inbound": {"chat": {**inbound, "scopes": ["s"]}}, "egress": route}
     return parse(yaml.safe_dump(document), {})
 
@@ -48,6 +49,7 @@ def chains(listener: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], int]]
     return found
 
 
+HOSTS = ["api.example:8443", "*.corp.example", "http://tools.example:8000"]
 LOOPBACK = [
     {"address_prefix": "127.0.0.0", "prefix_len": 8},
     {"address_prefix": "::1", "prefix_len": 128},
@@ -97,6 +99,37 @@ def test_hosts_with_a_route_and_loopback_are_not_passed_on() -> None:
     }
 
 
+def test_tls_to_a_host_of_plain_http_without_a_token_is_another_service() -> None:
+    """Its route could not serve that; it goes on as it would without the route."""
+    found = chains(
+        egress(config("http://mcp.tools.svc:8000", "http://192.0.2.7", "http://*"), PASS)
+    )
+
+    assert found == {"refused": ({"prefix_ranges": LOOPBACK}, 0), "untouched": ({}, 1)}
+
+
+def test_tls_to_a_host_of_plain_http_with_a_token_is_refused() -> None:
+    """The agent meant to have the token."""
+    client = {"tenant_id": TENANT, "client_id": TENANT}
+    secret = {"client_secret": {"file": "/run/secret"}}
+    document = {
+        "applications": {"a": {**client, "credentials": [secret]}},
+        "egress": {
+            "api": {
+                "flow": "app",
+                "application": "a",
+                "scopes": ["api://x/.default"],
+                "hosts": ["http://orders.svc:8080"],
+                "token_over_plain_http": True,
+            }
+        },
+    }
+
+    found = chains(egress(parse(yaml.safe_dump(document), {}), PASS))
+
+    assert found["routed"] == ({"server_names": ["orders.svc", "orders.svc."]}, 0)
+
+
 def test_addresses_alone_leave_no_condition_on_names() -> None:
     """An empty list of names would match every name."""
     found = chains(egress(config("192.0.2.7"), PASS))
@@ -114,11 +147,14 @@ def test_all_tls_is_refused(hosts: tuple[str, ...], settings: SidecarSettings) -
 
 @pytest.mark.parametrize("settings", [PASS, REFUSE])
 def test_tls_that_envoy_may_end_is_ended_here(settings: SidecarSettings) -> None:
-    """With `https`: by a chain for each name. A wildcard has no certificate, and is refused as ever."""
+    """With `https`: by a chain for each name. A wildcard has no certificate, and is refused as ever.
+
+    A host of plain HTTP has none either: TLS to it would be promised and not kept.
+    """
     document = {
         "listen": {"grpc": "unix:/run/authz.sock"},
         "https": {"ca_file": "/a", "bundle_file": "/b", "key_file": "/k"},
-        "egress": {"api": {"flow": "none", "hosts": ["api.example:8443", "*.corp.example"]}},
+        "egress": {"api": {"flow": "none", "hosts": HOSTS}},
     }
     text = render(parse(yaml.safe_dump(document), {}), settings)
     (listener,) = yaml.safe_load(text)["static_resources"]["listeners"]
@@ -148,7 +184,13 @@ def test_only_what_was_redirected_goes_where_it_was_going() -> None:
 
 @pytest.mark.parametrize("settings", [PASS, REFUSE])
 @pytest.mark.parametrize(
-    "hosts", [("api.example", "a.example:8443"), ("*",), ("*.a.example", "192.0.2.7")]
+    "hosts",
+    [
+        ("api.example", "a.example:8443"),
+        ("*",),
+        ("*.a.example", "192.0.2.7"),
+        ("http://*", "http://a"),
+    ],
 )
 def test_envoy_accepts_it(
     authority: Authority, hosts: tuple[str, ...], settings: SidecarSettings, tmp_path: Path

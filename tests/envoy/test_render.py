@@ -634,6 +634,11 @@ def test_name_that_looks_like_something_else_stays_text(tmp_path: Path) -> None:
             "'b.example' is not a host",
         ),
         (config({"a": ["*.a"]}), {"upstreams": {"*.a": Upstream("127.0.0.1:1")}}, "is not a host"),
+        (
+            config({"a": ["http://a"]}),
+            {"upstreams": {"a": Upstream("127.0.0.1:1")}},
+            "'a' is not a host",
+        ),
         (config(), {"authz_tls": AuthzTls(Path("ca"), "authz")}, "has no listen.tls"),
         (
             config(listen="{grpc: 'localhost:1', tls: {certificate_file: c, key_file: k}}"),
@@ -674,21 +679,40 @@ def test_exemption_of_everything_is_refused(path: str) -> None:
         SidecarSettings(health_paths=(path,))
 
 
-@pytest.mark.parametrize("address", ["192.0.2.1:80", "example.org:80", "localhost:80", None])
-def test_plain_text_to_another_machine_is_refused(address: str | None) -> None:
-    """A token is not sent readable over a network; a name may lead anywhere."""
-    with pytest.raises(RenderError, match="loopback"):
-        Upstream(address, plain_text=True)
+def test_destination_of_plain_http_has_no_tls(tmp_path: Path) -> None:
+    """By name and by wildcard, at port 80 unless another is named; nobody else's TLS is touched by it."""
+    hosts = {
+        "a": ["http://mcp.tools.svc:8000", "http://ollama", "http://*.tools"],
+        "b": ["*.b", "mcp"],
+    }
+    authority = Authority.create(tmp_path)
 
+    text = render(config(hosts), SidecarSettings(upstream_ca_file=authority.file))
 
-def test_plain_text_to_loopback_has_no_tls(tmp_path: Path) -> None:
-    """For demonstrations, where everything is on one machine."""
-    settings = SidecarSettings(upstreams={"a.example": Upstream("127.0.0.1:81", plain_text=True)})
-
-    text = render(config({"a": ["a.example"]}), settings)
-
-    assert "transport_socket" not in cluster(yaml.safe_load(text), "egress/a.example")
-    assert validate(text, tmp_path).returncode == 0
+    data = yaml.safe_load(text)
+    found = {
+        each["name"]: "transport_socket" in each for each in data["static_resources"]["clusters"]
+    }
+    del found["authz"], found["app"]
+    assert {
+        "egress/mcp.tools.svc:8000": False,
+        "egress/ollama": False,
+        "egress-plain": False,
+        "egress/mcp": True,
+        "egress": True,
+    } == found
+    domains = {
+        host["name"]: host["domains"]
+        for host in listener(data, "egress")["route_config"]["virtual_hosts"]
+    }
+    assert ["mcp.tools.svc:8000"] == domains["mcp.tools.svc:8000"]
+    assert ["ollama", "ollama:80"] == domains["ollama"]
+    assert ["*.tools", "*.tools:80"] == domains["*.tools"]
+    endpoint = cluster(data, "egress/ollama")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    where = endpoint["endpoint"]["address"]["socket_address"]
+    assert ("ollama", 80) == (where["address"], where["port_value"])
+    outcome = validate(text, tmp_path)
+    assert (0, "") == (outcome.returncode, outcome.stderr)
 
 
 def test_destination_can_have_its_own_authority() -> None:
@@ -827,8 +851,12 @@ def test_routes_without_hosts_are_rendered_with_those_of_one_agent() -> None:
     ("hosts", "complaint"),
     [
         ({"other": ("api.example",)}, "'other' is no egress route"),
-        ({"mine": ("https://api.example",)}, "a host without scheme and path"),
-        ({"mine": ("",)}, "a host without scheme and path"),
+        ({"mine": ("https://api.example/",)}, "expected a host without path"),
+        ({"mine": ("",)}, "expected a host without path"),
+        (
+            {"mine": ("http://api.example", "api.example")},
+            "'api.example' is there as 'http://api.example' already",
+        ),
         (
             {"mine": ("api.example",), "theirs": ("API.example",)},
             "'API.example' belongs to 'mine' already",
@@ -866,4 +894,32 @@ def test_the_command_takes_routes_with_their_hosts(tmp_path: Path) -> None:
     settings = SidecarSettings(egress_hosts={"mine": ("api.example", "b.example")})
     assert told.stdout == render(load(file, {}).config, settings)
     assert 1 == refused.returncode
-    assert "a host without scheme and path" in refused.stderr
+    assert "a host without path" in refused.stderr
+
+
+def test_token_is_not_sent_without_tls_to_hosts_of_one_agent() -> None:
+    """They are no part of the configuration, and the same rule holds for them."""
+    route = "{flow: app, application: a, scopes: [api://x/.default]%s}"
+    settings = SidecarSettings(egress_hosts={"api": ("http://orders.svc:8080",)})
+
+    with pytest.raises(
+        RenderError, match=r"egress_hosts: api: found 'http://orders\.svc:8080', where"
+    ):
+        render(with_application(route % ""), settings)
+
+    assert "orders.svc" in render(
+        with_application(route % ", token_over_plain_http: true"), settings
+    )
+
+
+def with_application(route: str) -> Config:
+    """Return a configuration with one egress route of an application."""
+    tenant = "11111111-0000-4000-8000-000000000001"
+    secret = "{client_secret: {file: /run/secret}}"
+    return parse(
+        f"""
+applications: {{a: {{tenant_id: {tenant}, client_id: {tenant}, credentials: [{secret}]}}}}
+egress: {{api: {route}}}
+""",
+        {},
+    )

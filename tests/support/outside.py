@@ -20,7 +20,8 @@ from support.quiet_server import QuietHandler, QuietServer
 class _Handler(QuietHandler):
     def do_GET(self) -> None:  # noqa: N802
         said = "tls" if isinstance(self.connection, ssl.SSLSocket) else "plain"
-        self.answer(f"other {said} {self.client_address[0]}".encode())
+        token = " with a token" if "authorization" in self.headers else ""
+        self.answer(f"other {said} {self.client_address[0]}{token}".encode())
 
 
 def _main(folder: Path) -> None:

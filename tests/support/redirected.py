@@ -22,6 +22,8 @@ from support.manifests import Manifests
 from support.namespaces import ENTRA, OTHER, Namespace, User, Wire
 
 AGENT: Final = "agent"
+TOOLS: Final = "tools.example"
+"""A service without TLS, which the configuration of these pods has beside Graph."""
 _PATIENCE: Final = 30.0
 _ADMIN: Final = "http://127.0.0.1:15000"
 _READY: Final = "http://127.0.0.1:9902/readyz"
@@ -61,7 +63,9 @@ class RedirectedPod:
         self._folder = folder
         self._script = folder / "intercept.sh"
         self._volumes = {name: folder / name for name in ("authz-trust", "authz-ca")}
-        self._wire = Wire({"graph.microsoft.com": [ENTRA], "other.example": OTHER}, folder)
+        self._wire = Wire(
+            {"graph.microsoft.com": [ENTRA], "other.example": OTHER, TOOLS: OTHER}, folder
+        )
         self.pod, self.outside = self._wire.pod, self._wire.outside
         self._stack, self._envoy = ExitStack(), ExitStack()
         self._kind: tuple[str | None, bool] = (None, False)
@@ -263,6 +267,7 @@ class RedirectedPod:
         for theirs, ours in (
             ("/run/authz/", f"{sockets}/"),
             ("socket_group: authz", f'socket_group: "{owner}"'),
+            ("\negress:\n", f"\negress:\n  tools: {{flow: none, hosts: ['http://{TOOLS}']}}\n"),
         ):
             assert theirs in config
             config = config.replace(theirs, ours)
