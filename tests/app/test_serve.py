@@ -105,7 +105,7 @@ async def test_health_service_says_when_checks_cannot_be_answered(
         async with grpc.aio.insecure_channel(f"unix:{world.folder}/authz.sock") as channel:
             watches = [
                 health_pb2_grpc.HealthStub(channel).Watch(
-                    health_pb2.HealthCheckRequest(service=service)
+                    health_pb2.HealthCheckRequest(service=service), timeout=60
                 )
                 for service in ("", "envoy.service.auth.v3.Authorization")
             ]

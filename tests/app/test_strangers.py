@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import trustme
 
 from authz.injection.webhook import MOST_BYTES, PATH
 from support.faults.strangers import GET, begun, strangers
+from support.holdings import descriptors, most_memory
 from support.stack import Client, Process, World, authorization, until
 from support.token_api import Sidecar
 
@@ -24,18 +24,6 @@ SERVICE_LIMIT: Final = 384 * MIB
 """Memory that the manifests give the service."""
 WEBHOOK_LIMIT: Final = 128 * MIB
 """The same of the injection webhook."""
-
-
-def most_memory(pid: int) -> int:
-    """The most that a process has had so far, in bytes."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(kilobytes) * 1024
-
-
-def descriptors(pid: int) -> int:
-    """How many files and connections a process has open."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def live(process: Process) -> int:

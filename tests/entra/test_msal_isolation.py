@@ -1,5 +1,7 @@
 """MSAL's own memory is switched off: nothing grows with users, nobody's failure is replayed."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,21 @@ def test_agents_share_one_discovery_document(world: World) -> None:
     )
 
     assert second.client_id == world.portal["client_id"]
+
+
+LOGGING = """
+import logging, sys
+import authz.entra.clients
+logging.basicConfig(stream=sys.stdout, level=logging.DEBUG)
+for name in ("msal", "msal.application", "msal.oauth2cli.oauth2"):
+    logging.getLogger(name).error("a token")
+"""
+
+
+def test_what_msal_logs_goes_nowhere() -> None:
+    """Law 5: it logs answers that it cannot read. No handler gets them, nor standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert ("", "") == (done.stdout, done.stderr)
