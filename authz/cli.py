@@ -99,6 +99,12 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 @_config_option
 @click.option("--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080]")
 @click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
+@click.option(
+    "--app-protocol",
+    type=click.Choice(["http1", "http2", "same"]),
+    help="What the agent speaks: HTTP/1.1, HTTP/2 without TLS (gRPC), or both, so that the caller's is used. "
+    "[default: http1]",
+)
 @click.option("--egress", help="Where the agent sends its calls. [default: 127.0.0.1:15001]")
 @click.option("--https", help="Where TLS of the agent itself is ended. [default: 127.0.0.1:15443]")
 @click.option(
@@ -163,6 +169,7 @@ def envoy(config_file: Path | None, **options: Any) -> None:
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
     from authz.envoy.sidecar import (  # noqa: PLC0415
+        AppProtocol,
         AuthzTls,
         RenderError,
         SidecarSettings,
@@ -180,6 +187,7 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
     given = {
         "inbound_address": options["inbound"],
         "app_address": options["app"],
+        "app_protocol": AppProtocol(options["app_protocol"]) if options["app_protocol"] else None,
         "egress_address": options["egress"],
         "https_address": options["https"],
         "transparent": Transparent(options["transparent"]) if options["transparent"] else None,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, assert_never
 
 from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import (
@@ -54,7 +54,7 @@ from authz.config import Config
 from authz.envoy.destinations import Destination
 from authz.envoy.ext_authz import SERVICE
 from authz.envoy.injection import injecting_filters
-from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName, Upstream
+from authz.envoy.sidecar import AppProtocol, RenderError, SidecarSettings, SocketName, Upstream
 from authz.envoy.tls import authz_tls, upstream_tls
 
 AUTHZ: Final = "authz"
@@ -66,7 +66,7 @@ BUFFER_BYTES: Final = 32 * 1024
 _STREAMS: Final = 100
 """Requests that share one HTTP/2 connection to a destination. Beyond them there is another connection."""
 _STREAM_WINDOW: Final = 256 * 1024
-"""What a destination may send of an answer that its client does not read: with Envoy's own 16 MiB, a few
+"""What app or destination may send of an answer that its client does not read: with Envoy's own 16 MiB, a few
 such clients would fill its memory. On a way of 50 ms it still lets 5 MB a second through."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
@@ -97,18 +97,25 @@ def address(text: str) -> Address:
 
 
 def app_cluster(settings: SidecarSettings) -> Cluster:
-    """Return the cluster of the agent itself: plain HTTP/1.1 inside the pod."""
-    return _cluster(
-        APP,
-        settings.app_address,
-        limit=_APP_LIMITS,
-        connect=_CONNECT_LOCAL,
-        http=ClusterHttpOptions(
-            common_http_protocol_options=HttpProtocolOptions(idle_timeout=_APP_IDLE),
-            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
+    """Return the cluster of the agent itself: plain HTTP inside the pod."""
+    options = ClusterHttpOptions(
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=_APP_IDLE)
+    )
+    match settings.app_protocol:
+        case AppProtocol.HTTP1:
+            options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
                 http_protocol_options=Http1ProtocolOptions()
-            ),
-        ),
+            )
+        case AppProtocol.HTTP2:
+            options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
+                http2_protocol_options=_http2()
+            )
+        case AppProtocol.SAME:
+            options.use_downstream_protocol_config = _as_called()
+        case _ as unreachable:
+            assert_never(unreachable)
+    return _cluster(
+        APP, settings.app_address, limit=_APP_LIMITS, connect=_CONNECT_LOCAL, http=options
     )
 
 
@@ -282,24 +289,29 @@ def _negotiated(target: Destination) -> ClusterHttpOptions:
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
         http_filters=injecting_filters(target.route, AUTHZ) if target.pushed else [],
     )
-    one, two = (
-        Http1ProtocolOptions(),
-        Http2ProtocolOptions(
-            max_concurrent_streams=_STREAMS,
-            initial_stream_window_size=_STREAM_WINDOW,
-            # What all its streams may hold, so that those who do not read leave room for the others.
-            initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
-        ),
-    )
     if target.plain:
-        options.use_downstream_protocol_config = HttpProtocolOptionsUseDownstreamHttpConfig(
-            http_protocol_options=one, http2_protocol_options=two
-        )
+        options.use_downstream_protocol_config = _as_called()
     else:
         options.auto_config = HttpProtocolOptionsAutoHttpConfig(
-            http_protocol_options=one, http2_protocol_options=two
+            http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=_http2()
         )
     return options
+
+
+def _as_called() -> HttpProtocolOptionsUseDownstreamHttpConfig:
+    """Return what has a request sent on in the version of HTTP in which it came."""
+    return HttpProtocolOptionsUseDownstreamHttpConfig(
+        http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=_http2()
+    )
+
+
+def _http2() -> Http2ProtocolOptions:
+    return Http2ProtocolOptions(
+        max_concurrent_streams=_STREAMS,
+        initial_stream_window_size=_STREAM_WINDOW,
+        # What all its streams may hold, so that those who do not read leave room for the others.
+        initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
+    )
 
 
 def circuit_breakers(limit: int) -> CircuitBreakers:

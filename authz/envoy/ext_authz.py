@@ -32,7 +32,7 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.workload_identity import source_id, spiffe_id
 from authz.ports import CheckRecord, Checks, Timer
-from authz.problem import OK, describe
+from authz.problem import FACES, OK, describe
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
@@ -139,6 +139,8 @@ def encode(record: CheckRecord) -> WireResponse:
             )
         case Deny():
             problem = describe(decision, request_id=record.request.request_id)
+            # For clients of gRPC, which take no body.
+            metadata = _metadata((*facts(record), ("detail", FACES[decision.reason].detail)))
             # Always `denied_response`, also where it was us or Entra who failed. `error_response`
             # would count as an error in Envoy's statistics, but Envoys before 1.37 turn it into a bare
             # 403 without `Retry-After`, and with `failure_mode_allow` it would let the request go on,

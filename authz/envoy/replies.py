@@ -9,7 +9,9 @@ from typing import Final
 
 from envoy_data_plane.envoy.config.accesslog.v3 import (
     AccessLogFilter,
+    AndFilter,
     ExtensionFilter,
+    HeaderFilter,
     ResponseFlagFilter,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -36,8 +38,9 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
-from authz.problem import describe
+from authz.problem import FACES, describe
 
+_DENIED: Final = "ext_authz_denied"
 _NO_DECISION: Final = "ext_authz_error"
 _UNUSABLE_DECISION: Final = "ext_authz_invalid"
 _NO_TOKEN: Final = "failed_to_inject_credential"
@@ -47,6 +50,14 @@ _NOT_SENT: Final = ("UF", "UH", "DF", "NC")
 """Envoy's response flags where nothing of the request has left: 503, which says when to try again."""
 _BROKEN: Final = ("UC", "UR", "LR", "UPE")
 """Those where the request was sent, and may have had its effect: 502, which gives no such advice."""
+
+_GRPC: Final = r"application/grpc(\+.*)?"
+"""Content types of gRPC. That of gRPC-Web is answered as HTTP."""
+
+_DENIAL: Final = ": ".join(
+    f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{name})%" for name in ("reason", "detail")
+)
+"""What the service says of a denial beside the body, which is JSON."""
 
 _REFLECTING: Final = "(?i)(trace|track|debug)"
 """Methods whose answer shows the request: TRACE (RFC 9110 section 9.3.8) and what servers have beside it."""
@@ -67,21 +78,29 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
         if direction is Direction.INBOUND
         else (Reason.DOWNSTREAM_UNAVAILABLE, Reason.DOWNSTREAM_BUSY)
     )
-    mappers = [
-        _mapper(_by_details(_NO_DECISION), Reason.AUTHZ_UNAVAILABLE, 503),
-        _mapper(_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
+    replies = [
+        (_by_details(_NO_DECISION), Reason.AUTHZ_UNAVAILABLE, 503),
+        (_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
     ]
     if pushed:
         # Envoy says 401, and the agent would take its own credential for bad; waiting is what helps.
-        mappers.append(_mapper(_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
-    mappers += [
-        _mapper(_by_flags("UO"), full, 503),
-        _mapper(_by_flags(*_NOT_SENT), away, 503),
-        _mapper(_by_flags(*_BROKEN), away, 502),
-        # Its own limit for a health check, or five minutes of silence.
-        _mapper(_by_expression("response.code == 504"), away, 504),
+        replies.append((_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
+    replies += [
+        (_by_flags("UO"), full, 503),
+        (_by_flags(*_NOT_SENT), away, 503),
+        (_by_flags(*_BROKEN), away, 502),
+        # Its own limit for a health check, or silence.
+        (_by_expression("response.code == 504"), away, 504),
     ]
-    return LocalReplyConfig(mappers=mappers)
+    return LocalReplyConfig(
+        mappers=[
+            ResponseMapper(
+                filter=_by_grpc(_by_details(_DENIED)), body_format_override=_text(_DENIAL)
+            ),
+            *(_grpc_mapper(*reply) for reply in replies),
+            *(_mapper(*reply) for reply in replies),
+        ]
+    )
 
 
 def unknown_destination() -> Route:
@@ -124,6 +143,30 @@ def _mapper(when: AccessLogFilter, reason: Reason, status: int) -> ResponseMappe
         ),
         headers_to_add=_headers(headers),
     )
+
+
+def _grpc_mapper(when: AccessLogFilter, reason: Reason, status: int) -> ResponseMapper:
+    """Return how the same looks to a client of gRPC, which shows its user the body as text.
+
+    Envoy makes `grpc-status` of the status, and `grpc-message` of the body.
+    """
+    mapper = _mapper(when, reason, status)
+    mapper.filter = _by_grpc(when)
+    mapper.body_format_override = _text(f"{reason.value}: {FACES[reason].detail}")
+    return mapper
+
+
+def _text(text: str) -> SubstitutionFormatString:
+    return SubstitutionFormatString(text_format_source=DataSource(inline_string=text))
+
+
+def _by_grpc(when: AccessLogFilter) -> AccessLogFilter:
+    """Return the same for requests that Envoy takes for gRPC."""
+    grpc = HeaderMatcher(
+        name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=_GRPC))
+    )
+    header = AccessLogFilter(header_filter=HeaderFilter(header=grpc))
+    return AccessLogFilter(and_filter=AndFilter(filters=[header, when]))
 
 
 def _by_details(details: str) -> AccessLogFilter:

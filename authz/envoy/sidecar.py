@@ -118,6 +118,16 @@ class Transparent(StrEnum):
     REFUSE_TLS = "refuse-tls"
 
 
+class AppProtocol(StrEnum):
+    """Which version of HTTP the app speaks, without TLS."""
+
+    HTTP1 = "http1"
+    HTTP2 = "http2"
+    """With prior knowledge (RFC 9113 section 3.3), as servers of gRPC do."""
+    SAME = "same"
+    """Both: that of the caller is used."""
+
+
 @dataclass(frozen=True, slots=True)
 class SidecarSettings:
     """What Envoy's configuration needs beyond the service's own.
@@ -125,6 +135,7 @@ class SidecarSettings:
     Attributes:
         inbound_address: Where callers of the agent arrive.
         app_address: Where the agent listens.
+        app_protocol: What the agent speaks there.
         egress_address: Where the agent sends its calls (`HTTP_PROXY`).
         https_address: Where TLS that the agent starts itself is ended, if the configuration has `https`.
         transparent: Set where the kernel redirects the agent's connections to `egress_address`,
@@ -144,6 +155,7 @@ class SidecarSettings:
 
     inbound_address: str = "0.0.0.0:8080"
     app_address: str = "127.0.0.1:8000"
+    app_protocol: AppProtocol = AppProtocol.HTTP1
     egress_address: str = "127.0.0.1:15001"
     https_address: str = "127.0.0.1:15443"
     transparent: Transparent | None = None

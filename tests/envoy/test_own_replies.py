@@ -1,6 +1,5 @@
 """What Envoy answers by itself: like the service, with a reason that tells whose failure it is."""
 
-import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from authz.core.errors import Reason
 from authz.core.request import CheckRequest as CoreRequest
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
-from authz.problem import describe
+from authz.problem import FACES, describe
 from support.envoy import free_port
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.http2_peer import http2_call
@@ -138,7 +137,7 @@ def test_without_the_service_both_directions_say_so(
 def test_a_caller_by_grpc_gets_a_status_of_its_own(
     sidecar: Sidecar, service: ExtAuthzServer
 ) -> None:
-    """UNAVAILABLE (14), with the problem body as its message, and when to try again."""
+    """UNAVAILABLE (14), with reason and advice as its message, and when to try again."""
     service.stop()
     headers = [("content-type", "application/grpc"), ("te", "trailers")]
 
@@ -147,7 +146,7 @@ def test_a_caller_by_grpc_gets_a_status_of_its_own(
     assert (200, ["application/grpc"]) == (answer.status, answer.values("content-type"))
     assert (["14"], [WAIT]) == (answer.values("grpc-status"), answer.values("retry-after"))
     (message,) = answer.values("grpc-message")
-    assert "authz_unavailable" == json.loads(unquote(message))["reason"]
+    assert f"authz_unavailable: {FACES[Reason.AUTHZ_UNAVAILABLE].detail}" == unquote(message)
 
 
 def test_a_check_without_decision_is_the_same(sidecar: Sidecar, service: ExtAuthzServer) -> None:

@@ -2,10 +2,9 @@
 
 import ssl
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from authz.core.decision import Allow
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
+from authz.envoy.sidecar import AppProtocol
 from authz.ports import CheckRecord
 from support.edge import exchange
 from support.ext_authz_server import PUSHED, ExtAuthzServer
@@ -144,37 +144,18 @@ def test_no_trailer_of_a_caller_reaches_the_agent(pod: Sidecar) -> None:
     assert expected == [(seen.body, seen.trailers) for seen in pod.app.received]
 
 
-class WithHttp2App(Sidecar):
-    """A sidecar whose app speaks HTTP/2, which `authz envoy` does not render."""
-
-    def __init__(self, app_address: str, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._app_address = app_address
-
-    def bootstrap(self) -> str:
-        """Return the rendered configuration with another app."""
-        document = yaml.safe_load(super().bootstrap())
-        (app,) = (c for c in document["static_resources"]["clusters"] if c["name"] == "app")
-        (endpoint,) = app["load_assignment"]["endpoints"][0]["lb_endpoints"]
-        port = int(self._app_address.rpartition(":")[2])
-        endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
-        (options,) = app["typed_extension_protocol_options"].values()
-        options["explicit_http_config"] = {"http2_protocol_options": {}}
-        return yaml.safe_dump(document)
-
-
 def test_no_trailer_reaches_an_agent_that_could_be_sent_some(
     pod: Sidecar, authority: Authority, service: ExtAuthzServer
 ) -> None:
     """It is not the app's protocol that takes them away."""
     with (
         Http2Upstream() as app,
-        WithHttp2App(
-            app.address,
+        Sidecar(
             parse(CONFIGURATION, {}),
             authz_address=service.address,
             authority=authority,
             certificates={},
+            changes={"app_protocol": AppProtocol.HTTP2, "app_address": app.address},
         ) as other,
     ):
         http2_call(other.inbound_port, "agent", body=b"hello", trailers=HARMFUL)

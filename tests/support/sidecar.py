@@ -6,10 +6,10 @@ Who answers Checks is given: the scripted server of `ext_authz_server`, or the s
 import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import httpx
 import trustme
@@ -65,6 +65,7 @@ class Sidecar:
         inbound_route: Inbound route of this agent, where there are several.
         egress_hosts: Hosts by egress route of this agent, where the configuration names none.
         servers: Addresses of destinations that somebody else serves, by egress host.
+        changes: Other settings, by name.
 
     Attributes:
         app: The agent.
@@ -88,7 +89,9 @@ class Sidecar:
         inbound_route: str | None = None,
         egress_hosts: Mapping[str, tuple[str, ...]] | None = None,
         servers: Mapping[str, str] | None = None,
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
+        self._changes = changes or {}
         self._servers = servers or {}
         self._https_address = https_address
         self._config = config
@@ -146,7 +149,7 @@ class Sidecar:
                 **{host: Upstream(server.address) for host, server in self.destinations.items()},
             },
         )
-        return render(self._config, settings)
+        return render(self._config, replace(settings, **self._changes))
 
     def forget(self) -> None:
         """Forget every request that arrived anywhere so far."""
