@@ -127,6 +127,20 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 )
 @click.option("--authz-address", help="host:port or unix:PATH. [default: what listen.grpc says]")
 @click.option("--authz-timeout", type=float, help="Seconds to wait for a decision. [default: 5]")
+@click.option(
+    "--inbound-idle",
+    type=float,
+    help="Seconds of silence until a caller's request ends. [default: 3600]",
+)
+@click.option(
+    "--egress-idle", type=float, help="The same for the agent's own requests. [default: 3600]"
+)
+@click.option(
+    "--websockets",
+    type=click.Choice(["inbound", "egress"]),
+    multiple=True,
+    help="Let requests become WebSockets; may be given for both directions.",
+)
 @click.option("--authz-ca", type=_FILE, help="Authorities of the service's certificate, PEM.")
 @click.option("--authz-name", help="DNS name in the service's certificate.")
 @click.option("--authz-certificate", type=_FILE, help="Envoy's certificate towards the service.")
@@ -168,6 +182,7 @@ def envoy(config_file: Path | None, **options: Any) -> None:
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
+    from authz.core.request import Direction  # noqa: PLC0415
     from authz.envoy.sidecar import (  # noqa: PLC0415
         AppProtocol,
         AuthzTls,
@@ -197,6 +212,9 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "health_paths": options["health_paths"] or None,
         "authz_address": options["authz_address"],
         "authz_timeout": options["authz_timeout"],
+        "inbound_idle_timeout": options["inbound_idle"],
+        "egress_idle_timeout": options["egress_idle"],
+        "websockets": frozenset(map(Direction, options["websockets"])),
         "authz_tls": tls,
         "upstream_ca_file": options["upstream_ca"],
     }

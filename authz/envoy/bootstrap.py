@@ -54,7 +54,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
     if inbound is not None:
         repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
-        routes = inbound_routes(inbound, settings.health_paths, repeated=repeated)
+        routes = inbound_routes(inbound, settings, repeated=repeated)
         listeners.append(inbound_listener(settings, routes, handles=policy.gives_handles))
         clusters.append(app_cluster(settings))
     targets = destinations(config, settings)
@@ -63,7 +63,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
         wildcards = any(target.is_wildcard for target in targets)
         egress = egress_listener(
             settings,
-            egress_routes(targets),
+            egress_routes(targets, settings),
             wildcards=wildcards,
             pushed=pushed,
             handles=policy.gives_handles,

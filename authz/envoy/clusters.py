@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -15,6 +16,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
     ClusterDiscoveryType,
     ClusterDnsLookupFamily,
     ClusterLbPolicy,
+    UpstreamConnectionOptions,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -26,6 +28,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     KeepaliveSettings,
     Pipe,
     SocketAddress,
+    TcpKeepalive,
     TransportSocket,
     UpstreamHttpProtocolOptions,
 )
@@ -51,6 +54,7 @@ from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config
+from authz.core.request import Direction
 from authz.envoy.destinations import Destination
 from authz.envoy.ext_authz import SERVICE
 from authz.envoy.injection import injecting_filters
@@ -68,6 +72,11 @@ _STREAMS: Final = 100
 _STREAM_WINDOW: Final = 256 * 1024
 """What app or destination may send of an answer that its client does not read: with Envoy's own 16 MiB, a few
 such clients would fill its memory. On a way of 50 ms it still lets 5 MB a second through."""
+
+KEPT_ALIVE: Final = TcpKeepalive(keepalive_time=60, keepalive_interval=20, keepalive_probes=3)
+"""Seconds of silence until the kernel asks whether the other side is there, and from one question to the
+next. One that is gone is noticed in two minutes, and load balancers, of which Azure's forgets a silent
+connection after four, do not forget it."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
 CONNECT_REMOTE: Final = timedelta(seconds=5)
@@ -170,10 +179,37 @@ def destination_clusters(
     """Return a cluster for each named destination, and for all wildcards that have the same token."""
     named = [target for target in targets if not target.is_wildcard]
     wild = {target.cluster: target for target in targets if target.is_wildcard}
-    return [
+    clusters = [
         *(_destination_cluster(target, settings) for target in named),
         *(_wildcard_cluster(target, settings) for target in wild.values()),
     ]
+    if Direction.EGRESS not in settings.websockets:
+        return clusters
+    secure = [target for target in (*named, *wild.values()) if not target.plain]
+    names = {target.cluster: target.websocket_cluster for target in secure}
+    return clusters + [
+        _for_websockets(cluster, names[cluster.name])
+        for cluster in clusters
+        if cluster.name in names
+    ]
+
+
+def _for_websockets(cluster: Cluster, name: str) -> Cluster:
+    """Return a destination's cluster for WebSockets: few servers know the handshake of HTTP/2 (RFC 8441)."""
+    found = deepcopy(cluster)
+    found.name = name
+    if found.load_assignment is not None:
+        found.load_assignment.cluster_name = name
+    if found.alt_stat_name:
+        found.alt_stat_name = f"websocket_{found.alt_stat_name}"
+    options = found.typed_extension_protocol_options[_HTTP_OPTIONS].unpack()
+    assert isinstance(options, ClusterHttpOptions)
+    options.auto_config = None
+    options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
+        http_protocol_options=Http1ProtocolOptions()
+    )
+    found.typed_extension_protocol_options = {_HTTP_OPTIONS: Any.pack(options)}
+    return found
 
 
 def dns_cache() -> DnsCacheConfig:
@@ -197,6 +233,7 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
         http=_negotiated(target),
     )
     cluster.alt_stat_name = _stat_name(target)
+    cluster.upstream_connection_options = _kept_alive()
     if not target.plain:
         cluster.transport_socket = upstream_tls(
             special.ca_file or settings.upstream_ca_file, server_name=target.host
@@ -233,9 +270,14 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         connect_timeout=CONNECT_REMOTE,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=circuit_breakers(DESTINATION_LIMITS),
+        upstream_connection_options=_kept_alive(),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
         transport_socket=None if target.plain else upstream_tls(settings.upstream_ca_file),
     )
+
+
+def _kept_alive() -> UpstreamConnectionOptions:
+    return UpstreamConnectionOptions(tcp_keepalive=KEPT_ALIVE)
 
 
 def _cluster(

@@ -65,6 +65,11 @@ class Destination:
         return f"pushed/{self.route}" if self.pushed else "egress"
 
     @property
+    def websocket_cluster(self) -> str:
+        """Name of the cluster for WebSockets: by TLS one that speaks HTTP/1.1 alone."""
+        return self.cluster if self.plain else f"websocket/{self.cluster}"
+
+    @property
     def ends_tls(self) -> bool:
         """Whether TLS to this host, which no route can serve, must not go past the routes.
 

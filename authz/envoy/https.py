@@ -71,6 +71,8 @@ def https_listener(
         address=address(where),
         traffic_direction=egress.traffic_direction,
         per_connection_buffer_limit_bytes=egress.per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout=egress.per_connection_buffer_high_watermark_timeout,
+        tcp_keepalive=egress.tcp_keepalive,
         listener_filters=[
             ListenerFilter(
                 name="envoy.filters.listener.tls_inspector", typed_config=Any.pack(TlsInspector())

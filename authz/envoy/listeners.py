@@ -49,7 +49,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
-from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, address, dns_cache
+from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy.edge_cache import EDGE, EDGE_CACHE, asking_filter, learning_filter, unless_repeated
 from authz.envoy.ext_authz import OWN_PREFIX
 from authz.envoy.replies import local_replies
@@ -57,7 +57,8 @@ from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
 from authz.envoy.virtual_hosts import EXT_AUTHZ
 
 _IDLE: Final = timedelta(minutes=5)
-"""Silence on a request or an idle connection. A model may think this long before it answers."""
+"""Silence on a connection without requests, on a request that leads nowhere, and of a client that does not
+read. Requests that go somewhere have limits of their own."""
 
 _HEADERS_IN: Final = timedelta(seconds=10)
 _MAX_HEADERS_KB: Final = 60
@@ -163,6 +164,8 @@ def _listener(direction: Direction, where: str, manager: HttpConnectionManager) 
         address=address(where),
         traffic_direction=traffic[direction],
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
+        per_connection_buffer_high_watermark_timeout=_IDLE,
+        tcp_keepalive=KEPT_ALIVE,
         filter_chains=[
             FilterChain(
                 filters=[

@@ -38,7 +38,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
-from authz.problem import FACES, describe
+from authz.problem import describe
 
 _DENIED: Final = "ext_authz_denied"
 _NO_DECISION: Final = "ext_authz_error"
@@ -78,29 +78,22 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
         if direction is Direction.INBOUND
         else (Reason.DOWNSTREAM_UNAVAILABLE, Reason.DOWNSTREAM_BUSY)
     )
-    replies = [
-        (_by_details(_NO_DECISION), Reason.AUTHZ_UNAVAILABLE, 503),
-        (_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
+    mappers = [
+        _denial_by_grpc(),
+        _mapper(_by_details(_NO_DECISION), Reason.AUTHZ_UNAVAILABLE, 503),
+        _mapper(_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
     ]
     if pushed:
         # Envoy says 401, and the agent would take its own credential for bad; waiting is what helps.
-        replies.append((_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
-    replies += [
-        (_by_flags("UO"), full, 503),
-        (_by_flags(*_NOT_SENT), away, 503),
-        (_by_flags(*_BROKEN), away, 502),
+        mappers.append(_mapper(_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
+    mappers += [
+        _mapper(_by_flags("UO"), full, 503),
+        _mapper(_by_flags(*_NOT_SENT), away, 503),
+        _mapper(_by_flags(*_BROKEN), away, 502),
         # Its own limit for a health check, or silence.
-        (_by_expression("response.code == 504"), away, 504),
+        _mapper(_by_expression("response.code == 504"), away, 504),
     ]
-    return LocalReplyConfig(
-        mappers=[
-            ResponseMapper(
-                filter=_by_grpc(_by_details(_DENIED)), body_format_override=_text(_DENIAL)
-            ),
-            *(_grpc_mapper(*reply) for reply in replies),
-            *(_mapper(*reply) for reply in replies),
-        ]
-    )
+    return LocalReplyConfig(mappers=mappers)
 
 
 def unknown_destination() -> Route:
@@ -145,28 +138,21 @@ def _mapper(when: AccessLogFilter, reason: Reason, status: int) -> ResponseMappe
     )
 
 
-def _grpc_mapper(when: AccessLogFilter, reason: Reason, status: int) -> ResponseMapper:
-    """Return how the same looks to a client of gRPC, which shows its user the body as text.
+def _denial_by_grpc() -> ResponseMapper:
+    """Return how a denial looks to a client of gRPC, which shows its user the body as text.
 
     Envoy makes `grpc-status` of the status, and `grpc-message` of the body.
     """
-    mapper = _mapper(when, reason, status)
-    mapper.filter = _by_grpc(when)
-    mapper.body_format_override = _text(f"{reason.value}: {FACES[reason].detail}")
-    return mapper
-
-
-def _text(text: str) -> SubstitutionFormatString:
-    return SubstitutionFormatString(text_format_source=DataSource(inline_string=text))
-
-
-def _by_grpc(when: AccessLogFilter) -> AccessLogFilter:
-    """Return the same for requests that Envoy takes for gRPC."""
     grpc = HeaderMatcher(
         name="content-type", string_match=StringMatcher(safe_regex=RegexMatcher(regex=_GRPC))
     )
     header = AccessLogFilter(header_filter=HeaderFilter(header=grpc))
-    return AccessLogFilter(and_filter=AndFilter(filters=[header, when]))
+    return ResponseMapper(
+        filter=AccessLogFilter(and_filter=AndFilter(filters=[header, _by_details(_DENIED)])),
+        body_format_override=SubstitutionFormatString(
+            text_format_source=DataSource(inline_string=_DENIAL)
+        ),
+    )
 
 
 def _by_details(details: str) -> AccessLogFilter:

@@ -10,12 +10,15 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from authz.core.request import Direction
+
 SECRET_NAMES: Final = ("authz-certificate", "authz-ca")
 """Secrets in `AuthzTls.secrets_folder`: Envoy's certificate with its key, and the authorities."""
 
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/livez")
 
 _LARGEST_PORT: Final = 65535
+_LONGEST_IDLE: Final = 86400
 
 
 class RenderError(ValueError):
@@ -149,6 +152,9 @@ class SidecarSettings:
             `listen.grpc` says, with the wildcard address read as loopback.
         authz_tls: TLS to the service; needed exactly when `listen.tls` is set.
         authz_timeout: Seconds until Envoy stops waiting for a decision and refuses.
+        inbound_idle_timeout: Seconds of silence after which a caller's request ends.
+        egress_idle_timeout: The same for the agent's own.
+        websockets: Directions in which a request may become a WebSocket.
         upstream_ca_file: PEM file of the authorities trusted for destinations.
         upstreams: Exceptions by egress host, written as in the configuration.
     """
@@ -166,6 +172,9 @@ class SidecarSettings:
     authz_address: str | None = None
     authz_tls: AuthzTls | None = None
     authz_timeout: float = 5.0
+    inbound_idle_timeout: float = 3600.0
+    egress_idle_timeout: float = 3600.0
+    websockets: frozenset[Direction] = frozenset()
     upstream_ca_file: Path = Path("/etc/ssl/certs/ca-certificates.crt")
     upstreams: Mapping[str, Upstream] = field(default_factory=dict)
 
@@ -173,6 +182,14 @@ class SidecarSettings:
         if self.authz_timeout <= 0:
             # Envoy reads 0 as "no limit", and a request would then wait for ever.
             raise RenderError(f"authz_timeout: found {self.authz_timeout}, expected more than 0")
+        for name in ("inbound_idle_timeout", "egress_idle_timeout"):
+            if not 0 < getattr(self, name) <= _LONGEST_IDLE:
+                found = getattr(self, name)
+                raise RenderError(f"{name}: found {found}, expected seconds up to {_LONGEST_IDLE}")
+        if Direction.INBOUND in self.websockets and self.app_protocol is AppProtocol.HTTP2:
+            raise RenderError(
+                "websockets: inbound, and app_protocol is http2: they need http1 or same"
+            )
         if self.transparent is not None:
             self._must_be_reached_by_redirection()
         for path in self.health_paths:

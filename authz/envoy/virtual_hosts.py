@@ -1,6 +1,7 @@
 """Which request goes where: Envoy's routes, and what each tells the service about itself."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from datetime import timedelta
 from typing import Final
 
@@ -9,6 +10,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     HeaderMatcher,
     Route,
     RouteAction,
+    RouteActionUpgradeConfig,
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
@@ -26,11 +28,17 @@ from authz.envoy.destinations import Destination
 from authz.envoy.edge_cache import EDGE, EDGE_EXTENSION, route_facts, with_script, without_script
 from authz.envoy.injection import route_metadata
 from authz.envoy.replies import refused_methods, unknown_destination
+from authz.envoy.sidecar import SidecarSettings
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 
 _UNLIMITED: Final = timedelta()
-"""No limit to a whole request: answers stream. Silence is limited by the listener."""
+"""No limit to a whole request: answers stream. Silence has its limit."""
+
+_UNREAD: Final = timedelta(minutes=5)
+"""How long the last of an answer waits for a client that does not read."""
+
+_WEBSOCKET: Final = "websocket"
 
 _HEALTH_TIMEOUT: Final = timedelta(seconds=5)
 
@@ -45,15 +53,18 @@ _OTHER_REQUESTS: Final = (
 
 
 def inbound_routes(
-    route: str, health_paths: Sequence[str], *, repeated: bool = False
+    route: str, settings: SidecarSettings, *, repeated: bool = False
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
     Args:
         route: The inbound route.
-        health_paths: Paths whose GET needs no decision.
+        settings: Which paths need no decision, and how long requests may be silent.
         repeated: Whether Envoy may repeat decisions.
     """
+    action = _to(APP, settings.inbound_idle_timeout)
+    if Direction.INBOUND in settings.websockets:
+        action.upgrade_configs = [RouteActionUpgradeConfig(upgrade_type=_WEBSOCKET)]
     return RouteConfiguration(
         name="inbound",
         virtual_hosts=[
@@ -62,11 +73,11 @@ def inbound_routes(
                 domains=["*"],
                 routes=[
                     _refused(repeated=repeated),
-                    *(_health_route(path, repeated=repeated) for path in health_paths),
+                    *(_health_route(path, repeated=repeated) for path in settings.health_paths),
                     Route(
                         name=route,
                         match=RouteMatch(prefix="/"),
-                        route=RouteAction(cluster=APP, timeout=_UNLIMITED),
+                        route=action,
                         metadata=route_facts(route, None) if repeated else None,
                         typed_per_filter_config=_told(Direction.INBOUND, route, repeated=repeated),
                     ),
@@ -77,10 +88,15 @@ def inbound_routes(
     )
 
 
-def egress_routes(targets: Sequence[Destination]) -> RouteConfiguration:
-    """Return the routes to the destinations, and a dead end for everything else."""
+def egress_routes(targets: Sequence[Destination], settings: SidecarSettings) -> RouteConfiguration:
+    """Return the routes to the destinations, and a dead end for everything else.
+
+    Args:
+        targets: The destinations.
+        settings: How long requests may be silent, and whether they may become WebSockets.
+    """
     some_repeated = any(target.repeated for target in targets)
-    hosts = [_destination_host(target) for target in targets]
+    hosts = [_destination_host(target, settings) for target in targets]
     if not any("*" in host.domains for host in hosts):
         hosts.append(_dead_end())
     if some_repeated:
@@ -118,11 +134,11 @@ def _health_route(path: str, *, repeated: bool) -> Route:
     )
 
 
-def _destination_host(target: Destination) -> VirtualHost:
+def _destination_host(target: Destination, settings: SidecarSettings) -> VirtualHost:
     route = Route(
         name=target.route,
         match=RouteMatch(prefix="/"),
-        route=RouteAction(cluster=target.cluster, timeout=_UNLIMITED),
+        route=_to(target.cluster, settings.egress_idle_timeout),
         metadata=route_facts(target.route, target.flow) if target.repeated else None,
         typed_per_filter_config=_told(Direction.EGRESS, target.route, repeated=target.repeated),
     )
@@ -132,9 +148,32 @@ def _destination_host(target: Destination) -> VirtualHost:
         route.metadata = route_metadata(target.route)
         if target.drops_baggage:
             route.request_headers_to_remove = ["baggage"]
-    return VirtualHost(
-        name=target.authority, domains=list(target.domains), routes=[_refused(), route]
+    routes = [_refused(), route]
+    if Direction.EGRESS in settings.websockets:
+        routes.insert(1, _websocket(route, target))
+    return VirtualHost(name=target.authority, domains=list(target.domains), routes=routes)
+
+
+def _to(cluster: str, idle: float) -> RouteAction:
+    return RouteAction(
+        cluster=cluster,
+        timeout=_UNLIMITED,
+        idle_timeout=timedelta(seconds=idle),
+        flush_timeout=_UNREAD,
     )
+
+
+def _websocket(route: Route, target: Destination) -> Route:
+    """Return a destination's route for a request that is to become a WebSocket."""
+    found = deepcopy(route)
+    matched = StringMatcher(exact=_WEBSOCKET, ignore_case=True)
+    found.match = RouteMatch(
+        prefix="/", headers=[HeaderMatcher(name="upgrade", string_match=matched)]
+    )
+    assert found.route is not None
+    found.route.cluster = target.websocket_cluster
+    found.route.upgrade_configs = [RouteActionUpgradeConfig(upgrade_type=_WEBSOCKET)]
+    return found
 
 
 def _dead_end() -> VirtualHost:

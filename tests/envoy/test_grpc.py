@@ -1,5 +1,6 @@
 """gRPC through Envoy as we render it: to an agent that speaks it, and from an agent to an API."""
 
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -143,7 +144,7 @@ def test_denial_is_a_status_of_grpc(
 def test_agent_that_is_not_there_is_a_status_of_grpc(
     authority: Authority, service: ExtAuthzServer
 ) -> None:
-    """What Envoy answers by itself reads like the service's denials."""
+    """What Envoy answers by itself has the problem body for a message."""
     service.answer = lambda _: allow()
     with (
         GrpcServer() as gone,
@@ -160,7 +161,7 @@ def test_agent_that_is_not_there_is_a_status_of_grpc(
         code, message, told = client.status(b"hello")
 
     assert grpc.StatusCode.UNAVAILABLE is code
-    assert f"app_unavailable: {FACES[Reason.APP_UNAVAILABLE].detail}" == message
+    assert "app_unavailable" == json.loads(message)["reason"]
     assert "1" == told["retry-after"]
 
 
