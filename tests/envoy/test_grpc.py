@@ -115,6 +115,8 @@ def test_failure_of_the_agent_stays_its_own(caller: GrpcClient) -> None:
         (Reason.INSUFFICIENT_SCOPE, grpc.StatusCode.PERMISSION_DENIED),
         (Reason.KEYS_UNAVAILABLE, grpc.StatusCode.UNAVAILABLE),
         (Reason.EXCHANGE_UNAVAILABLE, grpc.StatusCode.UNAVAILABLE),
+        (Reason.AMBIGUOUS_SUBJECT, grpc.StatusCode.INTERNAL),
+        (Reason.EXCHANGE_MISCONFIGURED, grpc.StatusCode.UNKNOWN),
     ],
 )
 @pytest.mark.parametrize("direction", ["inbound", "egress"])

@@ -239,7 +239,9 @@ def test_envoys_own_answers_are_those_of_the_page(
             page.append((named(what) or ["504"], status, reason, "Retry-After" in answer))
 
     rendered: list[tuple[list[str], str, str, bool]] = []
-    for mapper in manager(documents, direction)["local_reply_config"]["mappers"]:
+    by_grpc, *mappers = manager(documents, direction)["local_reply_config"]["mappers"]
+    assert "ext_authz_denied" in str(by_grpc["filter"])
+    for mapper in mappers:
         flags = mapper["filter"].get("response_flag_filter", {}).get("flags")
         extension = mapper["filter"].get("extension_filter", {}).get("typed_config", {})
         details = re.findall(r"\w+_\w+(?=')|504", extension.get("expression", ""))
