@@ -97,7 +97,9 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 
 @main.command()
 @_config_option
-@click.option("--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080]")
+@click.option(
+    "--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080, and [::]:8080]"
+)
 @click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
 @click.option(
     "--app-protocol",
@@ -113,6 +115,12 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     help="The pod's connections are redirected to the egress address: what to do with TLS.",
 )
 @click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
+@click.option(
+    "--no-ipv6",
+    "without_ipv6",
+    is_flag=True,
+    help="For kernels without IPv6: listen on 0.0.0.0 and 127.0.0.1 only, not on :: and ::1 as well.",
+)
 @click.option("--inbound-route", help="Inbound route, where the configuration has several.")
 @click.option(
     "--egress-route",
@@ -124,6 +132,11 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 )
 @click.option(
     "--health-path", "health_paths", multiple=True, help="Path that needs no token; repeatable."
+)
+@click.option(
+    "--paths-as-sent",
+    is_flag=True,
+    help="The agent gets paths as callers write them, // and %2F included.",
 )
 @click.option("--authz-address", help="host:port or unix:PATH. [default: what listen.grpc says]")
 @click.option("--authz-timeout", type=float, help="Seconds to wait for a decision. [default: 5]")
@@ -210,6 +223,8 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "inbound_route": options["inbound_route"],
         "egress_hosts": _egress_hosts(options["egress_routes"]) or None,
         "health_paths": options["health_paths"] or None,
+        "paths_as_sent": options["paths_as_sent"],
+        "ipv6": not options["without_ipv6"],
         "authz_address": options["authz_address"],
         "authz_timeout": options["authz_timeout"],
         "inbound_idle_timeout": options["inbound_idle"],

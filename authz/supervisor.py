@@ -200,11 +200,15 @@ def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
 def _hold_port(address: str) -> Iterator[str]:
     """Reserve a port for workers that come and go: bound here, listened on by them."""
     host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    held = host.strip("[]")
+    if held == "::" and not socket.has_dualstack_ipv6():
+        # As the workers do it.
+        held = "0.0.0.0"  # noqa: S104 - as told
+    family = socket.AF_INET6 if ":" in held else socket.AF_INET
     with socket.socket(family) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            holder.bind((host.strip("[]"), int(port)))
+            holder.bind((held, int(port)))
         except OSError as error:
             raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
         yield f"{host}:{holder.getsockname()[1]}"

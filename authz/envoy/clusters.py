@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
+    DnsResolverOptions,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
     Http1ProtocolOptions,
@@ -30,6 +31,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     SocketAddress,
     TcpKeepalive,
     TransportSocket,
+    TypedExtensionConfig,
     UpstreamHttpProtocolOptions,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -42,6 +44,7 @@ from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFa
 from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
 from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
 from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
+from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions as ClusterHttpOptions,
 )
@@ -80,19 +83,26 @@ connection after four, do not forget it."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
 CONNECT_REMOTE: Final = timedelta(seconds=5)
-_UPSTREAM_IDLE: Final = timedelta(seconds=50)
-"""Shorter than what servers and load balancers commonly allow: there are no retries, so a request
-must not meet a connection that the other side is just closing."""
+_UPSTREAM_IDLE: Final = timedelta(seconds=4)
+"""Shorter than what servers and load balancers commonly allow (uvicorn, Node.js and Apache 5 seconds): what
+changes something is not sent twice, so it must not meet a connection that is just being closed."""
 
 _APP_IDLE: Final = timedelta(seconds=1)
 """Shorter than what servers of web applications allow: uvicorn and Node.js close an idle connection
 after 5 seconds, gunicorn after 2. Inside the pod a new one costs next to nothing."""
+
+_SECOND_TRIES: Final = 100
+"""At a time to one cluster. Routes say which requests may have one; a server that breaks off everything
+is not asked for twice as much."""
 
 _APP_LIMITS: Final = 1024
 DESTINATION_LIMITS: Final = 1024
 _HEALTH_INTERVAL: Final = timedelta(seconds=5)
 _AUTHZ_LIMITS: Final = 4096
 """Checks under way: those of both directions, and each may wait for Entra."""
+
+_SERVICES: Final = ".svc"
+"""How a Service's name with its namespace ends. No name of the Internet does."""
 
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -142,6 +152,7 @@ def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
         AUTHZ,
         where,
         limit=_AUTHZ_LIMITS,
+        second_tries=0,
         connect=_CONNECT_LOCAL,
         http=ClusterHttpOptions(
             explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
@@ -218,6 +229,7 @@ def dns_cache() -> DnsCacheConfig:
         name="egress",
         # Both families, tried as RFC 8305 says. The default takes IPv6 where there is a record for it.
         dns_lookup_family=ClusterDnsLookupFamily.ALL,
+        typed_dns_resolver_config=_absolute_names(),
         max_hosts=1024,
     )
 
@@ -269,7 +281,7 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
         connect_timeout=CONNECT_REMOTE,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
-        circuit_breakers=circuit_breakers(DESTINATION_LIMITS),
+        circuit_breakers=circuit_breakers(DESTINATION_LIMITS, second_tries=_SECOND_TRIES),
         upstream_connection_options=_kept_alive(),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
         transport_socket=None if target.plain else upstream_tls(settings.upstream_ca_file),
@@ -281,13 +293,19 @@ def _kept_alive() -> UpstreamConnectionOptions:
 
 
 def _cluster(
-    name: str, where: str, *, limit: int, connect: timedelta, http: ClusterHttpOptions
+    name: str,
+    where: str,
+    *,
+    limit: int,
+    connect: timedelta,
+    http: ClusterHttpOptions,
+    second_tries: int = _SECOND_TRIES,
 ) -> Cluster:
     cluster = Cluster(
         name=name,
         connect_timeout=connect,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
-        circuit_breakers=circuit_breakers(limit),
+        circuit_breakers=circuit_breakers(limit, second_tries=second_tries),
         typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
         load_assignment=ClusterLoadAssignment(
             cluster_name=name,
@@ -302,15 +320,17 @@ def _cluster(
         cluster.type = ClusterDiscoveryType.STATIC
     else:
         cluster.cluster_type = ClusterCustomClusterType(
-            name="envoy.clusters.dns", typed_config=Any.pack(_resolution(every=name == AUTHZ))
+            name="envoy.clusters.dns",
+            typed_config=Any.pack(_resolution(SocketName.parse(where).host, every=name == AUTHZ)),
         )
     return cluster
 
 
-def _resolution(*, every: bool) -> Message:
+def _resolution(name: str, *, every: bool) -> Message:
     """Return how a name is resolved.
 
     Args:
+        name: The name.
         every: Whether each address is an endpoint of its own (our replicas) or a way to the same
             one (a name of the Internet, whose answers differ from time to time).
     """
@@ -319,6 +339,28 @@ def _resolution(*, every: bool) -> Message:
         # Both families; with addresses of one endpoint the faster one is used (RFC 8305).
         dns_lookup_family=DnsLookupFamily.ALL,
         all_addresses_in_single_endpoint=not every,
+        typed_dns_resolver_config=None if _is_short(name) else _absolute_names(),
+    )
+
+
+def _is_short(name: str) -> bool:
+    """Whether the pod's search list says what a name means: a Service's, alone or with its namespace."""
+    return "." not in name or name.endswith(_SERVICES)
+
+
+def _absolute_names() -> TypedExtensionConfig:
+    """Return a resolver that takes names as they are.
+
+    Envoy's own puts each domain of the pod's search list behind a name first, and is content with the first
+    answer but "no such name": a wildcard's address, or the refusal of a server that knows no names of others.
+    """
+    return TypedExtensionConfig(
+        name="envoy.network.dns_resolver.cares",
+        typed_config=Any.pack(
+            CaresDnsResolverConfig(
+                dns_resolver_options=DnsResolverOptions(no_default_search_domain=True)
+            )
+        ),
     )
 
 
@@ -356,16 +398,20 @@ def _http2() -> Http2ProtocolOptions:
     )
 
 
-def circuit_breakers(limit: int) -> CircuitBreakers:
-    """Return the bound on what is under way to a cluster."""
+def circuit_breakers(limit: int, *, second_tries: int = 0) -> CircuitBreakers:
+    """Return the bound on what is under way to a cluster.
+
+    Args:
+        limit: Connections, and requests.
+        second_tries: Requests that are sent a second time. With 0 none is, whatever a route may say.
+    """
     return CircuitBreakers(
         thresholds=[
             CircuitBreakersThresholds(
                 max_connections=limit,
                 max_pending_requests=limit,
                 max_requests=limit,
-                # No request is sent twice, whatever else may be configured one day.
-                max_retries=0,
+                max_retries=second_tries,
             )
         ]
     )

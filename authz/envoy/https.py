@@ -24,8 +24,8 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.google.protobuf import Any
 
-from authz.envoy.clusters import address
 from authz.envoy.injection import secret_source
+from authz.envoy.listeners import listen_on
 from authz.envoy.sidecar import RenderError, SidecarSettings, SocketName
 from authz.pod_ca.certificates import PREFIX
 
@@ -66,9 +66,8 @@ def https_listener(
     where = settings.https_address
     if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
         raise RenderError(f"https_address: found {where}, expected an IP address")
-    return Listener(
+    listener = Listener(
         name=_NAME,
-        address=address(where),
         traffic_direction=egress.traffic_direction,
         per_connection_buffer_limit_bytes=egress.per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout=egress.per_connection_buffer_high_watermark_timeout,
@@ -80,6 +79,8 @@ def https_listener(
         ],
         filter_chains=chains,
     )
+    listen_on(listener, where, settings)
+    return listener
 
 
 def _tls(host: str, cluster: str) -> TransportSocket:

@@ -13,7 +13,6 @@ from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType, ClusterLbPolicy
 from envoy_data_plane.envoy.config.core.v3 import CidrRange
 from envoy_data_plane.envoy.config.listener.v3 import (
-    AdditionalAddress,
     Filter,
     FilterChain,
     FilterChainMatch,
@@ -30,11 +29,10 @@ from authz.envoy.clusters import (
     BUFFER_BYTES,
     CONNECT_REMOTE,
     DESTINATION_LIMITS,
-    address,
     circuit_breakers,
 )
 from authz.envoy.destinations import Destination
-from authz.envoy.sidecar import SidecarSettings, SocketName, Transparent, is_ip
+from authz.envoy.sidecar import SidecarSettings, Transparent, is_ip
 
 UNTOUCHED: Final = "untouched"
 """Cluster of the connections that go on to where they were going."""
@@ -61,10 +59,6 @@ def take_redirected(
         ended: Chains that end the TLS of a host, each named like it.
     """
     (http,) = listener.filter_chains
-    port = SocketName.parse(settings.egress_address).port
-    listener.additional_addresses = [AdditionalAddress(address=address(f"[::1]:{port}"))]
-    # A pod may have no ::1. Nothing is redirected there then, and Envoy must start all the same.
-    listener.freebind = True
     listener.listener_filters = [
         _listener_filter("envoy.filters.listener.original_dst", OriginalDst()),
         _listener_filter("envoy.filters.listener.tls_inspector", TlsInspector()),

@@ -1,6 +1,7 @@
 """Envoy's two listeners, and the filters a request passes on its way to the agent and from it."""
 
 from datetime import timedelta
+from functools import reduce
 from typing import Final
 
 from betterproto2 import Message
@@ -12,6 +13,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     GrpcService,
     GrpcServiceEnvoyGrpc,
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
@@ -19,7 +21,12 @@ from envoy_data_plane.envoy.config.core.v3 import (
     TrafficDirection,
     TypedExtensionConfig,
 )
-from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.listener.v3 import (
+    AdditionalAddress,
+    Filter,
+    FilterChain,
+    Listener,
+)
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
@@ -60,6 +67,8 @@ _IDLE: Final = timedelta(minutes=5)
 """Silence on a connection without requests, on a request that leads nowhere, and of a client that does not
 read. Requests that go somewhere have limits of their own."""
 
+_OTHER_FAMILY: Final = {"0.0.0.0": "::", "127.0.0.1": "::1"}  # noqa: S104 - as told
+
 _HEADERS_IN: Final = timedelta(seconds=10)
 _MAX_HEADERS_KB: Final = 60
 _MAX_HEADERS: Final = 100
@@ -67,6 +76,14 @@ _MORE_HOPS_THAN_FIT: Final = 100_000
 """Addresses of `x-forwarded-for` that Envoy passes over from the right: more than headers have room for."""
 _MAX_STREAMS: Final = 100
 _STREAM_WINDOW: Final = 64 * 1024
+
+_HOST_OF_NOBODY: Final = "localhost"
+"""What the app hears as the host of a request that names none."""
+
+_NO_WEBSOCKET: Final = "(?i)" + reduce(
+    lambda rest, letter: f"([^{letter}].*|{letter}{rest})?", reversed("websocket"), ".+"
+)
+"""Every protocol but WebSocket: that one does nothing if it is not switched to. RE2 cannot say "not"."""
 
 _ENVOYS_PREFIX: Final = "x-envoy-"
 
@@ -95,16 +112,20 @@ def inbound_listener(
     # Many frameworks read x_authz_subject and x-authz-subject as one name.
     assert manager.common_http_protocol_options is not None
     manager.common_http_protocol_options.headers_with_underscores_action = (
-        HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST
+        HttpProtocolOptionsHeadersWithUnderscoresAction.DROP_HEADER
     )
-    # Routes and app must read the same path.
-    manager.normalize_path = True
-    manager.merge_slashes = True
-    manager.path_with_escaped_slashes_action = (
-        HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
-    )
+    # A client of HTTP/1.0 need not name a host (RFC 9112 section 3.3), and the app expects one.
+    assert manager.http_protocol_options is not None
+    manager.http_protocol_options.default_host_for_http_10 = _HOST_OF_NOBODY
+    if not settings.paths_as_sent:
+        # Some apps read a path more freely than others: what the service sees is what they read.
+        manager.normalize_path = True
+        manager.merge_slashes = True
+        manager.path_with_escaped_slashes_action = (
+            HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
+        )
     manager.local_reply_config = local_replies(Direction.INBOUND)
-    return _listener(Direction.INBOUND, settings.inbound_address, manager)
+    return _listener(Direction.INBOUND, settings, manager)
 
 
 def egress_listener(
@@ -149,19 +170,43 @@ def egress_listener(
     # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
     manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)
-    return _listener(Direction.EGRESS, settings.egress_address, manager)
+    return _listener(Direction.EGRESS, settings, manager)
 
 
-def _listener(direction: Direction, where: str, manager: HttpConnectionManager) -> Listener:
+def listen_on(listener: Listener, where: str, settings: SidecarSettings) -> None:
+    """Have a listener take connections at an address, and at its like of the other family.
+
+    Args:
+        listener: The listener.
+        where: Its address; IPv4, if it is to have another.
+        settings: Whether there is IPv6.
+    """
+    listener.address = address(where)
+    if where.startswith("unix:") or not settings.ipv6:
+        return
+    name = SocketName.parse(where)
+    other = _OTHER_FAMILY.get(name.host)
+    # A port that the operating system chooses would be another one.
+    if other is None or name.port == 0:
+        return
+    listener.additional_addresses = [AdditionalAddress(address=address(f"[{other}]:{name.port}"))]
+    # A pod may have no ::1. Nobody comes there then, and Envoy must start all the same.
+    if other == "::1":
+        listener.freebind = True
+
+
+def _listener(
+    direction: Direction, settings: SidecarSettings, manager: HttpConnectionManager
+) -> Listener:
+    where = settings.inbound_address if direction is Direction.INBOUND else settings.egress_address
     traffic = {
         Direction.INBOUND: TrafficDirection.INBOUND,
         Direction.EGRESS: TrafficDirection.OUTBOUND,
     }
     if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
         raise RenderError(f"{direction.value}_address: found {where}, expected an IP address")
-    return Listener(
+    listener = Listener(
         name=direction.value,
-        address=address(where),
         traffic_direction=traffic[direction],
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         per_connection_buffer_high_watermark_timeout=_IDLE,
@@ -177,6 +222,8 @@ def _listener(direction: Direction, where: str, manager: HttpConnectionManager) 
             )
         ],
     )
+    listen_on(listener, where, settings)
+    return listener
 
 
 def _connection_manager(
@@ -193,6 +240,12 @@ def _connection_manager(
         ],
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=_IDLE, max_headers_count=_MAX_HEADERS
+        ),
+        http_protocol_options=Http1ProtocolOptions(
+            # Proxies and health checks speak it to this day.
+            accept_http_10=True,
+            # An offer that a server may leave aside (RFC 9110 section 7.8); Envoy would refuse the request.
+            ignore_http_11_upgrade=[StringMatcher(safe_regex=RegexMatcher(regex=_NO_WEBSOCKET))],
         ),
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=_MAX_STREAMS,

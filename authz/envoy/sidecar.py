@@ -144,10 +144,14 @@ class SidecarSettings:
         transparent: Set where the kernel redirects the agent's connections to `egress_address`,
             which then must be on 127.0.0.1; None where the agent knows its proxy.
         admin_address: Envoy's administration; loopback, and only paths that change nothing.
+        ipv6: Whether listeners take IPv6 beside IPv4: on `::` beside `0.0.0.0`, on `::1` beside `127.0.0.1`.
+            Without support for it in the kernel Envoy would not start; addresses there need not be.
         inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
         egress_hosts: Hosts by egress route, where the service has several agents that call the same
             ones. These routes and no others are rendered. Empty: those of the configuration.
-        health_paths: Paths, matched exactly, whose GET needs no token.
+        health_paths: Paths, matched exactly, whose GET, HEAD and OPTIONS need no token.
+        paths_as_sent: Whether the agent gets paths as callers write them. Else `//` and `..` are resolved,
+            and requests with `%2F` or `%5C` in their path refused.
         authz_address: Where the service is reached, `host:port` or `unix:PATH`; None for what
             `listen.grpc` says, with the wildcard address read as loopback.
         authz_tls: TLS to the service; needed exactly when `listen.tls` is set.
@@ -166,9 +170,11 @@ class SidecarSettings:
     https_address: str = "127.0.0.1:15443"
     transparent: Transparent | None = None
     admin_address: str = "127.0.0.1:15000"
+    ipv6: bool = True
     inbound_route: str | None = None
     egress_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     health_paths: tuple[str, ...] = HEALTH_PATHS
+    paths_as_sent: bool = False
     authz_address: str | None = None
     authz_tls: AuthzTls | None = None
     authz_timeout: float = 5.0

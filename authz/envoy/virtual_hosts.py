@@ -8,6 +8,7 @@ from typing import Final
 from envoy_data_plane.envoy.config.route.v3 import (
     FilterConfig,
     HeaderMatcher,
+    RetryPolicy,
     Route,
     RouteAction,
     RouteActionUpgradeConfig,
@@ -19,7 +20,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
     CheckSettings,
     ExtAuthzPerRoute,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.request import Direction
@@ -41,6 +42,11 @@ _UNREAD: Final = timedelta(minutes=5)
 _WEBSOCKET: Final = "websocket"
 
 _HEALTH_TIMEOUT: Final = timedelta(seconds=5)
+
+_NOTHING_TAKEN: Final = "refused-stream"
+"""The other side says that it has not looked at the request (RFC 9113 section 8.7)."""
+_NOTHING_ANSWERED: Final = "reset"
+"""The connection ended, or there was none, before an answer began. The request may have had its effect."""
 
 _OTHER_REQUESTS: Final = (
     "x-original-url",
@@ -74,12 +80,16 @@ def inbound_routes(
                 routes=[
                     _refused(repeated=repeated),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
-                    Route(
-                        name=route,
-                        match=RouteMatch(prefix="/"),
-                        route=action,
-                        metadata=route_facts(route, None) if repeated else None,
-                        typed_per_filter_config=_told(Direction.INBOUND, route, repeated=repeated),
+                    *_with_second_try(
+                        Route(
+                            name=route,
+                            match=RouteMatch(prefix="/"),
+                            route=action,
+                            metadata=route_facts(route, None) if repeated else None,
+                            typed_per_filter_config=_told(
+                                Direction.INBOUND, route, repeated=repeated
+                            ),
+                        )
                     ),
                 ],
             )
@@ -119,26 +129,58 @@ def _refused(*, repeated: bool = False) -> Route:
     return route
 
 
+def _only_reading() -> HeaderMatcher:
+    """Return what matches the methods that change nothing (RFC 9110 section 9.2.1)."""
+    matched = StringMatcher(safe_regex=RegexMatcher(regex="GET|HEAD|OPTIONS"))
+    return HeaderMatcher(name=":method", string_match=matched)
+
+
+def _with_second_try(route: Route) -> list[Route]:
+    """Return a route as two, for what may be sent a second time after nothing was answered.
+
+    A request that only reads may be, wherever it broke off: no effect happens twice. Any other may where the
+    other side has not taken it; a proxy must not guess that (RFC 9110 section 9.2.2).
+    """
+    assert route.match is not None
+    assert route.route is not None
+    reading = deepcopy(route)
+    assert reading.match is not None
+    reading.match.headers = [_only_reading()]
+    # A body, which few of them have, is not kept for it: then there is no second try.
+    reading.request_body_buffer_limit = 0
+    _try_again(reading, _NOTHING_ANSWERED)
+    _try_again(route, _NOTHING_TAKEN)
+    return [reading, route]
+
+
+def _try_again(route: Route, when: str) -> None:
+    assert route.route is not None
+    route.route.retry_policy = RetryPolicy(retry_on=when, num_retries=1)
+
+
 def _health_route(path: str, *, repeated: bool) -> Route:
-    return Route(
+    route = Route(
         name=f"health{path}",
         # Nothing but this very path, and only to be read.
-        match=RouteMatch(
-            path=path,
-            headers=[HeaderMatcher(name=":method", string_match=StringMatcher(exact="GET"))],
-        ),
+        match=RouteMatch(path=path, headers=[_only_reading()]),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
         # Nobody has looked at them here, so the app must not take them for verified, nor hand them on.
         request_headers_to_remove=["authorization", "baggage", *_OTHER_REQUESTS],
         typed_per_filter_config=_unasked() | (without_script() if repeated else {}),
     )
+    _try_again(route, _NOTHING_ANSWERED)
+    return route
 
 
 def _destination_host(target: Destination, settings: SidecarSettings) -> VirtualHost:
+    action = _to(target.cluster, settings.egress_idle_timeout)
+    if not target.is_wildcard:
+        # However the request writes it, port 80 included: that is the proxy's side of the call.
+        action.host_rewrite_literal = target.authority
     route = Route(
         name=target.route,
         match=RouteMatch(prefix="/"),
-        route=_to(target.cluster, settings.egress_idle_timeout),
+        route=action,
         metadata=route_facts(target.route, target.flow) if target.repeated else None,
         typed_per_filter_config=_told(Direction.EGRESS, target.route, repeated=target.repeated),
     )
@@ -148,7 +190,7 @@ def _destination_host(target: Destination, settings: SidecarSettings) -> Virtual
         route.metadata = route_metadata(target.route)
         if target.drops_baggage:
             route.request_headers_to_remove = ["baggage"]
-    routes = [_refused(), route]
+    routes = [_refused(), *_with_second_try(route)]
     if Direction.EGRESS in settings.websockets:
         routes.insert(1, _websocket(route, target))
     return VirtualHost(name=target.authority, domains=list(target.domains), routes=routes)

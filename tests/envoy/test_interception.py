@@ -57,10 +57,10 @@ LOOPBACK = [
 
 
 def test_without_the_option_nothing_of_it_is_rendered() -> None:
-    """Who uses a proxy gets no listener filter, no further address, and no way past the routes."""
+    """Who uses a proxy gets no listener filter, and no way past the routes."""
     plain = render(config("api.example"), SidecarSettings())
 
-    for word in ("original_dst", "ORIGINAL_DST", "tls_inspector", "additional", "freebind"):
+    for word in ("original_dst", "ORIGINAL_DST", "tls_inspector"):
         assert word not in plain
 
 

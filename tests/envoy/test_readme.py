@@ -76,11 +76,18 @@ def documents(example: Config) -> dict[str, Any]:
     return {name: yaml.safe_load(render(example, one)) for name, one in settings.items()}
 
 
+def listener(documents: dict[str, Any], direction: str) -> dict[str, Any]:
+    """Return a listener."""
+    listeners = documents[""]["static_resources"]["listeners"]
+    found: dict[str, Any]
+    (found,) = (one for one in listeners if one["name"] == direction)
+    return found
+
+
 def manager(documents: dict[str, Any], direction: str) -> dict[str, Any]:
     """Return the connection manager of a listener."""
-    listeners = documents[""]["static_resources"]["listeners"]
-    (found,) = (one for one in listeners if one["name"] == direction)
-    made: dict[str, Any] = found["filter_chains"][0]["filters"][0]["typed_config"]
+    chain = listener(documents, direction)["filter_chains"][0]
+    made: dict[str, Any] = chain["filters"][0]["typed_config"]
     return made
 
 
@@ -108,7 +115,7 @@ def test_a_field_that_the_page_names_is_as_it_says(
     places = [documents[WITH_REDIRECTION], documents[""]]
     if section in ("Inbound", "Egress"):
         places = [
-            manager(documents, section.lower()),
+            listener(documents, section.lower()),
             documents[""]["static_resources"]["clusters"],
         ]
     pairs = [pair for place in places for pair in keys(place)]

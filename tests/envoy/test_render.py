@@ -40,7 +40,6 @@ FAILS_OPEN = (
     "allow_request_without_credential",
 )
 SENDS_TWICE = (
-    "retry_policy",
     "hedge_policy",
     "internal_redirect_policy",
     "request_mirror_policies",
@@ -220,6 +219,27 @@ def test_configuration_has_no_dangerous_knob(
 ) -> None:
     """Nothing fails open, sends a token twice, or gives the service more than it needs; not even as false."""
     assert field not in every_configuration[name]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_only_what_reads_is_sent_twice_after_it_was_sent(
+    every_configuration: dict[str, str], name: str
+) -> None:
+    """What changes something may go again only where nobody has taken it; a Check, never."""
+    data = yaml.safe_load(every_configuration[name])
+
+    for entry in data["static_resources"]["listeners"]:
+        for host in listener(data, entry["name"])["route_config"]["virtual_hosts"]:
+            for route in (route for route in host["routes"] if "route" in route):
+                reads = [item["name"] for item in route["match"].get("headers", [])] == [":method"]
+                assert {
+                    "retry_on": "reset" if reads else "refused-stream",
+                    "num_retries": 1,
+                } == route["route"]["retry_policy"]
+                assert "retry_policy" not in host
+    for each in data["static_resources"]["clusters"]:
+        (bounds,) = each["circuit_breakers"]["thresholds"]
+        assert (0 if each["name"] == "authz" else 100) == bounds["max_retries"]
 
 
 def test_no_yaml_of_the_project_fails_open() -> None:
@@ -528,8 +548,10 @@ def test_token_is_pushed_only_where_the_service_would_give_it(
 
     data = rendered(found, given)
 
-    _, route = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
-    assert pushed == route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False)
+    _, *routes = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
+    assert {pushed} == {
+        route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False) for route in routes
+    }
     assert ("api" if pushed else None) == injected(data, "egress/api.example")
     assert ([] if pushed else ["api"]) == left_on_checks(found, given)
     assert pushed == ("node" in data)

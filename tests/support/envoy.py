@@ -1,12 +1,13 @@
 """A real Envoy for tests: started from a bootstrap text, ready when it says so, stopped by its own pid."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -66,10 +67,12 @@ class EnvoyProcess:
 
     Args:
         bootstrap: Configuration, YAML. Its administration must serve `/ready`, `/stats` and `/listeners`.
+        environ: Environment variables on top of this process's.
     """
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, environ: Mapping[str, str] | None = None) -> None:
         self._bootstrap = bootstrap
+        self._environ = {**os.environ, **(environ or {})}
         self._directory = tempfile.TemporaryDirectory(prefix="envoy-")
         self._process: subprocess.Popen[bytes] | None = None
         self.admin = ""
@@ -90,7 +93,7 @@ class EnvoyProcess:
             "--disable-hot-restart",
         ]
         with self.log_path.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environ)
         try:
             self.admin = self._wait_for(lambda: self._find_admin(admin), "administration")
             self._wait_for(self._is_ready, "readiness")

@@ -111,7 +111,7 @@ class Sidecar:
         with ExitStack() as stack:
             for server in (self.app, *self.destinations.values()):
                 stack.enter_context(server)
-            self.envoy = stack.enter_context(EnvoyProcess(self.bootstrap()))
+            self.envoy = stack.enter_context(EnvoyProcess(self.bootstrap(), self.environ()))
             self.inbound_port = self.envoy.port("inbound")
             self.egress_port = self.envoy.port("egress")
             inbound = f"http://127.0.0.1:{self.inbound_port}"
@@ -132,6 +132,14 @@ class Sidecar:
 
     def bootstrap(self) -> str:
         """Return the configuration that Envoy is started with."""
+        return render(self._config, self.settings())
+
+    def environ(self) -> dict[str, str]:
+        """Return Envoy's environment variables beyond this process's."""
+        return {}
+
+    def settings(self) -> SidecarSettings:
+        """Return what it is rendered by."""
         settings = SidecarSettings(
             inbound_address="127.0.0.1:0",
             egress_address="127.0.0.1:0",
@@ -149,7 +157,7 @@ class Sidecar:
                 **{host: Upstream(server.address) for host, server in self.destinations.items()},
             },
         )
-        return render(self._config, replace(settings, **self._changes))
+        return replace(settings, **self._changes)
 
     def forget(self) -> None:
         """Forget every request that arrived anywhere so far."""

@@ -39,6 +39,7 @@ class EchoUpstream:
 
     Args:
         tls: With it, the server speaks TLS and nothing else.
+        host: Loopback address to listen on.
 
     Attributes:
         received: The requests that arrived, in order.
@@ -46,7 +47,7 @@ class EchoUpstream:
         status: Status of every answer.
     """
 
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self.received: list[Seen] = []
         self.before_answer: Callable[[Seen], None] = lambda _: None
         self.status = 200
@@ -90,7 +91,7 @@ class EchoUpstream:
                     name, _, value = line.partition(":")
                     yield name.lower(), value.strip()
 
-        self._server = QuietServer(("127.0.0.1", 0), Handler, tls)
+        self._server = QuietServer((host, 0), Handler, tls)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
