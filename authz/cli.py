@@ -308,7 +308,7 @@ def inject(file: Any, **options: Any) -> None:
 
 
 @main.command("inject-webhook")
-@click.option("--listen", default="0.0.0.0:8443", show_default=True, help="HOST:PORT.")
+@click.option("--listen", default="[::]:8443", show_default=True, help="HOST:PORT.")
 @click.option("--certificate", required=True, type=_FILE, help="Certificate chain, PEM.")
 @click.option("--key", required=True, type=_FILE, help="Its private key, PEM.")
 @_with_injection_options

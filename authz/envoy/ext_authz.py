@@ -42,7 +42,7 @@ def _as_read(*prefixes: str) -> tuple[str, ...]:
     """Return the prefixes in each spelling that an app may read as the same name.
 
     CGI, and WSGI after it, has one variable for hyphen and underscore (RFC 3875 section 4.1.18). Our own
-    Envoy refuses underscores on the way in; Istio's lets them pass.
+    Envoy removes such headers on the way in; Istio's lets them pass.
     """
     return tuple(
         "".join(letters)

@@ -65,7 +65,7 @@ def inbound_routes(
 
     Args:
         route: The inbound route.
-        settings: Which paths need no decision, and how long requests may be silent.
+        settings: On which paths GET, HEAD and OPTIONS need no decision, and how long requests may be silent.
         repeated: Whether Envoy may repeat decisions.
     """
     action = _to(APP, settings.inbound_idle_timeout)

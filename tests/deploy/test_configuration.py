@@ -1,7 +1,7 @@
 """The ConfigMaps hold configurations that authz and Envoy accept, and that fit the pod around them."""
 
 from collections.abc import Mapping
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests
 from support.manifests import render as kustomize
 
-ANYWHERE = str(IPv4Address(0))
+ANYWHERE = [str(IPv4Address(0)), str(IPv6Address(0))]
 
 
 @pytest.fixture
@@ -138,13 +138,13 @@ def test_envoy_may_use_the_socket(manifests: Manifests, config: Config) -> None:
 
 
 def test_probes_ask_authz_where_it_listens(manifests: Manifests, config: Config) -> None:
-    """The kubelet comes over the network: the port fits, and the address is not loopback."""
+    """The kubelet comes over the network, by either family: the port fits, the address is not loopback."""
     container = manifests.containers["authz"]
     assert config.listen.admin is not None
     host, _, port = config.listen.admin.rpartition(":")
 
     assert container.ports == {"admin": int(port)}
-    assert host == ANYWHERE
+    assert host == f"[{ANYWHERE[1]}]"
     assert {kind: probe["httpGet"]["path"] for kind, probe in container.probes.items()} == {
         "startup": "/livez",
         "readiness": "/readyz",
@@ -153,17 +153,25 @@ def test_probes_ask_authz_where_it_listens(manifests: Manifests, config: Config)
 
 
 def test_envoy_listens_where_it_is_expected(manifests: Manifests, envoy: dict[str, Any]) -> None:
-    """Inbound on the port that Service and probes mean, egress where the agent's proxy variables point."""
+    """Inbound on the port that Service and probes mean, egress where the agent's proxy variables point.
+
+    Both by either family of addresses: the Service may have both.
+    """
     listeners = {
-        item["name"]: item["address"]["socket_address"]
+        item["name"]: [
+            each["address"]["socket_address"] for each in (item, *item["additional_addresses"])
+        ]
         for item in envoy["static_resources"]["listeners"]
     }
     agent = manifests.containers["agent"].variables
-    egress = listeners["egress"]
+    egress, _ = listeners["egress"]
     proxy = f"http://{egress['address']}:{egress['port_value']}"
 
-    assert listeners["inbound"]["address"] == ANYWHERE
-    assert manifests.containers["envoy"].ports == {"http": listeners["inbound"]["port_value"]}
+    assert [where["address"] for where in listeners["inbound"]] == ANYWHERE
+    (port,) = {where["port_value"] for where in listeners["inbound"]}
+    assert manifests.containers["envoy"].ports == {"http": port}
+    assert manifests.find("Service", "agent")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
+    assert [where["address"] for where in listeners["egress"]] == ["127.0.0.1", "::1"]
     assert agent["HTTP_PROXY"] == agent["http_proxy"] == proxy
     assert agent["NO_PROXY"] == agent["no_proxy"]
 

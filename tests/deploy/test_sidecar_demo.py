@@ -142,7 +142,7 @@ def test_one_step_further_nothing_asks_the_sidecar(transparent: Manifests) -> No
         "AzureAd__AgentIdentity": "replace-me",
         "DownstreamApis__graph__RequestAppToken": "false",
         "AUTHZ_LISTEN_API": "off",
-        "AUTHZ_LISTEN_ADMIN": "0.0.0.0:9902",
+        "AUTHZ_LISTEN_ADMIN": "[::]:9902",
     }
 
     assert {**KEYS, **changed} == transparent.find("ConfigMap", "sidecar-config")["data"]
