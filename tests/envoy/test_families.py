@@ -49,7 +49,7 @@ def envoy(pod: Namespace, text: str, folder: Path) -> Iterator[None]:
     """Run Envoy in a pod until it is ready, and through the block."""
     file = folder / "envoy.yaml"
     file.write_text(text)
-    command = [
+    command: list[str | Path] = [
         *(envoy_binary(), "--config-path", file),
         *("--concurrency", "1", "--log-level", "warning", "--disable-hot-restart"),
     ]
