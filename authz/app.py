@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from authz import __version__
 from authz.admin.server import AdminServer
 from authz.allocator import give_back
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
-from authz.config.route_checks import https_hosts
+from authz.config.effect import in_effect
 from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.refusals import MEANINGS
@@ -87,7 +87,9 @@ class App:
         _configure_logging(self._watch.current.config)
         self._tenants = TenantNames(self._watch.source.tenants)
         self._learn_tenant_now()
-        config = self._watch.current.config
+        config = self._first = self._watch.current.config
+        self._waiting: list[str] = []
+        """Keys whose change waits for the next start."""
         self._registry = own_registry()
         self._metrics = Metrics(self._registry, frozenset(MEANINGS))
         self._decisions = DecisionLog(config.log.decisions)
@@ -281,6 +283,7 @@ class App:
                 "digest": self._watch.current.digest,
                 "source": str(self._watch.source.path or "environment"),
                 "refused": self._watch.refused,
+                "waits_for_start": self._waiting,
                 "inbound": sorted(config.inbound),
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
             },
@@ -357,28 +360,35 @@ class App:
         """Apply a new version of the configuration as a whole, or refuse it and keep the old one."""
         try:
             loaded = await asyncio.to_thread(self._watch.look)
-            if loaded is None:
-                return
-            # Off the loop: certificates are loaded and credentials read. Nothing of it is in use yet.
-            version = await asyncio.to_thread(self._engine.prepare, loaded.config)
-            api = await asyncio.to_thread(DownstreamClient, loaded.config.api)
         except ConfigError as error:
             self._refused(str(error))
             return
+        if loaded is None:
+            return
+        try:
+            config, waiting = in_effect(self._first, loaded.config)
+            # Off the loop: certificates are loaded and credentials read. Nothing of it is in use yet.
+            version = await asyncio.to_thread(self._engine.prepare, config)
+            api = await asyncio.to_thread(DownstreamClient, config.api)
         except Exception as error:  # noqa: BLE001 - whatever it is, the old version serves on
-            # Its type alone: its text may quote a file.
-            cause = f"it cannot be built: {type(error).__name__}"
+            # Else its type alone: its text may quote a file.
+            cause = (
+                str(error)
+                if isinstance(error, ConfigError)
+                else f"it cannot be built: {type(error).__name__}"
+            )
             if self._watch.refuse(cause):
                 self._refused(cause)
             return
-        for key in _needing_restart(self._watch.current.config, loaded.config):
+        for key in waiting:
             _log.warning("takes effect at the next start", key=key)
         await self._engine.apply(version)
         if self._api is not None:
-            await self._api.swap(loaded.config, api)
-        self._watch.adopt(loaded)
-        _configure_logging(loaded.config)
-        self._decisions.which = loaded.config.log.decisions
+            await self._api.swap(config, api)
+        self._watch.adopt(replace(loaded, config=config))
+        self._waiting = waiting
+        _configure_logging(config)
+        self._decisions.which = config.log.decisions
         self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
         _log.info("configuration applied", digest=loaded.digest)
 
@@ -426,24 +436,3 @@ def _with_port(address: str | None, port: int | None) -> str | None:
     if address is None or address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
-
-
-def _https(config: Config) -> Any:
-    """Return what the pod's authority rests on: who trusts it has read it."""
-    return None if config.https is None else (config.https, https_hosts(config.egress))
-
-
-def _needing_restart(old: Config, new: Config) -> list[str]:
-    """Return the keys that changed and are read at start only."""
-    pairs = [
-        ("listen", old.listen, new.listen),
-        ("https", _https(old), _https(new)),
-        ("cache.tokens", old.cache.tokens, new.cache.tokens),
-        ("cache.principals", old.cache.principals, new.cache.principals),
-        ("cache.failures", old.cache.failures, new.cache.failures),
-        ("subject.max_entries", old.subject.max_entries, new.subject.max_entries),
-        ("subject.max_bytes", old.subject.max_bytes, new.subject.max_bytes),
-        ("limits.check_timeout", old.limits.check_timeout, new.limits.check_timeout),
-        ("limits.deadline_margin", old.limits.deadline_margin, new.limits.deadline_margin),
-    ]
-    return [key for key, before, after in pairs if before != after]

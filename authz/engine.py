@@ -91,7 +91,6 @@ class Engine:
         self._failures = FailureCache(max_entries=cache.failures.max_entries)
         self._assertion_failures = FailureCache(max_entries=cache.failures.max_entries)
         self.config = config
-        self._needs_all = config.listen.readiness == "all"
         self._parts = self._build(config)
         self._background: list[asyncio.Task[None]] = []
         self._retiring: set[asyncio.Task[None]] = set()
@@ -152,6 +151,7 @@ class Engine:
         self.config, self._parts = config, parts
         self._subjects.max_age = config.subject.max_age
         self._prefetches.places = _prefetch_places(config)
+        self.service.prefetch_timeout = config.entra.exchange_timeout
         self.start()
         self.service.swap(parts.snapshot)
         self.issuer.swap(parts.snapshot)
@@ -171,7 +171,7 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether Checks can be answered: all, or those of some tenant and client, as configured."""
         faults = self._parts.credential_faults
-        if self._needs_all or faults is None:
+        if self.config.listen.readiness == "all" or faults is None:
             return not self.missing()
         clients = {client.name for client in credentials(self.config)}
         return self._parts.keys.serves_some() and (not clients or clients != faults.keys())

@@ -55,7 +55,7 @@ class CheckService:
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations and for what is counted here.
         prefetches: Runs what inbound routes prefetch.
-        prefetch_timeout: Seconds that one of those may take.
+        prefetch_timeout: Seconds that one of those may take; may be changed at any time.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class CheckService:
         self._clock = clock
         self._timer = timer
         self._prefetches = prefetches
-        self._prefetch_timeout = prefetch_timeout
+        self.prefetch_timeout = prefetch_timeout
 
     @property
     def gives_handles(self) -> bool:
@@ -268,7 +268,7 @@ class CheckService:
         )
         started = self._timer()
         record = CheckRecord(request, started)
-        return self._answer(Walk(record, walk.snapshot, started + self._prefetch_timeout))
+        return self._answer(Walk(record, walk.snapshot, started + self.prefetch_timeout))
 
     async def _egress(self, walk: Walk, route: EgressRoute) -> Allow:
         authorize_workload(route, walk.request)

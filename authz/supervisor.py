@@ -19,7 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.admin.server import AdminServer
-from authz.config import Config, load
+from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.envoy.server import ListenError
 from authz.observe.logging import configure_logging, log_output
 from authz.observe.registry import (
@@ -53,8 +53,10 @@ class Supervisor:
         self._config_file = config_file
         self._environ = environ
         self._metrics_folder = metrics_folder
-        self._config: Config = load(config_file, environ).config
-        configure_logging(level=self._config.log.level.value, style=self._config.log.format.value)
+        self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        self._config: Config = self._watch.current.config
+        self._reload_now = asyncio.Event()
+        _configure_logging(self._config)
         self._ready: dict[int, bool] = dict.fromkeys(range(self._config.listen.workers), False)
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
@@ -70,7 +72,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
         listen = self._config.listen
         admin = None
         if listen.admin is not None:
@@ -90,7 +92,9 @@ class Supervisor:
                 admin=_admin_address(listen.admin, admin), pid=os.getpid(),
             )  # fmt: skip
             seats = [loop.create_task(self._keep_filled(seat, address)) for seat in self._ready]
+            following = loop.create_task(self._follow_log_settings())
             await self._stopping.wait()
+            following.cancel()
             self._pass_on(signal.SIGTERM)
             patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
             _, late = await asyncio.wait(seats, timeout=patience)
@@ -100,6 +104,22 @@ class Supervisor:
         if admin is not None:
             await admin.stop()
         _log.info("stopped")
+
+    async def _follow_log_settings(self) -> None:
+        """Log as each new version says. All the rest of a version is the workers' business, faults too."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._watch.current.config.reload_interval or None):
+                    await self._reload_now.wait()
+            self._reload_now.clear()
+            with contextlib.suppress(ConfigError):
+                if (new := await asyncio.to_thread(self._watch.look)) is not None:
+                    self._watch.adopt(new)
+                    _configure_logging(new.config)
+
+    def _told_to_reload(self) -> None:
+        self._pass_on(signal.SIGHUP)
+        self._reload_now.set()
 
     async def _keep_filled(self, seat: int, address: str) -> None:
         delay = FIRST_RESTART_DELAY
@@ -194,6 +214,10 @@ def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
             print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - a message for the terminal
             return 1
     return 0
+
+
+def _configure_logging(config: Config) -> None:
+    configure_logging(level=config.log.level.value, style=config.log.format.value)
 
 
 @contextlib.contextmanager

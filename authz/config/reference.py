@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from authz.config.effect import AT_START
 from authz.config.environment_keys import KEYS
 from authz.config.model import Config
 from authz.config.overrides import CONFIG_VARIABLE, OFF, OVERRIDES
@@ -31,13 +32,25 @@ neither, it reads the [environment keys of the Entra SDK sidecar](#environment-k
 - **Names** (of blueprints, applications, agents and routes) are yours: at most 64 letters, digits, `.`, `_`
   and `-`. Envoy selects a route by its name (`authz.route`), or by host on egress.
 - **A changed file is read again** every `reload_interval`. A version with faults changes nothing: the old one
-  stays, and the faults are logged. What `listen` says counts from the start only.
+  stays, and the faults are logged. Some keys [wait for the next start](#keys-that-wait-for-the-next-start).
 """
 
 _EXAMPLE: Final = """\
 ## Example
 
 A sidecar with one agent: `docs/examples/sidecar.yaml`.
+"""
+
+_AT_START: Final = """\
+## Keys that wait for the next start
+
+All other keys are in effect as soon as a new version is applied. Where one of these has changed, the rest of the
+version is applied, and the key stays as it was at the start: for every part of the service. The log says `takes
+effect at the next start` with the key, and `/status` lists it under `waits_for_start`. A version in which the rest
+does not go together with a key that waits is refused. With a section come all of its keys.
+
+| Key | Why |
+|---|---|
 """
 
 _VARIABLES: Final = """\
@@ -85,12 +98,14 @@ def reference(example: str) -> str:
     """
     schema = Config.model_json_schema()
     variables = "".join(f"| `{entry.variable}` | {_sets(entry)} |\n" for entry in OVERRIDES)
+    waiting = "".join(f"| `{key}` | {reason} |\n" for key, reason in AT_START.items())
     keys = "".join(f"| `{key.name}` | {key.use} | {key.meaning} |\n" for key in KEYS)
     return "\n".join(
         [
             _HEAD,
             f"{_EXAMPLE}\n```yaml\n{example}```\n",
             *_sections(schema),
+            _AT_START + waiting,
             _VARIABLES + variables,
             _DROP_IN + keys,
         ]

@@ -100,6 +100,7 @@ class Metrics:
             "authz_signing_keys_age_seconds", "Time since the issuer's keys were last fetched.",
             ["issuer"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._issuers_seen: set[str] = set()
         self._config_reloads = Counter(
             "authz_config_reloads", "Configuration versions met, by outcome (applied, refused).",
             ["outcome"], registry=registry,
@@ -243,6 +244,10 @@ class Metrics:
         """State what is held at the moment."""
         for cache, count in entries.items():
             self._cache_entries.labels(cache.value).set(count)
+        # As with secrets: an issuer that no route trusts any more raises no alarm.
+        for issuer in self._issuers_seen - key_ages.keys():
+            self._keys_age.labels(issuer).set(0)
+        self._issuers_seen |= key_ages.keys()
         for issuer, age in key_ages.items():
             self._keys_age.labels(issuer).set(age)
 

@@ -437,14 +437,14 @@ class Client:
 
     async def check(
         self,
-        direction: str,
-        route: str,
+        direction: str | None,
+        route: str | None,
         token: str | None = None,
         *,
         seconds: float = 10.0,
         headers: Mapping[str, str] | None = None,
     ) -> WireResponse:
-        """Ask for a decision."""
+        """Ask for a decision; direction and route are left out where they are None."""
         request = WireRequest()
         http = request.attributes.request.http
         http.method, http.host, http.path = "GET", "graph.microsoft.com", "/v1.0/me"
@@ -452,8 +452,10 @@ class Client:
             http.headers["authorization"] = f"Bearer {token}"
         for name, value in (headers or {}).items():
             http.headers[name] = value
-        request.attributes.context_extensions["authz.direction"] = direction
-        request.attributes.context_extensions["authz.route"] = route
+        extensions = request.attributes.context_extensions
+        for key, extension in (("authz.direction", direction), ("authz.route", route)):
+            if extension is not None:
+                extensions[key] = extension
         return await self._call(request, timeout=seconds, wait_for_ready=True)
 
 
