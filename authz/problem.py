@@ -1,4 +1,8 @@
-"""How each `Reason` looks on the wire: status codes, challenge, problem body. The only such table."""
+"""How each `Reason` looks on the wire: status codes, challenge, problem body. The only such table.
+
+The body is a problem (RFC 9457) with the members that SDKs of APIs print (section 3.2 allows further ones):
+`error.message` (OpenAI's, Azure's, and Microsoft Graph's, which wants `error.code` too) and `message` (Anthropic's).
+"""
 
 import base64
 from dataclasses import dataclass
@@ -179,23 +183,34 @@ class Problem:
     body: str
 
 
-def describe(denial: Deny, *, request_id: str = "", http_status: int | None = None) -> Problem:
+def describe(
+    denial: Deny,
+    *,
+    request_id: str = "",
+    http_status: int | None = None,
+    detail: str | None = None,
+) -> Problem:
     """Render a denial. Entra's claims challenge is passed on in header and body.
 
     Args:
         denial: What to tell.
         request_id: For the caller to quote, if there is one.
         http_status: Status in place of the reason's own.
+        detail: Text in place of the reason's own. Never a token.
     """
-    face = FACES[denial.reason]
+    face, reason = FACES[denial.reason], denial.reason.value
+    kind, detail = f"urn:authz:reason:{reason}", detail or face.detail
+    message = f"{face.title} ({reason}, authz): {detail}"
     status = http_status or face.http_status
     headers = [("content-type", "application/problem+json"), ("cache-control", "no-store")]
     body: dict[str, object] = {
-        "type": f"urn:authz:reason:{denial.reason.value}",
+        "type": kind,
         "title": face.title,
         "status": status,
-        "detail": face.detail,
-        "reason": denial.reason.value,
+        "detail": detail,
+        "reason": reason,
+        "message": message,
+        "error": {"type": kind, "code": reason, "message": message},
     }
     if face.challenge is not None:
         headers.append(("www-authenticate", _challenge(denial, face)))

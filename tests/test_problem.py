@@ -52,6 +52,17 @@ def test_claims_challenge_is_passed_on() -> None:
     assert claims == json.loads(describe(denial).body)["claims"]
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_every_denial_has_what_sdks_print(reason: Reason) -> None:
+    """`error.code` and `error.message` (OpenAI, Azure, Microsoft Graph), and `message` (Anthropic)."""
+    body = json.loads(describe(Deny(reason)).body)
+
+    assert (
+        f"{FACES[reason].title} ({reason.value}, authz): {FACES[reason].detail}" == body["message"]
+    )
+    assert {"type": body["type"], "code": reason.value, "message": body["message"]} == body["error"]
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0.1, "1"), (1, "1"), (1.2, "2"), (17, "17")])
 def test_retry_after_is_whole_seconds(seconds: float, said: str) -> None:
     """RFC 9110 section 10.2.3 knows no fractions; rounding down would be too soon."""

@@ -1,7 +1,7 @@
 """What a new version of the configuration changes in a running service, and what the next start changes.
 
-`AT_START` is the only place that says so. What is read at start alone is kept as it was by `in_effect`, before
-anything sees the new version: so no key can be half in effect. The log line, docs/configuration.md and
+`AT_START` is the only place that says so. What is read at start alone is kept as it was by `in_effect`, before any
+part sees the new version: so no key can be half in effect. The log line, docs/configuration.md and
 tests/app/test_effect.py are made of the same table.
 """
 
@@ -43,8 +43,8 @@ AT_START: Final[Mapping[str, str]] = {
     "limits.check_timeout": _DEADLINES,
     "limits.deadline_margin": _DEADLINES,
 }
-"""Keys that are read at start only, with the reason. With a section come all of its keys. Each other key is in
-effect as soon as a version is applied."""
+"""Keys that are read at start only, with the reason. With a section come all of its keys. Each other key is
+in effect as soon as a version is applied."""
 
 
 def in_effect(first: Config, new: Config) -> tuple[Config, list[str]]:

@@ -32,12 +32,10 @@ def refusal(error: AuthzError, *, request_id: str = "") -> Response:
 
 def problem(denial: Deny, error: AuthzError | None = None, *, request_id: str = "") -> Response:
     """Return what a denial looks like; `error` is what led to it, if anything of ours did."""
-    found = describe(denial, request_id=request_id)
-    body: str | bytes = found.body
-    if isinstance(error, BadWish):
-        # It speaks of the caller's own parameters, and of nobody's token.
-        body = orjson.dumps({**orjson.loads(body), "detail": error.detail})
-    return Response(body, found.http_status, headers=dict(found.headers))
+    # It speaks of the caller's own parameters, and of nobody's token.
+    detail = error.detail if isinstance(error, BadWish) else None
+    found = describe(denial, request_id=request_id, detail=detail)
+    return Response(found.body, found.http_status, headers=dict(found.headers))
 
 
 def payload_of(token: str) -> Any:

@@ -246,13 +246,20 @@ _SCHEMAS: Final[dict[str, Any]] = {
     "ProblemDetails": {
         "type": "object",
         "description": "RFC 9457.",
-        "required": ["type", "title", "status", "detail", "reason"],
+        "required": ["type", "title", "status", "detail", "reason", "message", "error"],
         "properties": {
             "type": {"type": "string", "format": "uri"},
             "title": _TEXT,
             "status": {"type": "integer"},
             "detail": _TEXT,
             "reason": {"enum": [reason.value for reason in Reason]},
+            "message": {"type": "string", "description": "What SDKs of APIs print."},
+            "error": {
+                "type": "object",
+                "description": "The same where other SDKs look for it.",
+                "required": ["type", "code", "message"],
+                "properties": {"type": _TEXT, "code": _TEXT, "message": _TEXT},
+            },
             "retry_after": {"type": "integer", "description": "Seconds."},
             "claims": {"type": "string", "description": "Claims challenge of Entra, JSON."},
             "accepted": {"type": "array", "items": _TEXT},

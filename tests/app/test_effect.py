@@ -18,7 +18,7 @@ import structlog
 import trustme
 
 from authz.app import App
-from authz.config import Config
+from authz.config import Config, ConfigWatch
 from authz.config.effect import AT_START
 from authz.config.section import Section
 from authz.observe.output import LogOutput
@@ -416,7 +416,7 @@ class Running:
         digest = watch.source.digest()
         watch.refused = None
         self.app._reload_now.set()
-        await until(lambda: watch.refused is not None or watch.current.digest == digest)
+        await until(lambda: settled(watch, digest))
         await until(lambda: not self.app._reload_now.is_set() and not self.app._engine._retiring)
         return watch.refused
 
@@ -444,6 +444,11 @@ class Running:
         return {
             each for each in values if (each in text if isinstance(each, str) else each in numbers)
         }
+
+
+def settled(watch: ConfigWatch, digest: str) -> bool:
+    """Whether the newest version is refused or in use."""
+    return watch.refused is not None or watch.current.digest == digest
 
 
 def write(file: Path, document: Mapping[str, Any]) -> None:
@@ -537,7 +542,7 @@ def test_each_setting_of_the_model_has_a_change() -> None:
 async def test_each_setting_is_in_effect_when_the_table_says_so(
     base: Any, changes: Any, tmp_path: Path
 ) -> None:
-    """Nothing holds the old value where it counts at once; nothing the new one where it waits, which is said."""
+    """Nothing holds the old value where it counts at once; nothing the new one where it waits."""
     files = Files(tmp_path)
     document = base(files)
     wrong: dict[str, Any] = {}
