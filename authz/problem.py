@@ -1,7 +1,7 @@
 """How each `Reason` looks on the wire: status codes, challenge, problem body. The only such table.
 
 The body is a problem (RFC 9457) with the members that SDKs of APIs print (section 3.2 allows further ones):
-`error.message` (OpenAI's, Azure's, and Microsoft Graph's, which wants `error.code` too) and `message` (Anthropic's).
+`error.message` (OpenAI's, Azure's; Microsoft Graph's wants `error.code` too) and `message` (Anthropic's).
 """
 
 import base64

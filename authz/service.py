@@ -287,7 +287,7 @@ class CheckService:
         exchange = plan(route, principal, bearer)  # 6
         # Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
         carried, gone = without_reference(baggage)
-        remove = (*walk.request.own_headers, *gone)
+        remove = (*walk.request.own_headers, *gone, *route.remove)
         if exchange is None:
             return Allow(baggage=carried, remove=(*remove, AUTHORIZATION))
         token = walk.record.token = await self._steps.exchanged(walk, exchange)  # 7

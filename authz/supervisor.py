@@ -78,7 +78,7 @@ class Supervisor:
         if listen.admin is not None:
             admin = AdminServer(
                 listen.admin,
-                registry=lambda: gathered_registry(self._metrics_folder),
+                registry=lambda: gathered_registry(self._metrics_folder, self._pids()),
                 readiness=self._missing,
                 status=self._status,
             )
@@ -178,6 +178,10 @@ class Supervisor:
         for process in list(self._processes.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
+
+    def _pids(self) -> dict[str, int]:
+        workers = {f"worker {seat}": process.pid for seat, process in self._processes.items()}
+        return {"supervisor": os.getpid(), **workers}
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():

@@ -1,6 +1,6 @@
 """What a new version of the configuration changes in a running service, and what the next start changes.
 
-`AT_START` is the only place that says so. What is read at start alone is kept as it was by `in_effect`, before any
+`AT_START` is the only place that says so. What is read at start alone is put back by `in_effect` before any
 part sees the new version: so no key can be half in effect. The log line, docs/configuration.md and
 tests/app/test_effect.py are made of the same table.
 """

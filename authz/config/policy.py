@@ -212,7 +212,7 @@ def _resource(audiences: Sequence[str]) -> str:
 def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
     hosts = tuple(EgressHost.of(host).authority for host in route.hosts)
     if route.flow is Flow.NONE:
-        return EgressRoute(name, hosts, route.flow)
+        return EgressRoute(name, hosts, route.flow, remove=route.remove_headers)
     asker = _asker(config, route)
     requires = route.requires or Requires()
     agent = client = None
@@ -252,9 +252,11 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
             agent=agent,
             client=client,
             stands_in=True,
+            remove=route.remove_headers,
         )
         if SubjectSource.NONE in route.sources
         else None,
+        remove=route.remove_headers,
     )
 
 

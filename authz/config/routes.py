@@ -1,6 +1,7 @@
 """Sections `inbound` and `egress`: what a route demands of the caller and which token follows."""
 
 import json
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -200,6 +201,35 @@ _CLAIMS: Final = Scalar(
 )
 
 
+_NOT_REMOVED: Final = re.compile(
+    # Set or removed by the service's own rules (law 4): in Envoy removal wins over a token that is set.
+    "authorization|baggage|x-authz-.*"
+    # What a request is made of, what belongs to the connection, and what is Envoy's own.
+    "|host|content-.*|transfer-encoding|connection|keep-alive|te|trailer|upgrade|expect|proxy-.*"
+    "|sec-websocket-.*|x-envoy-.*|x-request-id"
+)
+MOST_REMOVED: Final = 16
+"""Names that `remove_headers` takes: Envoy's edge cache repeats an answer that removes 32 at most."""
+
+
+def _removed(value: str) -> str:
+    name = value.lower()
+    if _NOT_REMOVED.fullmatch(name):
+        raise Expected(
+            "expected a header that can be removed: not one that the service sets, nor one that a request "
+            "is made of"
+        )
+    return name
+
+
+_REMOVED: Final = text(
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}",
+    kind="header name",
+    expected="the name of a header",
+    make=_removed,
+)
+
+
 class Egress(Section):
     """Agent to API: the request's `Authorization` is replaced by the token named here."""
 
@@ -263,6 +293,12 @@ class Egress(Section):
     )
     downstream: Downstream | None = Field(
         default=None, description="The API itself, for callers of `listen.api` who have it called."
+    )
+    remove_headers: tuple[Annotated[str, _REMOVED], ...] = Field(
+        default=(),
+        max_length=MOST_REMOVED,
+        description="Headers of the agent that do not go out, such as `api-key` or `x-api-key`: an API may "
+        "take a credential in them, beside the token. Names of the whole header, in any case.",
     )
     push: Switch | None = Field(
         default=None,

@@ -32,7 +32,8 @@ class Entra(Section):
 
     authority: Authority = Field(
         default="https://login.microsoftonline.com",
-        description="Login endpoint of the cloud, without tenant. "
+        description="Login endpoint of the cloud, without tenant. Microsoft Entra ID only, not External ID or "
+        "Azure AD B2C. "
         f"The environment variable `{AUTHORITY_HOST}` changes the default.",
     )
     trusted_hosts: tuple[PlainHost, ...] = Field(

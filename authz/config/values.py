@@ -182,8 +182,27 @@ def _egress_host(value: str) -> str:
     return str(EgressHost.of(value))
 
 
+_OTHER_PRODUCTS: Final = {
+    ".ciamlogin.com": "Microsoft Entra External ID",
+    ".b2clogin.com": "Azure AD B2C",
+}
+"""Login hosts, by their endings, of products that are not Microsoft Entra ID."""
+
+
 def _authority(value: str) -> str:
     return value.rstrip("/").lower()
+
+
+def _login_host(value: str) -> str:
+    authority = _authority(value)
+    host = authority.removeprefix("https://").partition(":")[0]
+    for ending, product in _OTHER_PRODUCTS.items():
+        if host.endswith(ending):
+            raise Expected(
+                f"expected the login endpoint of Microsoft Entra ID: {host} belongs to {product}, which has no "
+                "agent identities, and whose tokens name issuers other than this endpoint's"
+            )
+    return authority
 
 
 _GUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
@@ -215,7 +234,7 @@ Authority = Annotated[
         rf"https://(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?/?",
         kind="https URL",
         expected="an https URL without tenant or path, such as https://login.microsoftonline.com",
-        make=_authority,
+        make=_login_host,
     ),
 ]
 VaultUrl = Annotated[

@@ -151,6 +151,7 @@ class EgressRoute:
         origins: The inbound routes whose references count, with the client id that each calls.
         fallback: The route that stands in where `sources` found no user and end in `none`.
         stands_in: Whether this is such a route.
+        remove: Names of headers that do not go out, whoever set them.
     """
 
     name: str
@@ -168,6 +169,7 @@ class EgressRoute:
     origins: Mapping[str, str | None] = field(default_factory=dict)
     fallback: "EgressRoute | None" = None
     stands_in: bool = False
+    remove: tuple[str, ...] = ()
 
     @property
     def credential_holder(self) -> Client | None:

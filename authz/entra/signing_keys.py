@@ -41,6 +41,10 @@ LONGEST_FETCH: Final = 60.0
 """Seconds after which a fetch is given up. Its answers have a limit each; the system's resolver has not."""
 MOST_WAITING: Final = 256
 """Requests that may wait for the keys of an issuer at a time. Anybody can send one."""
+NOT_PUBLISHED: Final = (
+    "the tenant publishes no such key; an application's own keys are not taken "
+    "(docs/entra.md#keys-of-an-applications-own)"
+)
 MOST_OF_A_KID: Final = 100
 """Characters of a `kid` that the log shows."""
 _log = structlog.get_logger(__name__)
@@ -149,7 +153,7 @@ class SigningKeys:
             if key is not None:
                 return key
         if known.keys is not None and known.unknown.is_absent(key_id):
-            raise InvalidToken(TokenFault.UNKNOWN_KEY)
+            raise InvalidToken(TokenFault.UNKNOWN_KEY, NOT_PUBLISHED)
         wait = min(self._due(known), known.unknown.next_fetch()) - self._timer()
         raise KeysUnavailable(issuer, retry_after=max(RETRY_SOON, wait))
 

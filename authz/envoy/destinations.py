@@ -32,7 +32,7 @@ class Destination:
         pushed: Whether Envoy holds the route's token and asks for no decision.
         flow: The route's flow.
         repeated: Whether Envoy may repeat the route's decisions.
-        drops_baggage: Whether `baggage` does not go out, since nobody takes a handle out of it.
+        removes: Headers that Envoy takes off by itself, since nobody is asked who would.
     """
 
     route: str
@@ -45,7 +45,7 @@ class Destination:
     pushed: bool = False
     flow: Flow = Flow.NONE
     repeated: bool = False
-    drops_baggage: bool = False
+    removes: tuple[str, ...] = ()
 
     @property
     def is_wildcard(self) -> bool:
@@ -101,7 +101,9 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
-            drops_baggage=route in pushed and handles,
+            removes=(*(["baggage"] if handles else []), *config.egress[route].remove_headers)
+            if route in pushed
+            else (),
         )
         for host, route in hosts.items()
     ]

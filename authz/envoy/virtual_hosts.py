@@ -188,8 +188,7 @@ def _destination_host(target: Destination, settings: SidecarSettings) -> Virtual
         # The cluster injects the token, or refuses: there is nothing left to ask.
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
-        if target.drops_baggage:
-            route.request_headers_to_remove = ["baggage"]
+        route.request_headers_to_remove = list(target.removes)
     routes = [_refused(), *_with_second_try(route)]
     if Direction.EGRESS in settings.websockets:
         routes.insert(1, _websocket(route, target))

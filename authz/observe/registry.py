@@ -1,14 +1,22 @@
 """Registries of metrics: one of this process, or one gathered from the files of several workers."""
 
 import fcntl
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from prometheus_client import CollectorRegistry, multiprocess
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    multiprocess,
+)
+from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -23,13 +31,48 @@ Registry = CollectorRegistry
 
 
 def own_registry() -> Registry:
-    """Return an empty registry."""
-    return CollectorRegistry()
-
-
-def gathered_registry(folder: Path) -> Registry:
-    """Return a registry with the values of every worker that writes to the folder."""
+    """Return a registry with nothing in it but this process: `process_*` and `python_*`."""
     registry = CollectorRegistry()
+    if FOLDER_VARIABLE not in os.environ:
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+    return registry
+
+
+class _Processes:
+    """`process_*` of several processes, each with the label `process`.
+
+    Args:
+        pids: Process ids by the value of the label.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics, each once with a sample for each process. One that has ended has none."""
+        found: dict[str, Metric] = {}
+        for name, pid in self._pids.items():
+            for metric in ProcessCollector(registry=None, pid=lambda pid=pid: pid).collect():
+                family = found.setdefault(
+                    metric.name, Metric(metric.name, metric.documentation, metric.type)
+                )
+                for sample in metric.samples:
+                    family.add_sample(sample.name, {"process": name}, sample.value)
+        yield from found.values()
+
+
+def gathered_registry(folder: Path, pids: Mapping[str, int]) -> Registry:
+    """Return a registry with the values of every worker that writes to the folder, and of their processes.
+
+    Args:
+        folder: Where workers write.
+        pids: Process ids, the supervisor's too, by what they are called.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Processes(pids))  # type: ignore[arg-type]
+    PlatformCollector(registry=registry)
     multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry
 

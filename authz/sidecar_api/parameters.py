@@ -8,8 +8,8 @@ meant.
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 from urllib.parse import parse_qsl
 
@@ -82,6 +82,12 @@ class Call:
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
+
+    def without(self, names: Collection[str]) -> "Call":
+        """Return the call without the headers of some names, in lower case."""
+        found = tuple(name for name in self.headers if name.lower() in names)
+        kept = {name: value for name, value in self.headers.items() if name not in found}
+        return replace(self, headers=kept, withheld=(*self.withheld, *found)) if found else self
 
 
 @dataclass(frozen=True, slots=True)

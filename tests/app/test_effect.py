@@ -188,6 +188,7 @@ def by_tcp(files: Files) -> dict[str, Any]:
                 "claims": {"first_claim": {"essential": True}},
                 "requires": {"scopes": ["first_required_scope"], "actors": [GUIDS[11]]},
                 "leeway": 62.25,
+                "remove_headers": ["x-first-removed-header"],
                 "downstream": {
                     "base_url": "https://first-base.example",
                     "path": "first-path-of-api",
@@ -297,6 +298,7 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         f"{first}.requires.scopes": ["second_required_scope"],
         f"{first}.requires.actors": [GUIDS[22]],
         f"{first}.leeway": 62.5,
+        f"{first}.remove_headers": ["x-second-removed-header"],
         f"{first}.downstream.base_url": "https://second-base.example",
         f"{first}.downstream.path": "second-path-of-api",
         f"{first}.downstream.method": "POST",

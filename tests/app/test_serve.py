@@ -183,6 +183,11 @@ async def test_metrics_and_status_tell_what_happened_and_no_secret(
         'authz_cache_entries{cache="tokens"}',
         "authz_ready 1.0",
         "authz_config_refused 0.0",
+        "\nprocess_resident_memory_bytes ",
+        "\nprocess_cpu_seconds_total ",
+        "\nprocess_open_fds ",
+        "\npython_info{",
+        'python_gc_collections_total{generation="0"}',
     ):
         assert line in metrics, line
     for text in (metrics, status, process.log()):

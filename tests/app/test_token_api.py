@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from authz.emulator.faults import Fault
+from support.sidecar import Authority
 from support.stack import Process, World, claims
 from support.token_api import Sidecar
+from support.upstream import EchoUpstream
 
 APP = "/AuthorizationHeaderUnauthenticated/graph"
 USER = "/AuthorizationHeader/graph"
@@ -325,3 +327,30 @@ def test_a_new_configuration_counts_for_the_api_as_well(
 def _graph(agent: str) -> dict[str, Any]:
     scopes = ["https://graph.microsoft.com/.default"]
     return {"graph": {"flow": "autonomous", "agent": agent, "scopes": scopes}}
+
+
+def test_a_header_that_a_route_removes_is_not_added_by_a_caller(
+    world: World, serve: Callable[..., Process]
+) -> None:
+    """In any case; what else a caller adds goes out."""
+    authority = Authority.create(world.folder)
+    with EchoUpstream(authority.server_context("127.0.0.1")) as upstream:
+        route = world.config()["egress"]["autonomous"]
+        downstream = {"base_url": f"https://{upstream.address}"}
+        process = serve(
+            listen={**world.config()["listen"], "api": "127.0.0.1:0"},
+            api={"ca_file": str(authority.file)},
+            egress={"orders": {**route, "downstream": downstream, "remove_headers": ["x-api-key"]}},
+        )
+        name = "optionsOverride.ExtraHeaderParameters."
+        sidecar = Sidecar(process)
+        answer = sidecar.get(
+            "/DownstreamApiUnauthenticated/orders",
+            **{f"{name}X-API-Key": "mine", f"{name}X-Other": "1"},
+        )
+        sidecar.http.close()
+
+    assert 200 == answer.json()["statusCode"]
+    (seen,) = upstream.received
+    assert ([], ["1"]) == (seen.values("x-api-key"), seen.values("x-other"))
+    assert ["x-api-key"] == process.event("headers not sent")["headers"]

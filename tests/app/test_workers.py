@@ -98,3 +98,15 @@ async def test_files_of_workers_that_ended_are_gone_and_their_counts_stay(
         'authz_check_duration_seconds_count{decision="allow",direction="egress",route="autonomous"} 2.0'
         in metrics
     )
+
+
+async def test_each_process_has_its_own_series(world: World, write: Write) -> None:
+    """The supervisor and its workers: memory, processor and descriptors."""
+    with supervised(world, write) as process:
+        metrics = process.admin("/metrics").text
+
+    for name in ("process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"):
+        for one in ("supervisor", "worker 0", "worker 1"):
+            assert f'\n{name}{{process="{one}"}} ' in metrics
+    assert 1 == metrics.count("# TYPE process_resident_memory_bytes ")
+    assert "\npython_info{" in metrics

@@ -185,6 +185,24 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "tenant or path, such as https://login.microsoftonline.com"
         ),
     ),
+    "authority of External ID": (
+        {"entra.authority": "https://contoso.ciamlogin.com"},
+        "entra.authority",
+        (
+            "found 'https://contoso.ciamlogin.com': expected the login endpoint of Microsoft Entra ID: "
+            "contoso.ciamlogin.com belongs to Microsoft Entra External ID, which has no agent identities, and "
+            "whose tokens name issuers other than this endpoint's"
+        ),
+    ),
+    "authority of Azure AD B2C": (
+        {"entra.authority": "https://Contoso.B2CLogin.com:443/"},
+        "entra.authority",
+        (
+            "found 'https://…:443/': expected the login endpoint of Microsoft Entra ID: "
+            "contoso.b2clogin.com belongs to Azure AD B2C, which has no agent identities, and "
+            "whose tokens name issuers other than this endpoint's"
+        ),
+    ),
     "proxy with credentials": (
         {"entra.proxy": "http://user:word@proxy.internal:3128"},
         "entra.proxy",

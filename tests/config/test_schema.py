@@ -69,7 +69,7 @@ def test_the_json_schema_admits_what_loads(changes: dict[str, Any]) -> None:
 
 BEYOND = (
     # Rules between keys, and bounds that JSON Schema cannot state for text with units.
-    "bad port", "long socket path", "a network with bits behind it",
+    "authority of External ID", "authority of Azure AD B2C", "bad port", "long socket path", "a network with bits behind it",
     "https without a socket", "https for nobody",
     "token over plain HTTP", "token over plain HTTP to anywhere", "token over plain HTTP by a call of our own",
     "token over plain HTTP without such a host", "token over plain HTTP of flow none",

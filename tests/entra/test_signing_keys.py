@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from authz.core.shares import Shares
 from authz.emulator import Fault, Match
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.http import Answer, HttpClient
-from authz.entra.signing_keys import MOST_WAITING, Issuer, SigningKeys
+from authz.entra.signing_keys import MOST_WAITING, NOT_PUBLISHED, Issuer, SigningKeys
 from authz.ports import CheckRecord
 from support.clock import Clock as Epoch
+from support.manifests import ROOT
 from support.stack import Clock, World, denied, stack, until
 from support.tenant import OTHER_TENANT, FakeTenant
 
@@ -88,6 +90,20 @@ async def test_withdrawn_key_ends_what_it_proved(world: World, clock: Clock) -> 
         assert isinstance(fresh.decision, Allow)
         assert Reason.INVALID_TOKEN == denied(after)
         assert TokenFault.UNKNOWN_KEY == fault_of(after)
+
+
+async def test_a_key_that_is_published_for_an_application_alone_is_refused_with_a_hint(
+    world: World,
+) -> None:
+    """What an operator with claims mapping meets: the log says what it may be, and where to read."""
+    async with stack(world) as service:
+        record = await service.inbound(world.token(key="foreign"))
+
+    assert Reason.INVALID_TOKEN == denied(record)
+    assert "unknown_key: the tenant publishes no such key" in str(record.error)
+    page, _, heading = NOT_PUBLISHED.partition("(")[2].strip(")").partition("#")
+    titles = re.findall(r"^#+ (.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert heading in [title.lower().replace("'", "").replace(" ", "-") for title in titles]
 
 
 async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: Clock) -> None:
