@@ -8,6 +8,8 @@ package except the command line and the demo, and it imports nothing from the re
 Entra's own endpoints, below `authority`:
 
     /{tenant}/oauth2/v2.0/token                        every leg of Agent ID, OBO and app-only
+    /{tenant}/oauth2/v2.0/authorize                    people sign in: authorization code with PKCE
+    /{tenant}/oauth2/v2.0/devicecode, /common/oauth2/deviceauth    and for a device (`sign_in`)
     /{tenant}/v2.0/.well-known/openid-configuration    v2 issuer; without /v2.0 the v1 issuer
     /{tenant}/discovery/v2.0/keys                      keys bound to the v2 issuer; ditto
     /common/discovery/instance                         instance discovery

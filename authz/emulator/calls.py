@@ -15,6 +15,8 @@ LEGS: Final = (
     "user_fic",
     "app_obo",
     "app",
+    "authorization_code",
+    "device_code",
 )
 """Every leg that is counted, in the order of the protocol's description."""
 

@@ -1,6 +1,6 @@
 """How a client proves itself: secret, certificate assertion, federated token, or T1 for an agent.
 
-Each way either returns the `azpacr` it leads to (1 secret, 2 assertion) or raises TokenError.
+Each way either returns the `azpacr` it leads to (0 public, 1 secret, 2 assertion) or raises TokenError.
 """
 
 from __future__ import annotations
@@ -45,6 +45,10 @@ def authenticate(
     secret, assertion = request.get("client_secret"), request.get("client_assertion")
     if secret and assertion:
         raise TokenError(9002313, "Both client_secret and client_assertion are given.")
+    if isinstance(client, Application) and client.is_public:
+        if secret or assertion:
+            raise TokenError(700025)
+        return "0"
     if assertion:
         if request.required("client_assertion_type") != JWT_CLIENT_ASSERTION:
             raise TokenError(90100, "The parameter is 'client_assertion_type'.")

@@ -36,6 +36,11 @@ def _tenant(directory: Directory, tenant: Tenant) -> dict[str, Any]:
             for a in ordinary
             if a.secrets
         ],
+        "public_clients": [
+            {"client_id": a.client_id, "name": a.name, "redirect_uris": list(a.redirect_uris)}
+            for a in ordinary
+            if a.is_public
+        ],
         "apis": [
             {
                 "client_id": a.client_id,
@@ -46,7 +51,7 @@ def _tenant(directory: Directory, tenant: Tenant) -> dict[str, Any]:
                 "roles": list(a.roles),
             }
             for a in ordinary
-            if not a.secrets and a.client_id != TOKEN_EXCHANGE_APP_ID
+            if not a.secrets and not a.is_public and a.client_id != TOKEN_EXCHANGE_APP_ID
         ],
     }
 

@@ -114,6 +114,7 @@ class Discovery:
             "issuer": self._issuer.name(self._issuer_tenant(tenant), version),
             "authorization_endpoint": f"{base}/oauth2{path}/authorize",
             "token_endpoint": f"{base}/oauth2{path}/token",
+            "device_authorization_endpoint": f"{base}/oauth2{path}/devicecode",
             "jwks_uri": f"{base}/discovery{path}/keys",
             "token_endpoint_auth_methods_supported": [
                 "client_secret_post",

@@ -86,7 +86,9 @@ class Application:
 
     `token_version` is Entra's requestedAccessTokenVersion: it decides the claims of every token
     made *for* this application. `inheritable` names the resource applications whose permissions
-    the children of a blueprint inherit.
+    the children of a blueprint inherit. `redirect_uris` is where people who signed in are sent; a
+    loopback address without port admits every port. `is_public`: a public client (RFC 6749, section
+    2.1), which has no credential.
     """
 
     tenant_id: str
@@ -105,6 +107,8 @@ class Application:
     assignment_required: bool = False
     inheritable: frozenset[str] = frozenset()
     disabled: bool = False
+    redirect_uris: tuple[str, ...] = ()
+    is_public: bool = False
 
     @property
     def identifier_uri(self) -> str:

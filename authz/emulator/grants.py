@@ -24,7 +24,9 @@ from authz.emulator.errors import TokenError
 from authz.emulator.issuance import Call, app_only_token, app_response, delegated_token
 from authz.emulator.refresh_tokens import LIFETIME
 from authz.emulator.request import (
+    AUTHORIZATION_CODE,
     CLIENT_CREDENTIALS,
+    DEVICE_CODE,
     JWT_BEARER,
     REFRESH_TOKEN,
     USER_FIC,
@@ -56,6 +58,8 @@ def leg_of(client: Client | None, request: TokenRequest) -> str | None:
         JWT_BEARER: "agent_obo" if agent else "app_obo",
         REFRESH_TOKEN: "agent_refresh",
         USER_FIC: "user_fic",
+        AUTHORIZATION_CODE: "authorization_code",
+        DEVICE_CODE: "device_code",
     }
     return names.get(grant)
 
@@ -68,6 +72,11 @@ def answer(call: Call) -> dict[str, Any]:
         legs: Mapping[str, Leg] = _AGENT_LEGS
     elif call.client.is_blueprint:
         legs = _BLUEPRINT_LEGS
+    elif call.client.is_public:
+        legs = _PUBLIC_LEGS
+        if grant in _APP_LEGS and grant not in legs:
+            # Such a grant needs a credential, and a public client has none.
+            raise TokenError(7000218)
     else:
         legs = _APP_LEGS
     leg = legs.get(grant)
@@ -138,6 +147,37 @@ def refresh(call: Call) -> dict[str, Any]:
     if grant.issued_at < user.sessions_valid_from:
         raise TokenError(50173)
     return delegated_token(call, scope, user, grant.sign_in, refreshable=True)
+
+
+def authorization_code(call: Call) -> dict[str, Any]:
+    """A token for the user who has signed in at `/authorize`."""
+    redirect_uri = call.request.required("redirect_uri")
+    found = call.codes.redeem(call.request.required("code"), call.now)
+    if (found.tenant_id, found.client_id) != (call.tenant.tenant_id, call.client.client_id):
+        raise TokenError(70000, "The authorization code was not issued to this client.")
+    if redirect_uri != found.redirect_uri:
+        raise TokenError(500112)
+    found.check_verifier(call.request.get("code_verifier"))
+    form = {**call.request.form, "scope": call.request.get("scope") or found.scope}
+    scope = ScopeRequest.of(TokenRequest(form), call.directory, call.tenant.tenant_id)
+    user = _user(call, found.user_id)
+    if found.issued_at < user.sessions_valid_from:
+        raise TokenError(50173)
+    refreshable = "offline_access" in scope.openid
+    return delegated_token(
+        call, scope, user, found.sign_in, refreshable=refreshable, nonce=found.nonce
+    )
+
+
+def device_code(call: Call) -> dict[str, Any]:
+    """A token for the user who has typed the device's code in."""
+    found = call.devices.redeem(
+        call.request.required("device_code"), call.tenant.tenant_id, call.client.client_id, call.now
+    )
+    scope = ScopeRequest.parse(found.scope, call.directory, call.tenant.tenant_id)
+    refreshable = "offline_access" in scope.openid
+    user = _user(call, found.user_id)
+    return delegated_token(call, scope, user, found.sign_in, refreshable=refreshable)
 
 
 def agent_user(call: Call) -> dict[str, Any]:
@@ -220,8 +260,13 @@ _BLUEPRINT_LEGS: Mapping[str, Leg] = {
     JWT_BEARER: blueprint_on_behalf_of,
     REFRESH_TOKEN: refresh,
 }
+_PUBLIC_LEGS: Mapping[str, Leg] = {
+    AUTHORIZATION_CODE: authorization_code,
+    DEVICE_CODE: device_code,
+    REFRESH_TOKEN: refresh,
+}
 _APP_LEGS: Mapping[str, Leg] = {
     CLIENT_CREDENTIALS: app_only,
     JWT_BEARER: app_on_behalf_of,
-    REFRESH_TOKEN: refresh,
+    **_PUBLIC_LEGS,
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 from authz.emulator import claims
 from authz.emulator.claims import SignIn
+from authz.emulator.codes import Codes, DeviceCodes
 from authz.emulator.directory import Directory
 from authz.emulator.entities import GRAPH_APP_ID, AgentIdentity, Application, Client, Tenant, User
 from authz.emulator.errors import TokenError, policy_claims
@@ -30,6 +31,8 @@ class Call:
     directory: Directory
     issuer: Issuer
     refresh_tokens: RefreshTokens
+    codes: Codes
+    devices: DeviceCodes
     now: float
     tenant: Tenant
     request: TokenRequest
@@ -38,9 +41,7 @@ class Call:
 
     def scope(self) -> ScopeRequest:
         """The scope parameter, read and resolved."""
-        return ScopeRequest.parse(
-            self.request.required("scope"), self.directory, self.tenant.tenant_id
-        )
+        return ScopeRequest.of(self.request, self.directory, self.tenant.tenant_id)
 
     def blueprint(self) -> Application:
         """The blueprint of the calling agent identity."""
@@ -86,6 +87,7 @@ def delegated_token(
     *,
     refreshable: bool,
     not_after: float = float("inf"),
+    nonce: str = "",
 ) -> dict[str, Any]:
     """A response with a token for the client acting for `user`.
 
@@ -138,6 +140,7 @@ def delegated_token(
     if "openid" in scope.openid:
         response["id_token"] = call.issuer.sign(
             claims.id_token(call.issuer, call.now, call.client, user)
+            | ({"nonce": nonce} if nonce else {})
         )
     if call.request.get("client_info") == "1":
         info = {"uid": user.object_id, "utid": call.tenant.tenant_id}
@@ -145,11 +148,16 @@ def delegated_token(
     return response
 
 
+def lacks_consent(directory: Directory, client: Client, scope: ScopeRequest, user: User) -> bool:
+    """Whether the client may not have for the user all that the scope names."""
+    consented = directory.delegated_scopes(client, scope.resource, user)
+    return not consented if scope.default else not scope.permissions <= consented
+
+
 def _consented(call: Call, scope: ScopeRequest, user: User) -> frozenset[str]:
     consented = call.directory.delegated_scopes(call.client, scope.resource, user)
     granted = consented if scope.default else scope.permissions & consented
-    missing = not granted if scope.default else scope.permissions != granted
-    if missing:
+    if lacks_consent(call.directory, call.client, scope, user):
         raise TokenError(
             65001,
             f"The application '{call.client.client_id}' asked for '{scope.resource.client_id}'.",

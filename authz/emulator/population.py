@@ -107,6 +107,18 @@ class _Builder:
             )
         )
 
+    def public_client(self, tenant: Tenant, name: str, redirect_uri: str) -> Application:
+        return self.directory.add_application(
+            Application(
+                tenant.tenant_id,
+                self.guid(),
+                self.guid(),
+                name,
+                redirect_uris=(redirect_uri,),
+                is_public=True,
+            )
+        )
+
     def api(
         self,
         tenant: Tenant,
@@ -152,10 +164,15 @@ def _first_tenant(builder: _Builder) -> None:
         builder.user(tenant, "carol", mfa_required=True),
         builder.user(tenant, "dave", disabled=True),
     ]
-    # Bob is in no list of grants: nobody may act for him.
-    builder.user(tenant, "bob")
+    # No agent and no API may act for Bob. He can sign in.
+    bob = builder.user(tenant, "bob")
 
-    builder.web_app(tenant, "portal")
+    portal = builder.web_app(tenant, "portal")
+    portal = directory.update_application(
+        tenant.tenant_id,
+        portal.client_id,
+        redirect_uris=("https://portal.contoso.example/signed-in", "http://localhost/signed-in"),
+    )
     reports = builder.web_app(tenant, "reports", scopes=("access_as_user",))
     orders = _orders(builder, tenant)
     inventory = builder.api(
@@ -190,6 +207,14 @@ def _first_tenant(builder: _Builder) -> None:
     for user in people:
         directory.grant_scopes(reports, orders, ["Orders.Read"], user)
         _consent(directory, reports, graph, ("User.Read",), user)
+
+    # Last, so that a seed gives all others the identifiers that it always gave them.
+    terminal = builder.public_client(tenant, "terminal", "http://localhost")
+    for application in directory.applications(tenant.tenant_id):
+        if application.is_blueprint:
+            for user in (*people, bob):
+                for client in (portal, terminal):
+                    directory.grant_scopes(client, application, ["access_agent"], user)
 
 
 def _second_tenant(builder: _Builder) -> None:

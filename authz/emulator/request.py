@@ -20,6 +20,8 @@ from authz.emulator.errors import TokenError
 CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 REFRESH_TOKEN = "refresh_token"
+AUTHORIZATION_CODE = "authorization_code"
+DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 USER_FIC = "user_fic"
 JWT_CLIENT_ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
@@ -99,6 +101,17 @@ class ScopeRequest:
     def audience(self) -> str:
         """The resource as the caller wrote it: `aud` of v1 tokens."""
         return self.prefix.rstrip("/") or self.resource.identifier_uri
+
+    @classmethod
+    def of(cls, request: TokenRequest, directory: Directory, tenant_id: str) -> ScopeRequest:
+        """Read `scope`, and `resource` where it is given (RFC 8707); raises TokenError 9010010 too."""
+        scope = cls.parse(request.required("scope"), directory, tenant_id)
+        named = request.get("resource")
+        if named:
+            found = directory.resource(tenant_id, named)
+            if found is None or found.client_id != scope.resource.client_id:
+                raise TokenError(9010010, f"The resource is '{named}'.")
+        return scope
 
     @classmethod
     def parse(cls, scope: str, directory: Directory, tenant_id: str) -> ScopeRequest:

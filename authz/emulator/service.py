@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from authz.emulator.calls import Calls
+from authz.emulator.codes import Codes, DeviceCodes
 from authz.emulator.control import Control
 from authz.emulator.description import describe_tenants
 from authz.emulator.directory import Directory
@@ -27,6 +28,7 @@ from authz.emulator.mint import FIRST, Mint
 from authz.emulator.population import default_directory
 from authz.emulator.provisioning import Provisioning
 from authz.emulator.server import TlsServer
+from authz.emulator.sign_in import DEVICE_PAGE, SignInPages
 from authz.emulator.token_endpoint import TokenEndpoint
 
 _CONTROL_PATH = "/emulator"
@@ -197,9 +199,18 @@ class Emulator:
         issuer = Issuer(authority, tuple(aliases), self._keys)
         mint = Mint(self.directory, issuer, self._clock)
         self._issuer, self._mint = issuer, mint
+        codes, devices = Codes(), DeviceCodes()
         token = TokenEndpoint(
-            self.directory, issuer, self.calls, self.faults, self._clock, self._server
+            self.directory,
+            issuer,
+            self.calls,
+            self.faults,
+            self._clock,
+            self._server,
+            codes,
+            devices,
         )
+        pages = SignInPages(self.directory, issuer, codes, devices, self._clock)
         discovery = Discovery(self.directory, issuer, self.faults, self._clock, self._server)
         graph = Graph(
             self.directory, issuer, self._graph_log, self.faults, self._clock, self._server
@@ -225,6 +236,9 @@ class Emulator:
                 *Provisioning(self.directory, graph).routes(),
                 Route("/v1.0/servicePrincipals(appId='{name}')", graph.service_principal),
                 Route("/v1.0/servicePrincipals/{name}", graph.service_principal),
+                Route("/{tenant}/oauth2/v2.0/authorize", pages.authorize, methods=["GET", "POST"]),
+                Route("/{tenant}/oauth2/v2.0/devicecode", pages.start_device, methods=_ANY_METHOD),
+                Route(DEVICE_PAGE, pages.device, methods=["GET", "POST"]),
                 Route("/{tenant}/oauth2/v2.0/token", token.answer, methods=_ANY_METHOD),
                 Route(f"/{{tenant}}/v2.0{metadata}", discovery.metadata_v2),
                 Route(f"/{{tenant}}{metadata}", discovery.metadata_v1),

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from authz.emulator.calls import Calls
 from authz.emulator.client_authentication import authenticate
+from authz.emulator.codes import Codes, DeviceCodes
 from authz.emulator.directory import Directory
 from authz.emulator.entities import AgentIdentity, Client, Tenant
 from authz.emulator.errors import TokenError
@@ -42,6 +43,8 @@ class TokenEndpoint:
         faults: Faults,
         clock: Callable[[], float],
         wire: Wire,
+        codes: Codes,
+        devices: DeviceCodes,
     ) -> None:
         self._directory = directory
         self._issuer = issuer
@@ -49,6 +52,8 @@ class TokenEndpoint:
         self._faults = faults
         self._clock = clock
         self._wire = wire
+        self._codes = codes
+        self._devices = devices
         self._refresh_tokens = RefreshTokens()
 
     async def answer(self, request: Request) -> Response:
@@ -56,7 +61,7 @@ class TokenEndpoint:
         request.state.correlation_id = str(uuid.uuid4())
         tenant_name = request.path_params["tenant"]
         try:
-            token_request = await _read(request)
+            token_request = await read_form(request)
         except TokenError as error:
             self._calls.record(None)
             return self._refuse(error, request)
@@ -92,8 +97,6 @@ class TokenEndpoint:
     ) -> dict[str, object]:
         request.required("grant_type")
         client_id = request.required("client_id")
-        if request.get("resource"):
-            raise TokenError(901002)
         if tenant_name.lower() in SHARED_TENANTS:
             raise TokenError(9001023, f"The endpoint is '/{tenant_name.lower()}'.")
         if tenant is None:
@@ -109,6 +112,8 @@ class TokenEndpoint:
                 self._directory,
                 self._issuer,
                 self._refresh_tokens,
+                self._codes,
+                self._devices,
                 now,
                 tenant,
                 request,
@@ -154,7 +159,8 @@ class TokenEndpoint:
         return error_response(error, request, authority=self._issuer.authority, now=self._clock())
 
 
-async def _read(request: Request) -> TokenRequest:
+async def read_form(request: Request) -> TokenRequest:
+    """Read a posted form; raises TokenError 900561 or 9002313."""
     if request.method != "POST":
         raise TokenError(900561, f"The request was a {request.method}.")
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +55,7 @@ class _Processes:
         """Return the metrics, each once with a sample for each process. One that has ended has none."""
         found: dict[str, Metric] = {}
         for name, pid in self._pids.items():
-            for metric in ProcessCollector(registry=None, pid=lambda pid=pid: pid).collect():
+            for metric in ProcessCollector(registry=None, pid=partial(int, pid)).collect():
                 family = found.setdefault(
                     metric.name, Metric(metric.name, metric.documentation, metric.type)
                 )
@@ -71,7 +72,7 @@ def gathered_registry(folder: Path, pids: Mapping[str, int]) -> Registry:
         pids: Process ids, the supervisor's too, by what they are called.
     """
     registry = CollectorRegistry()
-    registry.register(_Processes(pids))  # type: ignore[arg-type]
+    registry.register(_Processes(pids))
     PlatformCollector(registry=registry)
     multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return registry

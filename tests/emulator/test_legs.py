@@ -266,6 +266,8 @@ def test_calls_are_counted_by_leg(scene: Scene) -> None:
         "user_fic": 1,
         "app_obo": 0,
         "app": 1,
+        "authorization_code": 0,
+        "device_code": 0,
         "rejected": 1,
         "total": 13,
     }

@@ -45,11 +45,17 @@ REFUSALS: dict[str, tuple[int, str, int, Refused]] = {
     "no grant_type": (900144, "invalid_request", 400, lambda s: s.as_blueprint(grant_type=None)),
     "no client_id": (900144, "invalid_request", 400, lambda s: s.as_blueprint(client_id=None)),
     "no scope": (900144, "invalid_request", 400, lambda s: s.as_blueprint(scope=None)),
-    "the v1 resource parameter": (
-        901002,
-        "invalid_request",
+    "a resource that is not the scope's": (
+        9010010,
+        "invalid_target",
         400,
         lambda s: s.as_blueprint(resource="https://graph.microsoft.com"),
+    ),
+    "a resource that nobody has": (
+        9010010,
+        "invalid_target",
+        400,
+        lambda s: s.as_agent(resource="https://mcp.example/mcp"),
     ),
     "common": (9001023, "invalid_request", 400, lambda s: s.post("common", **_t1_form(s))),
     "an unknown tenant": (
