@@ -27,6 +27,8 @@ HANDSHAKE_PATIENCE: Final = 10.0
 """Seconds in which a connection must have come to its first HTTP/2 settings, TLS included."""
 IDLE_PATIENCE: Final = 600.0
 """Seconds for which a connection without calls is kept; one with a stream of secrets has a call."""
+MOST_RETIRING: Final = 4
+"""Servers of removed sockets that serve their connections on. Of more, the oldest is stopped at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +172,10 @@ class GrpcServer:
         task = asyncio.get_running_loop().create_task(self._retire(old))
         self._retiring[task] = old
         task.add_done_callback(lambda done: self._retiring.pop(done, None))
+        if len(self._retiring) > MOST_RETIRING:
+            oldest, server = next(iter(self._retiring.items()))
+            oldest.cancel()
+            await server.stop(None)
         return None
 
     async def _serve_at(self, path: SocketPath) -> None:

@@ -4,11 +4,14 @@ import asyncio
 import socket
 import stat
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from authz.envoy.server import MOST_RETIRING
+from support.holdings import descriptors
 from support.stack import Client, Process, World, authorization, until
 
 Serve = Callable[..., Process]
@@ -39,6 +42,25 @@ async def test_a_socket_that_was_removed_is_made_again(world: World, serve: Serv
     assert 0 == process.stop()
     assert not file.exists()
     assert [] == list(world.folder.glob(".*"))
+
+
+async def test_a_socket_that_is_removed_again_and_again_costs_no_more_each_time(
+    world: World, serve: Serve
+) -> None:
+    """Connections that there are stay for a while, but not those of every socket there was."""
+    process = serve()
+    file = world.folder / "authz.sock"
+    held = []
+    async with AsyncExitStack() as clients:
+        for number in range(1, MOST_RETIRING + 4):
+            client = await clients.enter_async_context(Client(f"unix:{file}"))
+            await client.check("egress", "autonomous")
+            file.unlink()
+            await until(lambda n=number: n == len(_mended(process)))
+            held.append(descriptors(process.pid))
+
+    assert held[-1] - held[MOST_RETIRING] <= 2
+    assert held[MOST_RETIRING] - held[0] > 2
 
 
 def _mended(process: Process) -> list[str]:
