@@ -15,6 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.bytes_of_http import exchange
 from support.edge import first_line
 from support.envoy import validate
 from support.host_spellings import fixed, requests, spellings
@@ -150,6 +151,31 @@ def test_the_agents_token_arrives_and_the_users_never(pod: Pod) -> None:
     assert pod.world.agent["client_id"] == arrived["appid"]
     assert pod.world.users["alice"]["object_id"] == arrived["oid"]
     assert "https://graph.microsoft.com" == arrived["aud"].rstrip("/")
+
+
+def test_what_ordinary_clients_send_is_served(pod: Pod) -> None:
+    """HTTP/1.0, and the offer of TLS that Apache HttpClient makes with each request."""
+    reference, token = pod.token_of_app(), pod.world.token()
+    pod.proxy.app.received.clear()
+    inbound, outbound = (pod.proxy.envoy.port(name) for name in ("inbound", "outbound"))
+    offer = "HTTP/1.1\r\nconnection: upgrade, close\r\nupgrade: TLS/1.2"
+
+    statuses = [
+        status_of(port, f"GET / {version}\r\nhost: {host}\r\nauthorization: {value}\r\n\r\n")
+        for port, host, value in (
+            (inbound, "agent", f"Bearer {token}"),
+            (outbound, GRAPH, reference),
+        )
+        for version in ("HTTP/1.0", offer)
+    ]
+
+    assert [200, 200, 200, 200] == statuses
+    assert (2, 2) == (len(pod.proxy.app.received), len(pod.graph.received))
+
+
+def status_of(port: int, request: str) -> int:
+    """Send a request as it is written, and return the status of the answer."""
+    return int(exchange(port, request.encode()).split(b" ", 2)[1])
 
 
 def test_headers_of_the_mesh_stay_in_the_mesh(pod: Pod) -> None:
