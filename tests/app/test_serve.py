@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import grpc
 import pytest
@@ -240,6 +241,21 @@ def test_envoys_configuration_is_printed_and_valid(tmp_path: Path) -> None:
     outcome = validate(bootstrap, tmp_path)
     assert 0 == outcome.returncode, outcome.stderr
     assert "port_value: 15999" in bootstrap
+
+
+def test_envoys_configuration_follows_what_app_and_node_need() -> None:
+    """`--paths-as-sent` leaves paths alone, and `--no-ipv6` names no address of IPv6; neither by itself."""
+    example = Path(__file__).resolve().parents[2] / "docs/examples/sidecar.yaml"
+    ids = dict.fromkeys(("TENANT_ID", "BLUEPRINT_CLIENT_ID", "AGENT_CLIENT_ID"), str(UUID(int=1)))
+
+    def printed(*options: str) -> tuple[bool, bool]:
+        with Process("envoy", "--config", str(example), *options, environ=ids) as process:
+            assert 0 == process.wait(), process.log()
+            text = process.log()
+        return "merge_slashes: true" in text, "::1" in text
+
+    assert (True, True) == printed()
+    assert (False, False) == printed("--paths-as-sent", "--no-ipv6")
 
 
 def test_envoys_configuration_notes_what_could_be_pushed_and_is_not(tmp_path: Path) -> None:
