@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import yaml
 from hypothesis import given
 
 from authz.config import Config
@@ -12,30 +11,18 @@ from authz.core.errors import Reason
 from authz.core.request import CheckRequest
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
-from support.edge import first_line, managers
+from support.edge import Eager
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.host_spellings import fixed, requests, spellings
+from support.host_spellings import fixed, send, spellings
 from support.http2_peer import http2_call
 from support.properties import brief
 from support.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 INVENTORY = "inventory.internal:8443"
-USER = "authorization: Bearer user-token\r\n"
 DENIED = encode(
     CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(Reason.UNKNOWN_ROUTE))
 )
-
-
-class Eager(Sidecar):
-    """A sidecar that closes a connection with nonsense at once; Envoy waits for a second by itself."""
-
-    def bootstrap(self) -> str:
-        """Return the rendered configuration with that setting."""
-        document = yaml.safe_load(super().bootstrap())
-        for manager in managers(document):
-            manager["delayed_close_timeout"] = "0.02s"
-        return yaml.safe_dump(document)
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +35,6 @@ def eager(example: Config, authority: Authority, service: ExtAuthzServer) -> Ite
         yield sidecar
 
 
-def send(sidecar: Sidecar, host: str, written: str) -> None:
-    """Send a host as it is written, in every place where it can stand, by HTTP/1.1 and HTTP/2."""
-    for request in requests(host, written, USER):
-        first_line(sidecar.egress_port, request)
-    token = ("authorization", "Bearer user-token")
-    http2_call(sidecar.egress_port, written, headers=[token])
-    http2_call(sidecar.egress_port, host, headers=[token, ("host", written)])
-    http2_call(sidecar.egress_port, "elsewhere.example", headers=[token, ("host", written)])
-
-
 @given(written=spellings(GRAPH))
 @brief
 def test_what_is_denied_reaches_no_destination(
@@ -67,7 +44,7 @@ def test_what_is_denied_reaches_no_destination(
     service.answer = lambda _: DENIED
     eager.forget()
 
-    send(eager, GRAPH, written)
+    send(eager.egress_port, GRAPH, written)
 
     assert [] == eager.destinations[GRAPH].received
 
@@ -81,7 +58,7 @@ def test_a_host_with_a_pushed_token_gets_no_other(
     service.answer = lambda _: DENIED
     eager.forget()
 
-    send(eager, INVENTORY, written)
+    send(eager.egress_port, INVENTORY, written)
 
     received = eager.destinations[INVENTORY].received
     assert [PUSHED] * len(received) == [

@@ -7,6 +7,7 @@ from typing import Final
 
 import httpx
 import pytest
+from hypothesis import given
 
 from authz._pb.external_auth_pb2 import CheckResponse
 from authz.config.document import parse
@@ -15,8 +16,11 @@ from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
 from authz.ports import CheckRecord
+from support.edge import Eager, denial
 from support.ext_authz_server import PUSHED, ExtAuthzServer
+from support.host_spellings import send, spellings
 from support.http2_peer import Http2Upstream, http2_call
+from support.properties import brief
 from support.sidecar import Authority, Sidecar
 from support.upstream import EchoUpstream, Seen
 
@@ -88,7 +92,7 @@ def started(authority: Authority, service: ExtAuthzServer) -> Iterator[Cluster]:
         servers = {f"http://{host}": one.address for host, one in services.items()}
         servers[SECURE] = servers.pop(f"http://{SECURE}")
         servers[f"http://{COLLECTOR}"] = collector.address
-        pod = Sidecar(
+        pod = Eager(
             parse(CONFIGURATION, {}),
             authz_address=service.address,
             authority=authority,
@@ -171,3 +175,18 @@ def test_agent_that_speaks_http2_is_passed_on_in_http2(cluster: Cluster) -> None
         seen.values(":authority"),
         seen.values("authorization"),
     )
+
+
+@given(written=spellings(TOOLS))
+@brief
+def test_no_spelling_of_a_host_goes_around_the_check(
+    started: Cluster, service: ExtAuthzServer, written: str
+) -> None:
+    """What is denied reaches no service, by its port or another."""
+    service.answer = lambda _: denial()
+    for one in started.services.values():
+        one.received.clear()
+
+    send(started.pod.egress_port, TOOLS, written)
+
+    assert [] == [seen for one in started.services.values() for seen in one.received]

@@ -4,6 +4,9 @@ from typing import Final
 
 from hypothesis import strategies as st
 
+from support.edge import first_line
+from support.http2_peer import http2_call
+
 _PORTS: Final = (
     "", ":", ":80", ":443", ":+80", ":0x50", ":080", ":00080", ":-80", ":80.", ":80:", "::80", ":65616",
     ":http", ":8 0", ":1e2", ":\u0668\u0660", ":80;", ":80/", ":80?", ":80#", ":443:80", ":%38%30",
@@ -93,3 +96,13 @@ def requests(host: str, written: str, headers: str) -> list[bytes]:
         f"GET / HTTP/1.0\r\nhost: {written}\r\n{end}",
     )
     return [text.encode() for text in texts]
+
+
+def send(port: int, host: str, written: str) -> None:
+    """Send a host as it is written, in every place where it can stand, by HTTP/1.1 and HTTP/2."""
+    for request in requests(host, written, "authorization: Bearer user-token\r\n"):
+        first_line(port, request)
+    token = ("authorization", "Bearer user-token")
+    http2_call(port, written, headers=[token])
+    http2_call(port, host, headers=[token, ("host", written)])
+    http2_call(port, "elsewhere.example", headers=[token, ("host", written)])
