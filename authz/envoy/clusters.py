@@ -243,6 +243,7 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
         limit=DESTINATION_LIMITS,
         connect=CONNECT_REMOTE,
         http=_negotiated(target),
+        of_cluster=target.plain,
     )
     cluster.alt_stat_name = _stat_name(target)
     cluster.upstream_connection_options = _kept_alive()
@@ -300,6 +301,7 @@ def _cluster(
     connect: timedelta,
     http: ClusterHttpOptions,
     second_tries: int = _SECOND_TRIES,
+    of_cluster: bool = False,
 ) -> Cluster:
     cluster = Cluster(
         name=name,
@@ -321,31 +323,38 @@ def _cluster(
     else:
         cluster.cluster_type = ClusterCustomClusterType(
             name="envoy.clusters.dns",
-            typed_config=Any.pack(_resolution(SocketName.parse(where).host, every=name == AUTHZ)),
+            typed_config=Any.pack(
+                _resolution(
+                    SocketName.parse(where).host, every=name == AUTHZ, of_cluster=of_cluster
+                )
+            ),
         )
     return cluster
 
 
-def _resolution(name: str, *, every: bool) -> Message:
+def _resolution(name: str, *, every: bool, of_cluster: bool) -> Message:
     """Return how a name is resolved.
 
     Args:
         name: The name.
         every: Whether each address is an endpoint of its own (our replicas) or a way to the same
             one (a name of the Internet, whose answers differ from time to time).
+        of_cluster: Whether a name with one dot is a Service's, with its namespace.
     """
     return DnsCluster(
         respect_dns_ttl=True,
         # Both families; with addresses of one endpoint the faster one is used (RFC 8305).
         dns_lookup_family=DnsLookupFamily.ALL,
         all_addresses_in_single_endpoint=not every,
-        typed_dns_resolver_config=None if _is_short(name) else _absolute_names(),
+        typed_dns_resolver_config=None
+        if _is_short(name, of_cluster=of_cluster)
+        else _absolute_names(),
     )
 
 
-def _is_short(name: str) -> bool:
+def _is_short(name: str, *, of_cluster: bool) -> bool:
     """Whether the pod's search list says what a name means: a Service's, alone or with its namespace."""
-    return "." not in name or name.endswith(_SERVICES)
+    return name.count(".") <= of_cluster or name.endswith(_SERVICES)
 
 
 def _absolute_names() -> TypedExtensionConfig:

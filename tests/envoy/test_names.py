@@ -192,6 +192,29 @@ def test_a_service_of_the_cluster_is_found_by_its_short_name(
         assert 200 == ask(pod, api, host).status_code
 
 
+@pytest.mark.parametrize(
+    ("host", "search"),
+    [
+        ("mcp", NAMESPACES),
+        ("mcp.agents", f"svc.{CLUSTERS}"),
+        ("mcp.agents.svc", CLUSTERS),
+        (f"mcp.{NAMESPACES}", NODES),
+    ],
+)
+def test_a_service_without_tls_is_found_by_each_of_its_names(
+    run: Run, host: str, search: str
+) -> None:
+    """With its namespace and no more, too: what has no TLS is seldom of the Internet."""
+    with (
+        EchoUpstream() as service,
+        run({f"mcp.{NAMESPACES}": HERE}, f"http://{host}:{service.port}", search=search) as (
+            pod,
+            _,
+        ),
+    ):
+        assert 200 == ask(pod, service, host).status_code
+
+
 @pytest.mark.parametrize(("behind", "search", "domain"), SHORT)
 def test_the_service_is_found_by_its_short_name(
     run: Run, api: EchoUpstream, other: ExtAuthzServer, behind: str, search: str, domain: str
