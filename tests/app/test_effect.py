@@ -310,6 +310,7 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         "egress.application-api.application": "charts",
         "egress.application-api.workloads": [f"{SPIFFE}second-workload-of-route"],
         "egress.application-api.push": False,
+        "egress.application-api.token_over_plain_http": True,
         "api.peers": ["10.11.13.0/24"],
         "api.hosts": ["second-name-of-api"],
         "api.overrides": ["downstream_api"],

@@ -81,9 +81,12 @@ def _exposed() -> dict[str, set[str]]:
     registry = own_registry()
     Metrics(registry, frozenset())
     found: dict[str, set[str]] = {}
-    for collector in set(registry._collector_to_names):
-        (family,) = collector.collect()
-        labels = set(getattr(collector, "_labelnames", ()))
+    families = [
+        (family, set(getattr(collector, "_labelnames", ())))
+        for collector in set(registry._collector_to_names)
+        for family in collector.collect()
+    ]
+    for family, labels in families:
         match family.type:
             case "counter":
                 found[f"{family.name}_total"] = labels
