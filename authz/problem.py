@@ -93,6 +93,11 @@ FACES: Final[dict[Reason, Face]] = {
         403, PERMISSION_DENIED, "Unknown route",
         "No route is configured for this destination. An operator must add one.",
     ),
+    Reason.TUNNEL_REFUSED: Face(
+        403, PERMISSION_DENIED, "Tunnel refused",
+        "In TLS of the app's own no token can be replaced. Call http:// instead, which goes out over TLS; or an "
+        "operator lets Envoy end the app's TLS, or allows tunnels to this destination.",
+    ),
     Reason.INSUFFICIENT_SCOPE: Face(
         403, PERMISSION_DENIED, "Insufficient scope",
         "The token holds none of the accepted scopes or roles.", "insufficient_scope",

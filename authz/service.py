@@ -12,6 +12,7 @@ from authz.core.answer import Answer
 from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
+from authz.core.errors import TunnelRefused
 from authz.core.moment import Moment, earliest
 from authz.core.policy import (
     EgressRoute,
@@ -25,7 +26,7 @@ from authz.core.principal import Principal
 from authz.core.request import BearerToken, CheckRequest, Direction, is_oversized
 from authz.core.secret import Secret
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
-from authz.forwarding import AUTHORIZATION, forwarded, received, without_reference
+from authz.forwarding import AUTHORIZATION, BAGGAGE, forwarded, received, without_reference
 from authz.ports import (
     CacheName,
     CacheResult,
@@ -138,7 +139,9 @@ class CheckService:
     async def _answer(self, walk: Walk) -> CheckRecord:
         record = walk.record
         with denying(record):
-            if not self._repeat(record, walk.snapshot):
+            if walk.request.opens_tunnel:
+                record.decision = _tunnel(walk)
+            elif not self._repeat(record, walk.snapshot):
                 allow = await self._decide(walk)
                 self._remember(record, allow, walk.snapshot)
                 record.decision = allow
@@ -315,6 +318,23 @@ class CheckService:
         # No answer that rests on it outlives it.
         walk.record.expires_at = earliest(walk.record.expires_at, subject.expires_at)
         return BearerToken(subject.token)
+
+
+def _tunnel(walk: Walk) -> Allow:
+    """Decide on a connection, which no answer of before has decided on.
+
+    Where Envoy's route is for any host, the host may still have one of its own, in whatever spelling.
+    """
+    policy, host = walk.snapshot.policy, walk.request.host
+    route = walk.record.route = policy.find(walk.request)
+    own = policy.by_host(host)
+    if (
+        not isinstance(route, EgressRoute)
+        or not route.tunnel
+        or (own is not None and not own.tunnel)
+    ):
+        raise TunnelRefused(f"a connection to {host!r}")
+    return Allow(remove=(*walk.request.own_headers, AUTHORIZATION, BAGGAGE))
 
 
 def _edge_ttl(record: CheckRecord, policy: Policy, now: Moment) -> float:

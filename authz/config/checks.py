@@ -18,6 +18,7 @@ from authz.config.route_checks import (
     https_hosts,
 )
 from authz.config.shown import shown
+from authz.config.tunnels import check_tunnels
 from authz.config.values import span
 from authz.core.policy import PeerSource
 
@@ -68,6 +69,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
                 {"application": config.applications, "blueprint": config.blueprints},
             )
         ),
+        *(() if "inbound" in left_out else check_tunnels(config.inbound, config.egress)),
         *check_egress(config.egress, config.agents, callers_name_scopes=config.api.any_resource),
     ]
 

@@ -16,6 +16,7 @@ from authz.config.hosts import EgressHost
 from authz.config.model import Config
 from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
+from authz.config.tunnels import tunnelled
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy, Requirement
 from authz.core.subject import REFERENCES, SubjectSource
@@ -212,7 +213,13 @@ def _resource(audiences: Sequence[str]) -> str:
 def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
     hosts = tuple(EgressHost.of(host).authority for host in route.hosts)
     if route.flow is Flow.NONE:
-        return EgressRoute(name, hosts, route.flow, remove=route.remove_headers)
+        return EgressRoute(
+            name,
+            hosts,
+            route.flow,
+            remove=route.remove_headers,
+            tunnel=name in tunnelled(config),
+        )
     asker = _asker(config, route)
     requires = route.requires or Requires()
     agent = client = None

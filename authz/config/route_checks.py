@@ -168,7 +168,9 @@ def https_hosts(routes: Mapping[str, Egress]) -> list[str]:
 
     One for a host of plain HTTP would promise TLS that it does not have.
     """
-    found = (EgressHost.of(host) for route in routes.values() for host in route.hosts)
+    # To some the app has a way through: that TLS is its own.
+    read = [route for route in routes.values() if not route.tunnel]
+    found = (EgressHost.of(host) for route in read for host in route.hosts)
     hosts = [host.authority for host in found if not (host.is_wildcard or host.plain)]
     bare = (host.partition(":")[0].rstrip(".") for host in hosts if not host.startswith("["))
     return sorted({host for host in bare if not host.replace(".", "").isdigit()})

@@ -306,6 +306,16 @@ class Egress(Section):
         "agent_user, blueprint and app. `false` has each request checked, and on record.",
         json_schema_extra={"x-default": "`true` for those flows"},
     )
+    tunnel: Switch | None = Field(
+        default=None,
+        description="Whether the app may have its proxy open connections to these hosts (`CONNECT`, which "
+        "`HTTPS_PROXY` leads to), for TLS of its own: nobody sees what is sent in them. For flow none, and only "
+        "while no inbound route gives the app the user's token (`forward: bearer`).",
+        json_schema_extra={
+            "x-default": "`true` for flow none where there are inbound routes, none of them has `forward: bearer`, "
+            "and there is no section `https`, with which Envoy reads that TLS"
+        },
+    )
 
     @property
     def sources(self) -> tuple[SubjectSource, ...]:

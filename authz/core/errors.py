@@ -22,6 +22,7 @@ class Reason(StrEnum):
     UNKNOWN_SUBJECT = "unknown_subject"
     FOREIGN_SUBJECT = "foreign_subject"
     UNKNOWN_ROUTE = "unknown_route"
+    TUNNEL_REFUSED = "tunnel_refused"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_NOT_ALLOWED = "actor_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
@@ -231,6 +232,12 @@ class UnknownRoute(Forbidden):
     """No configured route carries this name or host."""
 
     reason = Reason.UNKNOWN_ROUTE
+
+
+class TunnelRefused(Forbidden):
+    """The app asks for a connection (CONNECT), in which no token can be replaced, and no route allows it."""
+
+    reason = Reason.TUNNEL_REFUSED
 
 
 class InsufficientScope(Forbidden):

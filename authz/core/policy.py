@@ -152,6 +152,7 @@ class EgressRoute:
         fallback: The route that stands in where `sources` found no user and end in `none`.
         stands_in: Whether this is such a route.
         remove: Names of headers that do not go out, whoever set them.
+        tunnel: Whether the app may have connections to the hosts whose content nobody sees.
     """
 
     name: str
@@ -170,6 +171,7 @@ class EgressRoute:
     fallback: "EgressRoute | None" = None
     stands_in: bool = False
     remove: tuple[str, ...] = ()
+    tunnel: bool = False
 
     @property
     def credential_holder(self) -> Client | None:
@@ -274,7 +276,9 @@ class Policy:
                 name = request.route or self.default_inbound
                 found: Route | None = self.inbound.get(name) if name else None
             case Direction.EGRESS:
-                found = self.egress.get(request.route) if request.route else self._by_host(request)
+                found = (
+                    self.egress.get(request.route) if request.route else self.by_host(request.host)
+                )
             case None:
                 raise UnknownRoute("no direction: neither Envoy nor the configuration gives one")
             case _ as unreachable:
@@ -291,8 +295,9 @@ class Policy:
         except ValueError as error:
             raise UnknownRoute(f"direction {request.direction!r}") from error
 
-    def _by_host(self, request: CheckRequest) -> EgressRoute | None:
-        whole, bare = normalize_host(request.host)
+    def by_host(self, authority: str) -> EgressRoute | None:
+        """Return the egress route that a host selects: the most specific one."""
+        whole, bare = normalize_host(authority)
         found = self.hosts.get(whole) or self.hosts.get(bare)
         suffix = bare
         while found is None and "." in suffix:

@@ -19,6 +19,9 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a
 _SCHEME: Final = re.compile(r"bearer(?: |$)", re.IGNORECASE | re.ASCII)
 
 
+CONNECT: Final = "CONNECT"
+"""Method that asks a proxy for a connection, whose content it does not see (RFC 9110 section 9.3.6)."""
+
 _DIRECTION: Final = 7
 """Place of `direction` in a `CheckRequest`. From there on stands what decides, together."""
 
@@ -72,6 +75,11 @@ class CheckRequest(NamedTuple):
         """All but `authorization` and `baggage` that a decision depends on."""
         # A route that Envoy names is not looked up by host; that there is one is looked at.
         return self[_DIRECTION:] if self.route and self.host else (self.host, *self[_DIRECTION:])
+
+    @property
+    def opens_tunnel(self) -> bool:
+        """Whether what it asks for is a connection. It looks like any other request in all that decides."""
+        return self.method == CONNECT
 
     @property
     def trace_id(self) -> str:

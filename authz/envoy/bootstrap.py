@@ -3,6 +3,7 @@
 Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
 """
 
+from typing import Any as Anything
 from typing import Final
 
 import yaml
@@ -19,6 +20,7 @@ from authz.config import Config, compile_policy
 from authz.config.route_checks import https_hosts
 from authz.envoy.administration import FAIL_HEALTH
 from authz.envoy.clusters import AUTHZ, address, app_cluster, authz_cluster, destination_clusters
+from authz.envoy.connect import bootstrap_extension, connect_clusters, inner_listener
 from authz.envoy.destinations import destinations
 from authz.envoy.https import https_chains, https_listener
 from authz.envoy.injection import NODE
@@ -61,24 +63,27 @@ def render(config: Config, settings: SidecarSettings) -> str:
     pushed = any(target.pushed for target in targets)
     if targets:
         wildcards = any(target.is_wildcard for target in targets)
+        hosts = https_hosts(config.egress) if config.https is not None else []
         egress = egress_listener(
             settings,
-            egress_routes(targets, settings),
+            egress_routes(targets, hosts, settings),
             wildcards=wildcards,
             pushed=pushed,
             handles=policy.gives_handles,
         )
         if config.https is not None and settings.egress_hosts:
             raise RenderError("egress_hosts: the service has https, with its own hosts only")
-        hosts = https_hosts(config.egress) if config.https is not None else []
         ended = https_chains(egress, hosts, cluster=AUTHZ)
+        inner = inner_listener(egress, ended)
         if settings.transparent is not None:
             listeners.append(take_redirected(egress, settings, targets, ended))
         else:
             listeners.append(egress)
             if ended:
                 listeners.append(https_listener(egress, ended, settings))
+        listeners.append(inner)
         clusters += destination_clusters(targets, settings)
+        clusters += connect_clusters(targets)
         if settings.transparent is Transparent.PASS_TLS:
             clusters.append(original_destination())
     elif settings.transparent is not None:
@@ -108,11 +113,30 @@ def render(config: Config, settings: SidecarSettings) -> str:
                 )
             ]
         ),
+        bootstrap_extensions=[bootstrap_extension()] if targets else [],
         static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
     )
-    return yaml.dump(
-        bootstrap.to_dict(casing=Casing.SNAKE), Dumper=_Dumper, sort_keys=False, width=1000
-    )
+    data = bootstrap.to_dict(casing=Casing.SNAKE)
+    _share_filters(data["static_resources"]["listeners"])
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
+
+
+def _share_filters(listeners: list[dict[str, Anything]]) -> None:
+    """Let chains whose filters are the same have them once in the text, and by name (`*egress-filters`) then.
+
+    What follows TLS or CONNECT is what plain HTTP meets, and it is long.
+    """
+    chains = [
+        chain
+        for listener in listeners
+        for chain in (*listener["filter_chains"], listener.get("default_filter_chain"))
+        if chain is not None and "filters" in chain
+    ]
+    for index, chain in enumerate(chains):
+        same = (
+            other["filters"] for other in chains[:index] if other["filters"] == chain["filters"]
+        )
+        chain["filters"] = next(same, chain["filters"])
 
 
 def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
@@ -129,6 +153,10 @@ def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
 
 class _Dumper(yaml.SafeDumper):
     """Writes text so that every YAML parser reads text."""
+
+    def generate_anchor(self, node: yaml.Node) -> str:
+        """Return the name of what stands more than once: filters of egress, and nothing else."""
+        return "egress-filters"
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

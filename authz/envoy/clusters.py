@@ -223,6 +223,17 @@ def _for_websockets(cluster: Cluster, name: str) -> Cluster:
     return found
 
 
+def tunnel_clusters(targets: Sequence[Destination]) -> list[Cluster]:
+    """Return a cluster for the tunnels to each named destination, and one for those to wildcards.
+
+    There is no TLS of ours: what is inside is the app's own.
+    """
+    allowed = [target for target in targets if target.tunnel]
+    wild = [target for target in allowed if target.is_wildcard]
+    named = (_tunnel_cluster(target) for target in allowed if not target.is_wildcard)
+    return [*named, *([_by_request(wild[0].tunnel_cluster, plain=True)] if wild else [])]
+
+
 def dns_cache() -> DnsCacheConfig:
     """Return the cache that wildcard destinations are resolved in; filter and cluster share it."""
     return DnsCacheConfig(
@@ -236,16 +247,15 @@ def dns_cache() -> DnsCacheConfig:
 
 def _destination_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
     special = target.upstream or Upstream()
-    host = f"[{target.host}]" if ":" in target.host else target.host
     cluster = _cluster(
         target.cluster,
-        special.address or f"{host}:{target.port}",
+        special.address or _socket_name(target),
         limit=DESTINATION_LIMITS,
         connect=CONNECT_REMOTE,
         http=_negotiated(target),
         of_cluster=target.plain,
     )
-    cluster.alt_stat_name = _stat_name(target)
+    cluster.alt_stat_name = _stat_name(target.cluster)
     cluster.upstream_connection_options = _kept_alive()
     if not target.plain:
         cluster.transport_socket = upstream_tls(
@@ -254,9 +264,26 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
     return cluster
 
 
-def _stat_name(target: Destination) -> str:
+def _tunnel_cluster(target: Destination) -> Cluster:
+    name = target.tunnel_cluster
+    where = (target.upstream or Upstream()).address or _socket_name(target)
+    cluster = _cluster(
+        name, where, limit=DESTINATION_LIMITS, connect=CONNECT_REMOTE, http=ClusterHttpOptions()
+    )
+    cluster.typed_extension_protocol_options = {}
+    cluster.alt_stat_name = _stat_name(name)
+    cluster.upstream_connection_options = _kept_alive()
+    return cluster
+
+
+def _socket_name(target: Destination) -> str:
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    return f"{host}:{target.port}"
+
+
+def _stat_name(cluster: str) -> str:
     # A dot would end the cluster's name in Envoy's statistics.
-    return re.sub("[^A-Za-z0-9_-]", "_", target.cluster)
+    return re.sub("[^A-Za-z0-9_-]", "_", cluster)
 
 
 def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
@@ -266,16 +293,25 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
             auto_sni=True, auto_san_validation=True
         )
+    cluster = _by_request(target.cluster, plain=target.plain)
+    cluster.alt_stat_name = _stat_name(target.cluster) if target.pushed else ""
+    cluster.typed_extension_protocol_options = {_HTTP_OPTIONS: Any.pack(http)}
+    if not target.plain:
+        cluster.transport_socket = upstream_tls(settings.upstream_ca_file)
+    return cluster
+
+
+def _by_request(name: str, *, plain: bool) -> Cluster:
+    """Return a cluster that leads to where each request says, without TLS of ours if `plain`."""
     return Cluster(
-        name=target.cluster,
-        alt_stat_name=_stat_name(target) if target.pushed else "",
+        name=name,
         cluster_type=ClusterCustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy",
             typed_config=Any.pack(
                 ClusterConfig(
                     dns_cache_config=dns_cache(),
                     # Envoy asks for the word where there is no TLS that could demand the name.
-                    allow_insecure_cluster_options=target.plain,
+                    allow_insecure_cluster_options=plain,
                 )
             ),
         ),
@@ -284,8 +320,6 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=circuit_breakers(DESTINATION_LIMITS, second_tries=_SECOND_TRIES),
         upstream_connection_options=_kept_alive(),
-        typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
-        transport_socket=None if target.plain else upstream_tls(settings.upstream_ca_file),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 from authz.config import Config, compile_policy
 from authz.config.hosts import EgressHost
 from authz.config.route_checks import refused_in_plain
+from authz.config.tunnels import tunnelled
 from authz.config.values import HOST, Expected
 from authz.core.exchange import Flow
 from authz.core.policy import PeerSource
@@ -33,6 +34,7 @@ class Destination:
         flow: The route's flow.
         repeated: Whether Envoy may repeat the route's decisions.
         removes: Headers that Envoy takes off by itself, since nobody is asked who would.
+        tunnel: Whether the app may have connections there whose content nobody sees.
     """
 
     route: str
@@ -46,6 +48,7 @@ class Destination:
     flow: Flow = Flow.NONE
     repeated: bool = False
     removes: tuple[str, ...] = ()
+    tunnel: bool = False
 
     @property
     def is_wildcard(self) -> bool:
@@ -73,9 +76,15 @@ class Destination:
     def ends_tls(self) -> bool:
         """Whether TLS to this host, which no route can serve, must not go past the routes.
 
-        The agent meant to have a token. Of a host of plain HTTP without one, its TLS is another service.
+        The agent meant to have a token. Of a host of plain HTTP without one, its TLS is another service; and
+        where it may have a tunnel, this is one.
         """
-        return not self.plain or self.flow is not Flow.NONE
+        return not self.tunnel and not (self.plain and self.flow is Flow.NONE)
+
+    @property
+    def tunnel_cluster(self) -> str:
+        """Name of the Envoy cluster of tunnels to there."""
+        return "tunnel" if self.is_wildcard else f"tunnel/{self.authority}"
 
 
 def destinations(config: Config, settings: SidecarSettings) -> list[Destination]:
@@ -95,6 +104,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
     repeated = _repeated(config)
     handles = compile_policy(config).gives_handles
+    tunnels = tunnelled(config)
     return [
         replace(
             _destination(route, host, claimed, upstreams.get(host)),
@@ -104,6 +114,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
             removes=(*(["baggage"] if handles else []), *config.egress[route].remove_headers)
             if route in pushed
             else (),
+            tunnel=route in tunnels and not host.plain,
         )
         for host, route in hosts.items()
     ]

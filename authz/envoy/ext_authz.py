@@ -28,7 +28,7 @@ from authz._pb.status_pb2 import Status
 from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
 from authz.core.policy import EgressRoute
-from authz.core.request import CheckRequest
+from authz.core.request import CONNECT, CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.workload_identity import source_id, spiffe_id
 from authz.ports import CheckRecord, Checks, Timer
@@ -283,7 +283,7 @@ class ExtAuthz:
         attributes = wire.attributes
         extensions = attributes.context_extensions
         route, http = extensions.get("authz.route"), attributes.request.http
-        if not route or not http.host or len(raw) > LARGEST_REPEATED:
+        if not route or not http.host or len(raw) > LARGEST_REPEATED or http.method == CONNECT:
             return None
         headers = http.headers
         own = _OWN_AND_CARRIERS if self._checks.gives_handles else _OWN

@@ -57,6 +57,7 @@ from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
+from authz.envoy.connect import upgrade
 from authz.envoy.edge_cache import EDGE, EDGE_CACHE, asking_filter, learning_filter, unless_repeated
 from authz.envoy.ext_authz import OWN_PREFIX
 from authz.envoy.replies import local_replies
@@ -167,6 +168,7 @@ def egress_listener(
         HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED
     )
     manager.strip_trailing_host_dot = True
+    manager.upgrade_configs.append(upgrade())
     # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
     manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)

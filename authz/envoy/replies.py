@@ -96,9 +96,14 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
     return LocalReplyConfig(mappers=mappers)
 
 
-def unknown_destination() -> Route:
+def unknown_destination(match: RouteMatch) -> Route:
     """Return the route that leads nowhere."""
-    return _direct("not-configured", RouteMatch(prefix="/"), Reason.UNKNOWN_ROUTE)
+    return _direct("not-configured", match, Reason.UNKNOWN_ROUTE)
+
+
+def refused_tunnel(match: RouteMatch) -> Route:
+    """Return the route of connections that may not be."""
+    return _direct("refused-tunnel", match, Reason.TUNNEL_REFUSED)
 
 
 def refused_methods() -> Route:

@@ -1,6 +1,6 @@
 """Which request goes where: Envoy's routes, and what each tells the service about itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from typing import Final
@@ -25,10 +25,11 @@ from envoy_data_plane.google.protobuf import Any
 
 from authz.core.request import Direction
 from authz.envoy.clusters import APP
+from authz.envoy.connect import is_connect, to_be_read, tunnel
 from authz.envoy.destinations import Destination
 from authz.envoy.edge_cache import EDGE, EDGE_EXTENSION, route_facts, with_script, without_script
 from authz.envoy.injection import route_metadata
-from authz.envoy.replies import refused_methods, unknown_destination
+from authz.envoy.replies import refused_methods, refused_tunnel, unknown_destination
 from authz.envoy.sidecar import SidecarSettings
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
@@ -98,15 +99,18 @@ def inbound_routes(
     )
 
 
-def egress_routes(targets: Sequence[Destination], settings: SidecarSettings) -> RouteConfiguration:
+def egress_routes(
+    targets: Sequence[Destination], ended: Collection[str], settings: SidecarSettings
+) -> RouteConfiguration:
     """Return the routes to the destinations, and a dead end for everything else.
 
     Args:
         targets: The destinations.
+        ended: Names for which Envoy ends TLS that the agent starts.
         settings: How long requests may be silent, and whether they may become WebSockets.
     """
     some_repeated = any(target.repeated for target in targets)
-    hosts = [_destination_host(target, settings) for target in targets]
+    hosts = [_destination_host(target, ended, settings) for target in targets]
     if not any("*" in host.domains for host in hosts):
         hosts.append(_dead_end())
     if some_repeated:
@@ -172,7 +176,9 @@ def _health_route(path: str, *, repeated: bool) -> Route:
     return route
 
 
-def _destination_host(target: Destination, settings: SidecarSettings) -> VirtualHost:
+def _destination_host(
+    target: Destination, ended: Collection[str], settings: SidecarSettings
+) -> VirtualHost:
     action = _to(target.cluster, settings.egress_idle_timeout)
     if not target.is_wildcard:
         # However the request writes it, port 80 included: that is the proxy's side of the call.
@@ -189,7 +195,7 @@ def _destination_host(target: Destination, settings: SidecarSettings) -> Virtual
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
         route.request_headers_to_remove = list(target.removes)
-    routes = [_refused(), *_with_second_try(route)]
+    routes = [_refused(), *_connections(target, ended), *_with_second_try(route)]
     if Direction.EGRESS in settings.websockets:
         routes.insert(1, _websocket(route, target))
     return VirtualHost(name=target.authority, domains=list(target.domains), routes=routes)
@@ -217,18 +223,29 @@ def _websocket(route: Route, target: Destination) -> Route:
     return found
 
 
+def _connections(target: Destination, ended: Collection[str]) -> list[Route]:
+    """Return the routes of CONNECT to a destination: no such request gets any further.
+
+    What Envoy reads is asked about inside. The service has its say on everything else, and is on record.
+    """
+    read = to_be_read(target, ended)
+    unread = tunnel(target) if target.tunnel else refused_tunnel(is_connect())
+    unread.typed_per_filter_config = _told(Direction.EGRESS, target.route)
+    if read is None:
+        return [unread]
+    read.typed_per_filter_config = _unasked()
+    return [read, unread]
+
+
 def _dead_end() -> VirtualHost:
     """Return the host of all that is not configured: the service denies it, and is on record.
 
     Should it allow the request by mistake, there is still nowhere to go.
     """
-    route = unknown_destination()
-    route.typed_per_filter_config = _told(Direction.EGRESS)
-    return VirtualHost(
-        name="not-configured",
-        domains=["*"],
-        routes=[_refused(), route],
-    )
+    routes = [unknown_destination(match) for match in (is_connect(), RouteMatch(prefix="/"))]
+    for route in routes:
+        route.typed_per_filter_config = _told(Direction.EGRESS)
+    return VirtualHost(name="not-configured", domains=["*"], routes=[_refused(), *routes])
 
 
 def _unasked() -> dict[str, Any]:

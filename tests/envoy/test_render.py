@@ -1,5 +1,6 @@
 """What Envoy configuration follows from which configuration of the service, and what is refused."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -119,7 +120,8 @@ def cluster(data: dict[str, Any], name: str) -> dict[str, Any]:
 
 def with_script(text: str) -> str:
     """Return the shipped configuration with the script in it, which it takes from a file beside it."""
-    document = yaml.safe_load(text)
+    # What stands there once, and by name again, is apart from here on.
+    document = json.loads(json.dumps(yaml.safe_load(text)))
     for key, value in walk(document):
         if key == "source_code":
             assert {"filename": "/etc/envoy/edge_cache.lua"} == value
@@ -276,13 +278,19 @@ def test_only_health_checks_and_pushed_tokens_go_without_a_decision(
                         route["name"],
                         route["direct_response"]["status"],
                     )
-                elif settings.get("disabled") and entry["name"] == "egress":
+                elif settings.get("disabled") and route["name"] == "connect":
+                    # What is inside is asked about: the listener has these very filters and routes.
+                    inside = listener(data, "connect")
+                    assert inside == listener(data, "egress")
+                    assert "connect_matcher" in route["match"]
+                elif settings.get("disabled") and entry["name"] in ("egress", "connect"):
                     pushed.append((route["name"], injected(data, route["route"]["cluster"])))
                 elif settings.get("disabled"):
                     exempt.append(route["match"]["path"])
                 else:
                     extensions = settings["check_settings"]["context_extensions"]
-                    assert entry["name"] == extensions["authz.direction"]
+                    direction = "egress" if entry["name"] == "connect" else entry["name"]
+                    assert direction == extensions["authz.direction"]
 
     assert ["/healthz", "/readyz", "/livez"] == exempt
     assert all(route == secret for route, secret in pushed)
@@ -430,8 +438,8 @@ def test_configuration_without_inbound_has_no_inbound_listener() -> None:
     """An agent that nobody calls needs no open port."""
     data = rendered(config({"graph": ["graph.microsoft.com"]}, inbound=()))
 
-    assert ["egress"] == names(data, "listeners")
-    assert ["authz", "egress/graph.microsoft.com"] == names(data, "clusters")
+    assert ["egress", "connect"] == names(data, "listeners")
+    assert ["authz", "egress/graph.microsoft.com", "connect"] == names(data, "clusters")
 
 
 def test_route_that_is_found_by_name_only_gives_nothing_to_listen_for() -> None:
@@ -446,7 +454,7 @@ def test_wildcard_route_takes_the_place_of_the_dead_end() -> None:
 
     hosts = listener(data, "egress")["route_config"]["virtual_hosts"]
     assert [["*"]] == [host["domains"] for host in hosts]
-    assert ["authz", "app", "egress"] == names(data, "clusters")
+    assert ["authz", "app", "egress", "connect"] == names(data, "clusters")
 
 
 def test_wildcards_are_resolved_by_the_request_and_checked_against_it() -> None:
@@ -550,7 +558,9 @@ def test_token_is_pushed_only_where_the_service_would_give_it(
 
     _, *routes = listener(data, "egress")["route_config"]["virtual_hosts"][0]["routes"]
     assert {pushed} == {
-        route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False) for route in routes
+        route["typed_per_filter_config"][EXT_AUTHZ].get("disabled", False)
+        for route in routes
+        if "connect_matcher" not in route["match"]
     }
     assert ("api" if pushed else None) == injected(data, "egress/api.example")
     assert ([] if pushed else ["api"]) == left_on_checks(found, given)
@@ -573,7 +583,8 @@ def test_pushed_wildcards_have_a_cluster_of_their_own_and_one_dns_cache() -> Non
     """A token is injected into requests of its own route only; names are resolved in one place."""
     data = rendered(app_route(hosts="'*.api', '*.api.example', api.example"))
 
-    assert ["authz", "egress/api.example", "pushed/api", "egress"] == names(data, "clusters")
+    expected = ["authz", "egress/api.example", "pushed/api", "egress", "connect"]
+    assert expected == names(data, "clusters")
     assert ["api", "api", None] == [
         injected(data, name) for name in ("egress/api.example", "pushed/api", "egress")
     ]
@@ -715,7 +726,7 @@ def test_destination_of_plain_http_has_no_tls(tmp_path: Path) -> None:
     found = {
         each["name"]: "transport_socket" in each for each in data["static_resources"]["clusters"]
     }
-    del found["authz"], found["app"]
+    del found["authz"], found["app"], found["connect"]
     assert {
         "egress/mcp.tools.svc:8000": False,
         "egress/ollama": False,

@@ -224,17 +224,6 @@ def test_denial_of_an_unknown_destination_reaches_the_agent(
     assert "urn:authz:reason:unknown_route" == answer.json()["type"]
 
 
-def test_tunnel_is_not_offered(sidecar: Sidecar, service: ExtAuthzServer) -> None:
-    """CONNECT has no route: no token could be replaced inside, so none is minted either."""
-    answer = exchange(
-        sidecar.egress_port,
-        f"CONNECT {GRAPH}:443 HTTP/1.1\r\nhost: {GRAPH}:443\r\n\r\n".encode(),
-    )
-
-    assert b"HTTP/1.1 404 " == answer[:13]
-    assert [] == service.requests
-
-
 @pytest.mark.parametrize(
     "written", [GRAPH, f"{GRAPH}:80", f"{GRAPH}:443", GRAPH.upper(), f"{GRAPH}.", f"{GRAPH}.:80"]
 )

@@ -1,0 +1,50 @@
+"""Which hosts the app may have connections to whose content nobody sees (CONNECT).
+
+What the app sends in such a connection goes out as it is. So no route allows one while the app may hold a
+user's token: law 4 of docs/security.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from authz.config.faults import Fault
+from authz.config.hosts import EgressHost
+from authz.config.routes import Egress, Inbound
+from authz.core.exchange import Flow
+from authz.core.policy import Forward
+
+if TYPE_CHECKING:
+    from authz.config.model import Config
+
+
+def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
+    """Return the faults of routes that allow tunnels."""
+    holding = [name for name, route in inbound.items() if Forward.BEARER in route.forward]
+    for name, route in egress.items():
+        path = f"egress.{name}.tunnel"
+        if route.tunnel is not None and route.flow is not Flow.NONE:
+            yield Fault(
+                path, f"does not go with flow {route.flow}: no token could be put into a tunnel"
+            )
+        elif route.tunnel and holding:
+            yield Fault(
+                path,
+                f"found true, and inbound.{holding[0]} gives the app the user's token, which could leave in a "
+                "tunnel: expected placeholder in its forward, or section https, by which Envoy reads TLS",
+            )
+        elif route.tunnel and all(EgressHost.of(host).plain for host in route.hosts):
+            yield Fault(path, "has no effect: no host has TLS, and Envoy reads plain HTTP")
+
+
+def tunnelled(config: "Config") -> frozenset[str]:
+    """Return the egress routes that allow tunnels, after defaults."""
+    by_default = (
+        config.https is None
+        and bool(config.inbound)
+        and not any(Forward.BEARER in route.forward for route in config.inbound.values())
+    )
+    return frozenset(
+        name
+        for name, route in config.egress.items()
+        if route.flow is Flow.NONE and (by_default if route.tunnel is None else route.tunnel)
+    )

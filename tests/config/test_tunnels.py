@@ -1,0 +1,86 @@
+"""`egress.<route>.tunnel`: what it is by default, and where it cannot be."""
+
+from typing import Any
+
+import pytest
+
+from authz.config.policy import compile_policy
+from authz.config.route_checks import https_hosts
+from authz.config.tunnels import tunnelled
+from config.samples import DELETED, changed, faults_of, load_data
+
+BEARER = "inbound.chat.forward"
+HTTPS = {"https": {"ca_file": "/trust/ca.pem", "key_file": "/ca/ca.key"}}
+SOCKET = {"listen.grpc": "unix:/run/authz.sock"}
+
+
+def weather(**keys: Any) -> dict[str, Any]:
+    """Return the route of an API that takes no token."""
+    return {"flow": "none", "hosts": ["weather.example"], **keys}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({BEARER: "bearer"}, set()),
+        ({BEARER: ["handle", "bearer"]}, set()),
+        ({BEARER: "strip"}, {"weather"}),
+        ({BEARER: "placeholder"}, {"weather"}),
+        ({BEARER: ["placeholder", "handle"]}, {"weather"}),
+        ({BEARER: "placeholder", "egress.weather.tunnel": False}, set()),
+        ({BEARER: "placeholder", **SOCKET, **HTTPS}, set()),
+        ({BEARER: "placeholder", **SOCKET, **HTTPS, "egress.weather.tunnel": True}, {"weather"}),
+        ({"inbound": DELETED}, set()),
+        ({"inbound": DELETED, "egress.weather.tunnel": True}, {"weather"}),
+    ],
+)
+def test_routes_allow_tunnels_where_the_app_has_no_users_token(
+    changes: dict[str, Any], expected: set[str]
+) -> None:
+    """By default where nobody could read its TLS. The policy and Envoy's rendering have one rule."""
+    config = load_data(changed({"egress.weather": weather(), **changes}))
+
+    assert expected == tunnelled(config)
+    routes = compile_policy(config).egress.values()
+    assert expected == {route.name for route in routes if route.tunnel}
+
+
+def test_one_route_that_gives_the_token_is_enough() -> None:
+    """The app is one, whichever way its callers come."""
+    second = {"agent": "assistant", "scopes": ["other"]}
+    changes = {BEARER: "placeholder", "inbound.second": second, "egress.weather": weather()}
+
+    assert frozenset() == tunnelled(load_data(changed(changes)))
+
+
+def test_a_tunnel_is_refused_where_the_app_has_the_users_token() -> None:
+    """Law 4: what could leave in it would be seen by nobody."""
+    (fault,) = faults_of(lambda: load_data(changed({"egress.weather": weather(tunnel=True)})))
+
+    assert "egress.weather.tunnel" == fault.path
+    assert fault.message == (
+        "found true, and inbound.chat gives the app the user's token, which could leave in a tunnel: expected "
+        "placeholder in its forward, or section https, by which Envoy reads TLS"
+    )
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_route_with_a_token_has_no_such_key(value: bool) -> None:
+    """There is no way to put the token in."""
+    (fault,) = faults_of(lambda: load_data(changed({"egress.graph.tunnel": value})))
+
+    assert (
+        "egress.graph.tunnel",
+        "does not go with flow on_behalf_of: no token could be put into a tunnel",
+    ) == (fault.path, fault.message)
+
+
+def test_tls_that_has_a_way_through_is_not_ended() -> None:
+    """By name only: with section `https` Envoy reads all other TLS to configured hosts."""
+    changes = {BEARER: "placeholder", "egress.weather": weather(tunnel=True)}
+    config = load_data(changed(changes))
+
+    assert "weather.example" not in https_hosts(config.egress)
+    assert "weather.example" in https_hosts(
+        load_data(changed({"egress.weather": weather(), BEARER: "placeholder"})).egress
+    )
