@@ -246,6 +246,7 @@ class Stage:
             # All that an agent is given: where its APIs are, by plain HTTP, and a proxy.
             environ={
                 "HTTP_PROXY": f"http://{LOOPBACK}:{self.ports.egress}",
+                "HTTPS_PROXY": f"http://{LOOPBACK}:{self.ports.egress}",
                 **{name: f"http://{host}" for name, host in _BACKENDS.items()},
             },
         )

@@ -162,6 +162,7 @@ def test_envoy_listens_where_it_is_expected(manifests: Manifests, envoy: dict[st
             each["address"]["socket_address"] for each in (item, *item["additional_addresses"])
         ]
         for item in envoy["static_resources"]["listeners"]
+        if "address" in item
     }
     agent = manifests.containers["agent"].variables
     egress, _ = listeners["egress"]
@@ -172,7 +173,8 @@ def test_envoy_listens_where_it_is_expected(manifests: Manifests, envoy: dict[st
     assert manifests.containers["envoy"].ports == {"http": port}
     assert manifests.find("Service", "agent")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
     assert [where["address"] for where in listeners["egress"]] == ["127.0.0.1", "::1"]
-    assert agent["HTTP_PROXY"] == agent["http_proxy"] == proxy
+    names = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
+    assert {proxy} == {agent[name] for name in names}
     assert agent["NO_PROXY"] == agent["no_proxy"]
 
 

@@ -72,7 +72,7 @@ def test_the_agent_cannot_reach_authz(manifests: Manifests) -> None:
 
     assert holders == {"envoy", "authz"}
     assert set(agent.mounts) == {"agent-tmp"}
-    assert set(agent.variables) == {"HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"}
+    assert {name.lower() for name in agent.variables} == {"http_proxy", "https_proxy", "no_proxy"}
     assert "envFrom" not in agent.spec
 
 

@@ -17,7 +17,16 @@ from authz.config import Config, load
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings, Transparent
 from support.envoy import validate
-from support.manifests import OVERLAYS, ROOT, Manifests, composed, intercepted, with_https
+from support.manifests import (
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    Manifests,
+    composed,
+    intercepted,
+    with_https,
+)
+from support.manifests import render as kustomize
 from support.schemas import check
 
 KEY: Final = "authz-ca"
@@ -72,6 +81,16 @@ def test_every_object_is_valid(overlay: str, components: tuple[str, ...]) -> Non
     """As those of the overlays are; also where something else redirects."""
     for item in composed(overlay, *components).objects:
         check(item)
+
+
+def test_agent_keeps_its_proxy_where_nothing_is_redirected(overlay: str) -> None:
+    """Then that is what leads its TLS to Envoy, and the pod needs no right that an ordinary one has not."""
+    pod = composed(overlay, "https")
+
+    plain = kustomize(KUBERNETES / overlay).containers["agent"].variables
+    assert plain.items() <= pod.containers["agent"].variables.items()
+    assert plain["HTTPS_PROXY"] == plain["HTTP_PROXY"]
+    assert {"check-config"} == {each["name"] for each in pod.pod["initContainers"]}
 
 
 def test_component_changes_nothing_but_what_it_is_for(manifests: Manifests, overlay: str) -> None:
@@ -158,6 +177,7 @@ def test_the_agents_variables_name_files_that_there_are(
     assert agent.variables == {
         **dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), bundle),
         "NODE_EXTRA_CA_CERTS": alone,
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": bundle,
     }
     assert agent.mounts[TRUST]["mountPath"] == str(config.https.ca_file.parent)
 

@@ -12,7 +12,15 @@ from authz.injection.containment import breaches
 from authz.injection.parts import Additions, Object, all_parts
 from authz.injection.pod import InjectionError, add, inject, is_wanted
 from authz.injection.rules import RULES, Scope
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, intercepted, render, with_https
+from support.manifests import (
+    KUBERNETES,
+    OVERLAYS,
+    Manifests,
+    composed,
+    intercepted,
+    render,
+    with_https,
+)
 from support.schemas import VERSIONS, check_core
 from support.uncontained import ADMITTED, GUID, REFUSED, SECRET, Case, capable, token, volume
 
@@ -86,6 +94,16 @@ def test_what_is_added_is_what_the_components_have(overlay: str, https: bool) ->
     _compare(expected, spec)
     # First, so that the init containers after it are redirected as well.
     assert ["intercept", "check-config"] == [each["name"] for each in spec["initContainers"]]
+
+
+@pytest.mark.usefixtures("kubectl")
+def test_tls_may_be_ended_where_nothing_is_redirected() -> None:
+    """The app's proxy variables lead it to Envoy: the pod needs no rule, and no right to set one."""
+    _, spec = injected(CONFINED_APP, https="enabled")
+    _compare(composed("workload-identity", "https"), spec)
+    assert ["check-config"] == [each["name"] for each in spec["initContainers"]]
+    again = injected(spec, https="enabled", injected="0")[1]
+    assert spec == again
 
 
 def _compare(expected: Manifests, spec: Object) -> None:
@@ -442,7 +460,6 @@ def test_the_pods_user_counts_for_containers_without_one() -> None:
     [
         ({"interception": "true"}, "authz/interception]: expected enabled"),
         ({"https": "disabled"}, "authz/https]: expected enabled"),
-        ({"https": "enabled"}, "authz/https]: expected authz/interception"),
         ({"exclude_ports": "53"}, "authz/exclude-ports]: expected authz/interception"),
         (EVERYTHING | {"exclude_cidrs": "0.0.0.0/0"}, "authz/exclude-cidrs]: expected addresses"),
         (EVERYTHING | {"exclude_cidrs": "10.0.0.0/8,"}, "authz/exclude-cidrs]: expected addresses"),

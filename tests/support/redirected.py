@@ -9,12 +9,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Event
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 from support.envoy import envoy_binary
@@ -28,6 +29,17 @@ _PATIENCE: Final = 30.0
 _ADMIN: Final = "http://127.0.0.1:15000"
 _READY: Final = "http://127.0.0.1:9902/readyz"
 _NEVER: Final = Event()
+_HOSTS: Final = MappingProxyType(
+    {"graph.microsoft.com": [ENTRA], "other.example": OTHER, TOOLS: OTHER}
+)
+_CHANGES: Final = MappingProxyType(
+    {
+        # What the agent sends is then what must not leave.
+        "forward: placeholder": "forward: bearer",
+        "subject: [placeholder]": "subject: [bearer]",
+        "\negress:\n": f"\negress:\n  tools: {{flow: none, hosts: ['http://{TOOLS}']}}\n",
+    }
+)
 
 
 class RedirectedPod:
@@ -36,6 +48,9 @@ class RedirectedPod:
     Args:
         manifests: An overlay with both components.
         folder: For files of the pod; every user must be able to read it.
+        hosts: Addresses by name, of what is outside.
+        outside: Module of the program that serves there.
+        changes: What stands in authz.yaml in place of what the manifests have.
 
     Attributes:
         users: Who runs each container.
@@ -45,7 +60,15 @@ class RedirectedPod:
         outside: The other one.
     """
 
-    def __init__(self, manifests: Manifests, folder: Path) -> None:
+    def __init__(
+        self,
+        manifests: Manifests,
+        folder: Path,
+        *,
+        hosts: Mapping[str, Sequence[str]] = _HOSTS,
+        outside: str = "support.outside",
+        changes: Mapping[str, str] = _CHANGES,
+    ) -> None:
         group = manifests.pod["securityContext"]["fsGroup"]
         self.users = {
             name: User(
@@ -63,9 +86,9 @@ class RedirectedPod:
         self._folder = folder
         self._script = folder / "intercept.sh"
         self._volumes = {name: folder / name for name in ("authz-trust", "authz-ca")}
-        self._wire = Wire(
-            {"graph.microsoft.com": [ENTRA], "other.example": OTHER, TOOLS: OTHER}, folder
-        )
+        self._wire = Wire(hosts, folder)
+        self._served_by = outside
+        self._changes = changes
         self.pod, self.outside = self._wire.pod, self._wire.outside
         self._stack, self._envoy = ExitStack(), ExitStack()
         self._kind: tuple[str | None, bool] = (None, False)
@@ -73,7 +96,7 @@ class RedirectedPod:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self._wire)
-            self.token = stack.enter_context(self.outside.serving("support.outside", self._folder))
+            self.token = stack.enter_context(self.outside.serving(self._served_by, self._folder))
             self._count()
             self._write()
             self._prepare()
@@ -92,7 +115,8 @@ class RedirectedPod:
         """Run Envoy as `authz envoy` renders it, in place of the one that runs.
 
         Args:
-            transparent: What becomes of TLS; None for no Envoy at all until the end.
+            transparent: What becomes of TLS; empty where the agent knows its proxy; None for no Envoy at
+                all until the end.
             https: Whether Envoy ends TLS to hosts with a route.
         """
         before, self._kind = self._kind, (transparent, https)
@@ -267,12 +291,12 @@ class RedirectedPod:
         for theirs, ours in (
             ("/run/authz/", f"{sockets}/"),
             ("socket_group: authz", f'socket_group: "{owner}"'),
-            ("\negress:\n", f"\negress:\n  tools: {{flow: none, hosts: ['http://{TOOLS}']}}\n"),
+            *self._changes.items(),
         ):
             assert theirs in config
             config = config.replace(theirs, ours)
         (self._folder / "authz.yaml").write_text(config)
-        self._script.write_text(self._manifests.files["intercept.sh"])
+        self._script.write_text(self._manifests.files.get("intercept.sh", ""))
 
     @property
     def trust(self) -> Path:
@@ -288,7 +312,7 @@ class RedirectedPod:
     def _rendered(self, transparent: str, *, https: bool) -> str:
         options = {
             "--config": self._folder / "authz.yaml",
-            "--transparent": transparent,
+            **({"--transparent": transparent} if transparent else {}),
             "--upstream-ca": self._folder / "ca.pem",
         }
         flat = [str(part) for option in options.items() for part in option]
