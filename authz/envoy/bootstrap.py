@@ -154,7 +154,7 @@ def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
 class _Dumper(yaml.SafeDumper):
     """Writes text so that every YAML parser reads text."""
 
-    def generate_anchor(self, node: yaml.Node) -> str:
+    def generate_anchor(self, node: yaml.Node) -> str:  # noqa: ARG002 - there is one
         """Return the name of what stands more than once: filters of egress, and nothing else."""
         return "egress-filters"
 

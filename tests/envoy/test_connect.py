@@ -6,37 +6,29 @@ request, and what it cannot read goes to hosts that the configuration lets it go
 
 import asyncio
 import json
-import os
 import ssl
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import pytest
-import trustme
 
-from authz.config.document import parse
 from authz.emulator import Emulator
-from support.edge import exchange, first_line
-from support.grpc_echo import GrpcEcho
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims, until
-
-GRAPH: Final = "graph.microsoft.com"
-WEATHER: Final = "weather.example"
-LEGACY: Final = "legacy.example"
-ORDERS: Final = "orders.internal:8443"
-RPC: Final = "rpc.example"
-COLLECTOR: Final = "collector.example:4317"
-"""Telemetry goes there by gRPC, without TLS, as in a cluster."""
-NAMES: Final = (GRAPH, WEATHER, LEGACY, ORDERS)
-
-_PROXIES: Final = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
-"""As the manifests set them."""
+from support.connecting import (
+    COLLECTOR,
+    GRAPH,
+    LEGACY,
+    ORDERS,
+    RPC,
+    WEATHER,
+    Deployed,
+    Pod,
+    document,
+)
+from support.edge import exchange
+from support.stack import World, until
 
 PAGES: Final = """\
 import json, sys, httpx
@@ -62,138 +54,6 @@ except grpc.RpcError as error:
     sys.exit(f"{error.code()} {error.details()}")
 """
 """What an exporter of telemetry does, and any other client of gRPC: variables alone name its proxy."""
-
-
-def document(world: World, *, forward: str = "placeholder", https: bool = False) -> dict[str, Any]:
-    """A route for users, a pushed one, and hosts that get no token: with tunnels, and without."""
-    found = world.config()
-    routes = found["egress"]
-    for_user = {**routes["graph"], "subject": [forward]}
-    found["inbound"]["agent"]["forward"] = forward
-    found["egress"] = {
-        "graph": {**for_user, "hosts": [GRAPH, RPC]},
-        "orders": {**routes["autonomous"], "hosts": [ORDERS]},
-        "weather": {"flow": "none", "hosts": [WEATHER]},
-        "legacy": {"flow": "none", "hosts": [LEGACY], "tunnel": False},
-        "telemetry": {"flow": "none", "hosts": [f"http://{COLLECTOR}"]},
-    }
-    if https:
-        names = {"ca_file": "pod.pem", "bundle_file": "bundle.pem", "key_file": "pod.key"}
-        found["https"] = {key: str(world.folder / name) for key, name in names.items()}
-    return found
-
-
-class Pod:
-    """Service, Envoy and destinations, with a user whose call has reached the agent."""
-
-    def __init__(
-        self, world: World, sidecar: Sidecar, process: Process, collector: GrpcEcho
-    ) -> None:
-        self.world = world
-        self.sidecar = sidecar
-        self.process = process
-        self.collector = collector
-        self.token = world.token()
-        self.authority = sidecar._ca_file
-        sidecar.caller.get("/", headers={"authorization": f"Bearer {self.token}"})
-        (seen,) = sidecar.app.received
-        (self.held,) = seen.values("authorization")
-        """What the agent has of the user."""
-
-    @property
-    def proxy(self) -> str:
-        """What the agent's proxy variables say."""
-        return f"http://127.0.0.1:{self.sidecar.egress_port}"
-
-    def connect(self, host: str, **headers: str) -> tuple[int, dict[str, Any]]:
-        """Ask for a connection; return status and problem of the refusal."""
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        text = f"CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n{lines}\r\n".encode()
-        status = int(first_line(self.sidecar.egress_port, text).split()[1])
-        if status == 200:
-            # The connection is there, and stays for as long as somebody wants it.
-            return status, {}
-        return status, json.loads(
-            exchange(self.sidecar.egress_port, text).rpartition(b"\r\n\r\n")[2]
-        )
-
-    def get(self, url: str, **headers: str) -> httpx.Response:
-        """Call an API as a client with proxy variables does, trusting the destinations' authority."""
-        context = ssl.create_default_context(cafile=self.authority)
-        with httpx.Client(proxy=self.proxy, verify=context, trust_env=False, timeout=20) as client:
-            return client.get(url, headers={"authorization": self.held, **headers})
-
-    def values(self, name: str = "authorization") -> list[str]:
-        """Every value of a header that reached any destination."""
-        return [
-            value
-            for server in self.sidecar.destinations.values()
-            for seen in server.received
-            for value in seen.values(name)
-        ]
-
-    def agent(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run the agent's program with the variables of its container, and none of this process's."""
-        environ = {
-            "PATH": os.environ["PATH"],
-            **dict.fromkeys(_PROXIES, self.proxy),
-            **dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1,::1"),
-            **more,
-        }
-        return subprocess.run(
-            [sys.executable, "-c", *arguments],
-            env=environ,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-
-class Deployed:
-    """Runs a pod for a document, as a context manager."""
-
-    def __init__(self, world: World, found: dict[str, Any], tmp_path: Path) -> None:
-        self._world = world
-        self._found = found
-        self.file = world.folder / "authz.yaml"
-        folder = tmp_path / "destinations"
-        folder.mkdir()
-        self._authority = Authority.create(folder)
-
-    def __enter__(self) -> Pod:
-        self.file.write_text(json.dumps(self._found))
-        with ExitStack() as stack:
-            pod = self._started(stack)
-            self._stack = stack.pop_all()
-        return pod
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _started(self, stack: ExitStack) -> Pod:
-        certificate = _pem(self._authority.ca.issue_cert(RPC))
-        rpc = stack.enter_context(GrpcEcho(certificate=certificate))
-        collector = stack.enter_context(GrpcEcho())
-        sidecar = Sidecar(
-            parse(json.dumps(self._found), {}),
-            authz_address=self._found["listen"]["grpc"],
-            authority=self._authority,
-            certificates={name: (name.partition(":")[0],) for name in NAMES},
-            servers={
-                RPC: f"127.0.0.1:{rpc.port}",
-                f"http://{COLLECTOR}": f"127.0.0.1:{collector.port}",
-            },
-        )
-        process = stack.enter_context(Process("serve", "--config", str(self.file)))
-        process.wait_ready()
-        stack.enter_context(sidecar)
-        return Pod(self._world, sidecar, process, collector)
-
-
-def _pem(certificate: trustme.LeafCert) -> tuple[bytes, bytes]:
-    chain = b"".join(blob.bytes() for blob in certificate.cert_chain_pems)
-    return certificate.private_key_pem.bytes(), chain
 
 
 @pytest.fixture(scope="module")
@@ -237,15 +97,6 @@ def reading(https_pod: Pod) -> Pod:
     """The second, with nothing on record."""
     https_pod.sidecar.forget()
     return https_pod
-
-
-def acts_for_the_user(pod: Pod, values: Mapping[str, Any] | list[Any]) -> None:
-    """Check that what an API saw has the agent's token for the user, and nothing else."""
-    headers = values["headers"] if isinstance(values, Mapping) else values
-    (value,) = [value for name, value in headers if name == "authorization"]
-    found = claims(value.removeprefix("Bearer "))
-    assert pod.world.agent["client_id"] == found["appid"]
-    assert pod.world.users["alice"]["object_id"] == found["oid"]
 
 
 @pytest.mark.parametrize("host", [f"{GRAPH}:443", f"{GRAPH.upper()}:443", f"{GRAPH}.:443", ORDERS])
@@ -328,7 +179,7 @@ def test_plain_http_in_a_connection_is_read(pod: Pod, host: str) -> None:
 
     seen = json.loads(answer.rpartition(b"\r\n\r\n")[2])
     if host == GRAPH:
-        acts_for_the_user(pod, seen)
+        assert pod.acts_for_the_user(seen["headers"])
     else:
         assert [] == pod.values()
     assert "/v1.0/me" == seen["path"]
@@ -354,27 +205,27 @@ def test_tls_where_plain_http_is_expected_ends_before_it_has_begun(pod: Pod) -> 
 
 def test_a_grpc_client_has_the_agents_token(pod: Pod) -> None:
     """It asks its proxy for a connection even for a channel without TLS, and speaks HTTP/2 in it."""
-    done = pod.agent(CALL, f"{RPC}:80", pod.held, "")
+    done = pod.python(CALL, f"{RPC}:80", pod.held, "")
 
     assert 0 == done.returncode, done.stderr
-    acts_for_the_user(pod, json.loads(done.stdout))
+    assert pod.acts_for_the_user(json.loads(done.stdout))
 
 
 def test_a_grpc_client_with_tls_has_it_where_envoy_ends_that(reading: Pod) -> None:
     """By the variable of the component; elsewhere it is refused like a link."""
     bundle = str(reading.world.folder / "bundle.pem")
-    done = reading.agent(
+    done = reading.python(
         CALL, f"{RPC}:443", reading.held, "tls", GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=bundle
     )
 
     assert 0 == done.returncode, done.stderr
-    acts_for_the_user(reading, json.loads(done.stdout))
+    assert reading.acts_for_the_user(json.loads(done.stdout))
 
 
 def test_telemetry_by_grpc_arrives_without_anything_of_the_user(pod: Pod) -> None:
     """An exporter obeys `http_proxy` as well: its collector is a host like any other."""
     pod.collector.received.clear()
-    done = pod.agent(CALL, COLLECTOR, pod.held, "")
+    done = pod.python(CALL, COLLECTOR, pod.held, "")
 
     assert 0 == done.returncode, done.stderr
     (metadata,) = pod.collector.received
@@ -385,7 +236,7 @@ def test_telemetry_by_grpc_arrives_without_anything_of_the_user(pod: Pod) -> Non
 @pytest.mark.parametrize(("target", "tls"), [(f"{RPC}:443", "tls"), ("evil.example:4317", "")])
 def test_a_grpc_client_hears_that_it_is_refused(pod: Pod, target: str, tls: str) -> None:
     """Where nobody could replace the token, and where nobody has named the host."""
-    done = pod.agent(CALL, target, pod.held, tls)
+    done = pod.python(CALL, target, pod.held, tls)
 
     assert 1 == done.returncode
     assert "StatusCode.UNAVAILABLE" in done.stderr
@@ -396,19 +247,19 @@ def test_pages_are_followed_where_envoy_ends_tls(reading: Pod) -> None:
     """By the variables of the agent's container alone: `http://` first, then the absolute link."""
     link = f"https://{GRAPH}/v1.0/users?$skiptoken=2"
     arguments = (PAGES, f"http://{GRAPH}/v1.0/users", reading.held, link)
-    done = reading.agent(*arguments, SSL_CERT_FILE=str(reading.world.folder / "bundle.pem"))
+    done = reading.python(*arguments, SSL_CERT_FILE=str(reading.world.folder / "bundle.pem"))
 
     assert 0 == done.returncode, done.stderr
     first, second = json.loads(done.stdout)
-    acts_for_the_user(reading, first)
-    acts_for_the_user(reading, second)
+    assert reading.acts_for_the_user(first["headers"])
+    assert reading.acts_for_the_user(second["headers"])
     assert "/v1.0/users?$skiptoken=2" == second["path"]
 
 
 def test_pages_are_refused_where_it_does_not(pod: Pod) -> None:
     """The agent hears 403 of its proxy; nothing of what it would have sent has left."""
     link = f"https://{GRAPH}/v1.0/users?$skiptoken=2"
-    done = pod.agent(PAGES, f"http://{GRAPH}/v1.0/users", pod.held, link)
+    done = pod.python(PAGES, f"http://{GRAPH}/v1.0/users", pod.held, link)
 
     assert 1 == done.returncode
     assert "403 Forbidden" in done.stderr
