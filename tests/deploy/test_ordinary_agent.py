@@ -152,6 +152,12 @@ def test_telemetry_arrives_by_grpc(outcome: Outcome) -> None:
     assert outcome.authorizations("collector") == [None]
 
 
+def test_websocket_is_held(outcome: Outcome) -> None:
+    """Its handshake has been asked about like any request, and what follows passes as it is."""
+    assert outcome.told["chat"] == "HELLO"
+    assert outcome.authorizations("chat") == [None]
+
+
 def test_api_without_a_token_is_reached_by_tls(outcome: Outcome) -> None:
     """Unread, with nothing but the reference; or read, without that."""
     assert outcome.told["model"] == {"host": MODEL, "path": "/v1/models"}

@@ -6,6 +6,8 @@ environment are for its libraries alone.
 
 import asyncio
 import json
+import socket
+import urllib.parse
 import urllib.request
 from collections.abc import Awaitable
 from typing import Any
@@ -20,6 +22,7 @@ GRAPH = "http://graph.microsoft.com/v1.0"
 MODEL = "https://model.example/v1/models"
 UNKNOWN = "https://unknown.example/"
 TOOLS = "http://tools.apps.svc:8000"
+CHAT = "chat.apps.svc:8001"
 COLLECTOR = "collector.monitoring.svc:4317"
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
@@ -45,6 +48,7 @@ async def work(request: Request) -> dict[str, Any]:
             "model": get(client, MODEL),
             "unknown": get(client, UNKNOWN),
             "telemetry": export(authorization),
+            "chat": asyncio.to_thread(chat, authorization),
             "past": asyncio.to_thread(past_any_proxy, authorization),
         }
         done = await asyncio.gather(*map(outcome, jobs.values()))
@@ -110,6 +114,37 @@ async def export(authorization: str) -> str:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(EXPORT)
         await call(b"", metadata=(("authorization", authorization),), timeout=20)
     return "sent"
+
+
+def chat(authorization: str) -> str:
+    """Say something by WebSocket, through a connection that the proxy opens where there is one."""
+    host, _, port = CHAT.partition(":")
+    proxy = urllib.request.getproxies().get("http")
+    found = urllib.parse.urlsplit(proxy or f"http://{CHAT}")
+    with socket.create_connection((found.hostname or host, found.port or int(port)), 20) as line:
+        if proxy is not None:
+            line.sendall(f"CONNECT {CHAT} HTTP/1.1\r\nhost: {CHAT}\r\n\r\n".encode())
+            opened = until_blank_line(line)
+            if b" 200 " not in opened.partition(b"\r\n")[0]:
+                return opened.decode()
+        line.sendall(
+            f"GET /socket HTTP/1.1\r\nhost: {CHAT}\r\nauthorization: {authorization}\r\n"
+            "upgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n"
+            "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        upgraded = until_blank_line(line)
+        if b" 101 " not in upgraded.partition(b"\r\n")[0]:
+            return upgraded.decode()
+        line.sendall(b"hello")
+        return line.recv(5, socket.MSG_WAITALL).decode()
+
+
+def until_blank_line(line: socket.socket) -> bytes:
+    """Read the head of an answer."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n") and (byte := line.recv(1)):
+        head += byte
+    return head
 
 
 def past_any_proxy(authorization: str) -> Any:

@@ -21,14 +21,18 @@ from authz.emulator import Emulator
 from support.grpc_echo import GrpcEcho
 from support.namespaces import ENTRA, OTHER
 from support.quiet_server import QuietHandler, QuietServer
+from support.websocket_peer import WebSocketServer
 
 GRAPH: Final = "graph.microsoft.com"
 MODEL: Final = "model.example"
 UNKNOWN: Final = "unknown.example"
 TOOLS: Final = ("tools.apps.svc", 8000)
+CHAT: Final = ("chat.apps.svc", 8001)
 COLLECTOR: Final = ("collector.monitoring.svc", 4317)
 TRACES: Final = ("opentelemetry.proto.collector.trace.v1.TraceService", "Export")
-HOSTS: Final = {name: [OTHER[0]] for name in (GRAPH, MODEL, UNKNOWN, TOOLS[0], COLLECTOR[0])}
+HOSTS: Final = {
+    name: [OTHER[0]] for name in (GRAPH, MODEL, UNKNOWN, TOOLS[0], CHAT[0], COLLECTOR[0])
+}
 RECORDS: Final = "records.jsonl"
 PUBLIC: Final = "public.pem"
 """The authority of the APIs, as a machine's own store has it."""
@@ -109,6 +113,11 @@ def _main(folder: Path) -> None:
             called=lambda metadata: _Handler.record("collector", metadata),
         )
         stack.enter_context(collector)
+        chat = WebSocketServer(
+            place=(here, CHAT[1]),
+            called=lambda headers: _Handler.record("chat", list(headers.items())),
+        )
+        stack.enter_context(chat)
         entra.write(folder)
         public = authority.cert_pem.bytes()
         (folder / PUBLIC).write_bytes(public)

@@ -13,14 +13,15 @@ from typing import Any, Final
 
 from support.manifests import Manifests
 from support.namespaces import POD
-from support.ordinary_apis import COLLECTOR, HOSTS, MODEL, PUBLIC, TOOLS
+from support.ordinary_apis import CHAT, COLLECTOR, HOSTS, MODEL, PUBLIC, TOOLS
 from support.redirected import AGENT, RedirectedPod
 
 _ROUTES: Final = f"""
 egress:
   services:
     flow: none
-    hosts: ["http://{TOOLS[0]}:{TOOLS[1]}", "http://{COLLECTOR[0]}:{COLLECTOR[1]}"]
+    hosts: ["http://{TOOLS[0]}:{TOOLS[1]}", "http://{COLLECTOR[0]}:{COLLECTOR[1]}",
+            "http://{CHAT[0]}:{CHAT[1]}"]
   model: {{flow: none, hosts: [{MODEL}]}}
 """
 _PATIENCE: Final = 10.0
@@ -44,6 +45,7 @@ class OrdinaryPod(RedirectedPod):
             hosts=HOSTS,
             outside="support.ordinary_apis",
             changes={"\negress:\n": _ROUTES},
+            options=("--websockets", "egress"),
         )
 
     @contextmanager

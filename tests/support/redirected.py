@@ -51,6 +51,7 @@ class RedirectedPod:
         hosts: Addresses by name, of what is outside.
         outside: Module of the program that serves there.
         changes: What stands in authz.yaml in place of what the manifests have.
+        options: Further ones of `authz envoy`.
 
     Attributes:
         users: Who runs each container.
@@ -68,6 +69,7 @@ class RedirectedPod:
         hosts: Mapping[str, Sequence[str]] = _HOSTS,
         outside: str = "support.outside",
         changes: Mapping[str, str] = _CHANGES,
+        options: Sequence[str] = (),
     ) -> None:
         group = manifests.pod["securityContext"]["fsGroup"]
         self.users = {
@@ -89,6 +91,7 @@ class RedirectedPod:
         self._wire = Wire(hosts, folder)
         self._served_by = outside
         self._changes = changes
+        self._options = tuple(options)
         self.pod, self.outside = self._wire.pod, self._wire.outside
         self._stack, self._envoy = ExitStack(), ExitStack()
         self._kind: tuple[str | None, bool] = (None, False)
@@ -316,7 +319,7 @@ class RedirectedPod:
             "--upstream-ca": self._folder / "ca.pem",
         }
         flat = [str(part) for option in options.items() for part in option]
-        command = [str(Path(sys.executable).with_name("authz")), "envoy", *flat]
+        command = [str(Path(sys.executable).with_name("authz")), "envoy", *flat, *self._options]
         return subprocess.run(
             command,
             env={

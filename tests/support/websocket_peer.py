@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha1
@@ -31,14 +31,18 @@ class WebSocketServer:
 
     Attributes:
         tls: TLS to speak; None for none.
+        place: Address and port to listen at; port 0 for a free one.
+        called: Called with the headers of each handshake.
         received: Request line and headers (names in lower case) of each handshake, in order.
     """
 
     tls: ssl.SSLContext | None = None
+    place: tuple[str, int] = ("127.0.0.1", 0)
+    called: Callable[[dict[str, str]], None] = lambda _: None
     received: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(self.place)
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -70,6 +74,7 @@ class WebSocketServer:
                 pairs = (one.partition(":") for one in lines)
                 headers = {name.lower(): value.strip() for name, _, value in pairs}
                 self.received.append((line, headers))
+                self.called(headers)
                 chosen = headers.get("sec-websocket-protocol", "").partition(",")[0]
                 connection.sendall(
                     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
