@@ -35,17 +35,16 @@ def pod(world: World, tmp_path: Path) -> Iterator[Sidecar]:
     found = document(world, REMOVED)
     file = tmp_path / "authz.yaml"
     file.write_text(json.dumps(found))
-    with (
-        Process("serve", "--config", str(file)) as process,
-        Sidecar(
+    with Process("serve", "--config", str(file)) as process:
+        # Envoy opens its door without a pushed token when the service is not there in time.
+        process.wait_ready()
+        with Sidecar(
             parse(file.read_text(), {}),
             authz_address=found["listen"]["grpc"],
             authority=Authority.create(tmp_path),
             certificates={host: (host,) for host in HOSTS.values()},
-        ) as sidecar,
-    ):
-        process.wait_ready()
-        yield sidecar
+        ) as sidecar:
+            yield sidecar
 
 
 @pytest.mark.parametrize("route", HOSTS)
