@@ -209,6 +209,7 @@ def by_tcp(files: Files) -> dict[str, Any]:
                 "scopes": ["api://b/.default"],
                 "workloads": [f"{SPIFFE}first-workload-of-route"],
             },
+            "plain-api": {"flow": "none", "hosts": ["plain-host.example"]},
         },
         "api": {
             "peers": ["10.11.12.0/24"],
@@ -311,6 +312,7 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         "egress.application-api.workloads": [f"{SPIFFE}second-workload-of-route"],
         "egress.application-api.push": False,
         "egress.application-api.token_over_plain_http": True,
+        "egress.plain-api.tunnel": False,
         "api.peers": ["10.11.13.0/24"],
         "api.hosts": ["second-name-of-api"],
         "api.overrides": ["downstream_api"],

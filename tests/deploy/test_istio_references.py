@@ -237,10 +237,10 @@ def test_answers_without_a_decision_are_those_of_our_own_envoy(
     istio = Istio(overlay, mesh, settings)
     theirs = {"inbound": (None, istio.inbound_manager()), "egress": (80, istio.outbound_manager())}
 
-    for listener in envoy["static_resources"]["listeners"]:
-        port, manager = theirs[listener["name"]]
+    listeners = {one["name"]: one for one in envoy["static_resources"]["listeners"]}
+    for name, (port, manager) in theirs.items():
         istio.patch(port, manager)
-        ours = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        ours = listeners[name]["filter_chains"][0]["filters"][0]["typed_config"]
         (mapper,) = manager["local_reply_config"]["mappers"]
         assert mapper in ours["local_reply_config"]["mappers"]
         assert "ext_authz_error" in json.dumps(mapper["filter"])
