@@ -38,6 +38,7 @@ from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.output import LogOutput
 from authz.observe.registry import Registry, own_registry
+from authz.rounds import Rounds
 from authz.sidecar_api.downstream import DownstreamClient
 from authz.sidecar_api.server import SidecarApi
 
@@ -299,12 +300,15 @@ class App:
     async def _watch_readiness(self) -> None:
         last: dict[str, Any] | None = None
         unserved: set[tuple[str, str]] = set()
+        renewal, doors = Rounds("renewal of certificates"), Rounds("mending of sockets")
         while True:
             self._engine.check()
             self._engine.sweep()
             if self._certificates is not None:
-                self._certificates.renew()
-            await self._mend_doors()
+                with renewal.surviving():
+                    self._certificates.renew()
+            with doors.surviving():
+                await self._mend_doors()
             missing = self._missing()
             if missing != last:
                 last = missing
@@ -339,10 +343,12 @@ class App:
 
     async def _learn_tenant(self) -> None:
         """Find out the id of a tenant that is configured by name, then reload; never ends."""
+        rounds = Rounds("look-up of a tenant")
         while (name := self._watch.current.tenant_name) is not None:
             await asyncio.sleep(self._tenants.pause)
-            if await asyncio.to_thread(self._tenants.learn, name, self._watch.current.config):
-                self._reload_now.set()
+            with rounds.surviving():
+                if await asyncio.to_thread(self._tenants.learn, name, self._watch.current.config):
+                    self._reload_now.set()
         await asyncio.Event().wait()
 
     async def _watch_configuration(self) -> None:

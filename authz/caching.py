@@ -29,7 +29,7 @@ from authz.core.exchange import (
 )
 from authz.core.moment import Moment
 from authz.core.shares import Shares
-from authz.core.throttle import ApplicationThrottled
+from authz.core.throttle import PROBE_EVERY, ApplicationThrottled
 from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
@@ -58,13 +58,16 @@ class FailureLifetimes:
         }
     )
 
-    def seconds(self, error: AuthzError) -> float:
-        """Return for how long the failure is repeated: Entra's own `Retry-After` where that is longer."""
+    def seconds(self, error: AuthzError, *, of_a_user: bool = True) -> float:
+        """Return for how long the failure is repeated: Entra's own `Retry-After` where that is longer.
+
+        What several users need, such as T1, is probed once a minute.
+        """
         lifetime, wait = self.by_reason.get(error.reason, 0.0), error.retry_after or 0.0
         if isinstance(error, CircuitOpen | ApplicationThrottled):
             # Nothing was asked, and another exchange may show before that time that one may ask.
             return min(lifetime, wait)
-        return max(lifetime, wait)
+        return max(lifetime, wait if of_a_user else min(wait, PROBE_EVERY))
 
 
 class CachedExchange:
@@ -264,11 +267,11 @@ class CachedExchange:
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
         self._observer.exchanged(exchange.flow, error, self._timer() - started)
-        now = Moment(self._clock(), self._timer())
+        now, subject = Moment(self._clock(), self._timer()), subject_of(exchange)
         if error is not None:
-            self._failures.put(key, error, seconds=self._lifetimes.seconds(error), now=now)
+            seconds = self._lifetimes.seconds(error, of_a_user=subject is not None)
+            self._failures.put(key, error, seconds=seconds, now=now)
             return error
-        subject = subject_of(exchange)
         self._tokens.put(
             key, token, subject_expires_at=subject.expires_at if subject else None, now=now
         )

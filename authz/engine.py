@@ -32,6 +32,7 @@ from authz.issuing import TokenIssuer
 from authz.ports import CacheName, Clock, Exchange, Observer, Timer
 from authz.prefetching import Prefetches
 from authz.pushing import PushedTokens
+from authz.rounds import Rounds
 from authz.service import CheckService
 from authz.steps import Snapshot
 from authz.subjects import SubjectMemory
@@ -247,8 +248,10 @@ class Engine:
         await self._look(self._parts)
 
     async def _look_at_credentials(self, parts: "_Parts") -> None:
+        rounds = Rounds("look at credential files")
         while True:
-            await self._look(parts)
+            with rounds.surviving():
+                await self._look(parts)
             await asyncio.sleep(CREDENTIAL_INTERVAL)
 
     async def _look(self, parts: "_Parts") -> None:

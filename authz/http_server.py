@@ -67,7 +67,11 @@ class ServerTls:
     def _load(self) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        context.load_cert_chain(*self._files)
+        for file in self._files:
+            if not file.is_file():
+                raise OSError(f"{file} is no regular file")
+        # With a pass phrase, which is wrong: without one, OpenSSL would ask for it on the terminal.
+        context.load_cert_chain(*self._files, password="")
         return context
 
     def _refresh(self, connection: ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:

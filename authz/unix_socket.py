@@ -91,7 +91,8 @@ class SocketPath:
         """Return what is at the path."""
         try:
             found = self.path.stat()
-        except FileNotFoundError:
+        except OSError:
+            # Also where its folder is none any more, or a loop of links: who takes the place hears of it.
             return Place.FREE
         if (found.st_dev, found.st_ino) == self._inode:
             return Place.OURS

@@ -15,6 +15,7 @@ from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.named_files import faults_of_files
 from authz.config.overrides import CONFIG_VARIABLE, unknown_variables
+from authz.files import BoundedFile, FileFault
 
 _LARGEST: Final = 16 * 1024**2
 """Bytes; a ConfigMap holds one MiB."""
@@ -46,11 +47,13 @@ class ConfigSource:
         path: The file, or None for the environment form.
         environ: The environment.
         tenants: Ids of tenants by their domain names, as they are found out.
+        files: Readers of the file, one for each path.
     """
 
     path: Path | None
     environ: Mapping[str, str]
     tenants: dict[str, str] = field(default_factory=dict)
+    files: dict[Path, BoundedFile] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def find(cls, path: Path | None, environ: Mapping[str, str]) -> "ConfigSource":
@@ -102,17 +105,25 @@ class ConfigSource:
         """Return the id of the tenant that the environment has by name, or nothing."""
         return self.tenants.get(tenant_name(self.environ) or "", "").encode()
 
-    @staticmethod
-    def _content(path: Path) -> bytes:
+    def _content(self, path: Path) -> bytes:
+        if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
+            # What a shell passes on (`/dev/stdin`, `<(…)`) is a pipe, and whoever fills it is waited for.
+            return _from_pipe(path)
         try:
-            with path.open("rb") as file:
-                content = file.read(_LARGEST + 1)
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "its name cannot be used"
-            raise ConfigError([Fault(str(path), f"cannot be read: {reason}")]) from None
-        if len(content) > _LARGEST:
-            raise ConfigError([Fault(str(path), f"is larger than {_LARGEST} bytes")])
-        return content
+            return self.files.setdefault(path, BoundedFile(path, max_bytes=_LARGEST)).read()
+        except FileFault as fault:
+            raise ConfigError([Fault(str(path), f"cannot be read: {fault}")]) from None
+
+
+def _from_pipe(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise ConfigError([Fault(str(path), f"cannot be read: {error.strerror}")]) from None
+    if len(content) > _LARGEST:
+        raise ConfigError([Fault(str(path), f"is larger than {_LARGEST} bytes")])
+    return content
 
 
 _NOTHING_FOUND: Final = (

@@ -20,6 +20,11 @@ WINDOW: Final = 60.0
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 10.0
 """Seconds until the next probe; the pause doubles."""
+HEAD_START: Final = 1.5
+"""Seconds for which users whose calls have failed leave the probe to others. It may be about them; and who
+keeps to a `Retry-After` comes up to a second later than who does not."""
+MOST_FAILING: Final = 16
+"""Users remembered for that."""
 WHILE_PROBING: Final = 1.0
 """Seconds after which to ask again, while a probe is under way."""
 
@@ -63,33 +68,44 @@ class Circuit:
         self.state = CircuitState.CLOSED
         self.opened = 0
         self.failures = 0
-        self._failing: set[Hashable] = set()
+        self._failing: dict[Hashable, None] = {}
         self._first_began = 0.0
         self._last_failed = 0.0
         self.pause = FIRST_PAUSE
         self._probe_from = 0.0
         self._probe: Attempt | None = None
 
-    def check(self, now: float) -> None:
-        """Raise `CircuitOpen` if the endpoint may not be asked now."""
-        if self.state is CircuitState.OPEN and now < self._probe_from:
+    def is_open(self, now: float) -> bool:
+        """Whether calls are refused, but for probes. Not any more when nobody has asked for a while."""
+        return self.state is not CircuitState.CLOSED and now < self._probe_from + WINDOW
+
+    def check(self, now: float, *, user: Hashable | None = None) -> None:
+        """Raise `CircuitOpen` if the endpoint may not be asked now, or not for this user."""
+        if not self.is_open(now):
+            return
+        begins = self._probe_from
+        if user is not None and user in self._failing:
+            begins += HEAD_START
+        if now < begins:
             raise CircuitOpen(
-                "the endpoint keeps failing and is not asked", retry_after=self._probe_from - now
+                "the endpoint keeps failing and is not asked", retry_after=begins - now
             )
         if self._probe is not None and now < self._probe.ends:
             raise CircuitOpen(
                 "the endpoint keeps failing, and another call tries it", retry_after=WHILE_PROBING
             )
 
-    def begin(self, now: float, *, ends: float) -> Attempt:
+    def begin(self, now: float, *, ends: float, user: Hashable | None = None) -> Attempt:
         """Begin a call, which is the probe if the circuit is not closed.
 
         Raises:
             CircuitOpen: The endpoint may not be asked now.
         """
-        self.check(now)
+        self.check(now, user=user)
         attempt = Attempt(now, ends)
-        if self.state is not CircuitState.CLOSED:
+        if self.state is not CircuitState.CLOSED and not self.is_open(now):
+            self.succeeded()
+        elif self.state is not CircuitState.CLOSED:
             self.state, self._probe = CircuitState.HALF_OPEN, attempt
         return attempt
 
@@ -106,6 +122,7 @@ class Circuit:
             if len(self._failing) >= FAILURES and now - self._first_began >= SPAN:
                 self._open(now)
         elif attempt is self._probe:
+            self._remember(user)
             self.pause = min(LONGEST_PAUSE, 2 * self.pause)
             self._open(now)
 
@@ -122,8 +139,12 @@ class Circuit:
             self._first_began = attempt.began
         self.failures += 1
         self._last_failed = now
-        if len(self._failing) < FAILURES:
-            self._failing.add(self.failures if user is None else user)
+        self._remember(self.failures if user is None else user)
+
+    def _remember(self, user: Hashable | None) -> None:
+        self._failing[user] = None
+        if len(self._failing) > MOST_FAILING:
+            del self._failing[next(iter(self._failing))]
 
     def _open(self, now: float) -> None:
         self.state, self._probe = CircuitState.OPEN, None

@@ -25,6 +25,7 @@ from authz.core.errors import (
 from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
 from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
+from authz.core.throttle import ApplicationThrottled
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number, reduced
 from authz.entra.calls import current
 from authz.entra.credentials import Credential, Proof
@@ -70,9 +71,12 @@ class _Noting:
         self._http = http
 
     def get(self, url: str) -> Answer:
-        """Fetch a document."""
+        """Fetch a document. That it is throttled is not about what somebody wants to ask next."""
         with _noted():
-            return self._http.get(url)
+            try:
+                return self._http.get(url)
+            except ExchangeThrottled as error:
+                raise ApplicationThrottled(error.detail, retry_after=error.retry_after) from error
 
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a form."""

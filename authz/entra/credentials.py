@@ -21,6 +21,7 @@ import jwt
 import msal
 import structlog
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -232,7 +233,7 @@ class Certificate(Credential):
             key, chain = (
                 _parse_pem(content, password) if _is_pem(content) else _parse_pfx(content, password)
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm) as error:
             raise CredentialFault(
                 f"{self._described_as} is neither PEM nor PFX with a private key and a certificate, "
                 "or its password is wrong"
@@ -377,9 +378,9 @@ def _end_of(token: str) -> float | None:
         _, payload, _ = token.encode("ascii").split(b".")
         claims = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         ends_at = claims["exp"]
-    except (ValueError, TypeError, LookupError, RecursionError):
+        return float(ends_at) if isinstance(ends_at, int | float) else None
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
         return None
-    return float(ends_at) if isinstance(ends_at, int | float) else None
 
 
 def _base64url(content: bytes) -> str:

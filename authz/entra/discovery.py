@@ -81,6 +81,10 @@ def endpoint(
     return parts
 
 
+def _tenant(path: str) -> str:
+    return path.removeprefix("/").partition("/")[0].lower()
+
+
 def _place(parts: SplitResult) -> str:
     """Return `host`, or `host:port` where the port is another than that of https."""
     host = (parts.hostname or "").rstrip(".")
@@ -161,10 +165,10 @@ class Metadata:
         document = read_document(answer, url)
         if not isinstance(document.get("authorization_endpoint"), str):
             raise DiscoveryFault(f"{url} names no authorization_endpoint")
-        path = endpoint(document, "token_endpoint", url=url, hosts=self._hosts).path
-        # MSAL reads the tenant there.
-        if not path.removeprefix("/").partition("/")[0]:
-            raise DiscoveryFault(f"{url} names a token_endpoint of no tenant")
+        named = endpoint(document, "token_endpoint", url=url, hosts=self._hosts)
+        # MSAL reads the tenant there, and keeps it.
+        if _tenant(named.path) != _tenant(urlsplit(url).path):
+            raise DiscoveryFault(f"{url} names a token_endpoint of another tenant")
 
     def _settle(self, known: _Known, answer: Answer | str, url: str, cause: str) -> None:
         """Answer so until the document is asked for again, which is soon."""

@@ -28,13 +28,18 @@ class Question:
 
     Attributes:
         client_id: The application that asks.
-        user: For whom; None where no user's token is sent.
+        user: For whom: a user, or an agent's own user account. None for neither.
         about: What is asked for, where it is for no user.
     """
 
     client_id: str
     user: Hashable | None
     about: Hashable
+
+    @property
+    def asker(self) -> Hashable:
+        """Whom an answer of 429 may be about, if not the application."""
+        return self.about if self.user is None else self.user
 
 
 class Endpoint:
@@ -54,29 +59,29 @@ class Endpoint:
         self._throttles: dict[str, Throttle] = {}
         """By client id: those that got a 429 of late."""
 
-    def check(self, client_id: str) -> None:
-        """Raise if the endpoint may not be asked now, or not by this application.
+    def check(self, question: Question) -> None:
+        """Raise if the endpoint may not be asked this now.
 
         Raises:
             CircuitOpen: It keeps failing.
             ApplicationThrottled: It has asked the application to wait.
         """
         now = self._timer()
-        if (throttle := self._throttles.get(client_id)) is not None:
-            throttle.check(now)
-        self.circuit.check(now)
+        if (throttle := self._throttles.get(question.client_id)) is not None:
+            throttle.check(now, question.asker)
+        self.circuit.check(now, user=question.user)
 
-    def begin(self, client_id: str, *, ends: float) -> Attempt:
+    def begin(self, question: Question, *, ends: float) -> Attempt:
         """Begin a call that ends at a monotonic second at the latest.
 
         Raises:
             CircuitOpen: The endpoint keeps failing.
             ApplicationThrottled: It has asked the application to wait.
         """
-        self.check(client_id)
+        self.check(question)
         before = self.circuit.state
-        attempt = self.circuit.begin(self._timer(), ends=ends)
-        if (throttle := self._throttles.get(client_id)) is not None:
+        attempt = self.circuit.begin(self._timer(), ends=ends, user=question.user)
+        if (throttle := self._throttles.get(question.client_id)) is not None:
             throttle.begin(attempt)
         self._log_change(before)
         return attempt
@@ -104,9 +109,7 @@ class Endpoint:
                 del self._throttles[next(iter(self._throttles))]
         before = throttle.is_held(now)
         if call.throttled is not None:
-            throttle.refused(
-                attempt, now, seconds=call.throttled, question=question.user or question.about
-            )
+            throttle.refused(attempt, now, seconds=call.throttled, question=question.asker)
         elif call.answered:
             throttle.answered(attempt)
         else:
@@ -131,7 +134,7 @@ class Endpoint:
     @property
     def is_open(self) -> bool:
         """Whether exchanges fail without being carried out, but for probes."""
-        return self.circuit.state is not CircuitState.CLOSED
+        return self.circuit.is_open(self._timer())
 
     def _log_change(self, before: CircuitState) -> None:
         state = self.circuit.state

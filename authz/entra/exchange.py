@@ -15,7 +15,7 @@ from typing import Any, Final, assert_never
 
 from authz.caching import CachedExchange
 from authz.core.budget import Budget
-from authz.core.errors import EntraError, ExchangeUnavailable
+from authz.core.errors import EntraError, ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import (
     AgentAssertion,
     AgentIdentity,
@@ -33,6 +33,7 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.secret import Secret
+from authz.core.throttle import ApplicationThrottled
 from authz.entra.answers import jwt_claims
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.calls import Call
@@ -83,10 +84,12 @@ class _Asking:
     @property
     def question(self) -> Question:
         """What is asked and for whom, whichever of the user's tokens is sent."""
-        return Question(self.client_id, self._user, None if self.subject else self.about)
+        return Question(self.client_id, self._user, _wanted(self.about))
 
     @property
     def _user(self) -> Hashable | None:
+        if isinstance(self.about, AsAgentUser):
+            return self.about.agent.user
         if self.subject is None:
             return None
         claims = jwt_claims(self.subject.secret.reveal()) or {}
@@ -259,9 +262,13 @@ class EntraExchange:
     ) -> IssuedToken:
         # The flight that waits here ends at the end of its budget. It may outlive the Check, and so may this.
         deadline = self._timer() + self._timeout
-        return await self.assertions.obtain(
-            assertion, deadline=deadline, needed_by=budget.needed_by, seen=seen
-        )
+        try:
+            return await self.assertions.obtain(
+                assertion, deadline=deadline, needed_by=budget.needed_by, seen=seen
+            )
+        except ExchangeThrottled as error:
+            # It is not about what needs the assertion, and must not be repeated for that as long.
+            raise ApplicationThrottled(error.detail, retry_after=error.retry_after) from error
 
     def _assertion_target(self, target: Target) -> Target:
         # Not the route's claims: a challenge is answered where the resource token is issued.
@@ -301,12 +308,12 @@ class EntraExchange:
 
     async def _ask(self, asking: _Asking, budget: Budget) -> IssuedToken:
         """Ask in a worker thread of the client's share, until the budget is over at the latest."""
-        endpoint = self._endpoint(asking)
-        endpoint.check(asking.client_id)
+        endpoint, question = self._endpoint(asking), asking.question
+        endpoint.check(question)
         loop = asyncio.get_running_loop()
 
         def begin() -> Callable[[], IssuedToken]:
-            attempt = endpoint.begin(asking.client_id, ends=budget.ends)
+            attempt = endpoint.begin(question, ends=budget.ends)
 
             def run() -> IssuedToken:
                 now = self._timer()
@@ -315,7 +322,7 @@ class EntraExchange:
                     with call.running():
                         return asking.acquire()
                 finally:
-                    settle = partial(endpoint.settle, attempt, asking.question, call)
+                    settle = partial(endpoint.settle, attempt, question, call)
                     # At the end of the process the loop is gone before the threads are.
                     with suppress(RuntimeError):
                         loop.call_soon_threadsafe(settle)
@@ -326,6 +333,11 @@ class EntraExchange:
 
     def _endpoint(self, asking: _Asking) -> Endpoint:
         return self._endpoints.of(self._authority, asking.client.tenant_id)
+
+
+def _wanted(exchange: TokenExchange) -> Hashable:
+    """Return what is asked for: an agent's assertion, or a token of the application itself."""
+    return exchange.agent.client_id if isinstance(exchange, BlueprintAssertion) else exchange.flow
 
 
 def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:

@@ -48,20 +48,26 @@ class TenantNames:
         """
         if name in self._ids:
             return True
-        http = http_client(config, pool_size=1)
+        try:
+            http = http_client(config, pool_size=1)
+        except OSError as error:  # ssl.SSLError is one
+            return self._failed(name, f"entra.ca_file: {error.strerror or type(error).__name__}")
         try:
             tenant_id = look_up(http, config.entra.authority, name)
         except (AuthzError, DiscoveryFault) as error:
-            self._failures += 1
-            if str(error) != self.fault:
-                _log.warning("tenant not found", name=name, cause=str(error))
-            self.fault = str(error)
-            return False
+            return self._failed(name, str(error))
         finally:
             http.close()
         _log.info("tenant found", name=name, tenant_id=tenant_id)
         self._ids[name], self.fault, self._failures = tenant_id, None, 0
         return True
+
+    def _failed(self, name: str, cause: str) -> bool:
+        self._failures += 1
+        if cause != self.fault:
+            _log.warning("tenant not found", name=name, cause=cause)
+        self.fault = cause
+        return False
 
     @property
     def pause(self) -> float:

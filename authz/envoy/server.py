@@ -16,6 +16,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from authz.files import BoundedFile, FileFault
 from authz.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
@@ -27,6 +28,8 @@ HANDSHAKE_PATIENCE: Final = 10.0
 """Seconds in which a connection must have come to its first HTTP/2 settings, TLS included."""
 IDLE_PATIENCE: Final = 600.0
 """Seconds for which a connection without calls is kept; one with a stream of secrets has a call."""
+LARGEST_PEM: Final = 4 * 1024 * 1024
+"""Bytes of a certificate file: a bundle of all public authorities has a quarter of a MiB."""
 MOST_RETIRING: Final = 4
 """Servers of removed sockets that serve their connections on. Of more, the oldest is stopped at once."""
 
@@ -222,7 +225,13 @@ class _Certificate:
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
+        self._readers = (
+            _reader(files.certificate_file),
+            _reader(files.key_file),
+            None if files.client_ca_file is None else _reader(files.client_ca_file),
+        )
         self._contents = self._read()
+        _check(files)
         self._refused: tuple[bytes, ...] | None = None
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
@@ -233,15 +242,15 @@ class _Certificate:
                 _check(self._files)
                 self._contents, self._refused = contents, None
                 _log.info("certificate renewed", file=str(self._files.certificate_file))
-        except OSError as error:  # ssl.SSLError is one
+        except (OSError, FileFault) as error:  # ssl.SSLError is an OSError
             self._refuse(error)
         certificate, key, authorities = self._contents
         return grpc.ssl_server_certificate_configuration(
             [(key, certificate)], root_certificates=authorities or None
         )
 
-    def _refuse(self, error: OSError) -> None:
-        with contextlib.suppress(OSError):
+    def _refuse(self, error: Exception) -> None:
+        with contextlib.suppress(FileFault):
             self._refused = self._read()
         _log.error(
             "certificate not usable, the old one goes on",
@@ -250,27 +259,27 @@ class _Certificate:
         )
 
     def _read(self) -> tuple[bytes, bytes, bytes]:
-        files = self._files
-        return (
-            files.certificate_file.read_bytes(),
-            files.key_file.read_bytes(),
-            files.client_ca_file.read_bytes() if files.client_ca_file is not None else b"",
-        )
+        certificate, key, authorities = self._readers
+        return certificate.read(), key.read(), b"" if authorities is None else authorities.read()
+
+
+def _reader(file: Path) -> BoundedFile:
+    return BoundedFile(file, max_bytes=LARGEST_PEM)
 
 
 def _check(files: TlsFiles) -> None:
     """Raise ssl.SSLError where certificate, key or authorities do not parse or do not fit."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(files.certificate_file, files.key_file)
+    # With a pass phrase, which is wrong: without one, OpenSSL would ask for it on the terminal.
+    context.load_cert_chain(files.certificate_file, files.key_file, password="")
     if files.client_ca_file is not None:
         context.load_verify_locations(files.client_ca_file)
 
 
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     try:
-        _check(files)
         certificate = _Certificate(files)
-    except OSError as error:
+    except (OSError, FileFault) as error:
         raise ListenError(f"cannot use the certificate of listen.tls: {error}") from error
     return grpc.dynamic_ssl_server_credentials(
         certificate.configuration(),

@@ -1,14 +1,21 @@
 """Files that are missing, empty, garbage, or hang, under the running program: it serves on, and says why."""
 
 import asyncio
+import base64
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import jwt
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.faults.files import BAD_CERTIFICATES, hanging, laid
 from support.stack import Client, Process, World, authorization
@@ -97,3 +104,63 @@ async def test_a_credential_that_is_gone_survives_any_reload(
 
     assert world.sibling["client_id"] == new["appid"]
     assert 200 == process.admin("/readyz").status_code
+
+
+ENDLESS: Final = base64.urlsafe_b64encode(b'{"exp": 1%s}' % (b"0" * 400)).rstrip(b"=")
+
+
+@pytest.mark.parametrize("kind", ["certificate", "federated_token"])
+async def test_odd_content_of_a_credential_file_ends_nothing(
+    world: World, serve: Serve, tmp_path: Path, kind: str
+) -> None:
+    """A key of an algorithm that nobody knows, an end beyond all time: the next credential serves on."""
+    file, odd = tmp_path / kind, tmp_path / "odd"
+    if kind == "certificate":
+        leaf = trustme.CA().issue_cert("agent", key_type=trustme.KeyType.RSA)
+        file.write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
+        odd.write_bytes(_key_on_an_unknown_curve())
+    else:
+        now = int(time.time())
+        file.write_text(jwt.encode({"exp": now + 4000}, "k" * 32))
+        odd.write_bytes(b"e30.%s.x" % ENDLESS)
+    document = world.config()
+    document["blueprints"]["support"]["credentials"].insert(0, {kind: {"file": str(file)}})
+    process = serve(document)
+    odd.replace(file)
+    complaint = await asyncio.to_thread(process.event, "credential not usable")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        served = authorization(await client.check("egress", "autonomous"))
+
+    assert kind in complaint["credential"] or str(file) in complaint["cause"]
+    assert world.agent["client_id"] == served["appid"]
+    assert 200 == process.admin("/livez").status_code
+
+
+def _key_on_an_unknown_curve() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1())
+    known, unknown = (bytes.fromhex(f"06082a8648ce3d0301{end}") for end in ("07", "6f"))
+    encoded = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).replace(known, unknown)
+    lines = base64.encodebytes(encoded).decode()
+    return f"-----BEGIN PRIVATE KEY-----\n{lines}-----END PRIVATE KEY-----\n".encode()
+
+
+async def test_a_configuration_that_became_a_fifo_is_a_refused_version(
+    world: World, serve: Serve, write: Callable[..., Path]
+) -> None:
+    """Nobody waits for it, and the next good version is applied."""
+    process = serve(reload_interval="100ms")
+    file = world.folder / "authz.yaml"
+    file.unlink()
+    os.mkfifo(file)
+    refused = await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    document = world.config(reload_interval="100ms")
+    document["egress"]["more"] = {"flow": "none"}
+    write(document)
+    await asyncio.to_thread(process.event, "configuration applied")
+
+    assert "is no regular file" in str(refused)
+    assert 0 == await asyncio.to_thread(process.stop)

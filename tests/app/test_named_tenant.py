@@ -1,12 +1,14 @@
 """A tenant that the sidecar's keys name by its domain: who is served before and after its id is known."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 
 from authz.emulator import Fault, Match
-from support.stack import Process, World
+from support.stack import Process, World, until
 from support.token_api import Sidecar, bearer, environment
 
 
@@ -55,3 +57,24 @@ async def test_until_its_id_is_known_nobody_is_served(world: World) -> None:
     assert missing["tenant"].startswith(f"{world.tenant['domain']}: ")
     assert "503" in missing["tenant"]
     assert (200, world.tenant_id) == (healed.status_code, healed.json()["claims"]["tid"])
+
+
+async def test_authorities_that_are_gone_while_it_is_looked_up_end_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    """It is said, and comes right with the file."""
+    authorities = tmp_path / "ca.pem"
+    shutil.copy(world.emulator.ca_file, authorities)
+    world.emulator.faults.add(Fault("status", target="discovery"))
+    variables = environment(
+        world, AzureAd__TenantId=world.tenant["domain"], AUTHZ_CA_FILE=str(authorities)
+    )
+    with Process("serve", environ=variables) as process:
+        await asyncio.to_thread(process.event, "serving")
+        away = authorities.rename(tmp_path / "away")
+        await until(lambda: any("ca_file" in str(r.get("cause")) for r in process.events()), 30)
+        world.emulator.faults.clear()
+        away.rename(authorities)
+        found = await asyncio.to_thread(process.event, "tenant found", 60)
+
+    assert world.tenant_id == found["tenant_id"]

@@ -71,6 +71,33 @@ def _mended(process: Process) -> list[str]:
     ]
 
 
+@pytest.mark.parametrize("kind", ["a file", "a loop of links"])
+async def test_a_folder_that_is_none_any_more_ends_nothing(
+    world: World, serve: Serve, kind: str
+) -> None:
+    """Not ready, with the reason, and right again with the folder."""
+    folder = world.folder / "sockets"
+    folder.mkdir()
+    address = {"grpc": f"unix:{folder}/authz.sock", "admin": "127.0.0.1:0"}
+    process = serve(listen=address)
+    folder.rename(world.folder / "away")
+    if kind == "a file":
+        folder.write_text("")
+    else:
+        folder.symlink_to(folder.name)
+    await until(lambda: 503 == process.admin("/readyz").status_code, seconds=30)
+    missing = process.admin("/readyz").json()["missing"]
+    live = process.admin("/livez").status_code
+    folder.unlink()
+    await until(lambda: 200 == process.admin("/readyz").status_code, seconds=30)
+    async with Client(f"unix:{folder}/authz.sock") as client:
+        served = authorization(await client.check("egress", "autonomous"))
+
+    assert "cannot be had again" in missing["listen.grpc"]
+    assert 200 == live
+    assert world.agent["client_id"] == served["appid"]
+
+
 async def test_sockets_of_http_listeners_are_made_again(
     world: World, write: Callable[..., Path]
 ) -> None:

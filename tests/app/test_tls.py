@@ -1,6 +1,7 @@
 """TLS and mutual TLS of the gRPC door: renewal without restart, and the peer's identity as law."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import grpc
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from support.secret_stream import SecretStream
 from support.stack import Client, Process, World, authorization, claims, problem
@@ -83,6 +85,35 @@ def test_certificate_is_renewed_without_restart(files: Files, serve: Serve) -> N
     assert first != renewed
     assert renewed.strip() == second.strip() == third.strip()
     assert "the old one goes on" in process.log()
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a key with a pass phrase"])
+async def test_a_file_that_cannot_be_read_keeps_the_old_certificate(
+    files: Files, serve: Serve, kind: str
+) -> None:
+    """Nobody waits: not for whoever would write into a pipe, nor for who would type a pass phrase."""
+    process = serve(listen=listen(files, mutual=False))
+    first = served(process)
+    if kind == "a pipe":
+        files.certificate.unlink()
+        os.mkfifo(files.certificate)
+    else:
+        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+        files.key.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.BestAvailableEncryption(b"a pass phrase"),
+            )
+        )
+    during = await asyncio.to_thread(served, process)
+    files.certificate.unlink()
+    renewed = files.renew()
+    after = await asyncio.to_thread(served, process)
+
+    assert first == during
+    assert renewed.strip() == after.strip()
+    assert 0 == await asyncio.to_thread(process.stop)
 
 
 async def test_mutual_tls_binds_the_agent_to_the_workload(

@@ -85,7 +85,7 @@ def test_a_byte_order_mark_is_no_fault(file: Path) -> None:
 def test_a_huge_file_is_a_fault(file: Path) -> None:
     """It is not read as a whole to find that out."""
     file.write_bytes(b"#" * (16 * 1024**2 + 1))
-    expected = [Fault(str(file), "is larger than 16777216 bytes")]
+    expected = [Fault(str(file), "cannot be read: exceeds 16777216 bytes")]
     assert expected == faults_of(lambda: load(file, {}))
 
 

@@ -9,7 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from authz.core.circuit import (
     FAILURES,
     FIRST_PAUSE,
+    HEAD_START,
     LONGEST_PAUSE,
+    MOST_FAILING,
     SPAN,
     WHILE_PROBING,
     WINDOW,
@@ -38,10 +40,10 @@ def opened() -> Circuit:
     return circuit
 
 
-def refusal(circuit: Circuit, now: float) -> float | None:
+def refusal(circuit: Circuit, now: float, user: str | None = None) -> float | None:
     """Return after how many seconds to ask again; None if one may ask now."""
     try:
-        circuit.check(now)
+        circuit.check(now, user=user)
     except CircuitOpen as error:
         return error.retry_after
     return None
@@ -188,6 +190,56 @@ def test_a_call_that_shows_nothing_changes_nothing() -> None:
     circuit.abandoned(circuit.begin(0.0, ends=LONG))
 
     assert CircuitState.CLOSED is circuit.state
+
+
+def test_who_failed_leaves_the_probe_to_others() -> None:
+    """The failures may be about that user, whose probes would keep it open."""
+    circuit = Circuit()
+    for number, user in enumerate(("a", "b", "c")):
+        fail(circuit, SPAN * number / 2, user=user)
+    due = SPAN + FIRST_PAUSE
+    refused = refusal(circuit, due, "a")
+    circuit.begin(due, ends=due + LONG, user="d")
+    circuit.succeeded()
+
+    assert HEAD_START == refused
+    assert refusal(circuit, due, "a") is None
+
+
+def test_who_failed_probes_where_nobody_else_does() -> None:
+    """A little later; and a probe that fails is remembered as well."""
+    circuit = Circuit()
+    for number, user in enumerate(("a", "b", "c")):
+        fail(circuit, SPAN * number / 2, user=user)
+    due = SPAN + FIRST_PAUSE + HEAD_START
+    assert refusal(circuit, due, "a") is None
+    circuit.failed(circuit.begin(due, ends=due + LONG, user="d"), due, user="d")
+    next_one = due + 2 * FIRST_PAUSE
+
+    assert [None, HEAD_START] == [refusal(circuit, next_one, user) for user in ("e", "d")]
+
+
+def test_those_who_failed_are_remembered_up_to_a_bound() -> None:
+    """The oldest one is forgotten."""
+    circuit = Circuit()
+    flying = [circuit.begin(0.0, ends=LONG) for _ in range(MOST_FAILING + 1)]
+    for number, attempt in enumerate(flying):
+        circuit.failed(attempt, SPAN * number / MOST_FAILING, user=f"user {number}")
+
+    due = SPAN + FIRST_PAUSE
+    assert [None, HEAD_START] == [refusal(circuit, due, f"user {n}") for n in (0, MOST_FAILING)]
+
+
+def test_after_a_calm_it_is_closed() -> None:
+    """Nobody knows any more whether the endpoint fails, so everybody asks, and no alert lasts for ever."""
+    circuit = opened()
+    now = SPAN + FIRST_PAUSE + WINDOW
+    states = [circuit.is_open(moment) for moment in (SPAN, now - 0.1, now)]
+    attempts = [circuit.begin(now, ends=now + LONG) for _ in range(2)]
+
+    assert [True, True, False] == states
+    assert CircuitState.CLOSED is circuit.state
+    assert 2 == len(attempts)
 
 
 class CircuitMachine(RuleBasedStateMachine):

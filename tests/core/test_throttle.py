@@ -6,10 +6,11 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from authz.core.circuit import Attempt
+from authz.core.circuit import HEAD_START, Attempt
 from authz.core.errors import Reason
 from authz.core.throttle import (
     FORGOTTEN_AFTER,
+    MOST_QUESTIONS,
     PROBE_EVERY,
     WHILE_PROBING,
     ApplicationThrottled,
@@ -21,9 +22,9 @@ LONG: Final = 10.0
 """Seconds that a call may take."""
 
 
-def begin(throttle: Throttle, now: float) -> Attempt:
+def begin(throttle: Throttle, now: float, question: str = "fresh") -> Attempt:
     """Begin a call, which must be allowed."""
-    throttle.check(now)
+    throttle.check(now, question)
     attempt = Attempt(now, now + LONG)
     throttle.begin(attempt)
     return attempt
@@ -31,7 +32,7 @@ def begin(throttle: Throttle, now: float) -> Attempt:
 
 def refuse(throttle: Throttle, now: float, question: str, seconds: float = 30.0) -> None:
     """Carry out a call that is answered 429 now."""
-    throttle.refused(begin(throttle, now), now, seconds=seconds, question=question)
+    throttle.refused(begin(throttle, now, question), now, seconds=seconds, question=question)
 
 
 def held(seconds: float = 30.0) -> Throttle:
@@ -42,10 +43,10 @@ def held(seconds: float = 30.0) -> Throttle:
     return throttle
 
 
-def refusal(throttle: Throttle, now: float) -> float | None:
+def refusal(throttle: Throttle, now: float, question: str = "fresh") -> float | None:
     """Return after how many seconds to ask again; None if one may ask now."""
     try:
-        throttle.check(now)
+        throttle.check(now, question)
     except ApplicationThrottled as error:
         return error.retry_after
     return None
@@ -70,7 +71,7 @@ def test_the_429_of_a_third_user_holds_the_application_back() -> None:
 
     assert [49.0, 0.5, None] == [refusal(throttle, now) for now in (1.0, 49.5, 50.0)]
     with pytest.raises(ApplicationThrottled) as caught:
-        throttle.check(2.0)
+        throttle.check(2.0, "dave")
     assert Reason.EXCHANGE_THROTTLED is caught.value.reason
 
 
@@ -139,6 +140,36 @@ def test_a_probe_that_is_refused_holds_it_back_for_as_long_as_it_was_told_then()
     assert [7.0, None] == [refusal(throttle, now) for now in (60.0, 67.0)]
 
 
+def test_who_was_refused_leaves_the_probe_to_others() -> None:
+    """It may be throttled alone, and would hold the application back by each probe."""
+    throttle = held(10.0)
+    refused = [refusal(throttle, now, "alice") for now in (10.0, 10.0 + HEAD_START)]
+    probe = begin(throttle, 11.0, "dave")
+    throttle.answered(probe)
+
+    assert [HEAD_START, None] == refused
+    assert refusal(throttle, 11.1, "alice") is None
+    assert throttle.is_idle(11.1)
+
+
+def test_who_was_refused_asks_where_nobody_else_does() -> None:
+    """A little later, and the answer counts."""
+    throttle = held(10.0)
+    refuse(throttle, 10.0 + HEAD_START, "alice", 5.0)
+
+    assert 5.0 == refusal(throttle, 10.0 + HEAD_START)
+
+
+def test_questions_that_are_remembered_are_bounded() -> None:
+    """The oldest one is forgotten, and may be a probe."""
+    throttle = Throttle()
+    flying = [begin(throttle, 0.0) for _ in range(MOST_QUESTIONS + 1)]
+    for number, call in enumerate(flying):
+        throttle.refused(call, 0.0, seconds=10.0, question=f"user {number}")
+
+    assert [None, HEAD_START] == [refusal(throttle, 10.0, f"user {number}") for number in (0, 1)]
+
+
 def test_a_long_time_is_probed_once_a_minute() -> None:
     """These users may be meant, and not the application."""
     throttle = held(3600.0)
@@ -200,14 +231,14 @@ class ThrottleMachine(RuleBasedStateMachine):
         self.now += seconds
         self.flying = [attempt for attempt in self.flying if attempt.ends > self.now]
 
-    @rule()
-    def call(self) -> None:
+    @rule(question=st.sampled_from("abcde"))
+    def call(self, question: str) -> None:
         """Somebody asks."""
-        wait = refusal(self.throttle, self.now)
+        wait = refusal(self.throttle, self.now, question)
         if wait is None:
-            self.flying.append(begin(self.throttle, self.now))
+            self.flying.append(begin(self.throttle, self.now, question))
         else:
-            assert 0.0 < wait < 3600.1
+            assert 0.0 < wait < 3600.1 + HEAD_START
             assert self.throttle.is_held(self.now)
 
     @precondition(lambda self: self.flying)
@@ -227,7 +258,7 @@ class ThrottleMachine(RuleBasedStateMachine):
     @invariant()
     def there_is_always_a_way_back(self) -> None:
         """Once a minute has passed and a probe is over, somebody may ask."""
-        self.throttle.check(self.now + LONG + PROBE_EVERY)
+        self.throttle.check(self.now + LONG + PROBE_EVERY, "fresh")
 
 
 ThrottleMachine.TestCase.settings = thorough

@@ -32,6 +32,7 @@ from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
 from support.clock import Clock
 from support.jws import b64url
+from support.stack import Clock as SharedClock
 from support.stack import World, denied, issued, stack
 from support.tenant import FakeTenant
 
@@ -49,6 +50,7 @@ BAD: Final[dict[str, dict[str, Any]]] = {
     "another port": {**GOOD, "token_endpoint": "https://entra.example:8443/tenant/token"},
     "another host behind a name": {**GOOD, "token_endpoint": "https://entra.example@other.example/t"},
     "a name before the host": {**GOOD, "token_endpoint": "https://other.example@entra.example/t"},
+    "another tenant": {**GOOD, "token_endpoint": "https://entra.example/other/oauth2/v2.0/token"},
     "no tenant": {**GOOD, "token_endpoint": "https://entra.example/"},
     "no address": {**GOOD, "token_endpoint": "https://[/tenant"},
     "a port that is no number": {**GOOD, "token_endpoint": "https://entra.example:x/tenant"},
@@ -161,15 +163,15 @@ def test_documents_are_bounded() -> None:
     publisher = Publisher(_answer(GOOD))
     metadata = Metadata(publisher, hosts=(), timer=Clock(0.0))
     for number in range(MOST_DOCUMENTS):
-        metadata.get(f"https://entra.example/{number}")
-    metadata.get("https://entra.example/0")
-    metadata.get("https://entra.example/more")
+        metadata.get(f"https://entra.example/tenant/{number}")
+    metadata.get("https://entra.example/tenant/0")
+    metadata.get("https://entra.example/tenant/more")
     asked = len(publisher.asked)
-    metadata.get("https://entra.example/0")
-    metadata.get("https://entra.example/1")
+    metadata.get("https://entra.example/tenant/0")
+    metadata.get("https://entra.example/tenant/1")
 
     assert MOST_DOCUMENTS + 1 == asked
-    assert ["https://entra.example/1"] == publisher.asked[asked:]
+    assert ["https://entra.example/tenant/1"] == publisher.asked[asked:]
 
 
 @pytest.mark.parametrize(
@@ -258,6 +260,23 @@ async def test_one_empty_document_does_not_outlast_itself(world: World) -> None:
         while not isinstance((record := await service.egress("autonomous")).decision, Allow):
             assert time.monotonic() < end, record.error
             await asyncio.sleep(0.05)
+
+
+async def test_a_token_endpoint_of_another_tenant_is_not_used(
+    world: World, clock: SharedClock
+) -> None:
+    """MSAL would keep it for as long as its client lives. The document is asked for again soon."""
+    other = f"{world.emulator.authority}/{world.other_tenant['tenant_id']}/oauth2/v2.0/token"
+    async with stack(world, clock=clock) as service:
+        world.emulator.faults.add(
+            Fault("members", "discovery", count=1, members={"token_endpoint": other})
+        )
+        refused = await service.egress("app")
+        clock.ahead += 10
+        served = await service.egress("app")
+
+    assert Reason.EXCHANGE_UNAVAILABLE == denied(refused)
+    assert world.reports["client_id"] == issued(served)["appid"]
 
 
 def test_a_host_that_is_configured_is_asked(world: World) -> None:

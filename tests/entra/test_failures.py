@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from authz.core.budget import Budget
+from authz.core.circuit import FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
 from authz.core.errors import ExchangeUnavailable, Reason
 from authz.core.exchange import AppToken, Client, Target
@@ -359,7 +360,7 @@ async def test_a_throttled_user_is_asked_for_again_when_the_time_is_over(
 ) -> None:
     """Not after two minutes, if Entra named five; the time that is left is what the caller is told."""
     async with stack(world, clock=clock) as service:
-        world.emulator.faults.add(Fault("status", status=429, retry_after=300))
+        world.emulator.faults.add(Fault("status", status=429, retry_after=300, match=OBO))
         token = world.token(lifetime=7200)
         told = []
         for _ in range(4):
@@ -368,8 +369,99 @@ async def test_a_throttled_user_is_asked_for_again_when_the_time_is_over(
         world.emulator.faults.clear()
 
         assert [300, 210, 120, 30] == told
-        assert {"t1": 1, "rejected": 1} == service.calls
+        assert {"t1": 1, "agent_obo": 1, "rejected": 1} == service.calls
         assert issued(await service.egress("graph", token))["appid"] == world.agent["client_id"]
+
+
+@pytest.mark.parametrize(("target", "leg"), [("token", "t1"), ("discovery", None)])
+async def test_what_all_users_need_is_probed_once_a_minute(
+    world: World, clock: Clock, target: str, leg: str | None
+) -> None:
+    """One 429 of T1 or of the discovery document, with an hour to wait, keeps nobody away for an hour."""
+    async with stack(world, clock=clock) as service:
+        match = Match(leg=leg)
+        world.emulator.faults.add(
+            Fault("status", target, status=429, retry_after=3600, count=1, match=match)
+        )
+        refused = await service.egress("graph", world.token())
+        clock.ahead += PROBE_EVERY
+        served = await service.egress("graph", world.token())
+
+    assert Reason.EXCHANGE_THROTTLED == denied(refused)
+    assert 3590 < waiting(refused) <= 3600
+    assert world.agent["client_id"] == issued(served)["appid"]
+
+
+async def test_a_user_who_is_throttled_alone_holds_nobody_back(world: World, clock: Clock) -> None:
+    """Law 8: such a user asks all the time, by new tokens, and takes no probe from the others."""
+    three = people(world, 3, world.agent["client_id"])
+
+    def token(person: str) -> str:
+        return world.emulator.mint_user_token(user=person, audience=world.blueprint["client_id"])
+
+    async with stack(world, clock=clock) as service:
+        fault = world.emulator.faults.add(
+            Fault("status", status=429, retry_after=1, match=Match(leg="agent_obo"))
+        )
+        held = [denied(await service.egress("graph", token(person))) for person in three]
+        world.emulator.faults.clear(fault.id)
+        alone = Match(user=three[0], leg="agent_obo")
+        world.emulator.faults.add(Fault("status", status=429, retry_after=1, match=alone))
+        clock.ahead += 1.1
+        again = await service.egress("graph", token(three[0]))
+        other = await service.egress("graph", world.token())
+
+    assert [Reason.EXCHANGE_THROTTLED] * 3 == held
+    assert Reason.EXCHANGE_THROTTLED == denied(again)
+    assert world.users["alice"]["object_id"] == issued(other)["oid"]
+
+
+async def test_a_user_whose_calls_always_fail_keeps_no_circuit_open(
+    world: World, clock: Clock
+) -> None:
+    """Law 8: the probe is somebody else's, whose answer closes it."""
+    *three, fourth = people(world, 4, world.agent["client_id"])
+
+    def token(person: str) -> str:
+        return world.emulator.mint_user_token(user=person, audience=world.blueprint["client_id"])
+
+    async with stack(world, clock=clock) as service:
+        issued(await service.egress("autonomous"))
+        fault = world.emulator.faults.add(Fault("status", status=500, match=OBO))
+        failed = []
+        for person in three:
+            failed.append(denied(await service.egress("graph", token(person))))
+            clock.ahead += SPAN / 2
+        world.emulator.faults.clear(fault.id)
+        alone = Match(user=three[0], leg="agent_obo")
+        world.emulator.faults.add(Fault("status", status=500, match=alone))
+        clock.ahead += FIRST_PAUSE
+        again = await service.egress("graph", token(three[0]))
+        other = await service.egress("graph", token(fourth))
+
+    assert [UNAVAILABLE] * 3 == failed
+    assert UNAVAILABLE == denied(again)
+    assert fourth == issued(other)["oid"]
+
+
+async def test_an_agents_account_is_one_user_of_many(world: World, clock: Clock) -> None:
+    """Law 8: it may be throttled for three resources, and nobody else is."""
+    document = world.config()
+    for number, scope in enumerate(("Mail.Read", "User.Read")):
+        document["egress"][f"account-{number}"] = {
+            **document["egress"]["agent-user"],
+            "scopes": [f"https://graph.microsoft.com/{scope}"],
+        }
+    async with stack(world, clock=clock, document=document) as service:
+        world.emulator.faults.add(
+            Fault("status", status=429, retry_after=60, match=Match(leg="user_fic"))
+        )
+        routes = ("agent-user", "account-0", "account-1")
+        refused = [denied(await service.egress(route)) for route in routes]
+        other = await service.egress("graph", world.token())
+
+    assert [Reason.EXCHANGE_THROTTLED] * 3 == refused
+    assert world.agent["client_id"] == issued(other)["appid"]
 
 
 async def test_a_date_says_how_long_to_wait(world: World) -> None:
