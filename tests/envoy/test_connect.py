@@ -159,6 +159,18 @@ def test_an_agent_that_is_given_the_token_again_has_no_tunnel_any_more(
         assert "tunnel_refused" == pod.connect(f"{WEATHER}:443")[1]["reason"]
 
 
+def test_a_prepared_reply_is_none_to_a_connection(world: World, tmp_path: Path) -> None:
+    """Without an edge cache both are one question but for the method, and that is not overlooked."""
+    found = {**document(world), "cache": {"edge": {"max_ttl": 0}}}
+    with Deployed(world, found, tmp_path) as pod:
+        statuses = [pod.get(f"http://{LEGACY}/").status_code for _ in range(3)]
+
+        assert [200, 200, 200] == statuses
+        assert 403 == pod.connect(f"{LEGACY}:443", authorization=pod.held)[0]
+        # Envoy has nowhere to go with it in any case: it is the service that has to refuse.
+        assert 'reason="tunnel_refused"' in pod.process.admin("/metrics").text
+
+
 def test_a_tunnel_needs_a_decision(world: World, tmp_path: Path) -> None:
     """Without the service nothing goes on (law 3)."""
     with Deployed(world, document(world), tmp_path) as pod:
