@@ -8,6 +8,7 @@ RECIPES := .venv-recipes
 RECIPES_STAMP := $(RECIPES)/.installed
 NODE_AGENT := tests/recipes/apps/node_agent
 NODE_READER := tests/recipes/apps/propagators/node
+NODE_CLIENTS := tests/recipes/clients/node
 # Programs of the environment come first, for recipes and for the tests that look for some (envoy, kubectl).
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -48,12 +49,13 @@ test-cluster: $(STAMP) ## run the tests that need a kube-apiserver, if a variabl
 test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
 	@$(BIN)/python -m pytest -m recipes tests/recipes
 
-$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json
+$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json $(NODE_CLIENTS)/package-lock.json
 	@echo "==> creating $(RECIPES) and installing what agents are made of (about a minute, once)"
 	@$(PYTHON) -m venv --clear $(RECIPES)
 	@$(RECIPES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/recipes.txt
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_AGENT) --ignore-scripts --no-audit --no-fund --loglevel error
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_READER) --ignore-scripts --no-audit --no-fund --loglevel error
+	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 interleavings: $(STAMP) ## 100,000 random requests of many users while faults come and go (REQUESTS=, SEED=)
@@ -108,4 +110,4 @@ lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt
 
 clean: ## remove what the verbs made
-	rm -rf $(VENV) $(RECIPES) $(NODE_AGENT)/node_modules $(NODE_READER)/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(RECIPES) $(NODE_AGENT)/node_modules $(NODE_READER)/node_modules $(NODE_CLIENTS)/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
