@@ -95,8 +95,9 @@ protos: $(STAMP) ## regenerate authz/_pb from protos/
 protos-check: $(STAMP) ## fail when authz/_pb differs from what protos/ generates
 	@$(BIN)/python protos/generate.py --check
 
-docs: $(STAMP) ## regenerate docs/configuration.md, docs/authz.schema.json and the admission policy from what they tell
+docs: $(STAMP) ## regenerate docs/configuration.md, docs/authz.schema.json, docs/compatibility.md and the admission policy from what they tell
 	@$(BIN)/python -m authz.config.schema docs/
+	@cd tests && ../$(BIN)/python -m recipes.compatibility_page ../docs/compatibility.md
 	@$(BIN)/python -m authz.injection.policy kubernetes/components/interception/admission-policy.yaml
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11

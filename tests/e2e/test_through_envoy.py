@@ -93,3 +93,18 @@ async def test_an_agent_can_tell_the_service_that_is_away_from_an_api_that_is(po
         await asyncio.to_thread(pod.start)
         pod.sidecar.destinations["graph.microsoft.com"].__exit__(None, None, None)
         assert (503, "downstream_unavailable", "1") == await told("alice2")
+
+
+def test_a_token_outside_the_header_is_none(pod: Pod) -> None:
+    """RFC 6750 sections 2.2 and 2.3 name a form and the query: what logs keep lets nobody in."""
+    token = pod.world.token()
+    caller = pod.sidecar.caller
+
+    statuses = [
+        caller.get("/chat", params={"access_token": token}).status_code,
+        caller.post("/chat", data={"access_token": token}).status_code,
+        caller.get("/chat", headers={"authorization": f"Bearer {token}"}).status_code,
+    ]
+
+    assert [401, 401, 200] == statuses
+    assert 1 == len(pod.sidecar.app.received)

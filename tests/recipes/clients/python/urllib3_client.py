@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import urllib3
 
@@ -22,7 +23,7 @@ pool = urllib3.ProxyManager(PROXY) if PROXY else urllib3.PoolManager()
 denied = pool.request("GET", f"{BASE}/echo").status
 token = {"Authorization": f"Bearer {TOKEN}"}
 found = {
-    "version": urllib3.__version__,
+    "version": version("urllib3"),
     "denied": denied,
     "kept": [pool.request("GET", f"{BASE}/echo", headers=token).status for _ in range(3)],
     "head": pool.request("HEAD", f"{BASE}/echo", headers=token).status,

@@ -1,0 +1,26 @@
+"""docs/compatibility.md is made from what the tests run, and names tests that exist."""
+
+import re
+
+import pytest
+
+from recipes.compatibility import OTHERS, REFUSED, ROOT, SERVERS, TESTS, Fact
+from recipes.compatibility_page import page
+
+
+def test_the_page_is_made_from_the_table() -> None:
+    """`make docs` writes it."""
+    assert page() == (ROOT / "docs/compatibility.md").read_text()
+
+
+@pytest.mark.parametrize("fact", [*SERVERS, *OTHERS, *REFUSED], ids=lambda fact: fact.what)
+def test_each_fact_names_a_test(fact: Fact) -> None:
+    """A function of that name is in that file."""
+    file, name = fact.test.split("::")
+
+    assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE)
+
+
+def test_the_clients_have_their_test() -> None:
+    """The file that the page names runs the whole table."""
+    assert "rows(CLIENTS)" in (ROOT / TESTS).read_text()

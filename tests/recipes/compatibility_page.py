@@ -1,0 +1,104 @@
+"""Makes docs/compatibility.md of the table that the tests run: `python -m recipes.compatibility_page FILE`.
+
+What was tried is in `compatibility`; nothing here runs a client.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from recipes.compatibility import (
+    CLIENTS,
+    MEANINGS,
+    OTHERS,
+    REFUSED,
+    SERVERS,
+    TESTS,
+    Client,
+    Fact,
+    Needs,
+)
+
+_HEAD: Final = """\
+# Compatibility
+
+Clients and servers that were tried with a real Envoy, rendered by `authz envoy`, and `authz serve`. This page is made from the table that the
+tests run (`make docs`); a test compares the two, so each row is a test that passes.
+
+The clients are unmodified: their own defaults, and the settings that the table names. *To the agent* means that a client calls the
+agent through Envoy's inbound listener. *From the agent* means that the agent calls an API, `http://api.example`, through Envoy as its
+proxy; Envoy exchanges the token and starts TLS. For `https://` see [docs/https.md](https.md).
+"""
+
+
+def page() -> str:
+    """Return the page, as Markdown."""
+    return "\n".join(
+        [
+            _HEAD,
+            "## Clients of HTTP",
+            "",
+            "Each of them does all of this, in both directions, unless its row says otherwise:",
+            "",
+            *(f"- {meaning};" for meaning in MEANINGS.values()),
+            "- where Apache HttpClient offers `Upgrade: TLS/1.2` and `curl --http2` offers `h2c`, the offer is left aside.",
+            "",
+            f"Tests: `{TESTS}`, run by `make test-recipes` and, where the client is a program of the operating system,",
+            "`make test-system`. A version with `+` is the oldest one that was tried.",
+            "",
+            *_clients(CLIENTS),
+            "",
+            "## Servers",
+            "",
+            *_facts("server", "result", SERVERS),
+            "",
+            "## Also tried",
+            "",
+            *_facts("client", "result", OTHERS),
+            "",
+            "## Refused or changed on purpose",
+            "",
+            *_facts("what", "result, and why", REFUSED),
+            "",
+        ]
+    )
+
+
+def _clients(clients: Iterable[Client]) -> list[str]:
+    return _table(
+        ("client", "version", "to the agent", "from the agent", "run by", "not possible"),
+        [
+            (
+                client.name,
+                client.version.removesuffix("."),
+                client.http.get("inbound", "not tried"),
+                _way_out(client),
+                "`make test-recipes`" if client.needs is Needs.RECIPES else "`make test-system`",
+                "; ".join(f"{name}: {reason}" for name, reason in client.without.items()),
+            )
+            for client in clients
+        ],
+    )
+
+
+def _way_out(client: Client) -> str:
+    version = client.http.get("egress")
+    return client.egress if version is None else f"{version}, by {client.egress}"
+
+
+def _facts(subject: str, result: str, facts: Iterable[Fact]) -> list[str]:
+    rows = [(fact.what, fact.result, f"`{fact.test}`") for fact in facts]
+    return _table((subject, result, "test"), rows)
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(page())
