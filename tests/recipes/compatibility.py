@@ -22,18 +22,6 @@ class Needs(StrEnum):
     SYSTEM = "system"
 
 
-ORDINARY: Final = (
-    "kept",
-    "head",
-    "options",
-    "underscore",
-    "upload",
-    "chunked",
-    "events",
-    "gzip",
-)
-"""What a client of HTTP does beside one call without a token, by the names of `MEANINGS`."""
-
 MEANINGS: Final = {
     "denied": "a call without a token: 401",
     "kept": "three calls with the user's token on a connection that stays open",
@@ -45,6 +33,7 @@ MEANINGS: Final = {
     "events": "a stream whose last event is sent once the client has the first",
     "gzip": "an answer in gzip",
 }
+"""What a client of HTTP does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +207,37 @@ CLIENTS: Final = (
         _ONE,
         without={"chunked": "`fetch` streams uploads by HTTP/2 with TLS only"},
         own=True,
+    ),
+)
+
+RPC_MEANINGS: Final = {
+    "denied": "a call without a token: `UNAUTHENTICATED`",
+    "unary": "one message each way",
+    "collect": "a stream to the server",
+    "tell": "a stream from the server",
+    "talk": "both at once, each message after the answer to the one before",
+}
+"""What a client of gRPC does."""
+
+_TWO: Final = {"inbound": "HTTP/2", "egress": "HTTP/2"}
+_TUNNEL: Final = "`http_proxy`, target `api.example:80`"
+
+RPC_CLIENTS: Final = (
+    Client(
+        "grpcio",
+        ("{python}", "python/grpcio_client.py"),
+        Needs.RECIPES,
+        _python("grpcio"),
+        _TUNNEL,
+        _TWO,
+    ),
+    Client(
+        "grpc-js",
+        ("{node}", "node/grpc.mjs"),
+        Needs.RECIPES,
+        _node("@grpc/grpc-js"),
+        _TUNNEL,
+        _TWO,
     ),
 )
 

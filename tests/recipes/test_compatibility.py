@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recipes.compatibility import CLIENTS, Client
+from recipes.compatibility import CLIENTS, RPC_CLIENTS, Client
 from recipes.trial import Trial, running
 from support.sidecar import Authority
 
@@ -58,3 +58,20 @@ def test_what_an_ordinary_client_sends_is_served(
     (spoken,) = [version for version, number in opened.items() if number]
     assert client.http[direction].startswith(f"HTTP/{spoken}")
     assert ("kept" in client.without) == (opened[spoken] >= len(decided))
+
+
+@pytest.mark.parametrize(("client", "direction"), rows(RPC_CLIENTS))
+def test_every_kind_of_grpc_call_is_served(trial: Trial, client: Client, direction: str) -> None:
+    """To an agent that speaks gRPC, and from it to an API that gets the agent's token."""
+    printed, arrived = trial.run_rpc(client, direction)
+
+    assert client.was_tried_in(printed.pop("version"))
+    expected = {
+        "denied": "UNAUTHENTICATED",
+        "unary": "HELLO",
+        "collect": "ab",
+        "tell": ["x0", "x1", "x2"],
+        "talk": ["A", "B"],
+    }
+    assert expected == printed
+    assert ["alice"] * 4 == [trial.whose(seen, direction) for seen in arrived]

@@ -16,12 +16,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import grpc
 import pytest
 
 from authz.config.document import parse
 from authz.emulator import Emulator
+from authz.envoy.sidecar import AppProtocol
 from recipes.agents import ENVIRONMENT, ROOT, require_environment
 from recipes.compatibility import JARS, Client, Needs
+from support.grpc_peer import GrpcServer
 from support.ordinary_server import OrdinaryServer
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims
@@ -31,6 +34,8 @@ API: Final = "api.example"
 """An API of a route on behalf of the user."""
 OWN: Final = "pages.example"
 """An API of a route for the agent itself."""
+RPC: Final = "rpc.example"
+"""An API of gRPC, of the same route as `API`."""
 MAVEN_PLUGIN: Final = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 FOLDER: Final = ROOT / "tests/recipes/clients"
 UPLOAD: Final = 10 * 1024**2
@@ -50,6 +55,9 @@ class Trial:
         api: The destination of `API`.
         sidecar: Envoy.
         body: File of `UPLOAD` bytes.
+        rpc_agent: Another agent, which speaks gRPC.
+        rpc_api: The destination of `RPC`.
+        rpc_sidecar: The Envoy of that agent.
     """
 
     world: World
@@ -58,6 +66,9 @@ class Trial:
     api: OrdinaryServer
     sidecar: Sidecar
     body: Path
+    rpc_agent: GrpcServer
+    rpc_api: GrpcServer
+    rpc_sidecar: Sidecar
 
     def run(self, client: Client, direction: str) -> tuple[dict[str, Any], list[Seen]]:
         """Let a client do everything it does; return what it prints, and the requests that arrived."""
@@ -79,6 +90,20 @@ class Trial:
         named = {"version", *self.expected(client, direction)}
         told = {name: value for name, value in printed.items() if name in named}
         return told, list(server.received)
+
+    def run_rpc(self, client: Client, direction: str) -> tuple[dict[str, Any], list[Seen]]:
+        """Do the same with a client of gRPC; what arrived are calls."""
+        inbound = direction == "inbound"
+        server = self.rpc_agent if inbound else self.rpc_api
+        server.received.clear()
+        target = f"127.0.0.1:{self.rpc_sidecar.inbound_port}" if inbound else f"{RPC}:80"
+        printed = execute(
+            client,
+            {"TARGET": target, "TOKEN": self.token},
+            None if inbound else self.rpc_sidecar.egress_port,
+            self.body.parent,
+        )
+        return printed, [Seen("POST", "", tuple(call.items())) for call in server.received]
 
     def expected(self, client: Client, direction: str) -> dict[str, Any]:
         """Return what a client prints where everything works."""
@@ -205,7 +230,7 @@ def running(authority: Authority) -> Iterator[Trial]:
         document = world.config()
         on_behalf = document["egress"]["graph"]
         document["egress"] = {
-            "api": {**on_behalf, "hosts": [API]},
+            "api": {**on_behalf, "hosts": [API, RPC]},
             "pages": {**document["egress"]["autonomous"], "hosts": [OWN]},
         }
         file = folder / "authz.yaml"
@@ -213,16 +238,39 @@ def running(authority: Authority) -> Iterator[Trial]:
         agent = stack.enter_context(OrdinaryServer(page=page))
         tls = authority.server_context(API, OWN)
         api = stack.enter_context(OrdinaryServer(tls, page))
+        rpc_agent = stack.enter_context(GrpcServer())
+        rpc_api = stack.enter_context(GrpcServer(grpc_credentials(authority, RPC)))
         service = stack.enter_context(Process("serve", "--config", str(file)))
-        sidecar = stack.enter_context(
-            Sidecar(
-                parse(file.read_text(), {}),
-                authz_address=document["listen"]["grpc"],
-                authority=authority,
-                certificates={},
-                servers=dict.fromkeys((API, OWN), api.address),
-                changes={"app_address": agent.address},
+        config = parse(file.read_text(), {})
+
+        def sidecar(app: str, protocol: AppProtocol) -> Sidecar:
+            return stack.enter_context(
+                Sidecar(
+                    config,
+                    authz_address=document["listen"]["grpc"],
+                    authority=authority,
+                    certificates={},
+                    servers={API: api.address, OWN: api.address, RPC: rpc_api.address},
+                    changes={"app_address": app, "app_protocol": protocol},
+                )
             )
-        )
+
         service.wait_ready()
-        yield Trial(world, world.token(), agent, api, sidecar, body)
+        yield Trial(
+            world,
+            world.token(),
+            agent,
+            api,
+            sidecar(agent.address, AppProtocol.HTTP1),
+            body,
+            rpc_agent,
+            rpc_api,
+            sidecar(rpc_agent.address, AppProtocol.HTTP2),
+        )
+
+
+def grpc_credentials(authority: Authority, name: str) -> grpc.ServerCredentials:
+    """Return the TLS side of a gRPC server with a certificate for a name."""
+    issued = authority.ca.issue_cert(name)
+    chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+    return grpc.ssl_server_credentials([(issued.private_key_pem.bytes(), chain)])
