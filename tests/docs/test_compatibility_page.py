@@ -25,4 +25,6 @@ def test_the_clients_have_their_test() -> None:
     """The file that the page names runs the whole of each table."""
     text = (ROOT / TESTS).read_text()
 
-    assert [] == [name for name in ("CLIENTS", "RPC_CLIENTS") if f"rows({name})" not in text]
+    assert [] == [
+        name for name in ("CLIENTS", "RPC_CLIENTS", "A2A_CLIENTS") if f"rows({name})" not in text
+    ]

@@ -241,6 +241,32 @@ RPC_CLIENTS: Final = (
     ),
 )
 
+A2A_MEANINGS: Final = {
+    "denied": "a call without a token: an error with 401 or `UNAUTHENTICATED`",
+    "whole": "a message that is answered at once",
+    "stream": "the same as a stream",
+}
+"""What a client of the A2A SDK does."""
+
+
+def _a2a(binding: str, http: Mapping[str, str], egress: str) -> Client:
+    return Client(
+        f"A2A SDK, {binding}",
+        ("{python}", "python/a2a_client.py"),
+        Needs.RECIPES,
+        _python("a2a-sdk"),
+        egress,
+        http,
+        environ={"BINDING": binding},
+    )
+
+
+A2A_CLIENTS: Final = (
+    _a2a("JSONRPC", _ONE, _BY_VARIABLE),
+    _a2a("HTTP+JSON", _ONE, _BY_VARIABLE),
+    _a2a("GRPC", _TWO, _TUNNEL),
+)
+
 JARS: Final = {
     "httpclient5-5.4.4.jar": "3f8657eab91b7533e5cf232d4e268253c4ff9f99f1e4bcd67841618bed67f2de",
     "httpcore5-5.3.4.jar": "f2b2fd7a0164e8c3120cd8437bc9fea439239e165c17262b3e907daa7e979f80",

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from recipes.compatibility import (
+    A2A_CLIENTS,
+    A2A_MEANINGS,
     CLIENTS,
     MEANINGS,
     OTHERS,
@@ -59,6 +61,14 @@ def page() -> str:
             *(f"- {meaning};" for meaning in RPC_MEANINGS.values()),
             "",
             *_clients(RPC_CLIENTS),
+            "",
+            "## Clients of A2A",
+            "",
+            "Both ends are the SDK's. On the way out the agent that is called has no TLS of its own (`token_over_plain_http`). Each client does, in both directions:",
+            "",
+            *(f"- {meaning};" for meaning in A2A_MEANINGS.values()),
+            "",
+            *_clients(A2A_CLIENTS),
             "",
             "## Servers",
             "",

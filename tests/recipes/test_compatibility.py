@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from recipes.compatibility import CLIENTS, RPC_CLIENTS, Client
+from recipes.a2a_trial import Conversation, talking
+from recipes.compatibility import A2A_CLIENTS, CLIENTS, RPC_CLIENTS, Client
 from recipes.trial import Trial, running
 from support.sidecar import Authority
+from support.stack import claims
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,16 @@ def trial() -> Iterator[Trial]:
     with (
         tempfile.TemporaryDirectory(prefix="authz-") as folder,
         running(Authority.create(Path(folder))) as found,
+    ):
+        yield found
+
+
+@pytest.fixture(scope="module")
+def conversation() -> Iterator[Conversation]:
+    """The same between an agent of the A2A SDK and its clients."""
+    with (
+        tempfile.TemporaryDirectory(prefix="authz-") as folder,
+        talking(Authority.create(Path(folder))) as found,
     ):
         yield found
 
@@ -75,3 +87,24 @@ def test_every_kind_of_grpc_call_is_served(trial: Trial, client: Client, directi
     }
     assert expected == printed
     assert ["alice"] * 4 == [trial.whose(seen, direction) for seen in arrived]
+
+
+@pytest.mark.parametrize(("client", "direction"), rows(A2A_CLIENTS))
+def test_agents_of_the_a2a_sdk_talk(
+    conversation: Conversation, client: Client, direction: str
+) -> None:
+    """The agent behind Envoy learns who calls; the one that is called gets an agent token for the user."""
+    printed = conversation.run(client, direction)
+
+    assert client.was_tried_in(printed["version"])
+    denied = "UNAUTHENTICATED" if "GRPC" in client.name else "401"
+    assert denied in printed["denied"]
+    assert ("first", "first") == (printed["whole"], printed["stream"])
+    user = conversation.world.users["alice"]["object_id"]
+    seen = printed["seen"]
+    if direction == "inbound":
+        assert user == seen["x-authz-subject"]
+    else:
+        token = claims(seen["authorization"].removeprefix("Bearer "))
+        agent = conversation.world.agent["client_id"]
+        assert (agent, user) == (token["appid"], token["oid"])

@@ -21,7 +21,7 @@ with grpc.insecure_channel(os.environ["TARGET"]) as channel:
         unary(b"hello", timeout=PATIENCE)
         denied = "OK"
     except grpc.RpcError as error:
-        denied = error.code().name  # type: ignore[attr-defined]
+        denied = error.code().name
     heard: list[str] = []
     turns: list[Iterator[bytes]] = []
 
