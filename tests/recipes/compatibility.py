@@ -50,7 +50,7 @@ class Client:
         http: Version of HTTP that it speaks to Envoy, by direction.
         without: What the client itself cannot do, with the reason.
         environ: Variables on top of those that every client gets.
-        also: What the client prints besides where it calls an API.
+        also: What the client prints besides, by direction.
         own: Whether it calls an API of a route for the agent itself, which needs no token of a user.
     """
 
@@ -62,7 +62,7 @@ class Client:
     http: Mapping[str, str]
     without: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
-    also: Mapping[str, str] = field(default_factory=dict)
+    also: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     own: bool = False
 
     def was_tried_in(self, version: str) -> bool:
@@ -87,6 +87,22 @@ def _node(package: str) -> str:
 
 _BY_VARIABLE: Final = "`HTTP_PROXY`"
 _ONE: Final = {"inbound": "HTTP/1.1", "egress": "HTTP/1.1"}
+
+_OFFER: Final = {"offers": "TLS/1.2"}
+
+
+def _apache(version: str, offers: Mapping[str, Mapping[str, str]]) -> Client:
+    """Return Apache HttpClient. From 5.4.2 on it offers TLS to proxies only."""
+    return Client(
+        f"Apache HttpClient {version}",
+        ("java", "-cp", "{jars}", "java/Apache.java"),
+        Needs.SYSTEM,
+        version,
+        "`-Dhttp.proxyHost`, `-Dhttp.proxyPort`, and `useSystemProperties()`",
+        _ONE,
+        also=offers,
+    )
+
 
 CLIENTS: Final = (
     Client(
@@ -189,15 +205,8 @@ CLIENTS: Final = (
         "`-Dhttp.proxyHost`, `-Dhttp.proxyPort`",
         _ONE,
     ),
-    Client(
-        "Apache HttpClient",
-        ("java", "-cp", "{jars}", "java/Apache.java"),
-        Needs.SYSTEM,
-        "5.4.4",
-        "`-Dhttp.proxyHost`, `-Dhttp.proxyPort`, and `HttpClients.createSystem()`",
-        _ONE,
-        also={"offers": "TLS/1.2"},
-    ),
+    _apache("5.4", {"inbound": _OFFER, "egress": _OFFER}),
+    _apache("5.4.4", {"egress": _OFFER}),
     Client(
         "Chromium, headless",
         ("sh", "chromium.sh"),
@@ -268,12 +277,20 @@ A2A_CLIENTS: Final = (
 )
 
 JARS: Final = {
-    "httpclient5-5.4.4.jar": "3f8657eab91b7533e5cf232d4e268253c4ff9f99f1e4bcd67841618bed67f2de",
-    "httpcore5-5.3.4.jar": "f2b2fd7a0164e8c3120cd8437bc9fea439239e165c17262b3e907daa7e979f80",
-    "httpcore5-h2-5.3.4.jar": "1fb4f34e4b612e7c127ad693335583587850b17ce9b1c366f9de1ca49fe2c781",
-    "slf4j-api-1.7.36.jar": "d3ef575e3e4979678dc01bf1dcce51021493b4d11fb7f1be8ad982877c16a1c0",
+    "5.4": {
+        "httpclient5-5.4.jar": "40a72f6dca0f20d304b4bcb045a020522a6ada0b69aff48398988ecab5f6badc",
+        "httpcore5-5.3.jar": "33b9eca7890ea3908a4d17fad19c70b10e30ce902ef85f913cdfdedf242aa14f",
+        "httpcore5-h2-5.3.jar": "3120037300a84a93bf83825051f19a103e126b27216e6aebeb0c9addb8e936a0",
+        "slf4j-api-1.7.36.jar": "d3ef575e3e4979678dc01bf1dcce51021493b4d11fb7f1be8ad982877c16a1c0",
+    },
+    "5.4.4": {
+        "httpclient5-5.4.4.jar": "3f8657eab91b7533e5cf232d4e268253c4ff9f99f1e4bcd67841618bed67f2de",
+        "httpcore5-5.3.4.jar": "f2b2fd7a0164e8c3120cd8437bc9fea439239e165c17262b3e907daa7e979f80",
+        "httpcore5-h2-5.3.4.jar": "1fb4f34e4b612e7c127ad693335583587850b17ce9b1c366f9de1ca49fe2c781",
+        "slf4j-api-1.7.36.jar": "d3ef575e3e4979678dc01bf1dcce51021493b4d11fb7f1be8ad982877c16a1c0",
+    },
 }
-"""SHA-256 of each file that Maven resolves `clients/java/pom.xml` to."""
+"""SHA-256 of each file that Maven resolves `clients/java/pom.xml` to, by version of Apache HttpClient."""
 
 
 @dataclass(frozen=True, slots=True)

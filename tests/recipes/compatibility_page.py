@@ -46,7 +46,7 @@ def page() -> str:
             "Each of them does all of this, in both directions, unless its row says otherwise:",
             "",
             *(f"- {meaning};" for meaning in MEANINGS.values()),
-            "- where Apache HttpClient offers `Upgrade: TLS/1.2` and `curl --http2` offers `h2c`, the offer is left aside.",
+            "- where Apache HttpClient offers `Upgrade: TLS/1.2` (5.4 to everybody, 5.4.4 to proxies), and `curl --http2` offers `h2c`, the offer is left aside.",
             "",
             f"Tests: `{TESTS}`, run by `make test-recipes` and, where the client is a program of the operating system,",
             "`make test-system`. A version with `+` is the oldest one that was tried.",

@@ -1,16 +1,41 @@
 """Unmodified clients through Envoy in both directions: the rows of docs/compatibility.md."""
 
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from recipes.a2a_trial import Conversation, talking
 from recipes.compatibility import A2A_CLIENTS, CLIENTS, RPC_CLIENTS, Client
 from recipes.trial import Trial, running
+from support.envoy import EnvoyProcess
 from support.sidecar import Authority
 from support.stack import claims
+
+ANSWERING: Final = """\
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}
+static_resources:
+  listeners:
+  - name: inbound
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: inbound
+          route_config:
+            virtual_hosts:
+            - {name: all, domains: ["*"], routes: [{match: {prefix: /}, direct_response: {status: 200}}]}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+"""
+"""An Envoy without authz, agent or API."""
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +133,24 @@ def test_agents_of_the_a2a_sdk_talk(
         token = claims(seen["authorization"].removeprefix("Bearer "))
         agent = conversation.world.agent["client_id"]
         assert (agent, user) == (token["appid"], token["oid"])
+
+
+@pytest.mark.system
+def test_curl_uses_no_connection_of_http2_twice_without_authz_either(tmp_path: Path) -> None:
+    """What its row says is not possible is no fault of ours: here Envoy answers all by itself."""
+    if shutil.which("curl") is None:
+        pytest.skip("needs the program curl")
+    with EnvoyProcess(ANSWERING) as envoy:
+        url = f"http://127.0.0.1:{envoy.port('inbound')}/"
+        statuses = {
+            option: subprocess.run(
+                ["curl", "--silent", option, "--write-out", "%{http_code} ", url, url],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            ).stdout
+            for option in ("--http2-prior-knowledge", "--http1.1")
+        }
+
+    assert {"--http2-prior-knowledge": "200 000 ", "--http1.1": "200 200 "} == statuses

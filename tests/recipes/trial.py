@@ -85,7 +85,9 @@ class Trial:
                 "BODY": str(self.body),
             },
             self.sidecar.egress_port if direction == "egress" else None,
-            resolved(self.body.parent) if "{jars}" in client.command else self.body.parent,
+            resolved(self.body.parent, client.version)
+            if "{jars}" in client.command
+            else self.body.parent,
         )
         named = {"version", *self.expected(client, direction)}
         told = {name: value for name, value in printed.items() if name in named}
@@ -118,7 +120,7 @@ class Trial:
             "chunked": digest,
             "events": ["first", "last"],
             "gzip": "squeezed",
-            **(client.also if direction == "egress" else {}),
+            **client.also.get(direction, {}),
         }
         return {name: found for name, found in all_of_it.items() if name not in client.without}
 
@@ -191,19 +193,20 @@ def require(client: Client) -> None:
 
 
 @cache
-def resolved(folder: Path) -> Path:
-    """Let Maven put the libraries of the Java clients into a folder, and return that.
+def resolved(folder: Path, version: str) -> Path:
+    """Let Maven put a version of Apache HttpClient into a folder, and return that.
 
     Skips the test where there is no Maven, or none of its repositories has them.
     """
     maven = shutil.which("mvn")
     if maven is None:
         pytest.skip("needs the program mvn")
-    jars = folder / "jars"
+    jars = folder / f"jars-{version}"
     done = subprocess.run(
         [
             *(maven, "--quiet", "--batch-mode", "--file", str(FOLDER / "java/pom.xml")),
             *(f"{MAVEN_PLUGIN}:copy-dependencies", f"-DoutputDirectory={jars}"),
+            f"-Dhttpclient5.version={version}",
         ],
         capture_output=True,
         text=True,
@@ -213,7 +216,7 @@ def resolved(folder: Path) -> Path:
     if done.returncode:
         pytest.skip(f"Maven finds no Apache HttpClient: {done.stdout[-500:]}")
     found = {jar.name: hashlib.sha256(jar.read_bytes()).hexdigest() for jar in jars.iterdir()}
-    assert JARS == found
+    assert JARS[version] == found
     return jars
 
 
