@@ -1,5 +1,6 @@
 """docs/compatibility.md is made from what the tests run, and names tests that exist."""
 
+import json
 import re
 
 import pytest
@@ -28,3 +29,12 @@ def test_the_clients_have_their_test() -> None:
     assert [] == [
         name for name in ("CLIENTS", "RPC_CLIENTS", "A2A_CLIENTS") if f"rows({name})" not in text
     ]
+
+
+def test_the_packages_of_node_are_pinned_with_hashes_and_without_addresses() -> None:
+    """Any registry will do, and none can give something else."""
+    lock = json.loads((ROOT / "tests/recipes/clients/node/package-lock.json").read_text())
+    packages = [entry for name, entry in lock["packages"].items() if name]
+
+    assert [] == [entry for entry in packages if "integrity" not in entry or "resolved" in entry]
+    assert packages != []
