@@ -4,7 +4,7 @@ What was tried is in `compatibility`; nothing here runs a client.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +27,11 @@ from recipes.compatibility import (
 _HEAD: Final = """\
 # Compatibility
 
-Clients and servers that were tried with a real Envoy, rendered by `authz envoy`, and `authz serve`. This page is made from the table that the
-tests run (`make docs`); a test compares the two, so each row is a test that passes.
+Clients and servers that were tried with a real Envoy, rendered by `authz envoy`, `authz serve` and an emulated Entra. This
+page is made from the table that the tests run (`make docs`), and a test compares the two: each row is a test.
 
 The clients are unmodified: their own defaults, and the settings that the table names. *To the agent* means that a client calls the
-agent through Envoy's inbound listener. *From the agent* means that the agent calls an API, `http://api.example`, through Envoy as its
+agent through Envoy's inbound listener (a browser opens its page at a health path, which needs no token). *From the agent* means that the agent calls an API, `http://api.example`, through Envoy as its
 proxy; Envoy exchanges the token and starts TLS. For `https://` see [docs/https.md](https.md).
 """
 
@@ -45,8 +45,8 @@ def page() -> str:
             "",
             "Each of them does all of this, in both directions, unless its row says otherwise:",
             "",
-            *(f"- {meaning};" for meaning in MEANINGS.values()),
-            "- where Apache HttpClient offers `Upgrade: TLS/1.2` (5.4 to everybody, 5.4.4 to proxies), and `curl --http2` offers `h2c`, the offer is left aside.",
+            *_list(MEANINGS),
+            "- offers: where Apache HttpClient offers `Upgrade: TLS/1.2` (5.4 to everybody, 5.4.4 to proxies), and `curl --http2` offers `h2c`, the offer is left aside",
             "",
             f"Tests: `{TESTS}`, run by `make test-recipes` and, where the client is a program of the operating system,",
             "`make test-system`. A version with `+` is the oldest one that was tried.",
@@ -58,7 +58,7 @@ def page() -> str:
             "The agent's Envoy is rendered with `--app-protocol http2`. By the proxy variable these clients ask for a connection to port 80 of the API; Envoy",
             "reads the calls in it, exchanges the token and starts TLS. Each client does, in both directions:",
             "",
-            *(f"- {meaning};" for meaning in RPC_MEANINGS.values()),
+            *_list(RPC_MEANINGS),
             "",
             *_clients(RPC_CLIENTS),
             "",
@@ -66,7 +66,7 @@ def page() -> str:
             "",
             "Both ends are the SDK's. On the way out the agent that is called has no TLS of its own (`token_over_plain_http`). Each client does, in both directions:",
             "",
-            *(f"- {meaning};" for meaning in A2A_MEANINGS.values()),
+            *_list(A2A_MEANINGS),
             "",
             *_clients(A2A_CLIENTS),
             "",
@@ -84,6 +84,10 @@ def page() -> str:
             "",
         ]
     )
+
+
+def _list(meanings: Mapping[str, str]) -> list[str]:
+    return [f"- {name}: {meaning}" for name, meaning in meanings.items()]
 
 
 def _clients(clients: Iterable[Client]) -> list[str]:
@@ -105,7 +109,10 @@ def _clients(clients: Iterable[Client]) -> list[str]:
 
 def _way_out(client: Client) -> str:
     version = client.http.get("egress")
-    return client.egress if version is None else f"{version}, by {client.egress}"
+    if version is None:
+        return client.egress
+    route = "; a route for the agent itself (`autonomous`)" if client.own else ""
+    return f"{version}, by {client.egress}{route}"
 
 
 def _facts(subject: str, result: str, facts: Iterable[Fact]) -> list[str]:
