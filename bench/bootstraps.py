@@ -12,6 +12,7 @@ import yaml
 from authz.config.document import parse
 from authz.envoy.bootstrap import render
 from authz.envoy.clusters import AUTHZ
+from authz.envoy.connect import INSIDE
 from authz.envoy.sidecar import SidecarSettings, Upstream
 
 LISTENER: Final = "egress"
@@ -38,13 +39,20 @@ class Bootstrap:
         manager = self._manager()
         manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] == ROUTER]
         manager.pop("local_reply_config", None)
+        manager.pop("upgrade_configs", None)
         table = manager["route_config"]
         hosts = table["virtual_hosts"]
+        for host in hosts:
+            host["routes"] = [r for r in host["routes"] if "connect_matcher" not in r["match"]]
         for place in (table, *hosts, *(route for host in hosts for route in host["routes"])):
             place.pop("typed_per_filter_config", None)
             place.pop("metadata", None)
+        self._content.pop("bootstrap_extensions", None)
         resources = self._content["static_resources"]
-        resources["clusters"] = [c for c in resources["clusters"] if c["name"] != AUTHZ]
+        resources["listeners"] = [one for one in resources["listeners"] if one["name"] == LISTENER]
+        resources["clusters"] = [
+            c for c in resources["clusters"] if c["name"] not in (AUTHZ, INSIDE)
+        ]
         for cluster in self._clusters():
             _take_injector(cluster)
 

@@ -52,7 +52,7 @@ from authz.core.request import CONNECT
 from authz.envoy.clusters import BUFFER_BYTES, circuit_breakers, tunnel_clusters
 from authz.envoy.destinations import Destination
 
-_INSIDE: Final = "connect"
+INSIDE: Final = "connect"
 """The listener that reads what is inside of such connections, and the cluster that leads there."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
@@ -91,7 +91,7 @@ def to_be_read(target: Destination, ended: Collection[str]) -> Route | None:
     else:
         return None
     # What is inside has limits of its own.
-    return _route("connect", match, cluster=_INSIDE, idle=timedelta())
+    return _route("connect", match, cluster=INSIDE, idle=timedelta())
 
 
 def tunnel(target: Destination) -> Route:
@@ -110,7 +110,7 @@ def inner_listener(egress: Listener, ended: Sequence[FilterChain]) -> Listener:
     """
     (plain,) = egress.filter_chains
     return Listener(
-        name=_INSIDE,
+        name=INSIDE,
         internal_listener=ListenerInternalListenerConfig(),
         traffic_direction=egress.traffic_direction,
         per_connection_buffer_limit_bytes=egress.per_connection_buffer_limit_bytes,
@@ -134,17 +134,17 @@ def inner_listener(egress: Listener, ended: Sequence[FilterChain]) -> Listener:
 
 def connect_clusters(targets: Sequence[Destination]) -> list[Cluster]:
     """Return the cluster that leads to `inner_listener`, and those of tunnels."""
-    inside = Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name=_INSIDE))
+    inside = Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name=INSIDE))
     endpoint = LbEndpoint(endpoint=Endpoint(address=inside))
     return [
         Cluster(
-            name=_INSIDE,
+            name=INSIDE,
             type=ClusterDiscoveryType.STATIC,
             connect_timeout=_CONNECT_LOCAL,
             per_connection_buffer_limit_bytes=BUFFER_BYTES,
             circuit_breakers=circuit_breakers(_CONNECTIONS),
             load_assignment=ClusterLoadAssignment(
-                cluster_name=_INSIDE, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
+                cluster_name=INSIDE, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])]
             ),
         ),
         *tunnel_clusters(targets),

@@ -147,7 +147,7 @@ class Trusting(Sidecar):
         for manager in managers(document):
             manager["internal_address_config"] = {}
             # Else nothing of what follows would be seen.
-            del manager["early_header_mutation_extensions"]
+            manager.pop("early_header_mutation_extensions", None)
         return yaml.safe_dump(document)
 
 
