@@ -444,6 +444,29 @@ async def test_a_user_whose_calls_always_fail_keeps_no_circuit_open(
     assert fourth == issued(other)["oid"]
 
 
+async def test_a_probe_without_an_answer_leaves_its_place_to_the_next_user(
+    world: World, clock: Clock
+) -> None:
+    """What is held back is not held back for longer because one call found no connection."""
+    *three, fourth, fifth = people(world, 5, world.agent["client_id"])
+
+    def token(person: str) -> str:
+        return world.emulator.mint_user_token(user=person, audience=world.blueprint["client_id"])
+
+    async with stack(world, clock=clock) as service:
+        fault = world.emulator.faults.add(Fault("status", status=429, retry_after=5, match=OBO))
+        for person in three:
+            denied(await service.egress("graph", token(person)))
+        world.emulator.faults.clear(fault.id)
+        world.emulator.faults.add(Fault("down", match=Match(user=fourth, leg="agent_obo")))
+        clock.ahead += 5.1
+        probe = await service.egress("graph", token(fourth))
+        after = await service.egress("graph", token(fifth))
+
+    assert UNAVAILABLE == denied(probe)
+    assert fifth == issued(after)["oid"]
+
+
 async def test_an_agents_account_is_one_user_of_many(world: World, clock: Clock) -> None:
     """Law 8: it may be throttled for three resources, and nobody else is."""
     document = world.config()
