@@ -312,7 +312,7 @@ class Egress(Section):
         "`HTTPS_PROXY` leads to), for TLS of its own: nobody sees what is sent in them. For flow none, and only "
         "while no inbound route gives the app the user's token (`forward: bearer`).",
         json_schema_extra={
-            "x-default": "`true` for flow none where there are inbound routes, none of them has `forward: bearer`, "
+            "x-default": "`true` for flow none without `remove_headers`, where there are inbound routes, none of them has `forward: bearer`, "
             "and there is no section `https`, with which Envoy reads that TLS"
         },
     )

@@ -26,11 +26,16 @@ def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) 
             yield Fault(
                 path, f"does not go with flow {route.flow}: no token could be put into a tunnel"
             )
+        elif route.tunnel and route.remove_headers:
+            yield Fault(
+                path,
+                "found true beside remove_headers: nobody can remove a header in a tunnel, expected one of the two",
+            )
         elif route.tunnel and holding:
             yield Fault(
                 path,
                 f"found true, and inbound.{holding[0]} gives the app the user's token, which could leave in a "
-                "tunnel: expected placeholder in its forward, or section https, by which Envoy reads TLS",
+                "tunnel: expected placeholder in its forward, or no tunnel and section https, by which Envoy reads TLS",
             )
         elif route.tunnel and all(EgressHost.of(host).plain for host in route.hosts):
             yield Fault(path, "has no effect: no host has TLS, and Envoy reads plain HTTP")
@@ -46,5 +51,6 @@ def tunnelled(config: "Config") -> frozenset[str]:
     return frozenset(
         name
         for name, route in config.egress.items()
-        if route.flow is Flow.NONE and (by_default if route.tunnel is None else route.tunnel)
+        if route.flow is Flow.NONE
+        and (by_default and not route.remove_headers if route.tunnel is None else route.tunnel)
     )

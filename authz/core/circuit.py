@@ -1,4 +1,4 @@
-"""`Circuit`: whether an endpoint that keeps failing is asked. It is given the time.
+"""`Circuit`: whether an endpoint that keeps failing is asked for one client. It is given the time.
 
 Closed: everybody asks. Open: nobody asks, until a pause is over. Half open: one call at a time asks, the
 probe; its outcome closes the circuit, or opens it again for twice as long.
@@ -12,7 +12,8 @@ from typing import Final
 from authz.core.errors import ExchangeUnavailable
 
 FAILURES: Final = 3
-"""Failures in a row that open the circuit. Those of one user count once: they may be about the user."""
+"""Different questions whose failures, with no answer in between, open the circuit. A user is one question,
+whatever is asked for: the failures may be about the user."""
 SPAN: Final = 2.0
 """Seconds that they must cover, the first call included: a short disturbance opens nothing."""
 WINDOW: Final = 60.0
@@ -21,10 +22,10 @@ FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 10.0
 """Seconds until the next probe; the pause doubles."""
 HEAD_START: Final = 1.5
-"""Seconds for which users whose calls have failed leave the probe to others. It may be about them; and who
-keeps to a `Retry-After` comes up to a second later than who does not."""
+"""Seconds for which questions that have failed leave the probe to others. The failures may be about them;
+and who keeps to a `Retry-After` comes up to a second later than who does not."""
 MOST_FAILING: Final = 16
-"""Users remembered for that."""
+"""Questions remembered for that."""
 WHILE_PROBING: Final = 1.0
 """Seconds after which to ask again, while a probe is under way."""
 
@@ -79,12 +80,12 @@ class Circuit:
         """Whether calls are refused, but for probes. Not any more when nobody has asked for a while."""
         return self.state is not CircuitState.CLOSED and now < self._probe_from + WINDOW
 
-    def check(self, now: float, *, user: Hashable | None = None) -> None:
-        """Raise `CircuitOpen` if the endpoint may not be asked now, or not for this user."""
+    def check(self, now: float, question: Hashable) -> None:
+        """Raise `CircuitOpen` if the endpoint may not be asked this now."""
         if not self.is_open(now):
             return
         begins = self._probe_from
-        if user is not None and user in self._failing:
+        if question in self._failing:
             begins += HEAD_START
         if now < begins:
             raise CircuitOpen(
@@ -95,13 +96,13 @@ class Circuit:
                 "the endpoint keeps failing, and another call tries it", retry_after=WHILE_PROBING
             )
 
-    def begin(self, now: float, *, ends: float, user: Hashable | None = None) -> Attempt:
+    def begin(self, now: float, question: Hashable, *, ends: float) -> Attempt:
         """Begin a call, which is the probe if the circuit is not closed.
 
         Raises:
             CircuitOpen: The endpoint may not be asked now.
         """
-        self.check(now, user=user)
+        self.check(now, question)
         attempt = Attempt(now, ends)
         if self.state is not CircuitState.CLOSED and not self.is_open(now):
             self.succeeded()
@@ -115,14 +116,14 @@ class Circuit:
         self.failures, self.pause, self._probe = 0, FIRST_PAUSE, None
         self._failing.clear()
 
-    def failed(self, attempt: Attempt, now: float, *, user: Hashable | None = None) -> None:
-        """Count a failure of the endpoint, in a call that was made for a user or for nobody in particular."""
+    def failed(self, attempt: Attempt, now: float, question: Hashable) -> None:
+        """Count a failure of the endpoint."""
         if self.state is CircuitState.CLOSED:
-            self._count(attempt, now, user)
+            self._count(attempt, now, question)
             if len(self._failing) >= FAILURES and now - self._first_began >= SPAN:
                 self._open(now)
         elif attempt is self._probe:
-            self._remember(user)
+            self._remember(question)
             self.pause = min(LONGEST_PAUSE, 2 * self.pause)
             self._open(now)
 
@@ -131,7 +132,7 @@ class Circuit:
         if attempt is self._probe:
             self._probe = None
 
-    def _count(self, attempt: Attempt, now: float, user: Hashable | None) -> None:
+    def _count(self, attempt: Attempt, now: float, question: Hashable) -> None:
         if now - self._last_failed > WINDOW:
             self._failing.clear()
             self.failures = 0
@@ -139,10 +140,10 @@ class Circuit:
             self._first_began = attempt.began
         self.failures += 1
         self._last_failed = now
-        self._remember(self.failures if user is None else user)
+        self._remember(question)
 
-    def _remember(self, user: Hashable | None) -> None:
-        self._failing[user] = None
+    def _remember(self, question: Hashable) -> None:
+        self._failing[question] = None
         if len(self._failing) > MOST_FAILING:
             del self._failing[next(iter(self._failing))]
 

@@ -17,8 +17,8 @@ from authz.ports import Timer
 
 MOST_ENDPOINTS: Final = 10_000
 """Endpoints remembered; each is a tenant that some configuration names."""
-MOST_THROTTLED: Final = 10_000
-"""Applications of an endpoint that are remembered; callers of the HTTP API may name new ones all the time."""
+MOST_CLIENTS: Final = 10_000
+"""Clients of an endpoint that are remembered; callers of the HTTP API may name new ones all the time."""
 _log = structlog.get_logger(__name__)
 
 
@@ -43,7 +43,7 @@ class Question:
 
 
 class Endpoint:
-    """A tenant's token endpoint. For the event loop alone.
+    """A tenant's token endpoint, with a circuit for each client id. For the event loop alone.
 
     Args:
         authority: Entra's address.
@@ -53,7 +53,7 @@ class Endpoint:
 
     def __init__(self, authority: str, tenant_id: str, timer: Timer) -> None:
         self.tenant_id = tenant_id
-        self.circuit = Circuit()
+        self._circuits: dict[str, Circuit] = {}
         self._authority = authority
         self._timer = timer
         self._throttles: dict[str, Throttle] = {}
@@ -69,7 +69,7 @@ class Endpoint:
         now = self._timer()
         if (throttle := self._throttles.get(question.client_id)) is not None:
             throttle.check(now, question.asker)
-        self.circuit.check(now, user=question.user)
+        self._circuit(question).check(now, question.asker)
 
     def begin(self, question: Question, *, ends: float) -> Attempt:
         """Begin a call that ends at a monotonic second at the latest.
@@ -79,23 +79,25 @@ class Endpoint:
             ApplicationThrottled: It has asked the application to wait.
         """
         self.check(question)
-        before = self.circuit.state
-        attempt = self.circuit.begin(self._timer(), ends=ends, user=question.user)
+        circuit = self._circuit(question)
+        before = circuit.state
+        attempt = circuit.begin(self._timer(), question.asker, ends=ends)
         if (throttle := self._throttles.get(question.client_id)) is not None:
             throttle.begin(attempt)
-        self._log_change(before)
+        self._log_change(question, before)
         return attempt
 
     def settle(self, attempt: Attempt, question: Question, call: Call) -> None:
         """Take note of how a call has ended."""
-        before = self.circuit.state
+        circuit = self._circuit(question)
+        before = circuit.state
         if call.answered is None:
-            self.circuit.abandoned(attempt)
+            circuit.abandoned(attempt)
         elif call.answered:
-            self.circuit.succeeded()
+            circuit.succeeded()
         else:
-            self.circuit.failed(attempt, self._timer(), user=question.user)
-        self._log_change(before)
+            circuit.failed(attempt, self._timer(), question.asker)
+        self._log_change(question, before)
         self._settle_throttle(attempt, question, call)
 
     def _settle_throttle(self, attempt: Attempt, question: Question, call: Call) -> None:
@@ -105,7 +107,7 @@ class Endpoint:
             if call.throttled is None:
                 return
             throttle = self._throttles[client_id] = Throttle()
-            if len(self._throttles) > MOST_THROTTLED:
+            if len(self._throttles) > MOST_CLIENTS:
                 del self._throttles[next(iter(self._throttles))]
         before = throttle.is_held(now)
         if call.throttled is not None:
@@ -131,22 +133,36 @@ class Endpoint:
         if throttle.is_idle(now):
             del self._throttles[client_id]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether exchanges fail without being carried out, but for probes."""
-        return self.circuit.is_open(self._timer())
+    def is_open_for(self, question: Question) -> bool:
+        """Whether exchanges of the client fail without being carried out, but for probes."""
+        return self._circuit(question).is_open(self._timer())
 
-    def _log_change(self, before: CircuitState) -> None:
-        state = self.circuit.state
-        if state is before:
+    def circuits(self) -> tuple[bool, int]:
+        """Return whether a circuit is open, and how often one has opened."""
+        now = self._timer()
+        circuits = self._circuits.values()
+        return any(each.is_open(now) for each in circuits), sum(each.opened for each in circuits)
+
+    def _circuit(self, question: Question) -> Circuit:
+        circuit = self._circuits.get(question.client_id)
+        if circuit is None:
+            circuit = self._circuits[question.client_id] = Circuit()
+            if len(self._circuits) > MOST_CLIENTS:
+                del self._circuits[next(iter(self._circuits))]
+        return circuit
+
+    def _log_change(self, question: Question, before: CircuitState) -> None:
+        circuit = self._circuit(question)
+        if circuit.state is before:
             return
-        level = _log.warning if state is CircuitState.OPEN else _log.info
-        level(
-            f"circuit {state.value}",
+        opened = circuit.state is CircuitState.OPEN
+        (_log.warning if opened else _log.info)(
+            f"circuit {circuit.state.value}",
             tenant=self.tenant_id,
             authority=self._authority,
-            failures=self.circuit.failures,
-            pause=self.circuit.pause if state is CircuitState.OPEN else None,
+            client_id=question.client_id,
+            failures=circuit.failures,
+            pause=circuit.pause if opened else None,
         )
 
 
@@ -172,8 +188,5 @@ class Endpoints:
         return endpoint
 
     def circuits(self) -> dict[str, tuple[bool, int]]:
-        """Return, for each tenant that was asked, whether its circuit is open and how often it has opened."""
-        return {
-            endpoint.tenant_id: (endpoint.is_open, endpoint.circuit.opened)
-            for endpoint in self._known.values()
-        }
+        """Return, for each tenant that was asked, whether a circuit is open and how often one has opened."""
+        return {endpoint.tenant_id: endpoint.circuits() for endpoint in self._known.values()}

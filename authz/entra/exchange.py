@@ -301,7 +301,9 @@ class EntraExchange:
             now = self._timer()
             # The second try may well take as long as the first.
             ready = now + wait + max(LEAST_TIME, now - started)
-            if ready > min(budget.needed_by, budget.ends) or self._endpoint(asking).is_open:
+            if ready > min(budget.needed_by, budget.ends) or self._endpoint(asking).is_open_for(
+                asking.question
+            ):
                 raise
         await asyncio.sleep(wait)
         return await self._ask(asking, budget)

@@ -80,13 +80,13 @@ class Metrics:
         self._evictions_seen: dict[CacheName, int] = {}
         self._circuit_open = Gauge(
             "authz_entra_circuit_open",
-            "1 while exchanges of a tenant fail without being carried out, because its token endpoint keeps "
-            "failing; single calls try whether it is well again.",
+            "1 while exchanges of some client of a tenant fail without being carried out, because the token "
+            "endpoint keeps failing for it; single calls try whether it is well again.",
             ["tenant"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self._circuit_openings = Counter(
             "authz_entra_circuit_openings",
-            "How often the circuit of a tenant's token endpoint has opened, also after a try that failed.",
+            "How often a circuit at a tenant's token endpoint has opened, also after a try that failed.",
             ["tenant"], registry=registry,
         )  # fmt: skip
         self._openings_seen: dict[str, int] = {}

@@ -63,7 +63,7 @@ async def test_a_tenant_whose_endpoint_keeps_failing_is_told_in_metric_and_log(
     process = serve(two_tenants(world))
     open_metric = f'authz_entra_circuit_open{{tenant="{world.tenant_id}"}} '
     async with Client(f"unix:{world.folder}/authz.sock") as client:
-        world.emulator.faults.add(trouble(world, TROUBLES["fails"], leg=None))
+        world.emulator.faults.add(trouble(world, TROUBLES["fails"]))
         async with crowded(client, world, 3):
             opened = await asyncio.to_thread(process.event, "circuit open")
         refused = problem(await client.check("egress", "graph", world.token()))

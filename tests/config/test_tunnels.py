@@ -30,6 +30,7 @@ def weather(**keys: Any) -> dict[str, Any]:
         ({BEARER: "placeholder", "egress.weather.tunnel": False}, set()),
         ({BEARER: "placeholder", **SOCKET, **HTTPS}, set()),
         ({BEARER: "placeholder", **SOCKET, **HTTPS, "egress.weather.tunnel": True}, {"weather"}),
+        ({BEARER: "placeholder", "egress.weather.remove_headers": ["api-key"]}, set()),
         ({"inbound": DELETED}, set()),
         ({"inbound": DELETED, "egress.weather.tunnel": True}, {"weather"}),
     ],
@@ -60,8 +61,18 @@ def test_a_tunnel_is_refused_where_the_app_has_the_users_token() -> None:
     assert "egress.weather.tunnel" == fault.path
     assert fault.message == (
         "found true, and inbound.chat gives the app the user's token, which could leave in a tunnel: expected "
-        "placeholder in its forward, or section https, by which Envoy reads TLS"
+        "placeholder in its forward, or no tunnel and section https, by which Envoy reads TLS"
     )
+
+
+def test_a_tunnel_is_refused_where_headers_are_removed() -> None:
+    """Nobody sees them in it."""
+    keys = {"tunnel": True, "remove_headers": ["api-key"]}
+    changes = {BEARER: "placeholder", "egress.weather": weather(**keys)}
+    (fault,) = faults_of(lambda: load_data(changed(changes)))
+
+    assert "egress.weather.tunnel" == fault.path
+    assert "remove_headers" in fault.message
 
 
 @pytest.mark.parametrize("value", [True, False])

@@ -1,5 +1,6 @@
 """`Circuit`: opened by an endpoint that keeps failing, and by nothing else; closed by its first answer."""
 
+from collections.abc import Hashable
 from typing import Final
 
 import pytest
@@ -27,9 +28,15 @@ LONG: Final = 10.0
 """Seconds that a call may take."""
 
 
-def fail(circuit: Circuit, now: float, *, took: float = 0.0, user: str | None = None) -> None:
-    """Carry out a call that fails now."""
-    circuit.failed(circuit.begin(now - took, ends=now + LONG), now, user=user)
+def begin(circuit: Circuit, now: float, question: Hashable = "fresh") -> Attempt:
+    """Begin a call."""
+    return circuit.begin(now, question, ends=now + LONG)
+
+
+def fail(circuit: Circuit, now: float, question: Hashable = None) -> None:
+    """Carry out a call that fails now, by default for somebody whom nobody knows."""
+    question = object() if question is None else question
+    circuit.failed(begin(circuit, now, question), now, question)
 
 
 def opened() -> Circuit:
@@ -40,10 +47,10 @@ def opened() -> Circuit:
     return circuit
 
 
-def refusal(circuit: Circuit, now: float, user: str | None = None) -> float | None:
+def refusal(circuit: Circuit, now: float, question: Hashable = "fresh") -> float | None:
     """Return after how many seconds to ask again; None if one may ask now."""
     try:
-        circuit.check(now, user=user)
+        circuit.check(now, question)
     except CircuitOpen as error:
         return error.retry_after
     return None
@@ -59,7 +66,7 @@ def test_failures_in_a_row_open_it() -> None:
         refusal(circuit, SPAN + FIRST_PAUSE - 0.25),
     ]
     with pytest.raises(CircuitOpen) as caught:
-        circuit.begin(SPAN, ends=SPAN + LONG)
+        begin(circuit, SPAN)
     assert Reason.EXCHANGE_UNAVAILABLE is caught.value.reason
 
 
@@ -88,9 +95,8 @@ def test_a_short_disturbance_leaves_it_closed() -> None:
 def test_calls_that_hang_count_from_their_beginning() -> None:
     """Three that hung side by side have shown enough."""
     circuit = Circuit()
-    attempts = [circuit.begin(0.0, ends=LONG) for _ in range(FAILURES)]
-    for attempt in attempts:
-        circuit.failed(attempt, SPAN)
+    for number, attempt in enumerate([begin(circuit, 0.0) for _ in range(FAILURES)]):
+        circuit.failed(attempt, SPAN, number)
 
     assert CircuitState.OPEN is circuit.state
 
@@ -108,10 +114,10 @@ def test_the_failures_of_one_user_open_nothing() -> None:
     """They may be about the user; those of others count beside them (law 8)."""
     circuit = Circuit()
     for number in range(20):
-        fail(circuit, SPAN * number, user="alice")
+        fail(circuit, SPAN * number, "alice")
     alone = circuit.state
-    fail(circuit, SPAN * 20, user="bob")
-    fail(circuit, SPAN * 21, user=None)
+    fail(circuit, SPAN * 20, "bob")
+    fail(circuit, SPAN * 21, "carol")
 
     assert [CircuitState.CLOSED, CircuitState.OPEN] == [alone, circuit.state]
 
@@ -120,7 +126,7 @@ def test_one_call_at_a_time_tries_the_endpoint() -> None:
     """The first one after the pause; others are refused for a second."""
     circuit = opened()
     now = SPAN + FIRST_PAUSE
-    circuit.begin(now, ends=now + LONG)
+    begin(circuit, now)
 
     assert CircuitState.HALF_OPEN is circuit.state
     assert WHILE_PROBING == refusal(circuit, now)
@@ -130,7 +136,7 @@ def test_an_answer_to_the_probe_closes_it() -> None:
     """And all is as it was at first."""
     circuit = opened()
     now = SPAN + FIRST_PAUSE
-    circuit.begin(now, ends=now + LONG)
+    begin(circuit, now)
     circuit.succeeded()
     after = circuit.state
     fail(circuit, now)
@@ -156,11 +162,11 @@ def test_a_probe_that_fails_opens_it_for_twice_as_long() -> None:
 def test_a_late_answer_closes_it_and_a_late_failure_changes_nothing() -> None:
     """Of calls that began before it opened: the one shows that the endpoint is well, the other is known."""
     circuit = Circuit()
-    late = circuit.begin(0.0, ends=LONG)
+    late = begin(circuit, 0.0)
     for number in range(FAILURES):
         fail(circuit, SPAN * number)
     now = SPAN * FAILURES
-    circuit.failed(late, now)
+    circuit.failed(late, now, "late")
     unchanged = circuit.state, circuit.opened
     circuit.succeeded()
 
@@ -173,13 +179,13 @@ def test_a_probe_that_shows_nothing_leaves_its_place_to_the_next_call(is_told: b
     """Whether it says so, or never ends."""
     circuit = opened()
     now = SPAN + FIRST_PAUSE
-    probe = circuit.begin(now, ends=now + LONG)
+    probe = begin(circuit, now)
     if is_told:
         circuit.abandoned(probe)
     else:
         now += LONG
     may_ask = refusal(circuit, now)
-    circuit.begin(now, ends=now + LONG)
+    begin(circuit, now)
 
     assert (None, WHILE_PROBING) == (may_ask, refusal(circuit, now))
 
@@ -187,7 +193,7 @@ def test_a_probe_that_shows_nothing_leaves_its_place_to_the_next_call(is_told: b
 def test_a_call_that_shows_nothing_changes_nothing() -> None:
     """It never reached the endpoint."""
     circuit = Circuit()
-    circuit.abandoned(circuit.begin(0.0, ends=LONG))
+    circuit.abandoned(begin(circuit, 0.0))
 
     assert CircuitState.CLOSED is circuit.state
 
@@ -196,10 +202,10 @@ def test_who_failed_leaves_the_probe_to_others() -> None:
     """The failures may be about that user, whose probes would keep it open."""
     circuit = Circuit()
     for number, user in enumerate(("a", "b", "c")):
-        fail(circuit, SPAN * number / 2, user=user)
+        fail(circuit, SPAN * number / 2, user)
     due = SPAN + FIRST_PAUSE
     refused = refusal(circuit, due, "a")
-    circuit.begin(due, ends=due + LONG, user="d")
+    begin(circuit, due, "d")
     circuit.succeeded()
 
     assert HEAD_START == refused
@@ -210,10 +216,10 @@ def test_who_failed_probes_where_nobody_else_does() -> None:
     """A little later; and a probe that fails is remembered as well."""
     circuit = Circuit()
     for number, user in enumerate(("a", "b", "c")):
-        fail(circuit, SPAN * number / 2, user=user)
+        fail(circuit, SPAN * number / 2, user)
     due = SPAN + FIRST_PAUSE + HEAD_START
     assert refusal(circuit, due, "a") is None
-    circuit.failed(circuit.begin(due, ends=due + LONG, user="d"), due, user="d")
+    circuit.failed(begin(circuit, due, "d"), due, "d")
     next_one = due + 2 * FIRST_PAUSE
 
     assert [None, HEAD_START] == [refusal(circuit, next_one, user) for user in ("e", "d")]
@@ -222,9 +228,9 @@ def test_who_failed_probes_where_nobody_else_does() -> None:
 def test_those_who_failed_are_remembered_up_to_a_bound() -> None:
     """The oldest one is forgotten."""
     circuit = Circuit()
-    flying = [circuit.begin(0.0, ends=LONG) for _ in range(MOST_FAILING + 1)]
+    flying = [begin(circuit, 0.0) for _ in range(MOST_FAILING + 1)]
     for number, attempt in enumerate(flying):
-        circuit.failed(attempt, SPAN * number / MOST_FAILING, user=f"user {number}")
+        circuit.failed(attempt, SPAN * number / MOST_FAILING, f"user {number}")
 
     due = SPAN + FIRST_PAUSE
     assert [None, HEAD_START] == [refusal(circuit, due, f"user {n}") for n in (0, MOST_FAILING)]
@@ -235,7 +241,7 @@ def test_after_a_calm_it_is_closed() -> None:
     circuit = opened()
     now = SPAN + FIRST_PAUSE + WINDOW
     states = [circuit.is_open(moment) for moment in (SPAN, now - 0.1, now)]
-    attempts = [circuit.begin(now, ends=now + LONG) for _ in range(2)]
+    attempts = [begin(circuit, now) for _ in range(2)]
 
     assert [True, True, False] == states
     assert CircuitState.CLOSED is circuit.state
@@ -257,14 +263,14 @@ class CircuitMachine(RuleBasedStateMachine):
         self.now += seconds
         self.flying = [attempt for attempt in self.flying if attempt.ends > self.now]
 
-    @rule()
-    def call(self) -> None:
+    @rule(question=st.sampled_from("abcdef"))
+    def call(self, question: str) -> None:
         """Somebody asks."""
-        wait = refusal(self.circuit, self.now)
+        wait = refusal(self.circuit, self.now, question)
         if wait is None:
-            self.flying.append(self.circuit.begin(self.now, ends=self.now + LONG))
+            self.flying.append(begin(self.circuit, self.now, question))
         else:
-            assert 0.0 < wait <= LONGEST_PAUSE
+            assert 0.0 < wait <= LONGEST_PAUSE + HEAD_START
             assert self.circuit.state is not CircuitState.CLOSED
 
     @precondition(lambda self: self.flying)
@@ -276,16 +282,14 @@ class CircuitMachine(RuleBasedStateMachine):
             self.circuit.succeeded()
             assert CircuitState.CLOSED is self.circuit.state
         elif outcome == "failure":
-            self.circuit.failed(
-                attempt, self.now, user=data.draw(st.sampled_from([None, "a", "b"]))
-            )
+            self.circuit.failed(attempt, self.now, data.draw(st.sampled_from("abcdef")))
         else:
             self.circuit.abandoned(attempt)
 
     @invariant()
     def there_is_always_a_way_back(self) -> None:
         """Once the longest pause and a probe are over, somebody may ask."""
-        self.circuit.check(self.now + LONG + LONGEST_PAUSE)
+        self.circuit.check(self.now + LONG + LONGEST_PAUSE, "fresh")
 
 
 CircuitMachine.TestCase.settings = thorough

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from authz.core.circuit import FIRST_PAUSE, SPAN
+from authz.core.circuit import FAILURES, FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.emulator import Fault, Match
 from authz.ports import CheckRecord
 from support.neighbours import neighbours_token, two_tenants
+from support.people import crowd, people
 from support.stack import Clock, Stack, World, denied, issued, reload, stack
 
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE
@@ -48,22 +49,23 @@ async def test_an_endpoint_that_keeps_failing_is_left_alone_until_it_is_well(
 ) -> None:
     """New exchanges fail at once, cached tokens and other tenants are served; one call then tries again."""
     fault = Fault(fault.kind, status=fault.status, match=Match(tenant=world.tenant_id))
-    document = two_tenants(world)
+    document, users = two_tenants(world), crowd(world)
     with capture_logs() as logs:
         async with stack(world, clock=clock, document=document) as service:
             issued(await service.egress("app"))
             world.emulator.faults.add(fault)
-            denied(await service.egress("autonomous"))
-            clock.ahead += SPAN
-            denied(await service.egress("autonomous-clerk"))
+            for _ in range(FAILURES):
+                denied(await service.egress("app-obo", next(users)))
+                clock.ahead += SPAN / 2
+            clock.ahead -= SPAN / 2
             world.emulator.calls.reset()
-            refused = await service.egress("agent-user")
+            refused = await service.egress("app-obo", next(users))
             cached = await service.egress("app")
             other = await service.egress("neighbour", neighbours_token(world))
             while_open = calls(service)
             world.emulator.faults.clear()
             clock.ahead += FIRST_PAUSE
-            after = await service.egress("graph", world.token())
+            after = await service.egress("app-obo", next(users))
 
     assert UNAVAILABLE == denied(refused)
     assert isinstance(refused.decision, Deny)
@@ -72,23 +74,28 @@ async def test_an_endpoint_that_keeps_failing_is_left_alone_until_it_is_well(
     assert world.reports["client_id"] == issued(cached)["appid"]
     assert world.other_tenant["users"][0]["object_id"] == issued(other)["oid"]
     assert {"t1": 1, "agent_obo": 1} == while_open
-    assert world.agent["client_id"] == issued(after)["appid"]
+    assert world.reports["client_id"] == issued(after)["appid"]
     assert ["circuit open", "circuit half_open", "circuit closed"] == events(logs)
     (opened,) = [line for line in logs if line["event"] == "circuit open"]
-    assert (world.tenant_id, "warning") == (opened["tenant"], opened["log_level"])
+    assert (world.tenant_id, world.reports["client_id"], "warning") == (
+        opened["tenant"],
+        opened["client_id"],
+        opened["log_level"],
+    )
     assert (False, 1) == service.engine.circuits()[world.tenant_id]
 
 
 async def test_a_probe_that_fails_keeps_the_circuit_open(world: World, clock: Clock) -> None:
     """One call is made in each pause, and no second try of it."""
+    users = crowd(world)
     async with stack(world, clock=clock) as service:
         world.emulator.faults.add(Fault("status", status=503))
-        await keep_asking(service, clock, lambda: service.egress("app"))
+        await keep_asking(service, clock, lambda: service.egress("app-obo", next(users)))
         world.emulator.calls.reset()
-        await keep_asking(service, clock, lambda: service.egress("app"), number=1)
+        await service.egress("app-obo", next(users))
 
-    assert {"app": 1} == calls(service)
-    assert (True, 4) == service.engine.circuits()[world.tenant_id]
+    assert {"app_obo": 1} == calls(service)
+    assert (True, 3) == service.engine.circuits()[world.tenant_id]
 
 
 @pytest.mark.parametrize(
@@ -146,15 +153,43 @@ async def test_a_new_configuration_opens_no_circuit_that_was_open(
     world: World, clock: Clock
 ) -> None:
     """What is known of an endpoint outlives a reload."""
+    users = crowd(world)
     async with stack(world, clock=clock) as service:
         world.emulator.faults.add(Fault("status", status=503))
-        await keep_asking(service, clock, lambda: service.egress("app"))
+        await keep_asking(service, clock, lambda: service.egress("app-obo", next(users)))
         await reload(service.engine, world.config(limits={"exchanges": 8}))
         world.emulator.calls.reset()
-        for route in ("autonomous", "autonomous-clerk", "blueprint"):
-            denied(await service.egress(route))
+        for _ in range(3):
+            denied(await service.egress("app-obo", next(users)))
 
-    assert {"t1": 1} == calls(service)
+    assert {"app_obo": 1} == calls(service)
+
+
+async def test_an_agent_with_whom_the_endpoint_fails_shuts_no_other_out(
+    world: World, clock: Clock
+) -> None:
+    """Law 8: nor the blueprint's other agent, nor another application of the tenant."""
+    persons = people(world, 6, world.agent["client_id"])
+    people(world, 6, world.sibling["client_id"])
+
+    def token(person: str) -> str:
+        return world.emulator.mint_user_token(user=person, audience=world.blueprint["client_id"])
+
+    async with stack(world, clock=clock) as service:
+        desk = Match(leg="agent_obo", client_id=world.agent["client_id"])
+        world.emulator.faults.add(Fault("status", status=500, match=desk))
+        failed = []
+        for person in persons[:5]:
+            failed.append(denied(await service.egress("graph", token(person))))
+            clock.ahead += SPAN / 2
+        state = service.engine.circuits()[world.tenant_id]
+        clerk = await service.egress("graph-clerk", token(persons[5]))
+        own = await service.egress("app")
+
+    assert {UNAVAILABLE} == set(failed)
+    assert state[1] >= 1
+    assert world.sibling["client_id"] == issued(clerk)["appid"]
+    assert world.reports["client_id"] == issued(own)["appid"]
 
 
 @pytest.mark.parametrize(

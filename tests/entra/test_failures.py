@@ -15,9 +15,9 @@ from authz.core.errors import ExchangeUnavailable, Reason
 from authz.core.exchange import AppToken, Client, Target
 from authz.core.throttle import PROBE_EVERY
 from authz.emulator import Fault, Match
-from authz.emulator.entities import User
 from authz.ports import CheckRecord
 from authz.service import LOOK_AGAIN
+from support.people import people
 from support.stack import GRAPH, Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
@@ -29,27 +29,6 @@ def waiting(record: CheckRecord) -> float:
     assert isinstance(record.decision, Deny)
     assert record.decision.retry_after is not None
     return record.decision.retry_after
-
-
-def people(world: World, number: int, client_id: str) -> list[str]:
-    """Let the tenant have more users, for whom an administrator has consented, and return their ids.
-
-    Args:
-        world: Where.
-        number: How many.
-        client_id: To whose calls.
-    """
-    directory, tenant_id = world.emulator.directory, world.tenant_id
-    graph = directory.resource(tenant_id, "https://graph.microsoft.com")
-    client = directory.client(tenant_id, client_id)
-    assert graph is not None
-    assert client is not None
-    directory.grant_scopes(client, graph, ["User.Read"], None)
-    object_ids = [f"{index:08x}-0000-4000-8000-00000000feed" for index in range(number)]
-    for object_id in object_ids:
-        username = f"{object_id[:8]}@{world.tenant['domain']}"
-        directory.add_user(User(tenant_id, object_id, username, f"User {object_id[:8]}"))
-    return object_ids
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 from authz.emulator import Fault, Match
+from support.people import people
 from support.stack import GRAPH, Client, Process, World
 
 HANGS: Final = Fault("hang")
@@ -85,14 +86,18 @@ async def probed(process: Process) -> AsyncIterator[list[int]]:
 
 @asynccontextmanager
 async def crowded(client: Client, world: World, number: int) -> AsyncIterator[list[Any]]:
-    """Have new users of the first tenant ask all at once, and go on asking through the block."""
+    """Have users of the first tenant ask all at once, and go on asking with new tokens through the block."""
 
-    async def ask() -> None:
+    async def ask(person: str) -> None:
         while True:
-            answers.append(await client.check("egress", "graph", world.token(), seconds=5.0))
+            token = world.emulator.mint_user_token(
+                user=person, audience=world.blueprint["client_id"]
+            )
+            answers.append(await client.check("egress", "graph", token, seconds=5.0))
 
     answers: list[Any] = []
-    crowd = [asyncio.create_task(ask()) for _ in range(number)]
+    persons = people(world, number, world.agent["client_id"])
+    crowd = [asyncio.create_task(ask(person)) for person in persons]
     try:
         yield answers
     finally:
