@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,10 @@ def run(listen: str, out: Path, options: Options | None = None) -> int:
         authority = None if options.authority is None else _authority(options.authority)
     except ValueError as error:
         return _fail(f"--authority {options.authority}: {error}")
-    done = threading.Event()
+    # Not an Event: a handler that sets one while its thread is about to wait for it waits for itself.
+    asked, ask = os.pipe()
     previous = {
-        number: signal.signal(number, lambda *_: done.set())
+        number: signal.signal(number, lambda *_: os.write(ask, b"."))
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
@@ -79,12 +80,14 @@ def run(listen: str, out: Path, options: Options | None = None) -> int:
             emulator.stop()
             return _fail(f"--out {out}: {error.strerror or error}")
         click.echo(f"emulator ready: {emulator.authority} (files in {out})")
-        done.wait()
+        os.read(asked, 1)
         emulator.stop()
         return 0
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        os.close(asked)
+        os.close(ask)
 
 
 def _address(listen: str) -> tuple[str, int]:
