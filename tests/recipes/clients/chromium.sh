@@ -7,7 +7,13 @@ path=/healthz
 [ -z "${http_proxy:-}" ] || path=/page
 folder=$(mktemp -d)
 browser=
-trap '[ -z "$browser" ] || { kill "$browser" 2>/dev/null || true; wait "$browser" 2>/dev/null || true; }; rm -rf "$folder"' EXIT
+leave() {
+  [ -z "$browser" ] || { kill "$browser" 2>/dev/null || true; wait "$browser" 2>/dev/null || true; }
+  # Its children write into the profile for a moment longer.
+  tries=0
+  until rm -rf "$folder" 2>/dev/null || [ "$tries" -ge 2000 ]; do tries=$((tries + 1)); done
+}
+trap leave EXIT
 mkfifo "$folder/console"
 # As root it starts without a sandbox of its own; whatever it looks for beyond the servers of the test is not found.
 HOME=$folder chromium --headless --no-sandbox --disable-gpu --disable-dev-shm-usage --user-data-dir="$folder/profile" \
