@@ -6,6 +6,7 @@ Messages are bytes. What the server gets of a call's metadata is on record.
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Final, Self
 
 import grpc
@@ -127,17 +128,19 @@ class GrpcClient:
     def talk(self, messages: Sequence[bytes]) -> list[bytes]:
         """Send each message after the answer to the one before, and return the answers."""
         heard: list[bytes] = []
-        turns: list[Iterator[bytes]] = []
+        begun: SimpleQueue[Iterator[bytes]] = SimpleQueue()
 
         def speak() -> Iterator[bytes]:
+            answers = begun.get(timeout=_PATIENCE)
             for message in messages:
                 yield message
-                heard.append(next(turns[0]))
+                heard.append(next(answers))
 
         call: Any = self._channel.stream_stream(f"/{SERVICE}/Talk")
-        # The request's own thread takes the answers, one for each message.
-        turns.append(call(speak(), metadata=self.metadata, timeout=_PATIENCE))
-        assert grpc.StatusCode.OK is turns[0].code()  # type: ignore[attr-defined]
+        # The request's own thread takes the answers, one for each message; it may run before there is a call.
+        answers = call(speak(), metadata=self.metadata, timeout=_PATIENCE)
+        begun.put(answers)
+        assert grpc.StatusCode.OK is answers.code()
         return heard
 
     def status(self, message: bytes) -> tuple[grpc.StatusCode, str, Mapping[str, str]]:
