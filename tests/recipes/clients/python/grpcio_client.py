@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -23,13 +24,14 @@ with grpc.insecure_channel(os.environ["TARGET"]) as channel:
     except grpc.RpcError as error:
         denied = error.code().name
     heard: list[str] = []
-    turns: list[Iterator[bytes]] = []
+    begun: SimpleQueue[Iterator[bytes]] = SimpleQueue()
 
     def speak() -> Iterator[bytes]:
         """Send a message once the one before is answered."""
+        answers = begun.get(timeout=PATIENCE)
         for message in (b"a", b"b"):
             yield message
-            heard.append(next(turns[0]).decode())
+            heard.append(next(answers).decode())
 
     found = {
         "version": grpc.__version__,
@@ -38,7 +40,8 @@ with grpc.insecure_channel(os.environ["TARGET"]) as channel:
         "collect": collect(iter([b"a", b"b"]), metadata=TOKEN, timeout=PATIENCE).decode(),
         "tell": [part.decode() for part in tell(b"x", metadata=TOKEN, timeout=PATIENCE)],
     }
-    turns.append(talk(speak(), metadata=TOKEN, timeout=PATIENCE))
-    turns[0].code()  # type: ignore[attr-defined]
+    answers = talk(speak(), metadata=TOKEN, timeout=PATIENCE)
+    begun.put(answers)
+    answers.code()
     found["talk"] = heard
 json.dump(found, sys.stdout)
