@@ -231,7 +231,7 @@ def _hold_port(address: str) -> Iterator[str]:
     held = host.strip("[]")
     if held == "::" and not socket.has_dualstack_ipv6():
         # As the workers do it.
-        held = "0.0.0.0"  # noqa: S104 - as told
+        held = "0.0.0.0"  # noqa: S104 - configured
     family = socket.AF_INET6 if ":" in held else socket.AF_INET
     with socket.socket(family) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -92,7 +92,7 @@ class SocketPath:
         try:
             found = self.path.stat()
         except OSError:
-            # Also where its folder is none any more, or a loop of links: who takes the place hears of it.
+            # Also where its folder is none any more, or a loop of links: binding there then says so.
             return Place.FREE
         if (found.st_dev, found.st_ino) == self._inode:
             return Place.OURS

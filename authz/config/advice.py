@@ -26,7 +26,7 @@ def advice(config: Config) -> Iterator[Notice]:
         if route.token_over_plain_http:
             yield Notice(
                 f"egress.{name}.token_over_plain_http",
-                "whoever sees the network behind Envoy can read the token and use it: expected a network that "
+                "anybody on the network behind Envoy can read the token and use it: expected a network that "
                 "encrypts, such as a mesh",
             )
         if route.blueprint is None:

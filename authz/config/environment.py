@@ -333,7 +333,7 @@ class _Form:
         if readable or not any(host.plain and not host.is_loopback for host in found):
             return True
         text = (
-            "is http://, where whoever sees the network could read the token: neither Envoy nor /DownstreamApi "
+            "is http://, where anybody on the network could read the token: neither Envoy nor /DownstreamApi "
             f"sends it there without {key}__TokenOverPlainHttp=true"
         )
         self.variables.notices.append(Notice(self.variables.name(f"{key}__BaseUrl"), text))

@@ -5,7 +5,7 @@ A `Config` has been checked, so nothing here can fail and nothing is left to dec
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Final
@@ -56,6 +56,7 @@ class IssuerSettings:
 def compile_policy(config: Config) -> Policy:
     """Return the policy of a configuration."""
     version, tokens = policy_version(config), tokens_version(config)
+    tunnels = tunnelled(config)
     default_inbound = config.listen.inbound_route
     if default_inbound is None and len(config.inbound) == 1:
         default_inbound = next(iter(config.inbound))
@@ -63,12 +64,12 @@ def compile_policy(config: Config) -> Policy:
         version=version,
         inbound={name: _inbound(config, name, route) for name, route in config.inbound.items()},
         egress={
-            name: _egress(config, name, route, tokens)
+            name: _egress(config, name, route, tokens, tunnels)
             for name, route in config.egress.items()
             if not _lacks_scopes(route)
         },
         unscoped={
-            name: _egress(config, name, route, tokens)
+            name: _egress(config, name, route, tokens, tunnels)
             for name, route in config.egress.items()
             if _lacks_scopes(route)
         },
@@ -210,7 +211,9 @@ def _resource(audiences: Sequence[str]) -> str:
     return next(uris, f"api://{audiences[0]}")
 
 
-def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRoute:
+def _egress(
+    config: Config, name: str, route: Egress, tokens: str, tunnels: Collection[str]
+) -> EgressRoute:
     hosts = tuple(EgressHost.of(host).authority for host in route.hosts)
     if route.flow is Flow.NONE:
         return EgressRoute(
@@ -218,7 +221,7 @@ def _egress(config: Config, name: str, route: Egress, tokens: str) -> EgressRout
             hosts,
             route.flow,
             remove=route.remove_headers,
-            tunnel=name in tunnelled(config),
+            tunnel=name in tunnels,
         )
     asker = _asker(config, route)
     requires = route.requires or Requires()

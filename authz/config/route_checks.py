@@ -222,7 +222,7 @@ def refused_in_plain(route: Egress, host: EgressHost) -> str | None:
         )
     if not route.token_over_plain_http:
         return (
-            f"found {shown(str(host))}, where whoever sees the network could read the token of flow {route.flow}: "
+            f"found {shown(str(host))}, where anybody on the network could read the token of flow {route.flow}: "
             "expected https, or token_over_plain_http"
         )
     return None

@@ -288,7 +288,7 @@ class Egress(Section):
     token_over_plain_http: Switch = Field(
         default=False,
         description="Whether the token may be sent without TLS, to hosts with `http://` and to such a "
-        "`downstream.base_url`: whoever sees that network can read and use it. Without it they are faults, "
+        "`downstream.base_url`: anybody on that network can read and use it. Without it they are faults, "
         "but on loopback. For networks that encrypt, such as a mesh.",
     )
     downstream: Downstream | None = Field(

@@ -107,7 +107,7 @@ class ConfigSource:
 
     def _content(self, path: Path) -> bytes:
         if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
-            # What a shell passes on (`/dev/stdin`, `<(…)`) is a pipe, and whoever fills it is waited for.
+            # What a shell passes on (`/dev/stdin`, `<(…)`) is a pipe: read it to its end.
             return _from_pipe(path)
         try:
             return self.files.setdefault(path, BoundedFile(path, max_bytes=_LARGEST)).read()

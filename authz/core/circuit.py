@@ -104,10 +104,11 @@ class Circuit:
         """
         self.check(now, question)
         attempt = Attempt(now, ends)
-        if self.state is not CircuitState.CLOSED and not self.is_open(now):
-            self.succeeded()
-        elif self.state is not CircuitState.CLOSED:
+        if self.is_open(now):
             self.state, self._probe = CircuitState.HALF_OPEN, attempt
+        elif self.state is not CircuitState.CLOSED:
+            # Nobody has asked for a while: what was known is of no use any more.
+            self.succeeded()
         return attempt
 
     def succeeded(self) -> None:

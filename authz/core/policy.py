@@ -151,7 +151,7 @@ class EgressRoute:
         origins: The inbound routes whose references count, with the client id that each calls.
         fallback: The route that stands in where `sources` found no user and end in `none`.
         stands_in: Whether this is such a route.
-        remove: Names of headers that do not go out, whoever set them.
+        remove: Names of headers that Envoy removes from each request.
         tunnel: Whether the app may have connections to the hosts whose content nobody sees.
     """
 

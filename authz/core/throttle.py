@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from math import inf
 from typing import Final
 
-from authz.core.circuit import HEAD_START, Attempt
+from authz.core.circuit import HEAD_START, WHILE_PROBING, Attempt
 from authz.core.errors import ExchangeThrottled
 
 QUESTIONS: Final = 3
@@ -21,8 +21,6 @@ MOST_QUESTIONS: Final = 1000
 """Questions remembered that were answered 429: they are no probes."""
 PROBE_EVERY: Final = 60.0
 """Seconds between probes, where Entra named a longer time: it may have meant several users only."""
-WHILE_PROBING: Final = 1.0
-"""Seconds after which to ask again, while a probe is under way."""
 FORGOTTEN_AFTER: Final = 60.0
 """Seconds after the named time when nobody needs to ask first any more."""
 
@@ -99,9 +97,9 @@ class Throttle:
         """Note any other answer of Entra. That of a call which began before the last 429 shows nothing."""
         if attempt is self._probe:
             self._until, self._probe = -inf, None
-            self._refused.clear()
-        elif attempt.began >= self._last_refused:
-            self._refused.clear()
+        elif attempt.began < self._last_refused:
+            return
+        self._refused.clear()
 
     def abandoned(self, attempt: Attempt) -> None:
         """Forget a call without an answer. If it was the probe, the next call is one."""

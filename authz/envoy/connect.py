@@ -2,7 +2,7 @@
 
 Clients ask so for `https://` (`HTTPS_PROXY`); clients of gRPC and WebSocket, and Node.js, for `http://` as
 well. What Envoy can read it reads: plain HTTP, and TLS that it may end (`https`). That meets the filters and
-routes of every egress request. What it cannot read goes on as a tunnel where a route allows it, and is
+routes of every egress request. What it cannot read becomes a tunnel where a route allows it, and is
 refused elsewhere.
 
 What a route tells the service is in `virtual_hosts`, the rule of tunnels in `authz.config.tunnels`.

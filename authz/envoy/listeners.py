@@ -68,7 +68,7 @@ _IDLE: Final = timedelta(minutes=5)
 """Silence on a connection without requests, on a request that leads nowhere, and of a client that does not
 read. Requests that go somewhere have limits of their own."""
 
-_OTHER_FAMILY: Final = {"0.0.0.0": "::", "127.0.0.1": "::1"}  # noqa: S104 - as told
+_OTHER_FAMILY: Final = {"0.0.0.0": "::", "127.0.0.1": "::1"}  # noqa: S104 - rendered, not bound
 
 _HEADERS_IN: Final = timedelta(seconds=10)
 _MAX_HEADERS_KB: Final = 60

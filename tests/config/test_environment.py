@@ -331,7 +331,7 @@ def test_an_api_without_tls_gets_no_token_unless_that_is_said() -> None:
     route = read(**url).egress["graph"]
     assert ((), None) == (route.hosts, route.downstream)
     expected = (
-        "is http://, where whoever sees the network could read the token: neither Envoy nor /DownstreamApi "
+        "is http://, where anybody on the network could read the token: neither Envoy nor /DownstreamApi "
         "sends it there without DownstreamApis__graph__TokenOverPlainHttp=true"
     )
     assert Notice("DownstreamApis__graph__BaseUrl", expected) in notices(**url)

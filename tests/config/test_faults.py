@@ -284,7 +284,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"egress.graph.hosts": ["graph.microsoft.com", "http://orders.svc:8080"]},
         "egress.graph.hosts.1",
         (
-            "found 'http://orders.svc:8080', where whoever sees the network could read the token of flow "
+            "found 'http://orders.svc:8080', where anybody on the network could read the token of flow "
             "on_behalf_of: expected https, or token_over_plain_http"
         ),
     ),
@@ -300,7 +300,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"egress.graph.downstream": {"base_url": "http://orders.svc:8080/v1"}},
         "egress.graph.downstream.base_url",
         (
-            "found 'http://orders.svc:8080', where whoever sees the network could read the token of flow "
+            "found 'http://orders.svc:8080', where anybody on the network could read the token of flow "
             "on_behalf_of: expected https, or token_over_plain_http"
         ),
     ),

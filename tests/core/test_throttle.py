@@ -6,13 +6,12 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from authz.core.circuit import HEAD_START, Attempt
+from authz.core.circuit import HEAD_START, WHILE_PROBING, Attempt
 from authz.core.errors import Reason
 from authz.core.throttle import (
     FORGOTTEN_AFTER,
     MOST_QUESTIONS,
     PROBE_EVERY,
-    WHILE_PROBING,
     ApplicationThrottled,
     Throttle,
 )
