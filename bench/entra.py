@@ -9,7 +9,6 @@ import json
 import signal
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -119,11 +118,10 @@ class Entra:
 
 def main(folder: Path) -> None:
     """Serve until SIGTERM."""
-    done = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: done.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     with Emulator(populated()) as emulator:
         emulator.write(folder)
-        done.wait()
+        signal.sigwait({signal.SIGTERM})
 
 
 if __name__ == "__main__":

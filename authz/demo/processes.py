@@ -1,10 +1,10 @@
 """Programs that the demo starts: each with a log, a wait until it is ready, and a certain end."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -37,21 +37,27 @@ class Interruption:
     """Notes SIGINT, SIGTERM and SIGHUP while it is entered; `check` turns them into `Interrupted`.
 
     A handler that raises could do so between the start of a program and the note that it was started,
-    or in the middle of cleaning up. So nothing is raised but where we look.
+    or in the middle of cleaning up. So nothing is raised but where we look. And we wait for a socket that
+    the interpreter writes to: a handler runs in the thread that waits, which might never get to it.
     """
 
     def __init__(self) -> None:
-        self._asked = threading.Event()
+        self._asked, self._asking = socket.socketpair()
         self._number = 0
         self._before: dict[int, signal.Handlers | Callable[..., object] | int | None] = {}
 
     def __enter__(self) -> Self:
+        self._asking.setblocking(False)
+        signal.set_wakeup_fd(self._asking.fileno(), warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in _ENDING}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        self._asked.close()
+        self._asking.close()
 
     def check(self) -> None:
         """Go on, unless we were asked to end.
@@ -59,21 +65,20 @@ class Interruption:
         Raises:
             Interrupted: We were.
         """
-        if self._asked.is_set():
+        if self._number:
             raise Interrupted(self._number)
 
     def pause(self, seconds: float) -> None:
         """Wait; raises Interrupted as soon as we are asked to end."""
-        self._asked.wait(seconds)
+        select.select([self._asked], [], [], seconds)
         self.check()
 
     def wait(self) -> None:
         """Wait until we are asked to end."""
-        self._asked.wait()
+        select.select([self._asked], [], [])
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._number = number
-        self._asked.set()
 
 
 class Program:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from authz.emulator.federation import FederationError, trust
 from authz.emulator.service import Emulator
 
 _LAST_PORT = 65_535
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,9 @@ def run(listen: str, out: Path, options: Options | None = None) -> int:
         authority = None if options.authority is None else _authority(options.authority)
     except ValueError as error:
         return _fail(f"--authority {options.authority}: {error}")
-    # Not an Event: a handler that sets one while its thread is about to wait for it waits for itself.
-    asked, ask = os.pipe()
-    previous = {
-        number: signal.signal(number, lambda *_: os.write(ask, b"."))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    # Blocked, in every thread, and waited for: a handler would run in this thread only after whatever it
+    # waits for, and a signal that comes just before the wait would not end it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         try:
             emulator = Emulator(
@@ -80,14 +77,11 @@ def run(listen: str, out: Path, options: Options | None = None) -> int:
             emulator.stop()
             return _fail(f"--out {out}: {error.strerror or error}")
         click.echo(f"emulator ready: {emulator.authority} (files in {out})")
-        os.read(asked, 1)
+        signal.sigwait(_ENDING)
         emulator.stop()
         return 0
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-        os.close(asked)
-        os.close(ask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,14 +24,19 @@ CLUSTER = "https://kubernetes.default.svc.cluster.local"
 SUBJECT = "system:serviceaccount:agent:agent"
 
 
-def start(listen: str, out: Path, *options: str | Path) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "authz", "emulator", "--listen", listen, "--out", out, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def start(listen: str, out: Path, *options: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, which ends with the block, or at once when a test fails in it."""
+    command = [sys.executable, "-m", "authz", "emulator", "--listen", listen, "--out", str(out)]
+    command.extend(str(option) for option in options)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -206,10 +214,15 @@ def test_the_same_credential_twice_is_a_clear_error(tmp_path: Path, issuer: Path
 
 def _port(process: subprocess.Popen[str]) -> int:
     """The port it listens on, as the kernel tells."""
+    opened = []
+    for link in Path(f"/proc/{process.pid}/fd").iterdir():
+        # The server's thread opens and closes its certificate meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            opened.append(link.readlink().name)
     inodes = {
-        link.readlink().name.removeprefix("socket:[").removesuffix("]")
-        for link in Path(f"/proc/{process.pid}/fd").iterdir()
-        if str(link.readlink()).startswith("socket:[")
+        name.removeprefix("socket:[").removesuffix("]")
+        for name in opened
+        if name.startswith("socket:[")
     }
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     (address,) = [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
