@@ -24,7 +24,7 @@ from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.config.effect import in_effect
 from authz.core.policy import PeerSource
 from authz.engine import Engine
-from authz.entra.refusals import MEANINGS
+from authz.entra.aadsts import MEANINGS
 from authz.entra.tenant_names import TenantNames
 from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz

@@ -5,8 +5,9 @@ and the heading in docs/errors.md. Each concrete error fixes one. `str(error)` i
 never leaves the process. HTTP and gRPC status codes are wire language and live in `authz.envoy`.
 """
 
+from collections.abc import Collection
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 
 class Reason(StrEnum):
@@ -43,6 +44,22 @@ class Reason(StrEnum):
     EXCHANGE_MISCONFIGURED = "exchange_misconfigured"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     INTERNAL = "internal"
+
+
+_MOST_SHOWN: Final = 10
+_LONGEST_SHOWN: Final = 100
+
+
+def difference(found: Collection[str], expected: Collection[str]) -> str:
+    """Return, for a log, what a verified token has and what would have done."""
+    return f"found {_shown(found)}, expected {_shown(expected)}"
+
+
+def _shown(values: Collection[str]) -> str:
+    # A token's claims are as long as somebody made them; a log record is not.
+    texts = [ascii(value[:_LONGEST_SHOWN]) for value in sorted(values)]
+    more = len(texts) - _MOST_SHOWN
+    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "") or "none"
 
 
 class TokenFault(StrEnum):

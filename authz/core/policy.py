@@ -15,6 +15,7 @@ from authz.core.errors import (
     SubjectNotAllowed,
     UnknownRoute,
     WorkloadNotAllowed,
+    difference,
 )
 from authz.core.exchange import (
     AgentIdentity,
@@ -322,7 +323,9 @@ def authorize(requirement: Requirement, principal: Principal) -> None:
     accepted = requirement.scopes if delegated else requirement.roles
     held = principal.scopes if delegated else principal.roles
     if accepted and held.isdisjoint(accepted):
-        raise InsufficientScope(accepted, requirement.to_ask_for(delegated=delegated))
+        raise InsufficientScope(
+            accepted, requirement.to_ask_for(delegated=delegated), difference(held, accepted)
+        )
 
 
 def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:

@@ -17,7 +17,7 @@ import jwt
 from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
 
 from authz.core.base64url import PATTERN
-from authz.core.errors import InvalidToken, TokenFault
+from authz.core.errors import InvalidToken, TokenFault, difference
 from authz.core.keys import SigningKey
 from authz.core.principal import Actor, Principal, Subject, SubjectType
 from authz.core.request import BearerToken
@@ -112,11 +112,12 @@ def verify(
     if issuer != key.issuer or issuer not in expectation.issuers:
         raise InvalidToken(TokenFault.ISSUER)
     # A tenant's issuer speaks for that tenant only (same page: `tid` must match the issuer).
-    if _text(claims, "tid") != expectation.issuers[issuer]:
-        raise InvalidToken(TokenFault.TENANT)
+    tenant_id = expectation.issuers[issuer]
+    if (tid := _text(claims, "tid")) != tenant_id:
+        raise InvalidToken(TokenFault.TENANT, difference([tid], [tenant_id]))
     # RFC 8725 section 3.9. Entra issues exactly one audience, as text.
-    if _text(claims, "aud") not in expectation.audiences:
-        raise InvalidToken(TokenFault.AUDIENCE)
+    if (audience := _text(claims, "aud")) not in expectation.audiences:
+        raise InvalidToken(TokenFault.AUDIENCE, difference([audience], expectation.audiences))
     # RFC 7519 sections 4.1.4 and 4.1.5; both are required here.
     expires_at = _time(claims, "exp")
     if now >= expires_at + expectation.leeway:
@@ -125,7 +126,7 @@ def verify(
         raise InvalidToken(TokenFault.NOT_YET_VALID)
     return Principal(
         # Many users are remembered at a time. What they have in common is held once.
-        subject=_subject(claims, expectation.issuers[issuer]),
+        subject=_subject(claims, tenant_id),
         actor=_shared_actor(_actor(claims)),
         scopes=_shared_names(frozenset(_optional_text(claims, "scp").split()) - {"/"}),
         roles=_shared_names(frozenset(_texts(claims, "roles"))),

@@ -34,13 +34,13 @@ from authz.core.exchange import (
 )
 from authz.core.secret import Secret
 from authz.core.throttle import ApplicationThrottled
+from authz.entra.aadsts import BAD_ASSERTION, REPLICATING
 from authz.entra.answers import jwt_claims
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.calls import Call
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.endpoints import Endpoint, Endpoints, Question
 from authz.entra.http import EndpointUnavailable
-from authz.entra.refusals import BAD_ASSERTION, REPLICATING
 from authz.ports import CacheResult, Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)

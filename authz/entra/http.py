@@ -18,6 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from authz import connection_fault
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.entra.calls import current
 from authz.entra.connections import POOLS, Allowance, hold, socket_options, within
@@ -262,9 +263,7 @@ class HttpClient:
             return f"the answer took over {allowance.seconds_given:.3g} s"
         if allowance.bytes_left <= 0:
             return f"the answer has a head of over {MAX_HEAD_BYTES} bytes, or is too large"
-        inner = getattr(error, "reason", None)
-        cause = inner if isinstance(inner, Exception) else error
-        return type(cause).__name__
+        return connection_fault.words(error, ca_file="entra.ca_file")
 
 
 def _place(url: str) -> str:

@@ -1,14 +1,12 @@
-"""What Entra's refusals mean: AADSTS numbers to Reasons, in one table.
+"""Reads an answer in which Entra refuses: its OAuth `error` and AADSTS number become one of our errors.
 
-Entra asks clients not to branch on numbers, and gives no other way to tell consent from a wrong secret.
-So the table only refines what the OAuth `error` says already; an unknown number falls back to that.
-Numbers and meanings: Entra page "reference-error-codes".
+The table of numbers (`aadsts.py`) only refines what the OAuth `error` says already; an unknown number falls
+back to that.
 """
 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from authz.core.errors import (
@@ -16,110 +14,14 @@ from authz.core.errors import (
     EntraError,
     ExchangeMisconfigured,
     ExchangeRejected,
-    ExchangeThrottled,
     ExchangeUnavailable,
     InteractionRequired,
     Unauthenticated,
 )
+from authz.entra.aadsts import BAD_CREDENTIAL, MEANINGS, OF_THE_APPLICATION
 
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What an AADSTS number says.
-
-    Attributes:
-        kind: The error that it becomes.
-        words: The cause, for the log and for docs/errors.md.
-    """
-
-    kind: type[EntraError]
-    words: str
-
-
-MEANINGS: Final[dict[int, Meaning]] = {
-    # The user must do something, or somebody must consent.
-    65001: Meaning(ConsentRequired, "nobody consented"),
-    650051: Meaning(ConsentRequired, "partly consented"),
-    65004: Meaning(ConsentRequired, "the user declined"),
-    50105: Meaning(ConsentRequired, "the user is not assigned to the application"),
-    82007: Meaning(ConsentRequired, "the agent chain lacks consent"),
-    82014: Meaning(ConsentRequired, "an agent identity cannot be consented interactively"),
-    50072: Meaning(InteractionRequired, "MFA enrolment"),
-    50074: Meaning(InteractionRequired, "strong authentication"),
-    50076: Meaning(InteractionRequired, "MFA"),
-    50079: Meaning(InteractionRequired, "MFA enrolment"),
-    50097: Meaning(InteractionRequired, "device authentication"),
-    50158: Meaning(InteractionRequired, "an external challenge"),
-    50173: Meaning(InteractionRequired, "grant revoked: a fresh sign-in"),
-    53000: Meaning(InteractionRequired, "the device is not compliant"),
-    53003: Meaning(InteractionRequired, "blocked by Conditional Access"),
-    530032: Meaning(InteractionRequired, "blocked by a security policy"),
-    530035: Meaning(InteractionRequired, "blocked by security defaults"),
-    70043: Meaning(InteractionRequired, "sign-in frequency"),
-    # The user's token is no good as an assertion.
-    50013: Meaning(ExchangeRejected, "wrong audience, issuer or format"),
-    500131: Meaning(ExchangeRejected, "wrong audience"),
-    500133: Meaning(ExchangeRejected, "outside its time range"),
-    50027: Meaning(ExchangeRejected, "malformed"),
-    50034: Meaning(ExchangeRejected, "the user is not in the directory"),
-    51004: Meaning(ExchangeRejected, "the user is not in the directory"),
-    50057: Meaning(ExchangeRejected, "the user is disabled"),
-    240002: Meaning(ExchangeRejected, "an id token"),
-    # Our registration, credential, scope or permissions are wrong.
-    50000: Meaning(ExchangeMisconfigured, "a user principal name where an object id belongs"),
-    50001: Meaning(ExchangeMisconfigured, "resource disabled"),
-    50012: Meaning(ExchangeMisconfigured, "certificate chain or thumbprint"),
-    50048: Meaning(ExchangeMisconfigured, "assertion: subject is not issuer"),
-    500011: Meaning(ExchangeMisconfigured, "resource unknown in the tenant"),
-    650057: Meaning(ExchangeMisconfigured, "resource not among the requested permissions"),
-    70001: Meaning(ExchangeMisconfigured, "application disabled"),
-    70003: Meaning(ExchangeMisconfigured, "grant type"),
-    70011: Meaning(ExchangeMisconfigured, "scope"),
-    70021: Meaning(ExchangeMisconfigured, "no matching federated credential (yet)"),
-    700016: Meaning(ExchangeMisconfigured, "application unknown in the tenant"),
-    700022: Meaning(ExchangeMisconfigured, "several resources in one scope"),
-    700023: Meaning(ExchangeMisconfigured, "no resource in the scope"),
-    700024: Meaning(ExchangeMisconfigured, "client assertion outside its time range"),
-    700025: Meaning(ExchangeMisconfigured, "public client with a credential"),
-    700027: Meaning(ExchangeMisconfigured, "client assertion signature or key"),
-    700030: Meaning(ExchangeMisconfigured, "certificate subject"),
-    700211: Meaning(ExchangeMisconfigured, "no federated credential for the issuer"),
-    700213: Meaning(ExchangeMisconfigured, "no federated credential for the subject"),
-    700214: Meaning(ExchangeMisconfigured, "federated credential audience"),
-    700223: Meaning(ExchangeMisconfigured, "federation chain"),
-    700229: Meaning(ExchangeMisconfigured, "the assertion is not app-only"),
-    700231: Meaning(ExchangeMisconfigured, "federation chain"),
-    7000112: Meaning(ExchangeMisconfigured, "application disabled"),
-    7000114: Meaning(ExchangeMisconfigured, "on-behalf-of not allowed"),
-    7000214: Meaning(ExchangeMisconfigured, "certificate revoked"),
-    7000215: Meaning(ExchangeMisconfigured, "wrong secret (or not replicated yet)"),
-    7000218: Meaning(ExchangeMisconfigured, "no credential"),
-    7000222: Meaning(ExchangeMisconfigured, "secret expired"),
-    7000272: Meaning(ExchangeMisconfigured, "key of the federated token unknown"),
-    7000274: Meaning(ExchangeMisconfigured, "client assertion key"),
-    7000277: Meaning(ExchangeMisconfigured, "certificate revoked"),
-    7002137: Meaning(ExchangeMisconfigured, "no federated credential for the subject"),
-    82001: Meaning(ExchangeMisconfigured, "a blueprint may not have this app token"),
-    82002: Meaning(ExchangeMisconfigured, "a blueprint may not act on behalf of"),
-    900144: Meaning(ExchangeMisconfigured, "a parameter is missing"),
-    900382: Meaning(ExchangeMisconfigured, "across clouds"),
-    90002: Meaning(ExchangeMisconfigured, "tenant unknown"),
-    9001023: Meaning(ExchangeMisconfigured, "grant not supported on this endpoint"),
-    9002313: Meaning(ExchangeMisconfigured, "malformed request"),
-    90014: Meaning(ExchangeMisconfigured, "a field is missing"),
-    901002: Meaning(ExchangeMisconfigured, "v1 resource parameter"),
-    1000502: Meaning(ExchangeMisconfigured, "certificate outside its validity"),
-    1002012: Meaning(ExchangeMisconfigured, "scope must end in /.default"),
-    # Entra itself.
-    50196: Meaning(ExchangeThrottled, "the same request too often"),
-    90055: Meaning(ExchangeThrottled, "tenant throttled"),
-    90006: Meaning(ExchangeUnavailable, "transient fault at Entra"),
-    90012: Meaning(ExchangeUnavailable, "transient fault at Entra"),
-    90024: Meaning(ExchangeUnavailable, "transient fault at Entra"),
-    90033: Meaning(ExchangeUnavailable, "transient fault at Entra"),
-    50033: Meaning(ExchangeUnavailable, "transient fault at Entra"),
-}
-"""Every number that we tell apart; also the closed set of the metric label `code`."""
+MICROSOFTS_PAGE: Final = "https://login.microsoftonline.com/error?code="
+"""Where Microsoft explains a number, which follows."""
 
 _BY_OAUTH_ERROR: Final[dict[str, type[EntraError]]] = {
     "interaction_required": InteractionRequired,
@@ -148,23 +50,6 @@ MAX_CHALLENGE: Final = 8192
 """Characters of a claims challenge that still go into a header."""
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
 
-REPLICATING: Final = frozenset({70021, 700016, 7000215, 700213, 7002137})
-"""Numbers that a directory gives for a while after something was created: worth a second try."""
-
-BAD_CREDENTIAL: Final = frozenset(
-    {
-        50012, 50048, 70021, 700024, 700027, 700030, 700211, 700213, 700214, 700223, 700229,
-        700231, 7000214, 7000215, 7000218, 7000222, 7000272, 7000274, 7000277, 7002137, 1000502,
-    }
-)  # fmt: skip
-"""Numbers that speak of the credential itself: the next configured one may do."""
-
-BAD_ASSERTION: Final = frozenset({50013, 500131, 500133})
-"""Numbers that speak of the token that says for whom a request is: signature, issuer, audience or time."""
-
-_OF_THE_APPLICATION: Final = frozenset({650052, 70001, 700016, 700025, 7000112, 7000114})
-"""Numbers that come with `invalid_client` too, and of which no other credential is rid."""
-
 
 def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
     """Return the error that an OAuth error answer (RFC 6749 section 5.2) stands for.
@@ -187,16 +72,24 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
     if issubclass(kind, Unauthenticated) and (of_the_client or not user_is_asked):
         kind = ExchangeMisconfigured
     by_credential = code in BAD_CREDENTIAL or (
-        oauth_error == "invalid_client" and code not in _OF_THE_APPLICATION
+        oauth_error == "invalid_client" and code not in OF_THE_APPLICATION
     )
-    number = f"AADSTS{code}" if code else "no AADSTS number"
-    words = f" ({meaning.words})" if meaning is not None else ""
     return kind(
-        f"{_word(oauth_error)} {number}{words} correlation_id={_word(answer.get('correlation_id'))}",
+        f"{_word(oauth_error)} {_explained(code)} correlation_id={_word(answer.get('correlation_id'))}",
         code=code,
         claims=_challenge(answer.get("claims")) if issubclass(kind, Unauthenticated) else None,
         by_credential=by_credential,
     )
+
+
+def _explained(code: int | None) -> str:
+    """Return the number with its cause and fix, or with the address where Microsoft explains it."""
+    if code is None:
+        return "no AADSTS number"
+    meaning = MEANINGS.get(code)
+    if meaning is None:
+        return f"AADSTS{code} ({MICROSOFTS_PAGE}{code})"
+    return f"AADSTS{code} ({meaning.words}{'; ' if meaning.fix else ''}{meaning.fix})"
 
 
 def first_code(answer: Mapping[str, Any]) -> int | None:

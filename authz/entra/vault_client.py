@@ -23,6 +23,7 @@ from azure.identity import (
 from azure.keyvault.secrets import SecretClient
 from requests.adapters import HTTPAdapter
 
+from authz import connection_fault
 from authz.entra.http import tls_context
 from authz.entra.key_vault import VaultPlace
 from authz.entra.sources import MAX_FILE_BYTES, CredentialAway, CredentialFault
@@ -144,7 +145,8 @@ class _OwnTrust(HTTPAdapter):
 
 def _fault(place: VaultPlace, error: Exception) -> CredentialFault:
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return CredentialAway(f"key_vault {place}: no answer ({type(error).__name__})")
+        cause = connection_fault.words(error, ca_file="entra.ca_file")
+        return CredentialAway(f"key_vault {place}: no answer ({cause})")
     status = error.status_code if isinstance(error, HttpResponseError) else None
     text = f"key_vault {place}: {type(error).__name__}"
     if status is not None:

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import httpx
 
+from authz import connection_fault
 from authz.config.sidecar_api import Api, Downstream
 from authz.core.errors import BadWish, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
@@ -130,7 +131,8 @@ class DownstreamClient:
             raise DownstreamUnavailable(f"no answer in {self._settings.timeout:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # Not its message, which can quote the URL.
-            raise DownstreamUnavailable(type(error).__name__) from error
+            cause = connection_fault.words(error, ca_file="api.ca_file")
+            raise DownstreamUnavailable(cause) from error
         finally:
             self._under_way -= 1
             await self._close_when_idle()

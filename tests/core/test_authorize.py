@@ -60,6 +60,7 @@ def test_a_user_needs_one_of_the_scopes() -> None:
     authorize(requirement, principal(SubjectType.USER, scopes="b c"))
     with pytest.raises(InsufficientScope) as raised:
         authorize(requirement, principal(SubjectType.USER, scopes="c", roles="r a"))
+    assert "found 'c', expected 'a', 'b'" == raised.value.detail
     assert ("a", "b") == raised.value.accepted
     assert ("a", "b") == raised.value.ask_for
 
@@ -71,6 +72,7 @@ def test_an_application_needs_one_of_the_roles() -> None:
     authorize(requirement, principal(SubjectType.APPLICATION, roles="s"))
     with pytest.raises(InsufficientScope) as raised:
         authorize(requirement, principal(SubjectType.APPLICATION, scopes="a r", roles="t"))
+    assert "found 't', expected 'r', 's'" == raised.value.detail
     assert ("r", "s") == raised.value.accepted
     assert () == raised.value.ask_for
 

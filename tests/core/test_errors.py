@@ -14,6 +14,7 @@ from authz.core.errors import (
     TokenFault,
     Unauthenticated,
     Unfulfilled,
+    difference,
 )
 
 GROUPS = {BadRequest, Unauthenticated, Forbidden, Unfulfilled}
@@ -80,6 +81,17 @@ def test_an_invalid_token_names_its_fault_first() -> None:
     """The fault heads the log's detail, with the claim where there is one."""
     assert "tenant" == str(InvalidToken(TokenFault.TENANT))
     assert "missing_claim: oid" == str(InvalidToken(TokenFault.MISSING_CLAIM, "oid"))
+
+
+def test_a_difference_is_short_and_in_one_line() -> None:
+    """A claim may be as long as somebody made it, and hold whatever JSON can."""
+    many = [f"{number:02}" for number in range(12)]
+
+    assert (
+        "found '00', '01', '02', '03', '04', '05', '06', '07', '08', '09' and 2 more, "
+        f"expected '{'x' * 100}'"
+    ) == difference(many, ["x" * 1000])
+    assert "found none, expected 'a\\n\\u2028'" == difference([], ["a\n\u2028"])
 
 
 def test_a_refusal_of_entra_keeps_its_number_and_challenge() -> None:

@@ -41,6 +41,22 @@ def _fault(token: str, expectation: Expectation = EXPECTATION) -> TokenFault:
     return raised.value.fault
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"aud": "api://other"}, f"audience: found 'api://other', expected '{AUDIENCE}'"),
+        ({"tid": AGENT}, f"tenant: found '{AGENT}', expected '{TENANT}'"),
+    ],
+)
+def test_the_log_says_what_was_found_and_what_was_expected(
+    changes: dict[str, str], expected: str
+) -> None:
+    """The signature is verified by then, so the token's word is Entra's."""
+    with pytest.raises(InvalidToken) as raised:
+        _verify(ENTRA.user_token(**changes))
+    assert expected == raised.value.detail
+
+
 def test_a_token_says_which_key_of_which_issuer_it_asks_for() -> None:
     """Peeking yields enough to choose a key, and nothing to believe."""
     claim = peek(BearerToken(Secret(ENTRA.user_token())), EXPECTATION)

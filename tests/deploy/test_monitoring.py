@@ -15,7 +15,7 @@ import yaml
 from authz.config.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
-from authz.entra.refusals import MEANINGS
+from authz.entra.aadsts import MEANINGS
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics

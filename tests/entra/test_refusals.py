@@ -13,10 +13,12 @@ from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Client
 from authz.emulator import Fault, Match
+from authz.emulator.errors import REFUSALS
+from authz.entra.aadsts import MEANINGS
 from authz.entra.clients import Applications, MsalTransport
 from authz.entra.credentials import REFUSED_FOR, ClientSecret
 from authz.entra.http import HttpClient
-from authz.entra.refusals import MEANINGS, refusal
+from authz.entra.refusals import refusal
 from support.stack import World, denied, issued, stack
 
 USERS_FAULTS = [65001, 50105, 50076, 53003, 50013, 50027, 50057, 82007]
@@ -100,6 +102,26 @@ def test_a_refusal_of_the_credential_is_known_as_one(
     answer = {"error": error, "error_codes": [code]}
 
     assert expected == refusal(answer, user_is_asked=True).by_credential
+
+
+def test_every_number_of_the_emulator_is_explained() -> None:
+    """What can be met here is in the table of docs/errors.md."""
+    assert set() == REFUSALS.keys() - MEANINGS.keys()
+
+
+def test_the_log_says_what_to_do() -> None:
+    """The cause and its fix, or the page where Microsoft explains the number."""
+    known = refusal({"error": "invalid_client", "error_codes": [7000215]}, user_is_asked=False)
+    unknown = refusal({"error": "invalid_client", "error_codes": [123456]}, user_is_asked=False)
+
+    assert (
+        "invalid_client AADSTS7000215 (wrong secret (or not replicated yet); put the secret's value into "
+        "the file, not its id; a new one takes a minute) correlation_id=?"
+    ) == str(known)
+    assert (
+        "invalid_client AADSTS123456 (https://login.microsoftonline.com/error?code=123456) "
+        "correlation_id=?"
+    ) == str(unknown)
 
 
 @pytest.mark.parametrize("code", sorted(MEANINGS))
