@@ -75,7 +75,7 @@ def serve(config_file: Path | None) -> None:
 )
 def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
-    from authz.config import ConfigError, load  # noqa: PLC0415
+    from authz.config import ConfigError, load, missing_credentials  # noqa: PLC0415
 
     try:
         loaded = load(file or config_file, dict(os.environ), to_serve=True)
@@ -86,9 +86,9 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
-    for notice in loaded.warnings:
-        click.echo(f"warning: {notice}", err=True)
     config = loaded.config
+    for notice in (*loaded.warnings, *missing_credentials(config)):
+        click.echo(f"warning: {notice}", err=True)
     click.echo(
         f"the configuration is valid: {len(config.inbound)} inbound and {len(config.egress)} "
         f"egress routes, {len(config.agents)} agents, {len(config.blueprints)} blueprints"

@@ -6,6 +6,7 @@ references until `authz.entra` needs them.
 
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
+from authz.config.named_files import missing_credentials
 from authz.config.policy import (
     IssuerSettings,
     agent_identities,
@@ -32,4 +33,5 @@ __all__ = [
     "exchange_resource",
     "issuers",
     "load",
+    "missing_credentials",
 ]

@@ -22,6 +22,13 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_reach(config)
     yield from _about_workloads(config)
     yield from _about_api(config)
+    for name, inbound in config.inbound.items():
+        if not (inbound.scopes or inbound.roles or inbound.actors):
+            yield Notice(
+                f"inbound.{name}.scopes",
+                "every user with a token for this client may call, whatever they consented to: expected the "
+                "scopes of which one is needed",
+            )
     for name, route in config.egress.items():
         if route.token_over_plain_http:
             yield Notice(

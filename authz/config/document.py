@@ -21,6 +21,8 @@ from authz.config.validation import Origin, validate
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST: Final = 32
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_TAB: Final = re.compile(r" *\t")
+_BARE_REFERENCE: Final = re.compile(r"""[\[{,:]\s*\$\{""", re.ASCII)
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _FLOAT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}", re.ASCII)
 _CONSTANTS: Final = {
@@ -101,7 +103,7 @@ class _Reader:
                     )
                 self._take(event)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            fault = _syntax_fault(error)
+            fault = _syntax_fault(error, text)
         else:
             return self._root
         # Outside of the handler: the parser's own error quotes the document.
@@ -175,7 +177,10 @@ class _Reader:
         if reference is None:
             if "${" in text:
                 self._fault(
-                    path, event, "found a reference inside of a value: expected ${NAME} alone"
+                    path,
+                    event,
+                    "found a reference inside of a value: expected ${NAME} alone, with the whole value in the "
+                    "variable",
                 )
             return text
         name = reference[1]
@@ -202,10 +207,20 @@ def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
 
 
-def _syntax_fault(error: Exception) -> Fault:
+def _syntax_fault(error: Exception, document: str) -> Fault:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None)
     line = mark.line + 1 if mark else None
     # The parser quotes names that it does not know.
     text = re.sub(r"'([^']*)'", lambda quoted: shown(quoted[1]), problem or "it cannot be read")
-    return Fault("", f"not valid YAML: {text}", line)
+    return Fault("", f"not valid YAML: {text}{_usual_cause(document, line)}", line)
+
+
+def _usual_cause(document: str, line: int | None) -> str:
+    """Return what is most often wrong on the line and the one before, where the parser stopped."""
+    lines = document.splitlines()[max(0, (line or 0) - 2) : line or 0]
+    if any(_TAB.match(one) for one in lines):
+        return ": expected spaces, found a tab"
+    if any(_BARE_REFERENCE.search(one) for one in lines):
+        return ': expected quotes around a reference inside of brackets, ["${NAME}"]'
+    return ""

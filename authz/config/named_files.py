@@ -1,7 +1,7 @@
 """Files of certificates that a configuration names: opened before the configuration is used.
 
-A version that names a file which cannot be used is refused like any other faulty version. Credentials are
-not among them: they may arrive later, and readiness waits for them (`authz.entra.credentials`).
+A version that names a file which cannot be used is refused like any other faulty version. Files of
+credentials are not: they may arrive later, and readiness waits for them (`authz.entra.credentials`).
 """
 
 import ssl
@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from authz.config.faults import Fault
+from authz.config.faults import Fault, Notice
 from authz.config.model import Config
 from authz.files import BoundedFile, FileFault
 
@@ -44,6 +44,24 @@ def faults_of_files(config: Config) -> Iterator[Fault]:
         except (ValueError, TypeError, ssl.SSLError, UnsupportedAlgorithm):
             # Not its own message, which can quote the content.
             yield Fault(path, f"{name}: expected {expected}, PEM")
+
+
+def missing_credentials(config: Config) -> Iterator[Notice]:
+    """Yield each file of a credential that cannot be read here and now. Reads them, and not their content."""
+    for section in ("blueprints", "applications"):
+        for name, client in getattr(config, section).items():
+            for index, credential in enumerate(client.credentials):
+                for key in ("file", "password_file"):
+                    file: Path | None = getattr(credential, key, None)
+                    if file is None:
+                        continue
+                    try:
+                        BoundedFile(file, max_bytes=_LARGEST).read()
+                    except FileFault as fault:
+                        yield Notice(
+                            f"{section}.{name}.credentials.{index}.{credential.kind}.{key}",
+                            f"{file}: {fault}: authz is not ready until this file can be read",
+                        )
 
 
 def _authorities(content: bytes) -> None:

@@ -860,7 +860,20 @@ YAML_CASES: dict[str, tuple[str, Fault]] = {
     ),
     "tab": (
         "listen:\n\tgrpc: x",
-        Fault("", "not valid YAML: found character that cannot start any token", 2),
+        Fault(
+            "",
+            "not valid YAML: found character that cannot start any token: expected spaces, found a tab",
+            2,
+        ),
+    ),
+    "reference in brackets": (
+        "listen:\n  grpc: [${ADDRESS}]",
+        Fault(
+            "",
+            "not valid YAML: did not find expected ',' or ']': expected quotes around a reference "
+            'inside of brackets, ["${NAME}"]',
+            2,
+        ),
     ),
     "control character": (
         "a: \x01",
@@ -905,7 +918,12 @@ YAML_CASES: dict[str, tuple[str, Fault]] = {
     ),
     "reference inside": (
         "log: {level: 'x${LEVEL}'}",
-        Fault("log.level", "found a reference inside of a value: expected ${NAME} alone", 1),
+        Fault(
+            "log.level",
+            "found a reference inside of a value: expected ${NAME} alone, with the whole value in the "
+            "variable",
+            1,
+        ),
     ),
     "reference to a bad value": (
         "log:\n  level: ${PATH}",

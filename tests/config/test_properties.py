@@ -285,7 +285,7 @@ def texts_of(load: Callable[[], Loaded]) -> str:
 
 
 @given(st.sampled_from(PLACES), st.sampled_from(DISGUISES), CANARIES, st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_fault_repeats_a_secret_of_any_value(
     tmp_path: Path, place: tuple[str | int, ...], disguise: str, canary: str, as_key: bool
 ) -> None:
@@ -310,7 +310,6 @@ def test_no_fault_repeats_what_a_machine_made_up(tmp_path: Path, as_key: bool) -
 
 
 @given(names, st.sampled_from(DISGUISES), CANARIES)
-@settings(deadline=None)
 def test_no_fault_repeats_a_secret_of_any_variable(name: str, disguise: str, canary: str) -> None:
     """The environment form: the keys of the sidecar, each with everything else in order."""
     found = {**SEED, name: disguise.format(canary)}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.config import ConfigSource, Fault, Notice, load
-from config.samples import BASE, CLIENT, TENANT, changed, faults_of, load_data
+from authz.config import ConfigSource, Fault, Notice, load, missing_credentials
+from config.samples import APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
 
 ENVIRON = {
     "AzureAd__TenantId": TENANT,
@@ -152,17 +152,45 @@ GRAPH = "https://graph.microsoft.com/.default"
             ["egress.graph.token_over_plain_http"],
         ),
         ({"egress.b": {"flow": "none", "hosts": ["http://tools"]}}, []),
+        ({"inbound.chat": {"agent": "assistant"}}, ["inbound.chat.scopes"]),
+        ({"inbound.chat": {"agent": "assistant", "roles": ["Call"]}}, []),
+        ({"inbound.chat": {"agent": "assistant", "actors": [APP]}}, []),
     ],
 )
 def test_what_is_valid_but_doubtful_is_reported(
     tmp_path: Path, changes: dict[str, object], paths: list[str]
 ) -> None:
-    """Listeners open to all, routes open to all workloads, tokens that Entra does not give."""
+    """Listeners, routes and agents open to all; tokens that Entra does not give."""
     path = tmp_path / "authz.yaml"
     path.write_text(
         load_data(changed(changes)).model_dump_json(exclude_unset=True), encoding="utf-8"
     )
     assert paths == [notice.path for notice in load(path, {}).warnings]
+
+
+def test_a_credential_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    """With the file and the cause; one that may arrive later is no fault."""
+    there = tmp_path / "there"
+    there.write_text("secret")
+    credentials = [
+        {"client_secret": {"file": str(there)}},
+        {"certificate": {"file": str(there), "password_file": f"{there}.password"}},
+        {"federated_token": {"file": str(tmp_path)}},
+        {"client_secret": {"env": "SECRET"}},
+    ]
+    config = load_data(changed({"blueprints.support.credentials": credentials}))
+
+    place, later = (
+        "blueprints.support.credentials",
+        "authz is not ready until this file can be read",
+    )
+    assert [
+        Notice(
+            f"{place}.1.certificate.password_file",
+            f"{there}.password: No such file or directory: {later}",
+        ),
+        Notice(f"{place}.2.federated_token.file", f"{tmp_path}: Is a directory: {later}"),
+    ] == list(missing_credentials(config))
 
 
 def test_a_notice_shows_path_and_message() -> None:
