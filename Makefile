@@ -13,7 +13,7 @@ NODE_CLIENTS := tests/recipes/clients/node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help interleavings soak setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check docs lock clean
+.PHONY: bench coverage help interleavings soak setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check render docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ docs: $(STAMP) ## regenerate docs/configuration.md, docs/authz.schema.json, docs
 	@$(BIN)/python -m authz.config.schema docs/
 	@cd tests && ../$(BIN)/python -m recipes.compatibility_page ../docs/compatibility.md
 	@$(BIN)/python -m authz.injection.policy kubernetes/components/interception/admission-policy.yaml
+
+render: $(STAMP) ## write every shipped Envoy configuration as `authz envoy` renders it
+	@$(BIN)/python -m shipped.render
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
 lock: $(STAMP) ## pin the newest allowed versions, with hashes

@@ -1,12 +1,14 @@
 """The verbs of the command line. Each imports what it needs, so that `--help` is instant."""
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from authz import __version__
 from authz.distribution import advice, clash
@@ -183,7 +185,7 @@ def envoy(config_file: Path | None, **options: Any) -> None:
     try:
         config = load(config_file, dict(os.environ)).config
         settings = _sidecar_settings(options)
-        click.echo(render(config, settings), nl=False)
+        click.echo(_made_by(click.get_current_context()) + render(config, settings), nl=False)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
@@ -192,6 +194,23 @@ def envoy(config_file: Path | None, **options: Any) -> None:
         sys.exit(FAULTY)
     except RenderError as error:
         raise click.ClickException(str(error)) from error
+
+
+def _made_by(context: click.Context) -> str:
+    """Return comment lines with the command that made what follows, so that it can be run again."""
+    words = ["authz", context.info_name or ""]
+    for option in context.command.params:
+        if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
+            value = context.params[option.name or ""]
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option.opts[0], *([] if each is True else [str(each)])]
+    command = "".join(
+        character if character.isprintable() else "?" for character in shlex.join(words)
+    )
+    lines = [
+        "Envoy's configuration, rendered and not written by hand. After a change render it again, by"
+    ]
+    return "".join(f"# {line}\n" for line in (*lines, f"  {command}"))
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
