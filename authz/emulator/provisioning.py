@@ -73,6 +73,8 @@ class Provisioning:
         self._graph = graph
         self._drafts: dict[str, Application] = {}
         """Blueprints without principal, by object id: the tenant knows no client of their id yet."""
+        self._scope_ids: dict[str, dict[str, str]] = {}
+        """Values of scopes by the scopes' ids, for each blueprint by its object id."""
 
     def routes(self) -> list[Route]:
         """The routes, relative to the authority."""
@@ -187,6 +189,13 @@ class Provisioning:
         if "oauth2PermissionScopes" in api:
             scopes = [_scope(scope) for scope in api["oauth2PermissionScopes"]]
             changes["scopes"] = tuple(scopes)
+            self._scope_ids[object_id(blueprint)] = {
+                scope["id"].lower(): _text(scope, "value")
+                for scope in api["oauth2PermissionScopes"]
+            }
+        if "preAuthorizedApplications" in api:
+            self._pre_authorize(blueprint, api["preAuthorizedApplications"])
+            changes["identifier_uris"] = changes.get("identifier_uris", blueprint.identifier_uris)
         if "requestedAccessTokenVersion" in api:
             changes["token_version"] = api["requestedAccessTokenVersion"]
         unknown = [n for n in body if n not in ("identifierUris", "api")]
@@ -194,6 +203,19 @@ class Provisioning:
             raise _bad(f"Property '{(unknown or ['body'])[0]}' cannot be changed here.")
         self._change(blueprint, **changes)
         return {}
+
+    def _pre_authorize(self, blueprint: Application, entries: list[Mapping[str, Any]]) -> None:
+        """Give clients consent for everybody. One that the tenant does not know yet gets none here."""
+        known = self._scope_ids.get(object_id(blueprint), {})
+        for entry in entries:
+            ids = [identifier.lower() for identifier in entry.get("delegatedPermissionIds", [])]
+            client = self._directory.application(blueprint.tenant_id, _text(entry, "appId"))
+            if not ids or any(identifier not in known for identifier in ids):
+                raise _bad(
+                    "Property 'delegatedPermissionIds' must have ids of this application's scopes."
+                )
+            if client is not None:
+                self._directory.grant_scopes(client, blueprint, [known[one] for one in ids], None)
 
     def _add_secret(self, name: str, claims: Claims, body: Body) -> dict[str, Any]:
         blueprint = self._blueprint(name, claims)

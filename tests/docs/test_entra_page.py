@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,30 @@ SUBJECT: Final = "system:serviceaccount:agent:agent"
 ISSUER: Final = "https://oidc.example/cluster"
 
 
+BLOCKS: Final = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def shell(scene: Scene, folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run lines as they are, in a folder with the files that they read and write."""
+    for program in ("curl", "jq"):
+        if shutil.which(program) is None:
+            pytest.skip(f"the page is not run: {program} is not installed")
+    return subprocess.run(
+        ["sh"],
+        input=text,
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "CURL_CA_BUNDLE": str(scene.emulator.ca_file)},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.fixture(scope="module")
 def permissions() -> tuple[str, ...]:
     """Return the permissions that the page says the administrator's token needs."""
-    named = PAGE.read_text().split("Put it as")[0]
+    named = PAGE.read_text().partition("\nPut it as")[0]
     return tuple(re.findall(r"`([A-Z][A-Za-z]+(?:\.[A-Za-z]+)+)`", named))
 
 
@@ -38,28 +59,51 @@ def made(
     scene: Scene, permissions: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     """Run every block of the page in one shell; return what it printed last, and the secret."""
-    for program in ("curl", "jq"):
-        if shutil.which(program) is None:
-            pytest.skip(f"the page is not run: {program} is not installed")
     folder = tmp_path_factory.mktemp("entra")
     token = scene.user_token(audience="https://graph.microsoft.com", scopes=list(permissions))
     (folder / "graph-token").write_text(f"Authorization: Bearer {token}\n")
-    inputs, *blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    inputs, *blocks = BLOCKS
     ours = inputs.replace("https://graph.microsoft.com", scene.emulator.authority)
     assert ours != inputs
-    ran = subprocess.run(
-        ["sh", "-eu"],
-        input="\n".join([ours, *blocks]),
-        cwd=folder,
-        env={"PATH": "/usr/bin:/bin", "CURL_CA_BUNDLE": str(scene.emulator.ca_file)},
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=60,
-    )
+    ran = shell(scene, folder, "\n".join(["set -eu", ours, *blocks]))
     assert (0, "") == (ran.returncode, ran.stderr), ran.stdout
     lines = dict(line.split("=") for line in ran.stdout.splitlines() if re.match(r"[A-Z_]+=", line))
+    assert 0o600 == stat.S_IMODE((folder / "client-secret").stat().st_mode)
     return {**lines, "secret": (folder / "client-secret").read_text()}
+
+
+def test_a_call_that_fails_stops_what_needs_it(scene: Scene, tmp_path: Path) -> None:
+    """Entra's own words are shown, and nothing is made of the answer."""
+    (tmp_path / "graph-token").write_text("Authorization: Bearer x\n")
+    _, first, *_ = BLOCKS
+
+    ran = shell(scene, tmp_path, f"GRAPH={scene.emulator.authority}\n{first}\necho the end")
+
+    assert "GET v1.0/me: " in ran.stderr
+    assert "InvalidAuthenticationToken" in ran.stderr
+    assert "SPONSOR" in ran.stderr
+    assert ("", True) == (ran.stdout, ran.returncode != 0)
+
+
+def test_a_rehearsal_has_the_token_it_needs(
+    scene: Scene, permissions: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The lines that stand in for Graph's address and token, with the permissions that the page names."""
+    scene.emulator.write(tmp_path / "entra")
+    rehearsal = PAGE.read_text().partition("## Rehearsal")[2]
+    lines = re.findall(r"^```\n(.*?)^```$", rehearsal, re.MULTILINE | re.DOTALL)[1]
+    _, first, *_ = BLOCKS
+    whole = '\necho "${CLIENT_ID:?}"'
+
+    ran = shell(scene, tmp_path, lines + first + whole)
+
+    assert (0, "") == (ran.returncode, ran.stderr)
+    made = ran.stdout.splitlines()[-1]
+    assert scene.emulator.directory.application(scene.tenant_id, made) is not None
+    assert set(permissions) - {"AgentIdUser.ReadWrite.All"} == set(
+        re.findall(r'"(\w+\.[\w.]+)"', lines)
+    )
+    assert 0o600 == stat.S_IMODE((tmp_path / "graph-token").stat().st_mode)
 
 
 def test_what_it_makes_acts_for_a_user(scene: Scene, made: dict[str, str]) -> None:

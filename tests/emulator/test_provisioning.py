@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from uuid import uuid4
 
 import jwt
 import pytest
@@ -202,6 +203,44 @@ def test_keys_of_a_known_issuer_are_known(admin: Admin) -> None:
     )
 
     assert 200 == answer.status_code, answer.text
+
+
+def test_a_pre_authorized_client_needs_no_consent(admin: Admin) -> None:
+    """For the scopes whose ids are named; a client that the tenant does not know is only noted."""
+    made, scope_id = admin.known_blueprint(), str(uuid4())
+    directory, tenant_id = admin.scene.emulator.directory, admin.scene.tenant_id
+    portal = next(one for one in directory.applications(tenant_id) if one.name == "portal")
+    scope = {
+        "id": scope_id,
+        "value": "access_agent",
+        "type": "User",
+        "isEnabled": True,
+        "adminConsentDisplayName": "a",
+        "adminConsentDescription": "b",
+    }
+    entries = [
+        {"appId": portal.client_id, "delegatedPermissionIds": [scope_id]},
+        {"appId": str(uuid4()), "delegatedPermissionIds": [scope_id]},
+    ]
+    path = f"/applications/{made['id']}"
+    for api in ({"oauth2PermissionScopes": [scope]}, {"preAuthorizedApplications": entries}):
+        assert 204 == admin.call(path, {"api": api}, "PATCH").status_code
+
+    resource = directory.application(tenant_id, made["appId"])
+    alice = directory.user(tenant_id, admin.scene.users["alice"]["object_id"])
+    assert resource is not None
+    assert alice is not None
+    assert {"access_agent"} == directory.delegated_scopes(portal, resource, alice)
+
+
+def test_a_pre_authorized_client_is_named_with_scopes_of_the_application(admin: Admin) -> None:
+    """400 for an id that is no scope's."""
+    entry = {"appId": str(uuid4()), "delegatedPermissionIds": [str(uuid4())]}
+    body = {"api": {"preAuthorizedApplications": [entry]}}
+
+    answer = admin.call(f"/applications/{admin.known_blueprint()['id']}", body, "PATCH")
+
+    assert (400, "Request_BadRequest") == refusal(answer)
 
 
 @pytest.mark.parametrize(
