@@ -40,6 +40,8 @@ command -v kubectl >/dev/null || fail "kubectl is not installed"
 
 # shellcheck source=inputs.sh
 . "$here/inputs.sh"
+# shellcheck source=rollout.sh
+. "$here/rollout.sh"
 
 [ ! -e "$here/$overlay/.env" ] || read_env "$here/$overlay/.env"
 NAMESPACE=${NAMESPACE:-agent}
@@ -157,12 +159,4 @@ The blueprint needs a federated credential with
 FEDERATION
 fi
 
-kubectl rollout status deployment/agent --namespace "$NAMESPACE" --timeout="$ROLLOUT_TIMEOUT" || {
-  printf 'deploy.sh: the pods are not ready; what the cluster says of them, and what they say:\n' >&2
-  # A pod whose image cannot be pulled has no log.
-  printf '  kubectl get pods,events --namespace %s\n' "$NAMESPACE" >&2
-  for container in check-config authz envoy agent; do
-    printf '  kubectl logs --namespace %s deployment/agent --container %s\n' "$NAMESPACE" "$container" >&2
-  done
-  exit 1
-}
+rolled_out "$NAMESPACE" agent "$ROLLOUT_TIMEOUT" kubectl

@@ -49,6 +49,8 @@ done
 
 # shellcheck source=../inputs.sh
 . "$here/../inputs.sh"
+# shellcheck source=../rollout.sh
+. "$here/../rollout.sh"
 
 [ ! -e "$here/.env" ] || read_env "$here/.env"
 ROLLOUT_TIMEOUT=${ROLLOUT_TIMEOUT:-180s}
@@ -272,12 +274,7 @@ version_of() {
 }
 render "$(version_of configmap sidecar-config) $(version_of secret sidecar-secret) $image"
 demo apply --filename "$work"/made/*_deployment_*
-demo rollout status deployment/demo-app --timeout="$ROLLOUT_TIMEOUT" >/dev/null || {
-  printf 'deploy.sh: the pod is not ready; what the cluster says of it, and what the sidecar says:\n' >&2
-  printf '  kubectl --context %s %s\n' "$context" "get pods,events --namespace entra-demo" \
-    "$context" "logs deployment/demo-app --namespace entra-demo --container sidecar" >&2
-  exit 1
-}
+rolled_out entra-demo demo-app "$ROLLOUT_TIMEOUT" kubectl --context "$context" >/dev/null
 echo "Deployment complete!"
 
 if [ "$emulator" = yes ]; then

@@ -2,6 +2,9 @@
 # The sourcing script has set $cluster (kind's name of it), $root (the checkout) and $work (a folder of its own, which
 # goes at the end), and has `say`.
 
+# shellcheck source=../rollout.sh
+. "$root/kubernetes/rollout.sh"
+
 version=$(sed -n 's/.*image: entra-authz:\(.*\)/\1/p' "$root/kubernetes/base/deployment.yaml" | head -n 1)
 
 # Never the current context: that may be anybody's cluster.
@@ -127,11 +130,7 @@ patches:
 KUSTOMIZATION
   kubectl kustomize "$work/$1" >"$work/$1.yaml"
   apply "$work/$1.yaml"
-  k rollout status "deployment/$3" --namespace "$2" --timeout=180s || {
-    printf '%s: %s does not run; what it says:\n' "${0##*/}" "$1" >&2
-    printf '  kubectl --context kind-%s logs --namespace %s deployment/%s --all-containers\n' "$cluster" "$2" "$3" >&2
-    exit 1
-  }
+  rolled_out "$2" "$3" 180s kubectl --context "kind-$cluster"
 }
 
 # emulator_value NAME [NUMBER]: print the first value (or another one) that the emulator's directory has under a name.

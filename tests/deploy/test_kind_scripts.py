@@ -284,7 +284,9 @@ def test_what_does_not_run_is_a_failure(
     result = kind.run(folder / "up.sh")
 
     assert result.returncode == 1
-    assert "kubectl --context kind-authz logs --namespace apis deployment/orders" in result.stderr
+    assert (
+        "$ kubectl --context kind-authz logs deployment/orders --namespace apis " in result.stderr
+    )
     assert kind.applied("agent").all("Deployment") == []
 
 

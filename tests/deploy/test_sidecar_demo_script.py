@@ -464,8 +464,12 @@ def test_a_pod_that_does_not_get_ready_is_a_failure(
     result = kind.run(script, **INPUTS)
 
     assert (1, LINES[:-1]) == (result.returncode, result.stdout.splitlines())
-    assert "kubectl --context kind-x get pods,events --namespace entra-demo\n" in result.stderr
-    assert "logs deployment/demo-app --namespace entra-demo --container sidecar" in result.stderr
+    assert "$ kubectl --context kind-x get pods --namespace entra-demo\n" in result.stderr
+    assert "$ kubectl --context kind-x get events --namespace entra-demo " in result.stderr
+    assert (
+        "$ kubectl --context kind-x logs deployment/demo-app --namespace entra-demo "
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("changed", [{}, {"CLIENT_SECRET": "other"}, {"TENANT_ID": AGENT}])
