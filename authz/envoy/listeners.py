@@ -56,6 +56,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
 from authz.envoy.access_log import access_log
+from authz.envoy.bodyless import bodyless_filter
 from authz.envoy.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy.connect import upgrade
 from authz.envoy.edge_cache import EDGE, EDGE_CACHE, asking_filter, learning_filter, unless_repeated
@@ -103,7 +104,14 @@ def inbound_listener(
         handles: Whether the agent receives references in `baggage`.
     """
     manager = _connection_manager(
-        Direction.INBOUND, routes, [*_decision(settings, routes), _without_trailers(), _router()]
+        Direction.INBOUND,
+        routes,
+        [
+            *_decision(settings, routes),
+            *([bodyless_filter()] if settings.health_paths else []),
+            _without_trailers(),
+            _router(),
+        ],
     )
     # Before anything else looks at the request, on every route: only we may say who is calling, and no
     # caller steers Envoy's timeouts, or speaks to the app in Envoy's name.

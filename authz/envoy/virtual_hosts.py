@@ -24,6 +24,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.core.request import Direction
+from authz.envoy.bodyless import without_body
 from authz.envoy.clusters import APP
 from authz.envoy.connect import is_connect, to_be_read, tunnel
 from authz.envoy.destinations import Destination
@@ -49,14 +50,10 @@ _NOTHING_TAKEN: Final = "refused-stream"
 _NOTHING_ANSWERED: Final = "reset"
 """The connection ended, or there was none, before an answer began. The request may have had its effect."""
 
-_OTHER_REQUESTS: Final = (
-    "x-original-url",
-    "x-rewrite-url",
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-)
-"""Headers by which some frameworks serve another path, or another method, than the request line has."""
+_OTHER_METHODS: Final = ("x-http-method-override", "x-http-method", "x-method-override")
+"""Headers by which some frameworks serve another method than the request line has."""
+_OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
+"""The same for another path."""
 
 
 def inbound_routes(
@@ -149,7 +146,9 @@ def _with_second_try(route: Route) -> list[Route]:
     assert route.route is not None
     reading = deepcopy(route)
     assert reading.match is not None
-    reading.match.headers = [_only_reading()]
+    # With one of these headers it may be something else to the other side.
+    overrides = [HeaderMatcher(name=name, present_match=False) for name in _OTHER_METHODS]
+    reading.match.headers = [_only_reading(), *overrides]
     # A body, which few of them have, is not kept for it: then there is no second try.
     reading.request_body_buffer_limit = 0
     _try_again(reading, _NOTHING_ANSWERED)
@@ -169,8 +168,10 @@ def _health_route(path: str, *, repeated: bool) -> Route:
         match=RouteMatch(path=path, headers=[_only_reading()]),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
         # Nobody has looked at them here, so the app must not take them for verified, nor hand them on.
-        request_headers_to_remove=["authorization", "baggage", *_OTHER_REQUESTS],
-        typed_per_filter_config=_unasked() | (without_script() if repeated else {}),
+        request_headers_to_remove=["authorization", "baggage", *_OTHER_PATHS, *_OTHER_METHODS],
+        typed_per_filter_config=(
+            _unasked() | without_body() | (without_script() if repeated else {})
+        ),
     )
     _try_again(route, _NOTHING_ANSWERED)
     return route

@@ -46,6 +46,7 @@ SENDS_TWICE = (
     "internal_redirect_policy",
     "request_mirror_policies",
 )
+OVERRIDES = ("http-method-override", "http-method", "method-override")
 REVEALS = ("with_request_body", "include_peer_certificate", "key_log")
 DEFAULTS = SidecarSettings()
 
@@ -238,7 +239,11 @@ def test_only_what_reads_is_sent_twice_after_it_was_sent(
                     # Nobody knows what has been sent in a connection.
                     assert "retry_policy" not in route["route"]
                     continue
-                reads = [item["name"] for item in route["match"].get("headers", [])] == [":method"]
+                names = [item["name"] for item in route["match"].get("headers", [])]
+                reads = ":method" in names
+                # A framework may take another method from one of these; on a health path they are removed.
+                exact = "path" in route["match"]
+                assert not reads or exact or all(f"x-{name}" in names for name in OVERRIDES)
                 assert {
                     "retry_on": "reset" if reads else "refused-stream",
                     "num_retries": 1,
@@ -366,13 +371,15 @@ def test_edge_cache_knows_each_route_by_the_name_that_the_service_is_told(
 
 def test_without_a_time_to_live_there_is_no_edge_cache(example: Config) -> None:
     """`cache.edge.max_ttl: 0` leaves nothing of it in Envoy."""
+    words = ("edge", "repeats what")
+    assert "repeats what" in script()
     assert "edge" in render(example, DEFAULTS)
 
     off = example.model_copy(
         update={"cache": example.cache.model_copy(update={"edge": EdgeCache(max_ttl=0)})}
     )
 
-    for word in ("edge", "lua"):
+    for word in words:
         assert word not in render(off, DEFAULTS).lower()
 
 

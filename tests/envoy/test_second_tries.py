@@ -114,6 +114,24 @@ def test_a_body_is_sent_once(breaking: Sidecar) -> None:
     assert ["query"] == [seen.body for seen in server.received]
 
 
+@pytest.mark.parametrize("name", ["X-HTTP-Method-Override", "x-http-method", "X-Method-Override"])
+@pytest.mark.parametrize("where", ["app", "graph", "pushed"])
+def test_another_method_in_a_header_is_sent_once(
+    breaking: Sidecar, service: ExtAuthzServer, where: str, name: str
+) -> None:
+    """To many a framework such a GET is a POST; it arrives with the header, and has its decision."""
+    pushed = (breaking.destinations[PUSHED_HOST], breaking.agent, f"http://{PUSHED_HOST}/")
+    server, client, url = {**servers(breaking), "pushed": pushed}[where]
+    HangsUp(server)
+    service.requests.clear()
+
+    answers = [client.get(url, headers={name: "POST"}).status_code for _ in range(2)]
+
+    assert [502, 200] == answers
+    assert [["POST"], ["POST"]] == [seen.values(name.lower()) for seen in server.received]
+    assert (0 if where == "pushed" else 2) == len(service.requests)
+
+
 def test_a_health_check_is_sent_once_more(breaking: Sidecar) -> None:
     """It only reads."""
     HangsUp(breaking.app)

@@ -146,8 +146,9 @@ def http2_call(
     host: str,
     *,
     method: str = "POST",
+    path: str = "/",
     headers: Headers = (),
-    body: bytes = b"",
+    body: bytes | None = b"",
     trailers: Headers = (),
     tls: tuple[ssl.SSLContext, str] | None = None,
 ) -> Http2Message:
@@ -157,8 +158,9 @@ def http2_call(
         port: Of 127.0.0.1.
         host: `:authority`.
         method: `:method`.
+        path: `:path`.
         headers: Further headers.
-        body: Sent even where it is empty.
+        body: Sent even where it is empty; None for no frame at all.
         trailers: Sent after the body, if there are any.
         tls: Client's side of TLS and the name to ask for; None for plain text.
     """
@@ -168,9 +170,13 @@ def http2_call(
     http = H2Connection(config)
     http.initiate_connection()
     scheme = "https" if tls else "http"
-    own = [(":method", method), (":scheme", scheme), (":authority", host), (":path", "/")]
-    http.send_headers(1, [*own, *headers])
-    http.send_data(1, body, end_stream=not trailers)
+    own = [(":method", method), (":scheme", scheme), (":authority", host), (":path", path)]
+    http.send_headers(1, [*own, *headers], end_stream=body is None and not trailers)
+    while body is not None and len(body) > http.max_outbound_frame_size:
+        http.send_data(1, body[: http.max_outbound_frame_size])
+        body = body[http.max_outbound_frame_size :]
+    if body is not None:
+        http.send_data(1, body, end_stream=not trailers)
     if trailers:
         http.send_headers(1, list(trailers), end_stream=True)
     answer = _Answer()
