@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from authz.config.faults import Notice
-from authz.config.hosts import is_loopback
+from authz.config.hosts import EgressHost, is_loopback
 from authz.config.model import Config
+from authz.config.routes import Egress
+from authz.config.shown import shown
+from authz.config.tunnels import tunnelled
 from authz.core.exchange import Flow
 
 _GRAPH: Final = (
@@ -16,12 +19,32 @@ _GRAPH: Final = (
     "00000003-0000-0000-c000-000000000000/",
 )
 
+_SECOND_LEVELS: Final = frozenset(
+    {"ac", "co", "com", "edu", "go", "gob", "gov", "gouv", "ne", "net", "or", "org"}
+)
+"""Below a country's domain these are public suffixes in many countries: `co.uk`, `com.au`, `or.jp`."""
+_COUNTRY: Final = 2
+"""Letters of a country's domain."""
+
+_PLATFORMS: Final = frozenset({
+    # Azure.
+    "azure-api.net", "azure-mobile.net", "azureedge.net", "azurefd.net", "azurewebsites.net",
+    "azurecontainerapps.io", "azurestaticapps.net", "cloudapp.azure.com", "cloudapp.net",
+    "core.windows.net", "trafficmanager.net",
+    # Others.
+    "amazonaws.com", "appspot.com", "cloudfront.net", "cloudfunctions.net", "fly.dev", "github.io",
+    "gitlab.io", "herokuapp.com", "netlify.app", "ngrok.app", "ngrok.io", "ngrok-free.app", "onrender.com",
+    "pages.dev", "run.app", "vercel.app", "web.app", "workers.dev",
+})  # fmt: skip
+"""Domains of platforms where any customer gets a name, also below the part of a region or a product."""
+
 
 def advice(config: Config) -> Iterator[Notice]:
     """Return what the operator should know."""
     yield from _about_reach(config)
     yield from _about_workloads(config)
     yield from _about_api(config)
+    yield from _about_tunnels(config)
     for name, inbound in config.inbound.items():
         if not (inbound.scopes or inbound.roles or inbound.actors):
             yield Notice(
@@ -36,6 +59,7 @@ def advice(config: Config) -> Iterator[Notice]:
                 "anybody on the network behind Envoy can read the token and use it: expected a network that "
                 "encrypts, such as a mesh",
             )
+        yield from _about_hosts(name, route)
         if route.blueprint is None:
             continue
         if route.flow is Flow.APP_ON_BEHALF_OF:
@@ -76,6 +100,56 @@ def _about_api(config: Config) -> Iterator[Notice]:
             "api.peers",
             "their tokens travel without TLS of ours: expected a network that encrypts, such as a mesh",
         )
+
+
+def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
+    for index, written in enumerate(route.hosts):
+        path, host = f"egress.{name}.hosts.{index}", EgressHost.of(written)
+        if host.is_tls_on_port_80:
+            yield Notice(
+                path,
+                f"Envoy speaks TLS to {host} on the port of plain HTTP: expected "
+                f"http://{host.authority.removesuffix(':80')} for a host without TLS",
+            )
+        if route.flow is Flow.NONE:
+            continue
+        if host.is_in_pod:
+            yield Notice(
+                path,
+                f"any container of the pod can listen on {host}, the agent too, and receive the token of flow "
+                f"{route.flow}: expected a host outside of the pod",
+            )
+        if host.is_wildcard and _is_open_to_strangers(host.authority):
+            yield Notice(
+                path,
+                f"the token of flow {route.flow} goes to any host that {shown(str(host))} matches, and strangers "
+                "can get such a name and a certificate for it: expected the hosts of the API by name, or a "
+                "wildcard of a domain that is yours",
+            )
+
+
+def _is_open_to_strangers(wildcard: str) -> bool:
+    """Whether names that a wildcard matches are given to anybody, as far as is known here."""
+    suffix = wildcard.removeprefix("*").removeprefix(".")
+    parent, _, last = suffix.rpartition(".")
+    return (
+        not parent
+        or (len(last) == _COUNTRY and parent in _SECOND_LEVELS)
+        or suffix in _PLATFORMS
+        or suffix.partition(".")[2] in _PLATFORMS
+    )
+
+
+def _about_tunnels(config: Config) -> Iterator[Notice]:
+    for name in sorted(tunnelled(config)):
+        route = config.egress[name]
+        if "*" in route.hosts and not route.tunnel:
+            yield Notice(
+                f"egress.{name}.hosts.{route.hosts.index('*')}",
+                "the app may open tunnels through Envoy to any host and port, for any protocol, and nobody sees "
+                "what is sent in them: expected hosts by name, tunnel: false to refuse them, or tunnel: true if "
+                "this is wanted",
+            )
 
 
 def _about_workloads(config: Config) -> Iterator[Notice]:

@@ -232,6 +232,7 @@ class _Form:
             "scopes": scopes,
             "hosts": hosts if scopes and reached else [],
             **({"token_over_plain_http": True} if readable else {}),
+            **self._to_loopback(hosts if scopes and reached else []),
             **(self._downstream(api) if reached else {}),
         }
         if not scopes:
@@ -339,19 +340,38 @@ class _Form:
         self.variables.notices.append(Notice(self.variables.name(f"{key}__BaseUrl"), text))
         return False
 
+    def _to_loopback(self, hosts: Sequence[str]) -> dict[str, bool]:
+        """Allow a token to loopback where the BaseUrl is: the app can ask the HTTP API for the same one."""
+        return (
+            {"token_to_loopback": True}
+            if any(EgressHost.of(host).is_in_pod for host in hosts)
+            else {}
+        )
+
     def _select_by_host(self, routes: Mapping[str, dict[str, Any]]) -> None:
         """Leave out hosts that several routes share: which of them was meant, Envoy must say."""
-        shared = Counter(host for route in routes.values() for host in route["hosts"])
+        named = Counter(
+            name
+            for route in routes.values()
+            for host in route["hosts"]
+            for name in EgressHost.of(host).names
+        )
         for api, route in routes.items():
+            own = []
             for host in route["hosts"]:
-                if shared[host] > 1:
-                    name = self.variables.name(f"DownstreamApis__{api}__BaseUrl")
-                    text = (
-                        f"{host} is the host of {shared[host]} APIs and selects none of them: "
-                        f"let Envoy send authz.route={api}"
-                    )
-                    self.variables.notices.append(Notice(name, text))
-            route["hosts"] = [host for host in route["hosts"] if shared[host] == 1]
+                apis = max(named[name] for name in EgressHost.of(host).names)
+                if apis == 1:
+                    own.append(host)
+                    continue
+                name = self.variables.name(f"DownstreamApis__{api}__BaseUrl")
+                text = (
+                    f"{host} is the host of {apis} APIs and selects none of them: "
+                    f"let Envoy send authz.route={api}"
+                )
+                self.variables.notices.append(Notice(name, text))
+            route["hosts"] = own
+            if not own:
+                route.pop("token_to_loopback", None)
 
     def _entra(self) -> None:
         instance = self.variables.get("AzureAd__Instance")

@@ -214,7 +214,7 @@ def _resource(audiences: Sequence[str]) -> str:
 def _egress(
     config: Config, name: str, route: Egress, tokens: str, tunnels: Collection[str]
 ) -> EgressRoute:
-    hosts = tuple(EgressHost.of(host).authority for host in route.hosts)
+    hosts = tuple(name for host in route.hosts for name in EgressHost.of(host).names)
     if route.flow is Flow.NONE:
         return EgressRoute(
             name,

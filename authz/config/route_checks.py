@@ -192,27 +192,44 @@ def check_egress(
         yield from _check_client(path, route, agents)
         yield from _check_scopes(path, route, may_lack=callers_name_scopes)
         yield from _check_user_keys(path, route)
-        yield from _check_plain_http(path, route)
+        yield from _check_tokens_hosts(path, route)
 
 
 def _check_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:
-    owner: dict[str, tuple[str, str]] = {}
+    owner: dict[str, tuple[str, EgressHost]] = {}
     for name, route in routes.items():
-        for index, host in enumerate(route.hosts):
-            # A request names a host and a port, but no scheme.
-            authority = EgressHost.of(host).authority
-            first, written = owner.setdefault(authority, (name, host))
-            if (first, written) != (name, host) or host in route.hosts[:index]:
-                yield Fault(
-                    f"egress.{name}.hosts.{index}",
-                    f"found {shown(host)}, which egress.{first} has already"
-                    + ("" if written == host else f" as {shown(written)}")
-                    + ": expected each host once",
-                )
+        for index, written in enumerate(route.hosts):
+            path, host = f"egress.{name}.hosts.{index}", EgressHost.of(written)
+            shared = next((each for each in host.names if each in owner), None)
+            if shared is not None:
+                yield Fault(path, _twice(host, shared, *owner[shared]))
+            for each in host.names:
+                owner.setdefault(each, (path, host))
 
 
-def refused_in_plain(route: Egress, host: EgressHost) -> str | None:
+def _twice(host: EgressHost, shared: str, place: str, first: EgressHost) -> str:
+    if host.authority != first.authority:
+        return (
+            f"found {shown(str(host))}, and {place} is {shown(str(first))}: a request for {shared} means both, "
+            "expected one of them"
+        )
+    written = "" if host == first else f" as {shown(str(first))}"
+    return f"found {shown(str(host))}, which {place} has already{written}: expected each host once"
+
+
+def refused_host(route: Egress, host: EgressHost) -> str | None:
     """Return why a route's token may not be sent to a host; None if it may, or if there is no token."""
+    if route.flow is Flow.NONE:
+        return None
+    if host.is_in_pod and not route.token_to_loopback:
+        return (
+            f"found {shown(str(host))}, where any container of the pod may listen, the agent too, and would "
+            f"receive the token of flow {route.flow}: expected a host outside of the pod, or token_to_loopback"
+        )
+    return _refused_in_plain(route, host)
+
+
+def _refused_in_plain(route: Egress, host: EgressHost) -> str | None:
     if not host.plain or route.flow is Flow.NONE or host.is_loopback:
         return None
     if host.is_wildcard:
@@ -228,22 +245,28 @@ def refused_in_plain(route: Egress, host: EgressHost) -> str | None:
     return None
 
 
-def _check_plain_http(path: str, route: Egress) -> Iterator[Fault]:
+def _check_tokens_hosts(path: str, route: Egress) -> Iterator[Fault]:
+    """Return the faults of hosts that the route's token must not reach, and of the keys that allow it."""
     hosts = [EgressHost.of(host) for host in route.hosts]
     for index, host in enumerate(hosts):
-        if (text := refused_in_plain(route, host)) is not None:
+        if (text := refused_host(route, host)) is not None:
             yield Fault(f"{path}.hosts.{index}", text)
     api = None if route.downstream is None else EgressHost.of_url(route.downstream.base_url)
-    if api is not None and (text := refused_in_plain(route, api)) is not None:
+    # Of loopback only the rule of plain HTTP: its callers are given the token itself when they ask for it.
+    if api is not None and (text := _refused_in_plain(route, api)) is not None:
         yield Fault(f"{path}.downstream.base_url", text)
-    if not route.token_over_plain_http:
-        return
-    if route.flow is Flow.NONE:
-        yield Fault(
-            f"{path}.token_over_plain_http", "does not go with flow none, which gives no token"
-        )
-    elif hosts and not any(host.plain for host in (*hosts, *filter(None, [api]))):
-        yield Fault(f"{path}.token_over_plain_http", "has no effect: no host has http://")
+    in_plain = any(host.plain for host in (*hosts, *filter(None, [api])))
+    switches = {
+        "token_over_plain_http": (in_plain, "no host has http://"),
+        "token_to_loopback": (any(host.is_in_pod for host in hosts), "no host is on loopback"),
+    }
+    for key, (has_effect, why_not) in switches.items():
+        if not getattr(route, key):
+            continue
+        if route.flow is Flow.NONE:
+            yield Fault(f"{path}.{key}", "does not go with flow none, which gives no token")
+        elif hosts and not has_effect:
+            yield Fault(f"{path}.{key}", f"has no effect: {why_not}")
 
 
 def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iterator[Fault]:

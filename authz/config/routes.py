@@ -291,6 +291,12 @@ class Egress(Section):
         "`downstream.base_url`: anybody on that network can read and use it. Without it they are faults, "
         "but on loopback. For networks that encrypt, such as a mesh.",
     )
+    token_to_loopback: Switch = Field(
+        default=False,
+        description="Whether the token may be sent to hosts on loopback (`localhost`, `127.0.0.1`, `[::1]`). "
+        "All containers of a pod share it, so the agent itself can listen there and receive the token. Without it "
+        "they are faults. For an API beside the agent, and for trials on one machine.",
+    )
     downstream: Downstream | None = Field(
         default=None, description="The API itself, for callers of `listen.api` who have it called."
     )
@@ -309,8 +315,9 @@ class Egress(Section):
     tunnel: Switch | None = Field(
         default=None,
         description="Whether the app may have its proxy open connections to these hosts (`CONNECT`, which "
-        "`HTTPS_PROXY` leads to), for TLS of its own: nobody sees what is sent in them. For flow none, and only "
-        "while no inbound route gives the app the user's token (`forward: bearer`).",
+        "`HTTPS_PROXY` leads to), for TLS of its own: nobody sees what is sent in them, so any protocol may be, and "
+        'for `"*"` to any host and port. For flow none, and only while no inbound route gives the app the user\'s '
+        "token (`forward: bearer`).",
         json_schema_extra={
             "x-default": "`true` for flow none without `remove_headers`, where there are inbound routes, none of them has `forward: bearer`, "
             "and there is no section `https`, with which Envoy reads that TLS"

@@ -14,7 +14,9 @@ from typing import Annotated, Any, Final
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from authz.config.host_spelling import NoHost, spelling
 from authz.config.hosts import HTTP, HTTPS, EgressHost
+from authz.config.shown import shown
 
 _SUN_PATH_BYTES: Final = 107
 _LARGEST_PORT: Final = 65535
@@ -182,6 +184,21 @@ def _egress_host(value: str) -> str:
     return str(EgressHost.of(value))
 
 
+def _read_egress_host(value: Any) -> str:
+    """Read a host that is written in its one spelling; for another one the fault has the text to write."""
+    try:
+        right = spelling(value) if isinstance(value, str) else None
+    except NoHost as error:
+        if str(error):
+            raise Expected(str(error)) from None
+        right = None
+    if right is None or not right.expected:
+        read: str = _EGRESS_HOST.read(value)
+        return read
+    _EGRESS_HOST.read(right.text)
+    raise Expected(f"expected {' and '.join(right.expected)}: {shown(right.text)}")
+
+
 _OTHER_PRODUCTS: Final = {
     ".ciamlogin.com": "Microsoft Entra External ID",
     ".b2clogin.com": "Azure AD B2C",
@@ -281,12 +298,13 @@ PlainHost = Annotated[
         make=lambda value: _host(value).removesuffix(":443"),
     ),
 ]
-HOST: Final = text(
+_EGRESS_HOST: Final = text(
     rf"(?:https?://)?(?:\*|\*\.{_DOMAIN}|(?:{_DOMAIN}|{_IPV6})(?::[0-9]{{1,5}})?)",
     kind="host",
     expected="a host without path: host, host:port, *.suffix or *, with http:// before it where it has no TLS",
     make=_egress_host,
 )
+HOST: Final = Scalar(_read_egress_host, _EGRESS_HOST.schema)
 Host = Annotated[str, HOST]
 Scope = Annotated[
     str,

@@ -126,10 +126,18 @@ def is_oversized(authorization: Secret, max_bytes: int) -> bool:
 
 
 def normalize_host(authority: str) -> tuple[str, str]:
-    """Split an authority into (`host:port` as given, bare host), in lower case, no trailing dot."""
+    """Split an authority into (`host:port`, bare host).
+
+    Both are in lower case and without the dot at the end of a host. The port has no leading zeros, and an
+    empty one is none (RFC 3986 section 3.2.3).
+    """
     whole = authority.lower()
     if whole.startswith("["):
-        bare = whole.partition("]")[0] + "]" if "]" in whole else whole
+        end = whole.find("]") + 1 or len(whole)
     else:
-        bare = whole.partition(":")[0]
-    return whole, bare.rstrip(".")
+        end = len(whole.partition(":")[0])
+    bare, rest = whole[:end].rstrip("."), whole[end:]
+    digits = rest.removeprefix(":")
+    if digits.isascii() and digits.isdecimal():
+        rest = f":{digits.lstrip('0') or '0'}"
+    return bare + ("" if rest == ":" else rest), bare

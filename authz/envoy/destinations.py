@@ -1,12 +1,11 @@
 """Where the agent may go: the hosts of the egress routes, as Envoy matches them. No Envoy types here."""
 
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from authz.config import Config, compile_policy
 from authz.config.hosts import EgressHost
-from authz.config.route_checks import refused_in_plain
+from authz.config.route_checks import refused_host
 from authz.config.tunnels import tunnelled
 from authz.config.values import HOST, Expected
 from authz.core.exchange import Flow
@@ -99,7 +98,6 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     for written, host in zip(settings.upstreams, upstreams, strict=True):
         if host not in hosts or host.is_wildcard:
             raise RenderError(f"upstreams: {written!r} is not a host of any egress route")
-    claimed = {host.authority for host in hosts}
     served = reason_not_to_push(config, settings) is None
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
     repeated = _repeated(config)
@@ -107,7 +105,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
     tunnels = tunnelled(config)
     return [
         replace(
-            _destination(route, host, claimed, upstreams.get(host)),
+            _destination(route, host, upstreams.get(host)),
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
@@ -137,12 +135,15 @@ def _hosts(config: Config, settings: SidecarSettings) -> dict[EgressHost, str]:
                 host = EgressHost.of(HOST.read(written))
             except Expected as error:
                 raise RenderError(f"egress_hosts: found {written!r}: {error}") from None
-            first, route = found.setdefault(host.authority, (host, name))
-            if route != name:
-                raise RenderError(f"egress_hosts: {written!r} belongs to {route!r} already")
-            if first != host:
-                raise RenderError(f"egress_hosts: {written!r} is there as {str(first)!r} already")
-            if (text := refused_in_plain(config.egress[name], host)) is not None:
+            for authority in host.names:
+                first, route = found.setdefault(authority, (host, name))
+                if route != name:
+                    raise RenderError(f"egress_hosts: {written!r} belongs to {route!r} already")
+                if first != host:
+                    raise RenderError(
+                        f"egress_hosts: {written!r} is there as {str(first)!r} already"
+                    )
+            if (text := refused_host(config.egress[name], host)) is not None:
                 raise RenderError(f"egress_hosts: {name}: {text}")
     return dict(found.values())
 
@@ -179,32 +180,16 @@ def left_on_checks(config: Config, settings: SidecarSettings) -> list[str]:
     return [name for name, route in config.egress.items() if name in rendered and route.pushed]
 
 
-def _destination(
-    route: str, host: EgressHost, claimed: Collection[str], upstream: Upstream | None
-) -> Destination:
+def _destination(route: str, host: EgressHost, upstream: Upstream | None) -> Destination:
     authority = host.authority
     _, bare = normalize_host(authority)
     port = authority.removeprefix(bare).removeprefix(":")
-    domains = (authority, *(name for name in _implied(host, bare) if name not in claimed))
     return Destination(
         route=route,
         authority=authority,
         host=bare.strip("[]"),
         port=int(port) if port else _HTTP_PORT if host.plain else HTTPS_PORT,
-        domains=domains,
+        domains=host.names,
         plain=host.plain,
         upstream=upstream,
     )
-
-
-def _implied(host: EgressHost, bare: str) -> Iterator[str]:
-    """Return how else a request may write a host that is configured without port."""
-    if host.authority != bare or host.authority == "*":
-        return
-    if host.plain:
-        yield f"{bare}:{_HTTP_PORT}"
-        return
-    yield f"{bare}:{HTTPS_PORT}"
-    if not host.is_wildcard:
-        # Whoever writes the port of plain HTTP means the proxy's side of the call; ours is TLS.
-        yield f"{bare}:{_HTTP_PORT}"

@@ -312,6 +312,7 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         "egress.application-api.workloads": [f"{SPIFFE}second-workload-of-route"],
         "egress.application-api.push": False,
         "egress.application-api.token_over_plain_http": True,
+        "egress.application-api.token_to_loopback": True,
         "egress.plain-api.tunnel": False,
         "api.peers": ["10.11.13.0/24"],
         "api.hosts": ["second-name-of-api"],

@@ -118,7 +118,7 @@ def test_identifiers_are_kept_in_lower_case() -> None:
 
 
 def test_hosts_are_kept_as_requests_name_them() -> None:
-    """TLS needs no word, and a client leaves out the default port of the scheme that it is given."""
+    """TLS needs no scheme, and a client leaves out the default port of the scheme."""
     written = [
         "https://A.example:443",
         "b.example:443",
@@ -128,7 +128,7 @@ def test_hosts_are_kept_as_requests_name_them() -> None:
     ]
     config = load_data(changed({"egress.tools": {"flow": "none", "hosts": written}}))
 
-    expected = ("a.example", "b.example:443", "http://mcp", "http://mcp:443", "http://*")
+    expected = ("a.example", "b.example", "http://mcp", "http://mcp:443", "http://*")
     assert expected == config.egress["tools"].hosts
 
 
@@ -136,11 +136,13 @@ def test_hosts_are_kept_as_requests_name_them() -> None:
     "host", ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:80", "http://127.9.9.9:1"]
 )
 def test_token_may_stay_on_the_machine_without_tls(host: str) -> None:
-    """There is no network that somebody could see."""
-    config = load_data(
-        changed({"egress.graph.hosts": [host], "egress.graph.downstream": {"base_url": host}})
-    )
-    assert config.egress["graph"].hosts
+    """There is no network that somebody could see: only the switch for loopback is needed."""
+    changes = {
+        "egress.graph.hosts": [host],
+        "egress.graph.downstream": {"base_url": host},
+        "egress.graph.token_to_loopback": True,
+    }
+    assert load_data(changed(changes)).egress["graph"].hosts
 
 
 def test_credentials_keep_their_order_and_say_what_they_are() -> None:

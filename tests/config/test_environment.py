@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from authz.config.advice import advice
 from authz.config.clients import (
     Certificate,
     ClientSecret,
@@ -340,6 +341,48 @@ def test_an_api_without_tls_gets_no_token_unless_that_is_said() -> None:
     assert (("http://orders.svc:8080",), True) == (route.hosts, route.token_over_plain_http)
     assert route.downstream is not None
     assert "http://orders.svc:8080/v1" == route.downstream.base_url
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8080/v1", "https://127.0.0.1"])
+def test_an_api_on_loopback_gets_its_token_with_a_notice(url: str) -> None:
+    """As from the sidecar: the app can ask the HTTP API for the same token."""
+    config = read(DownstreamApis__graph__BaseUrl=url)
+    route = config.egress["graph"]
+
+    assert (1, True) == (len(route.hosts), route.token_to_loopback)
+    assert ["egress.graph.hosts.0"] == [
+        notice.path for notice in advice(config) if "can listen on" in notice.message
+    ]
+
+
+def test_loopback_is_not_allowed_where_nothing_is_sent_there() -> None:
+    """Two APIs of one host are found by name only."""
+    changes = {
+        "DownstreamApis__graph__BaseUrl": "http://localhost:8080/v1",
+        "DownstreamApis__user__BaseUrl": "http://localhost:8080/beta",
+        "DownstreamApis__user__Scopes": "User.Read",
+    }
+    routes = read(**changes).egress.values()
+    assert [((), False)] * 2 == [(route.hosts, route.token_to_loopback) for route in routes]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("https://api.example/v1", "http://api.example/v2"),
+        ("https://api.example/v1", "http://api.example:443/v2"),
+        ("https://api.example/v1", "https://API.example:80/v2"),
+    ],
+)
+def test_hosts_that_requests_do_not_tell_apart_select_neither(first: str, second: str) -> None:
+    """A request names host and port, and no scheme."""
+    changes = {
+        "DownstreamApis__graph__BaseUrl": first,
+        "DownstreamApis__user__BaseUrl": second,
+        "DownstreamApis__user__Scopes": "User.Read",
+        "DownstreamApis__user__TokenOverPlainHttp": "true",
+    }
+    assert [(), ()] == [route.hosts for route in read(**changes).egress.values()]
 
 
 def test_a_host_that_two_apis_share_selects_neither() -> None:

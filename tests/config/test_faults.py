@@ -166,7 +166,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "https for nobody": (
         {
-            "egress.graph.hosts": ["*", "10.0.0.1", "[::1]"],
+            "egress.graph.hosts": ["*", "10.0.0.1", "[fd00::1]"],
             "https": {"ca_file": "/a", "key_file": "/b"},
         },
         "https",
@@ -267,10 +267,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "host with path": (
         {"egress.graph.hosts": ["https://graph.microsoft.com/v1.0"]},
         "egress.graph.hosts.0",
-        (
-            "found 'https://graph.microsoft.com/v1.0': expected a host without path: host, host:port, "
-            "*.suffix or *, with http:// before it where it has no TLS"
-        ),
+        "found 'https://graph.microsoft.com/v1.0': expected no path: 'https://graph.microsoft.com'",
     ),
     "host with another scheme": (
         {"egress.graph.hosts": ["grpc://graph.microsoft.com"]},
@@ -317,19 +314,141 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "host of both schemes": (
         {"egress.tools": {"flow": "none", "hosts": ["http://a", "a"]}},
         "egress.tools.hosts.1",
-        "found 'a', which egress.tools has already as 'http://a': expected each host once",
+        "found 'a', which egress.tools.hosts.0 has already as 'http://a': expected each host once",
     ),
     "host of both schemes by its port": (
         {"egress.tools": {"flow": "none", "hosts": ["a:80", "http://b:80", "https://b:443"]}},
         "egress.tools.hosts.2",
-        "found 'b', which egress.tools has already as 'http://b': expected each host once",
+        "found 'b', which egress.tools.hosts.1 has already as 'http://b': expected each host once",
     ),
     "host of both schemes by other names": (
         {"egress.tools": {"flow": "none", "hosts": ["http://graph.microsoft.com:80"]}},
         "egress.tools.hosts.0",
         (
-            "found 'http://graph.microsoft.com', which egress.graph has already as 'graph.microsoft.com': "
-            "expected each host once"
+            "found 'http://graph.microsoft.com', which egress.graph.hosts.0 has already as "
+            "'graph.microsoft.com': expected each host once"
+        ),
+    ),
+    "host twice by the default port": (
+        {"egress.tools": {"flow": "none", "hosts": ["a:443", "A"]}},
+        "egress.tools.hosts.1",
+        "found 'a', which egress.tools.hosts.0 has already: expected each host once",
+    ),
+    "host without TLS beside TLS on its port": (
+        {"egress.tools": {"flow": "none", "hosts": ["http://a", "a:80"]}},
+        "egress.tools.hosts.1",
+        (
+            "found 'a:80', and egress.tools.hosts.0 is 'http://a': a request for a:80 means both, "
+            "expected one of them"
+        ),
+    ),
+    "host with TLS beside none on its port": (
+        {
+            "egress.tools": {"flow": "none", "hosts": ["http://a:443"]},
+            "egress.others": {"flow": "none", "hosts": ["a"]},
+        },
+        "egress.others.hosts.0",
+        (
+            "found 'a', and egress.tools.hosts.0 is 'http://a:443': a request for a:443 means both, "
+            "expected one of them"
+        ),
+    ),
+    "host with TLS on two ports that requests do not tell apart": (
+        {"egress.tools": {"flow": "none", "hosts": ["a", "a:80"]}},
+        "egress.tools.hosts.1",
+        (
+            "found 'a:80', and egress.tools.hosts.0 is 'a': a request for a:80 means both, expected one of them"
+        ),
+    ),
+    "wildcards of both schemes": (
+        {"egress.tools": {"flow": "none", "hosts": ["*.a", "http://*.A"]}},
+        "egress.tools.hosts.1",
+        "found 'http://*.a', which egress.tools.hosts.0 has already as '*.a': expected each host once",
+    ),
+    "scheme in capitals": (
+        {"egress.graph.hosts": ["HTTPS://graph.microsoft.com"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'HTTPS://graph.microsoft.com': expected the scheme in lower case: "
+            "'https://graph.microsoft.com'"
+        ),
+    ),
+    "host with several slips": (
+        {"egress.graph.hosts": ["Http://Orders.example.:08080/v1?x"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'Http://Orders.example.:08080/v1?…': expected the scheme in lower case and no path and the "
+            "port without leading zeros and no dot at the end: 'http://Orders.example:8080'"
+        ),
+    ),
+    "host with a user": (
+        {"egress.graph.hosts": ["HTTPS://user:word@graph.microsoft.com"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'HTTPS://…@graph.microsoft.com': expected a host without path: host, host:port, *.suffix or "
+            "*, with http:// before it where it has no TLS"
+        ),
+    ),
+    "port with zeros before it": (
+        {"egress.tools": {"flow": "none", "hosts": ["x:8000", "x:08000"]}},
+        "egress.tools.hosts.1",
+        "found 'x:08000': expected the port without leading zeros: 'x:8000'",
+    ),
+    "port of zeros": (
+        {"egress.graph.hosts": ["x:00"]},
+        "egress.graph.hosts.0",
+        "found 'x:00': expected a port from 1 to 65535",
+    ),
+    "colon without a port": (
+        {"egress.graph.hosts": ["x:"]},
+        "egress.graph.hosts.0",
+        "found 'x:': expected no colon without a port: 'x'",
+    ),
+    "dot at the end of a host": (
+        {"egress.graph.hosts": ["x.example."]},
+        "egress.graph.hosts.0",
+        "found 'x.example.': expected no dot at the end: 'x.example'",
+    ),
+    "host in another script": (
+        {"egress.graph.hosts": ["bücher.example:8443"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'bücher.example:8443': expected the name as DNS has it, in ASCII: "
+            "'xn--bcher-kva.example:8443'"
+        ),
+    ),
+    "host whose name two standards write differently": (
+        {"egress.graph.hosts": ["straße.example"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'straße.example': expected the name as DNS has it, in ASCII: parts with other letters begin "
+            "with xn--"
+        ),
+    ),
+    "IPv6 address in a long form": (
+        {"egress.graph.hosts": ["[FD00:0:0:0:0:0:0:1]:8443"]},
+        "egress.graph.hosts.0",
+        (
+            "found '[FD00:0:0:0:0:0:0:1]:8443': expected the IPv6 address in its short form (RFC 5952): "
+            "'[fd00::1]:8443'"
+        ),
+    ),
+    "IPv6 address without brackets": (
+        {"egress.graph.hosts": ["fd00::1"]},
+        "egress.graph.hosts.0",
+        "found 'fd00::1': expected brackets around the IPv6 address: '[fd00::1]'",
+    ),
+    "no IPv6 address between brackets": (
+        {"egress.graph.hosts": ["[1.2.3.4]"]},
+        "egress.graph.hosts.0",
+        "found '[1.2.3.4]': expected an IPv6 address between the brackets",
+    ),
+    "IPv4 address in IPv6": (
+        {"egress.graph.hosts": ["http://[::ffff:127.0.0.1]:8000"]},
+        "egress.graph.hosts.0",
+        (
+            "found 'http://[::ffff:127.0.0.1]:8000': expected the IPv4 address itself: "
+            "'http://127.0.0.1:8000'"
         ),
     ),
     "wildcard host with port": (
@@ -713,7 +832,9 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "host twice": (
         {"egress.again": {"flow": "none", "hosts": ["Graph.Microsoft.com"]}},
         "egress.again.hosts.0",
-        "found 'graph.microsoft.com', which egress.graph has already: expected each host once",
+        (
+            "found 'graph.microsoft.com', which egress.graph.hosts.0 has already: expected each host once"
+        ),
     ),
     "client of another flow": (
         {"egress.graph.flow": "app"},

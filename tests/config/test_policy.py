@@ -120,7 +120,7 @@ def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
     )
     expected = EgressRoute(
         name="graph",
-        hosts=("graph.microsoft.com",),
+        hosts=("graph.microsoft.com", "graph.microsoft.com:443", "graph.microsoft.com:80"),
         flow=Flow.ON_BEHALF_OF,
         target=Target((GRAPH,), '{"a":1}', version),
         agent=ASSISTANT,

@@ -60,6 +60,9 @@ def _found(policy: Policy = POLICY, **request: Any) -> str:
         ("notapi.example", "wider"),
         ("below.mixed.example", "wider"),
         ("[::1]:443", "ipv6"),
+        ("api.example.:8443", "port"),
+        ("api.example:08443", "port"),
+        ("api.example:", "exact"),
     ],
 )
 def test_an_egress_route_is_found_by_host(host: str, expected: str) -> None:

@@ -92,12 +92,12 @@ def test_the_bare_scheme_is_malformed() -> None:
 @example(authority="[::1")
 @example(authority="...")
 def test_every_authority_has_a_normal_form(authority: str) -> None:
-    """Any text splits without an exception, and the bare host ends in no dot."""
+    """Any text splits without an exception, the host ends in no dot, and nothing is left to normalize."""
     whole, bare = normalize_host(authority)
 
-    assert authority.lower() == whole
     assert whole.startswith(bare)
     assert not bare.endswith(".")
+    assert (whole, bare) == normalize_host(whole)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,14 @@ def test_every_authority_has_a_normal_form(authority: str) -> None:
     [
         ("api.example", ("api.example", "api.example")),
         ("API.Example:8443", ("api.example:8443", "api.example")),
-        ("api.example.", ("api.example.", "api.example")),
-        ("api.example.:443", ("api.example.:443", "api.example")),
+        ("api.example.", ("api.example", "api.example")),
+        ("api.example.:443", ("api.example:443", "api.example")),
+        ("api.example:08443", ("api.example:8443", "api.example")),
+        ("api.example:000", ("api.example:0", "api.example")),
+        ("api.example:", ("api.example", "api.example")),
+        ("api.example:+80", ("api.example:+80", "api.example")),
+        ("api.example:٨", ("api.example:٨", "api.example")),
+        (":80", (":80", "")),
         ("10.0.0.1:80", ("10.0.0.1:80", "10.0.0.1")),
         ("[::1]:443", ("[::1]:443", "[::1]")),
         ("[::1", ("[::1", "[::1")),
@@ -114,7 +120,7 @@ def test_every_authority_has_a_normal_form(authority: str) -> None:
     ],
 )
 def test_an_authority_splits_into_host_and_port(authority: str, expected: tuple[str, str]) -> None:
-    """Port, case and a trailing dot do not change which host is meant."""
+    """Neither case, nor a trailing dot, nor zeros before a port change which host and port are meant."""
     assert expected == normalize_host(authority)
 
 

@@ -897,7 +897,8 @@ def test_routes_without_hosts_are_rendered_with_those_of_one_agent() -> None:
     ("hosts", "complaint"),
     [
         ({"other": ("api.example",)}, "'other' is no egress route"),
-        ({"mine": ("https://api.example/",)}, "expected a host without path"),
+        ({"mine": ("https://api.example/",)}, "expected no path: 'https://api.example'"),
+        ({"mine": ("api.example:08443",)}, "expected the port without leading zeros"),
         ({"mine": ("",)}, "expected a host without path"),
         (
             {"mine": ("http://api.example", "api.example")},
@@ -906,6 +907,14 @@ def test_routes_without_hosts_are_rendered_with_those_of_one_agent() -> None:
         (
             {"mine": ("api.example",), "theirs": ("API.example",)},
             "'API.example' belongs to 'mine' already",
+        ),
+        (
+            {"mine": ("http://api.example:443",), "theirs": ("api.example",)},
+            "'api.example' belongs to 'mine' already",
+        ),
+        (
+            {"mine": ("api.example", "api.example:80")},
+            "'api.example:80' is there as 'api.example' already",
         ),
     ],
 )
@@ -957,6 +966,19 @@ def test_token_is_not_sent_without_tls_to_hosts_of_one_agent() -> None:
 
     assert "orders.svc" in render(
         with_application(route % ", token_over_plain_http: true"), settings
+    )
+
+
+def test_token_is_not_sent_to_loopback_by_hosts_of_one_agent() -> None:
+    """The agent could listen there and receive its token."""
+    route = "{flow: app, application: a, scopes: [api://x/.default]%s}"
+    settings = SidecarSettings(egress_hosts={"api": ("127.0.0.1:8443",)})
+
+    with pytest.raises(RenderError, match=r"egress_hosts: api: found '127\.0\.0\.1:8443', where"):
+        render(with_application(route % ""), settings)
+
+    assert "127.0.0.1:8443" in render(
+        with_application(route % ", token_to_loopback: true"), settings
     )
 
 
