@@ -5,6 +5,7 @@ The body is a problem (RFC 9457) with the members that SDKs of APIs print (secti
 """
 
 import base64
+import re
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -177,6 +178,11 @@ FACES: Final[dict[Reason, Face]] = {
 }  # fmt: skip
 """Every reason has a face; a test walks over `Reason` and fails on a gap."""
 
+_DESTINATION: Final = "this destination"
+_ABOUT_DESTINATIONS: Final = frozenset({Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED})
+_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._*:\[\]-]{1,259}", re.ASCII)
+"""Host and port as they are written (RFC 3986 section 3.2.2), and no longer than they may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -186,6 +192,19 @@ class Problem:
     rpc_code: int
     headers: tuple[tuple[str, str], ...]
     body: str
+
+
+def detail_of(reason: Reason, authority: str) -> str:
+    """Return the detail of a denial, which names the destination where the reason is about that.
+
+    Args:
+        reason: Why.
+        authority: Host and port that the request asked for, any text. What is none is not repeated.
+    """
+    detail = FACES[reason].detail
+    if reason not in _ABOUT_DESTINATIONS or _AUTHORITY.fullmatch(authority) is None:
+        return detail
+    return detail.replace(_DESTINATION, authority)
 
 
 def describe(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.problem import FACES, OK, describe
+from authz.problem import FACES, OK, describe, detail_of
 
 
 def test_every_reason_has_a_face() -> None:
@@ -50,6 +50,28 @@ def test_claims_challenge_is_passed_on() -> None:
     assert 'error="insufficient_claims"' in challenge
     assert claims == base64.b64decode(challenge.partition('claims="')[2].strip('"')).decode()
     assert claims == json.loads(describe(denial).body)["claims"]
+
+
+ABOUT_DESTINATIONS = {Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED}
+
+
+@pytest.mark.parametrize("reason", Reason)
+@pytest.mark.parametrize(
+    "authority", ["api.example", "api.example:8443", "[fd00::1]:80", "10.0.0.1"]
+)
+def test_a_denial_of_a_destination_names_it(reason: Reason, authority: str) -> None:
+    """Host and port as the request has them; no other reason repeats what a request held."""
+    assert (reason in ABOUT_DESTINATIONS) is (authority in detail_of(reason, authority))
+
+
+@pytest.mark.parametrize("reason", ABOUT_DESTINATIONS)
+@pytest.mark.parametrize(
+    "authority",
+    ["", "a b", 'a","x":"', "user:word@api.example", "a/b", "a%00", "a\r\nb", "ü", "a" * 260],
+)
+def test_what_is_no_host_and_port_is_not_repeated(reason: Reason, authority: str) -> None:
+    """It comes from the request, and goes into JSON and into a header of gRPC."""
+    assert FACES[reason].detail == detail_of(reason, authority)
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -32,7 +32,7 @@ from authz.core.request import CONNECT, CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.workload_identity import source_id, spiffe_id
 from authz.ports import CheckRecord, Checks, Timer
-from authz.problem import FACES, OK, describe
+from authz.problem import FACES, OK, describe, detail_of
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 OWN_PREFIX: Final = "x-authz-"
@@ -138,9 +138,11 @@ def encode(record: CheckRecord) -> WireResponse:
                 dynamic_metadata=metadata,
             )
         case Deny():
-            problem = describe(decision, request_id=record.request.request_id)
-            # For clients of gRPC, which take no body.
-            metadata = _metadata((*facts(record), ("detail", FACES[decision.reason].detail)))
+            detail = detail_of(decision.reason, record.request.host)
+            problem = describe(decision, request_id=record.request.request_id, detail=detail)
+            # For clients of gRPC, which take no body. Hosts are many, and fill no cache.
+            make = _metadata if detail == FACES[decision.reason].detail else _struct
+            metadata = make((*facts(record), ("detail", detail)))
             # Always `denied_response`, also where it was us or Entra who failed. `error_response`
             # would count as an error in Envoy's statistics, but Envoys before 1.37 turn it into a bare
             # 403 without `Retry-After`, and with `failure_mode_allow` it would let the request go on,
@@ -158,13 +160,15 @@ def encode(record: CheckRecord) -> WireResponse:
             assert_never(unreachable)
 
 
-@lru_cache(maxsize=1024)
-def _metadata(told: tuple[tuple[str, str], ...]) -> Struct:
-    """Build the metadata once for each combination; routes and reasons are few."""
+def _struct(told: tuple[tuple[str, str], ...]) -> Struct:
     metadata = Struct()
     for name, value in told:
         metadata.fields[name].string_value = value
     return metadata
+
+
+_metadata: Final = lru_cache(maxsize=1024)(_struct)
+"""Build the metadata once for each combination; routes and reasons are few."""
 
 
 def _with_edge(facts: Struct, record: CheckRecord) -> Struct:

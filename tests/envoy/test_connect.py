@@ -106,6 +106,8 @@ def test_a_link_to_an_api_with_a_token_is_refused_and_says_what_helps(pod: Pod, 
 
     assert (403, "tunnel_refused") == (status, problem["reason"])
     assert "http://" in problem["detail"]
+    # Envoy takes the dot away before anybody reads it.
+    assert f"allows tunnels to {host.replace('.:', ':')}." in problem["detail"]
     with pytest.raises(httpx.ProxyError, match="403"):
         pod.get(f"https://{host}/v1.0/users?$skiptoken=2")
     assert [] == pod.values()
@@ -119,6 +121,17 @@ def test_an_unknown_host_is_an_unknown_route(pod: Pod, host: str) -> None:
     status, problem = pod.connect(host)
 
     assert (403, "unknown_route") == (status, problem["reason"])
+    assert f"No route is configured for {host}. An operator must add one." == problem["detail"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8443", "10.9.8.7:8080"])
+def test_a_request_to_an_unknown_host_is_answered_with_its_name(pod: Pod, host: str) -> None:
+    """Else nobody knows which of an agent's calls it was."""
+    problem = pod.get(f"http://{host}/path?query").json()
+
+    expected = f"No route is configured for {host}. An operator must add one."
+    assert ("unknown_route", expected) == (problem["reason"], problem["detail"])
+    assert f"Unknown route (unknown_route, authz): {expected}" == problem["error"]["message"]
 
 
 def test_a_host_without_a_token_has_a_tunnel(pod: Pod) -> None:

@@ -11,7 +11,7 @@ import pytest
 from authz.config.document import parse
 from authz.core.errors import Reason
 from authz.emulator import Emulator
-from authz.problem import FACES
+from authz.problem import FACES, detail_of
 from recipes.agents import APPS, ENVIRONMENT, require_environment
 from support.envoy import free_port
 from support.sidecar import Authority, Sidecar
@@ -83,5 +83,7 @@ def test_the_openai_sdk_shows_why(agent: Agent, host: str, user: str, reason: Re
 
     assert reason.value == shown["code"]
     assert f"urn:authz:reason:{reason.value}" == shown["type"]
-    assert f"{FACES[reason].title} ({reason.value}, authz): {FACES[reason].detail}" == shown["said"]
+    assert (
+        f"{FACES[reason].title} ({reason.value}, authz): {detail_of(reason, host)}" == shown["said"]
+    )
     assert token not in shown["printed"]
