@@ -220,7 +220,7 @@ def _egress(
             name,
             hosts,
             route.flow,
-            remove=route.remove_headers,
+            remove=route.removed,
             tunnel=name in tunnels,
         )
     asker = _asker(config, route)
@@ -262,11 +262,11 @@ def _egress(
             agent=agent,
             client=client,
             stands_in=True,
-            remove=route.remove_headers,
+            remove=route.removed,
         )
         if SubjectSource.NONE in route.sources
         else None,
-        remove=route.remove_headers,
+        remove=route.removed,
     )
 
 

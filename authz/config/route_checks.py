@@ -7,7 +7,7 @@ from authz.config.clients import Agent, Application
 from authz.config.faults import Fault
 from authz.config.hosts import EgressHost
 from authz.config.origins import belongs
-from authz.config.routes import Egress, Inbound, SubjectKind
+from authz.config.routes import MOST_SPELLINGS, Egress, Inbound, SubjectKind
 from authz.config.shown import cut, shown
 from authz.core.exchange import Flow
 from authz.core.subject import REFERENCES, SubjectSource
@@ -193,6 +193,12 @@ def check_egress(
         yield from _check_scopes(path, route, may_lack=callers_name_scopes)
         yield from _check_user_keys(path, route)
         yield from _check_tokens_hosts(path, route)
+        if len(route.removed) > MOST_SPELLINGS:
+            yield Fault(
+                f"{path}.remove_headers",
+                f"found {len(route.remove_headers)} names with {len(route.removed)} spellings, each hyphen written "
+                f"as - or _: expected {MOST_SPELLINGS} spellings at most",
+            )
 
 
 def _check_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:

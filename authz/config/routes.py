@@ -23,6 +23,7 @@ from authz.config.values import (
     text,
 )
 from authz.core.exchange import Flow, declares_capability
+from authz.core.header_name import canonical, spelling_count, spellings
 from authz.core.policy import Forward
 from authz.core.subject import SubjectSource
 
@@ -209,15 +210,21 @@ _NOT_REMOVED: Final = re.compile(
     "|sec-websocket-.*|x-envoy-.*|x-request-id"
 )
 MOST_REMOVED: Final = 16
-"""Names that `remove_headers` takes: Envoy's edge cache repeats an answer that removes 32 at most."""
+"""Names that `remove_headers` takes."""
+MOST_SPELLINGS: Final = 64
+"""Spellings that they have together: Envoy's edge cache repeats an answer that removes 96 names at most."""
 
 
 def _removed(value: str) -> str:
-    name = value.lower()
+    name = canonical(value)
     if _NOT_REMOVED.fullmatch(name):
         raise Expected(
             "expected a header that can be removed: not one that the service sets, nor one that a request "
             "is made of"
+        )
+    if spelling_count(name) > MOST_SPELLINGS:
+        raise Expected(
+            f"expected a name of at most {MOST_SPELLINGS} spellings, each hyphen written as - or _"
         )
     return name
 
@@ -304,7 +311,8 @@ class Egress(Section):
         default=(),
         max_length=MOST_REMOVED,
         description="Headers of the agent that do not go out, such as `api-key` or `x-api-key`: an API may "
-        "take a credential in them, beside the token. Names of the whole header, in any case.",
+        "take a credential in them, beside the token. Names of the whole header, in any case. A hyphen stands for an "
+        "underscore too, and an underscore for a hyphen: many servers read `api_key` as `api-key`.",
     )
     push: Switch | None = Field(
         default=None,
@@ -323,6 +331,13 @@ class Egress(Section):
             "and there is no section `https`, with which Envoy reads that TLS"
         },
     )
+
+    @property
+    def removed(self) -> tuple[str, ...]:
+        """Headers that do not go out, in each spelling."""
+        return tuple(
+            dict.fromkeys(each for name in self.remove_headers for each in spellings(name))
+        )
 
     @property
     def sources(self) -> tuple[SubjectSource, ...]:

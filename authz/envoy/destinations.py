@@ -109,7 +109,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
-            removes=(*(["baggage"] if handles else []), *config.egress[route].remove_headers)
+            removes=(*(["baggage"] if handles else []), *config.egress[route].removed)
             if route in pushed
             else (),
             tunnel=route in tunnels and not host.plain,

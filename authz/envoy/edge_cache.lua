@@ -22,7 +22,7 @@ local MAX_ASKED_BYTES = 1024 * 1024    -- of questions whose answer has not come
 local ENTRY_BYTES = 1024
 local MAX_VALUE_BYTES = 16 * 1024 + 64 -- of a header that is kept
 local MAX_HOST_BYTES = 255
-local MAX_HEADERS = 32                 -- that one answer sets, and removes
+local MAX_HEADERS = 96                 -- that one answer sets, and removes
 local MAX_TTL_MS = 3600 * 1000
 local PATIENCE_MS = 60 * 1000          -- an answer that takes longer is not kept
 
@@ -138,6 +138,9 @@ local function take(number)
   return question
 end
 
+-- A header's name (RFC 9110 section 5.1), as Envoy writes it: in lower case.
+local NAME = "^[a-z0-9!#$%%&'*+.^_`|~-]+$"
+
 -- Return a list of header names as it came, or nil if it is anything else.
 local function names_in(list)
   if type(list) ~= "table" then return nil end
@@ -146,7 +149,7 @@ local function names_in(list)
     count = count + 1
     -- A map, or a list with a gap, has nothing at one of the places up to its size.
     if list[count] == nil or count > MAX_HEADERS then return nil end
-    if type(name) ~= "string" or not name:find("^[a-z0-9-]+$") or name == "host" then return nil end
+    if type(name) ~= "string" or not name:find(NAME) or name == "host" then return nil end
   end
   return list
 end

@@ -5,7 +5,6 @@ Decoding is total: what Envoy left out is simply empty. How a denial looks is `a
 
 from collections.abc import Awaitable, Callable, Iterator
 from functools import lru_cache, partial
-from itertools import product
 from typing import Any, Final, assert_never, cast
 
 import grpc
@@ -27,6 +26,7 @@ from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
+from authz.core.header_name import spellings
 from authz.core.policy import EgressRoute
 from authz.core.request import CONNECT, CheckRequest
 from authz.core.secret import Secret
@@ -41,14 +41,9 @@ OWN_PREFIX: Final = "x-authz-"
 def _as_read(*prefixes: str) -> tuple[str, ...]:
     """Return the prefixes in each spelling that an app may read as the same name.
 
-    CGI, and WSGI after it, has one variable for hyphen and underscore (RFC 3875 section 4.1.18). Our own
-    Envoy removes such headers on the way in; Istio's lets them pass.
+    Our own Envoy removes headers with underscores on the way in; Istio's lets them pass.
     """
-    return tuple(
-        "".join(letters)
-        for prefix in prefixes
-        for letters in product(*("-_" if letter == "-" else letter for letter in prefix))
-    )
+    return tuple(spelling for prefix in prefixes for spelling in spellings(prefix))
 
 
 _OWN: Final = _as_read(OWN_PREFIX)

@@ -182,7 +182,7 @@ class SidecarApi(HttpServer):
             record = await self._issue(request, read_wish, known=known)
             if _token_of(record) is None or route is None or route.downstream is None:
                 return _refused(record)
-            wanted = wanted.without(route.remove_headers)
+            wanted = wanted.without(route.removed)
             if wanted.withheld:
                 _log.info("headers not sent", route=name, headers=wanted.withheld)
             api, kind = route.downstream, request.headers.get("content-type")

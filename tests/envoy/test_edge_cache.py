@@ -328,7 +328,7 @@ def test_answer_without_permission_is_not_repeated(
         {"set": [":path"]},
         {"set": ["host"]},
         {"set": ["Authorization"]},
-        {"set": ["authorization"] * 33},
+        {"set": ["authorization"] * 97},
         {"remove": None},
         {"remove": ["cookie"]},
         {"remove": [1]},
