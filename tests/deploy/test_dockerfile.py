@@ -15,6 +15,8 @@ DOCKERFILE = ROOT / "Dockerfile"
 def test_hadolint_finds_nothing() -> None:
     """The linter for Dockerfiles, at its strictest."""
     hadolint = Path(sys.executable).with_name("hadolint")
+    if not hadolint.exists():
+        pytest.skip("hadolint has no wheel for this machine")
 
     result = subprocess.run(
         [hadolint, "--failure-threshold", "style", DOCKERFILE],
