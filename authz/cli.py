@@ -347,7 +347,8 @@ def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) ->
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome for machines.")
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
-def demo(*, as_json: bool, keep: bool) -> None:
+@click.option("--verbose", is_flag=True, help="Print what each party sent, held and saw as well.")
+def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     """Take the two-minute tour: real Envoy, an unmodified agent, the local Entra."""
     try:
         from authz.demo.command import run  # noqa: PLC0415
@@ -356,7 +357,7 @@ def demo(*, as_json: bool, keep: bool) -> None:
             f"{error.name} is missing: {advice('demo')}, or run `make demo` there"
         ) from error
 
-    sys.exit(run(as_json=as_json, keep=keep))
+    sys.exit(run(as_json=as_json, keep=keep, verbose=verbose))
 
 
 @main.command()

@@ -1,5 +1,9 @@
 """`authz demo`: says what is missing, or runs the show."""
 
+import shlex
+import shutil
+import sys
+from pathlib import Path
 from typing import Final
 
 import click
@@ -16,13 +20,14 @@ _NEEDED: Final = (
 """What the extra `demo` brings; an installation that only serves has none of it."""
 
 
-def run(*, as_json: bool, keep: bool) -> int:
+def run(*, as_json: bool, keep: bool, verbose: bool = False) -> int:
     """Start everything, play every scenario, clean up. Blocks.
 
     Args:
         as_json: Print the results as one JSON document and nothing else on standard output; what is
             for people goes to standard error.
         keep: Leave everything running afterwards, until SIGINT, SIGTERM or SIGHUP.
+        verbose: Print of each scenario what was sent, held and seen as well.
 
     Returns:
         The exit status: 0 when every scenario went as expected; 1 when one did not, or something did
@@ -38,4 +43,18 @@ def run(*, as_json: bool, keep: bool) -> int:
         return 1
     from authz.demo.show import show  # noqa: PLC0415
 
-    return show(as_json=as_json, keep=keep)
+    return show(as_json=as_json, keep=keep, verbose=verbose, program=started_as(sys.argv[0]))
+
+
+def started_as(name: str) -> str:
+    """Return what to type to start this program again, as it was started: `.venv/bin/authz`, or `authz`.
+
+    Args:
+        name: The name by which the system knows the program's file.
+    """
+    file = Path(name)
+    if file.name != "authz":
+        return shlex.join([sys.executable, "-m", "authz"])
+    if (found := shutil.which("authz")) is not None and Path(found) == file:
+        return "authz"
+    return shlex.quote(name)

@@ -90,6 +90,7 @@ class Program:
         log: File that takes its output.
         ready: Whether it can be used; asked until it is.
         environ: Its environment, besides the few variables every program needs.
+        group: The process group that it joins; by default it gets a session of its own.
     """
 
     def __init__(
@@ -100,12 +101,14 @@ class Program:
         log: Path,
         ready: Callable[[], bool],
         environ: Mapping[str, str] | None = None,
+        group: int | None = None,
     ) -> None:
         self.name = name
         self.log = log
         self._command = list(command)
         self._ready = ready
         self._environ = {**_inherited(), "PYTHONUNBUFFERED": "1", **(environ or {})}
+        self._group = group
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
 
@@ -118,7 +121,7 @@ class Program:
         self._started_at = time.monotonic()
         with self.log.open("ab") as log:
             try:
-                # In a session of its own: Ctrl-C is for us, and we end the programs in order.
+                # In another process group: Ctrl-C is for us, and we end the programs in order.
                 self._process = subprocess.Popen(  # noqa: S603
                     self._command,
                     stdin=subprocess.DEVNULL,
@@ -126,7 +129,8 @@ class Program:
                     stderr=subprocess.STDOUT,
                     env=self._environ,
                     cwd=self.log.parent,
-                    start_new_session=True,
+                    start_new_session=self._group is None,
+                    process_group=self._group,
                 )
             except OSError as error:
                 raise StartFailure(f"{self.name} cannot be run: {error}") from error

@@ -3,7 +3,7 @@
 Which scenarios there are is in `tour`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ class Scenario:
 
     Attributes:
         name: In kebab-case.
+        words: What happens and what is seen, for people: at most 68 characters, so that no line is cut.
         sent: What the caller sent, in a few words.
         held: What the agent app had in its hands.
         play: Makes it happen; returns what the caller learned.
@@ -30,10 +31,24 @@ class Scenario:
     """
 
     name: str
+    words: str
     sent: str
     held: str
     play: Callable[[Visitor], Mapping[str, Any]]
     expected: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """Scenarios that show one thing.
+
+    Attributes:
+        title: What that is.
+        scenarios: Returns them, in order.
+    """
+
+    title: str
+    scenarios: Callable[[], Iterator[Scenario]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ _FAILED: Final = 1
 _SIGNALLED: Final = 128
 
 
-def show(*, as_json: bool, keep: bool) -> int:
-    """Run the demo; arguments and result are those of `command.run`."""
-    report = Report(beside_json=as_json)
+def show(*, as_json: bool, keep: bool, verbose: bool, program: str) -> int:
+    """Run the demo; arguments and result are those of `command.run`. `program` is what starts it."""
+    report = Report(beside_json=as_json, verbose=verbose, program=program)
     with Interruption() as interruption:
         try:
             return _perform(report, interruption, as_json=as_json, keep=keep)
@@ -37,22 +37,36 @@ def show(*, as_json: bool, keep: bool) -> int:
 def _perform(report: Report, interruption: Interruption, *, as_json: bool, keep: bool) -> int:
     began = time.monotonic()
     report.opening()
+    report.starting()
     with Stage(interruption, report.started) as stage:
         with Visitor(stage) as visitor:
-            results = []
-            for scenario in tour():
-                interruption.check()
-                results.append(play(scenario, visitor))
+            results = _play(report, interruption, visitor)
         ok = all(result.ok for result in results)
         if as_json:
             _print_json(results, ok=ok)
-        report.results(results)
         report.closing(results, time.monotonic() - began, kept=keep)
         if keep:
             stage.restart_authz()
             report.invitation(stage)
             interruption.wait()
     return 0 if ok else _FAILED
+
+
+def _play(report: Report, interruption: Interruption, visitor: Visitor) -> list[Result]:
+    results: list[Result] = []
+    for chapter in tour():
+        title: str | None = chapter.title
+        for scenario in chapter.scenarios():
+            interruption.check()
+            result = play(scenario, visitor)
+            if not results and result.ok:
+                report.picture(*visitor.before_and_after("alice"), visitor.name)
+            if title is not None:
+                report.chapter(title)
+                title = None
+            report.result(result)
+            results.append(result)
+    return results
 
 
 def _print_json(results: list[Result], *, ok: bool) -> None:

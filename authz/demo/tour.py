@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-from authz.demo.scenario import Json, Scenario
+from authz.demo.scenario import Chapter, Json, Scenario
 from authz.demo.visitor import Visitor, outcome
 from authz.emulator import Fault, Match
 
@@ -23,41 +23,49 @@ _AWAY: Final = "authz_unavailable"
 _SEARCHED: Final = ["orders API", "agent app", "authz", "Envoy", "metrics"]
 
 
-def tour() -> Iterator[Scenario]:
+def tour() -> tuple[Chapter, ...]:
     """Return every scenario, in order."""
-    yield from _users()
-    yield from _nobody()
-    yield from _applications()
-    yield from _references()
-    yield from _bad_callers()
-    yield from _entra_refuses()
-    yield from _things_break()
+    return (
+        Chapter("Users: the agent acts for the user who calls it", _users),
+        Chapter("Agent alone: nobody is signed in", _nobody),
+        Chapter("Plain services: ordinary apps, without Agent ID", _applications),
+        Chapter("References: the agent holds no token at all", _references),
+        Chapter("Attacks", _bad_callers),
+        Chapter("Outages: Entra refuses, throttles, is down, changes its keys", _entra_fails),
+        Chapter("Leaks: looked for in everything above", _leaks),
+        Chapter("Outages: authz itself is stopped", _authz_is_away),
+    )
 
 
 def _users() -> Iterator[Scenario]:
     yield Scenario(
-        "on-behalf-of-user", "alice's token", _USERS_TOKEN,
+        "on-behalf-of-user",
+        "alice asks for her orders: the API sees support-desk for alice", "alice's token", _USERS_TOKEN,
         _asks("/my-orders", "alice"),
         _served(_caller(DESK, "alice", "user"), entra_calls=2),
     )  # fmt: skip
     yield Scenario(
-        "on-behalf-of-user-warm", "alice's token", _USERS_TOKEN,
+        "on-behalf-of-user-warm",
+        "alice asks again: the same token, and no call to Entra", "alice's token", _USERS_TOKEN,
         _asks("/my-orders", "alice"),
         _served(_caller(DESK, "alice", "user"), entra_calls=0),
     )  # fmt: skip
     yield Scenario(
-        "repeated-by-envoy", "alice's token", _USERS_TOKEN,
+        "repeated-by-envoy",
+        "and again: Envoy repeats both decisions, without a call to authz", "alice's token", _USERS_TOKEN,
         _counts_checks(_asks("/my-orders", "alice")),
         # Both decisions, inbound and on egress, are those of a moment ago.
         _served(_caller(DESK, "alice", "user"), entra_calls=0, checks=0),
     )  # fmt: skip
     yield Scenario(
-        "on-behalf-of-second-user", "alice2's token", _USERS_TOKEN,
+        "on-behalf-of-second-user",
+        "alice2 asks: the API sees support-desk for alice2", "alice2's token", _USERS_TOKEN,
         _asks("/my-orders", "alice2"),
         _served(_caller(DESK, "alice2", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "on-behalf-of-user-graph", "alice's token", _USERS_TOKEN,
+        "on-behalf-of-user-graph",
+        "alice's profile: Microsoft Graph sees support-desk for alice", "alice's token", _USERS_TOKEN,
         _asks("/my-profile", "alice"),
         _served(_caller(DESK, "alice", "user", claim="appid"), entra_calls=1),
     )  # fmt: skip
@@ -65,17 +73,20 @@ def _users() -> Iterator[Scenario]:
 
 def _nobody() -> Iterator[Scenario]:
     yield Scenario(
-        "autonomous", _TIMER, _NOTHING,
+        "autonomous",
+        "the nightly job: the API sees support-desk itself", _TIMER, _NOTHING,
         _ticks("/jobs/nightly"),
         _served(_caller(DESK, DESK, "app"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "agent-user", _TIMER, _NOTHING,
+        "agent-user",
+        "the desk's own orders: the API sees the agent's own user account", _TIMER, _NOTHING,
         _ticks("/jobs/desk"),
         _served(_caller(DESK, "support-desk@contoso.example", "user"), entra_calls=2),
     )  # fmt: skip
     yield Scenario(
-        "blueprint", _TIMER, _NOTHING,
+        "blueprint",
+        "a look-up in the directory: Graph sees the blueprint", _TIMER, _NOTHING,
         _looks_up_agent,
         _served(
             _caller("support blueprint", "support blueprint", "app", claim="appid"),
@@ -86,17 +97,20 @@ def _nobody() -> Iterator[Scenario]:
 
 def _applications() -> Iterator[Scenario]:
     yield Scenario(
-        "app-on-behalf-of", "reports token", _USERS_TOKEN,
+        "app-on-behalf-of",
+        "an ordinary app for alice: the API sees reports for alice", "reports token", _USERS_TOKEN,
         _reports,
         _served(_caller("reports", "alice", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "app", _TIMER, _NOTHING,
+        "app",
+        "the billing job of an ordinary app: the API sees reports itself", _TIMER, _NOTHING,
         _ticks("/jobs/billing"),
         _served(_caller("reports", "reports", "app"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "app-token-pushed", _TIMER, _NOTHING,
+        "app-token-pushed",
+        "the payroll job: Envoy has the token already, authz is not called", _TIMER, _NOTHING,
         _counts_checks(_ticks("/jobs/payroll")),
         # Envoy was given the token when it started.
         _served(_caller("reports", "reports", "app"), entra_calls=0, checks=0),
@@ -105,7 +119,8 @@ def _applications() -> Iterator[Scenario]:
 
 def _references() -> Iterator[Scenario]:
     yield Scenario(
-        "what-the-agent-receives", "alice's token", _REFERENCE,
+        "what-the-agent-receives",
+        "the agent logs all that it receives: references, not one token", "alice's token", _REFERENCE,
         _with_references(_looks_at_what_arrives),
         {
             "status": 200, "tokens": 0, "references": {"placeholder": 1, "handle": 1},
@@ -114,18 +129,21 @@ def _references() -> Iterator[Scenario]:
         },
     )  # fmt: skip
     yield Scenario(
-        "placeholder", "alice's token", _REFERENCE,
+        "placeholder",
+        "it forwards a reference: the API sees support-desk for alice", "alice's token", _REFERENCE,
         _with_references(_asks("/my-orders", "alice")),
         # The agent's own token outlives the reload; the user's exchange for this API is new.
         _served(_caller(DESK, "alice", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "handle", "alice2's token", _REFERENCE,
+        "handle",
+        "it forwards tracing headers: the API sees support-desk for alice2", "alice2's token", _REFERENCE,
         _with_references(_asks("/my-orders-traced", "alice2")),
         _served(_caller(DESK, "alice2", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
-        "stolen-reference", "alice's token", _REFERENCE,
+        "stolen-reference",
+        "a stolen reference, sent to the API past Envoy: 401", "alice's token", _REFERENCE,
         _with_references(_takes_reference_to_api),
         {
             "status": 401, "api_saw": {"idtyp": None, "agent": False, "refused": "DecodeError"},
@@ -136,81 +154,119 @@ def _references() -> Iterator[Scenario]:
 
 def _bad_callers() -> Iterator[Scenario]:
     invalid = _refused(401, "invalid_token")
-    yield Scenario("no-token", _NOTHING, _NOT_CALLED, _asks_without, _refused(401, "missing_token"))
     yield Scenario(
-        "wrong-audience", "orders token", _NOT_CALLED,
+        "no-token",
+        "no token: 401, and the agent is not called",
+        _NOTHING,
+        _NOT_CALLED,
+        _asks_without,
+        _refused(401, "missing_token"),
+    )
+    yield Scenario(
+        "wrong-audience",
+        "a token for another API: 401, and the agent is not called", "orders token", _NOT_CALLED,
         lambda visitor: _asks_with(
             audience=visitor.stage.landscape.orders.client_id, scopes=["Orders.Read"]
         )(visitor),
         invalid,
     )  # fmt: skip
-    yield Scenario("expired", "expired token", _NOT_CALLED, _asks_with(lifetime=-3600), invalid)
     yield Scenario(
-        "missing-scope", "other scope", _NOT_CALLED,
+        "expired",
+        "an expired token: 401, and the agent is not called",
+        "expired token",
+        _NOT_CALLED,
+        _asks_with(lifetime=-3600),
+        invalid,
+    )
+    yield Scenario(
+        "missing-scope",
+        "a token without the scope: 403, and the agent is not called", "other scope", _NOT_CALLED,
         _asks_with(scopes=["profile.read"]), _refused(403, "insufficient_scope"),
     )  # fmt: skip
-    yield Scenario("forged-signature", "forged token", _NOT_CALLED, _asks_with_forgery, invalid)
     yield Scenario(
-        "forged-identity-header", "own x-authz-*", _USERS_TOKEN,
+        "forged-signature",
+        "a signature by a foreign key: 401, and the agent is not called",
+        "forged token",
+        _NOT_CALLED,
+        _asks_with_forgery,
+        invalid,
+    )
+    yield Scenario(
+        "forged-identity-header",
+        "forged identity headers: removed, the agent still sees alice", "own x-authz-*", _USERS_TOKEN,
         _claims_to_be_admin,
         _served(None, subject_header="alice", admin_header=None, entra_calls=0),
     )  # fmt: skip
     yield Scenario(
-        "unknown-host", "stranger's URL", _USERS_TOKEN,
+        "unknown-host",
+        "a prompt leads to a stranger's address: 403, nothing reaches it", "stranger's URL", _USERS_TOKEN,
         _is_sent_to_stranger,
         _refused(403, "unknown_route", app=True, reached_stranger=0),
     )  # fmt: skip
 
 
-def _entra_refuses() -> Iterator[Scenario]:
+def _entra_fails() -> Iterator[Scenario]:
     yield Scenario(
-        "consent-required", "bob's token", _USERS_TOKEN,
+        "consent-required",
+        "bob has not consented: 401, with the claims to sign in for", "bob's token", _USERS_TOKEN,
         _asks("/my-orders", "bob"),
         _refused(401, "consent_required", app=True, entra_calls=1, claims=["capolids"]),
     )  # fmt: skip
     yield Scenario(
-        "conditional-access-challenge", "carol's token", _USERS_TOKEN,
+        "conditional-access-challenge",
+        "carol must pass MFA: 401, with the claims to sign in for", "carol's token", _USERS_TOKEN,
         _asks("/my-orders", "carol"),
         _refused(401, "interaction_required", app=True, entra_calls=1, claims=["capolids"]),
     )  # fmt: skip
     yield Scenario(
-        "entra-throttled", "alice3's token", _USERS_TOKEN,
+        "entra-throttled",
+        "Entra throttles: 503, with the seconds to wait", "alice3's token", _USERS_TOKEN,
         _asks_while_throttled,
         _refused(503, "exchange_throttled", app=True, entra_calls=1, retry_after=_RETRY_AFTER),
     )  # fmt: skip
     yield Scenario(
-        "entra-down-warm-cache", "alice's token", _USERS_TOKEN,
+        "entra-down-warm-cache",
+        "Entra is down, alice's token is cached: she is served", "alice's token", _USERS_TOKEN,
         _while_entra_is_down(_asks("/my-orders", "alice")),
         _served(_caller(DESK, "alice", "user"), entra_calls=0),
     )  # fmt: skip
     yield Scenario(
-        "entra-down-cold", "alice2's token", _USERS_TOKEN,
+        "entra-down-cold",
+        "Entra is down, a new token is needed: 503, try again in 1 s", "alice2's token", _USERS_TOKEN,
         _while_entra_is_down(_asks("/my-profile", "alice2")),
         _refused(503, "exchange_unavailable", app=True, retry_after=1),
     )  # fmt: skip
-
-
-def _things_break() -> Iterator[Scenario]:
     yield Scenario(
-        "key-rollover", "token, new key", _USERS_TOKEN,
+        "key-rollover",
+        "Entra replaces its signing key: tokens of the new one are served", "token, new key", _USERS_TOKEN,
         _asks_after_rollover,
         # The agent's own T1 was signed by the withdrawn key: refused, renewed, tried again.
         _served(_caller(DESK, "alice3", "user"), entra_calls=3),
     )  # fmt: skip
     yield Scenario(
-        "key-withdrawn", "token, old key", _NOT_CALLED,
+        "key-withdrawn",
+        "a token of the withdrawn key: 401, and the agent is not called", "token, old key", _NOT_CALLED,
         _asks_with_old_key, _refused(401, "invalid_token"),
     )  # fmt: skip
+
+
+def _leaks() -> Iterator[Scenario]:
     yield Scenario(
-        "user-token-never-leaves", "all the above", "", _looks_for_users_tokens,
+        "user-token-never-leaves",
+        "users' tokens that reached an API in all of the above: none", "all the above", "", _looks_for_users_tokens,
         _found(users_tokens_at_apis=0, apis_called=True),
     )  # fmt: skip
     yield Scenario(
-        "no-token-in-logs", "all the above", "", _looks_for_tokens_in_logs,
+        "no-token-in-logs",
+        "tokens in the logs and metrics of all programs: none", "all the above", "", _looks_for_tokens_in_logs,
         _found(token_like_texts=0, searched=_SEARCHED),
     )  # fmt: skip
+
+
+def _authz_is_away() -> Iterator[Scenario]:
     yield Scenario(
         "authz-down-egress",
+        "the agent calls an API: 503, and nothing reaches it",
         "new token",
         _NOTHING,
         _ticks_without_authz,
@@ -218,6 +274,7 @@ def _things_break() -> Iterator[Scenario]:
     )
     yield Scenario(
         "authz-down",
+        "a user with a valid token: 503, and the agent is not called",
         "valid token",
         _NOT_CALLED,
         _asks_with(),

@@ -98,6 +98,11 @@ class Visitor:
         """Return what the directory calls an object id or client id."""
         return self.stage.landscape.names.get(identifier, identifier)
 
+    def before_and_after(self, user: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the claims of a user's token, and those of the last token that reached an API."""
+        before = jwt.decode(self.token(user), options={"verify_signature": False})
+        return before, self._arrivals[-1]["claims"]
+
     def stranger_url(self) -> str:
         """Return an address that belongs to nobody we know."""
         return f"http://{LOOPBACK}:{self._stranger.getsockname()[1]}/collect"

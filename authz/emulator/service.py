@@ -44,7 +44,8 @@ class Emulator:
     to listen; the certificate is valid for 127.0.0.1, ::1, localhost and every one of `names`.
     `authority` is the address it is known by, where that is not the one it listens on. `tls` is a
     folder with `tls.crt`, `tls.key` and `ca.crt`, in place of a certificate of its own. `clock` tells
-    Unix seconds. The addresses are known once `start` has been called. Raises OSError for `tls`.
+    Unix seconds. `folder` takes `ca.pem`; by default a temporary one. The addresses are known once
+    `start` has been called. Raises OSError for `tls`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Emulator:
         tls: Path | None = None,
         clock: Callable[[], float] = time.time,
         seed: int | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.directory = default_directory(seed) if directory is None else directory
         self.faults = Faults()
@@ -69,10 +71,11 @@ class Emulator:
         self._known_by = authority
         served = () if host in _WILDCARDS else (host,)
         self._server = TlsServer(host, port, (*served, *self._names), tls)
-        temporary = tempfile.mkdtemp(prefix="authz-emulator-")
-        # Not in `stop`: after it the emulator may be started again.
-        weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True)
-        self.ca_file = Path(temporary) / "ca.pem"
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="authz-emulator-"))
+            # Not in `stop`: after it the emulator may be started again.
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.ca_file = folder / "ca.pem"
         self.ca_file.write_bytes(self._server.ca_pem)
         self._issuer: Issuer | None = None
         self._mint: Mint | None = None

@@ -1,16 +1,26 @@
 """The whole demo as a program: its results, its output, and what it leaves behind."""
 
+import fcntl
 import os
+import pty
 import re
+import select
 import shutil
 import signal
+import struct
 import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from authz.demo.tour import tour
 from support.demo import Demo, Ended, running
 
+PROGRAM = str(Path(sys.executable).with_name("authz"))
 SCENARIOS = [
     "on-behalf-of-user",
     "on-behalf-of-user-warm",
@@ -103,6 +113,14 @@ def test_lines_to_paste_work(kept: Demo) -> None:
     assert pasted.stdout.splitlines()[0] == "HTTP/1.1 200 OK"
     assert re.search(r'"by_an_agent":(\w+)', pasted.stdout)[1] == "true"  # type: ignore[index]
 
+    # Alice is known by now, and still the next line shows what it says.
+    throttled = subprocess.run(
+        ["bash", "-c", kept.line_after("Entra throttles")],
+        env=environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "HTTP/1.1 503 Service Unavailable" in throttled.stdout
+    assert '"reason":"exchange_throttled"' in throttled.stdout.replace(" ", "")
+
 
 def test_signal_during_start_leaves_nothing_behind(tmp_path: Path) -> None:
     """Cut short, it ends its programs, removes its files, and says by which signal."""
@@ -120,23 +138,111 @@ def test_signal_during_start_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_kept_demo_ends_with_all_it_started(ended: Ended) -> None:
     """After the scenarios Ctrl-C is the regular end: status 0, no process and no file is left."""
-    assert len(ended.children) == 4
+    assert len(ended.children) == 5  # four programs and the guardian
     assert ended.status == 0
     assert [pid for pid in ended.children if _runs(pid)] == []
     assert list(ended.demo.temporary.iterdir()) == []
 
 
-def test_table_is_readable_without_terminal_and_colour(ended: Ended) -> None:
-    """In a pipe there is no escape sequence, no row over 140 columns, and a row for each scenario."""
+def test_lines_are_readable_without_terminal_and_colour(ended: Ended) -> None:
+    """In a pipe there is no escape sequence, a line for each scenario, and no token."""
     text = ended.demo.stdout
-    table = text.partition("Everything keeps running")[0].splitlines()
-    rows = {line.split()[0]: line for line in table if line[:1].strip()}
+    lines = text.partition("Everything keeps running")[0].splitlines()
+    played = [one for chapter in tour() for one in chapter.scenarios()]
 
     assert "\x1b" not in text
-    assert [line for line in table if len(line) > 140] == []
-    assert [name for name in SCENARIOS if not rows[name].rstrip().endswith(" ✓")] == []
+    assert [line for line in lines if len(line) > 120] == []
+    assert [one.name for one in played] == SCENARIOS
+    assert [
+        one.words
+        for one in played
+        if not any(line.startswith(f"  ✓ {one.words}") for line in lines)
+    ] == []
     assert f"{len(SCENARIOS)} of {len(SCENARIOS)} scenarios as expected" in text
     assert "eyJ" not in text
+
+
+def test_the_opening_picture_shows_claims_before_and_after(ended: Ended) -> None:
+    """What the agent got and what the API got, by name, and of neither token more than claims."""
+    picture = ended.demo.stdout.partition("One call, decoded")[2].partition("Users:")[0]
+    rows = {line.split()[-3]: line.split()[-2:] for line in picture.splitlines() if "  " in line}
+
+    assert ["portal", "support-desk"] == rows["azp"]
+    assert ["alice", "alice"] == rows["oid"]
+    assert ["access_agent", "Orders.Read"] == rows["scp"]
+    assert "11 = an agent" in picture
+
+
+@pytest.mark.parametrize(("columns", "more"), [(80, False), (120, True)])
+def test_terminal_of_that_width_shows_whole_lines(tmp_path: Path, columns: int, more: bool) -> None:
+    """No line is wider than the terminal, none is wrapped, and a wide one shows outcomes as well."""
+    (tmp_path / "tmp").mkdir()
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environ = {**os.environ, "TERM": "xterm-256color", "TMPDIR": str(tmp_path / "tmp")}
+    process = subprocess.Popen(
+        [PROGRAM, "demo"], stdout=follower, stderr=follower, env=environ, start_new_session=True
+    )
+    os.close(follower)
+    text = _read_all(leader)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).replace("\r\n", "\n")
+    lines = plain.splitlines()
+    played = [one for chapter in tour() for one in chapter.scenarios()]
+
+    assert 0 == process.wait(60)
+    assert "\x1b[" in text
+    # The lines to paste at the end may be longer: they begin with the path of the program.
+    shown = [line for line in lines if PROGRAM not in line]
+    assert [line for line in shown if len(line) > columns] == []
+    assert [
+        one.words
+        for one in played
+        if not any(line.startswith(f"  ✓ {one.words}") for line in lines)
+    ] == []
+    assert more is any("401 missing_token" in line for line in lines)
+    assert f"  {PROGRAM} demo --keep  " in plain
+
+
+def test_details_are_shown_when_asked_for(tmp_path: Path) -> None:
+    """`--verbose`: by the scenario's name what was sent, held and seen."""
+    with running(tmp_path, "--verbose") as demo:
+        assert 0 == demo.process.wait(60)
+    text = " ".join(demo.stdout.split())
+
+    assert [name for name in SCENARIOS if f" {name}: sent " not in text] == []
+    assert "the API saw azp=support-desk oid=alice idtyp=user; 200; calls to Entra: 2; " in text
+
+
+def test_each_scenario_is_shown_as_it_ends(tmp_path: Path) -> None:
+    """Cut short at its first line, it has shown that line, and not what would have come later."""
+    with running(tmp_path) as demo:
+        demo.wait_for(lambda: "alice asks for her orders" in demo.stdout)
+        assert "scenarios as expected" not in demo.stdout
+        demo.end(signal.SIGTERM)
+
+
+def test_killed_demo_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    """Its guardian ends what it started and removes its files, after SIGKILL as well."""
+    with running(tmp_path, "--keep") as demo:
+        demo.wait_for(lambda: "# Envoy's configuration" in demo.stdout)
+        children = demo.children()
+        demo.process.kill()
+        demo.process.wait()
+    _wait_until(lambda: not any(_runs(pid) for pid in children))
+
+    assert len(children) == 5
+    assert list(demo.temporary.iterdir()) == []
+
+
+def test_demo_that_is_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None:
+    """From the first program on: each joins the guardian's group as it begins."""
+    with running(tmp_path) as demo:
+        demo.wait_for(lambda: len(demo.children()) > 1)
+        demo.process.kill()
+        children = demo.children()
+        demo.process.wait()
+    _wait_until(lambda: not any(_runs(pid) for pid in children))
+    _wait_until(lambda: not list(demo.temporary.iterdir()))
 
 
 def test_failure_to_start_is_one_clear_message(tmp_path: Path) -> None:
@@ -151,6 +257,27 @@ def test_failure_to_start_is_one_clear_message(tmp_path: Path) -> None:
     assert "socket path" in demo.stderr
     assert "Traceback" not in demo.stderr
     assert list(demo.temporary.iterdir()) == []
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.05)
+
+
+def _read_all(terminal: int) -> str:
+    """Return what is written to a terminal until its last writer has gone."""
+    read = b""
+    while True:
+        try:
+            more = os.read(terminal, 65536)
+        except OSError:
+            more = b""
+        if not more:
+            os.close(terminal)
+            return read.decode()
+        read += more
 
 
 def _runs(pid: int) -> bool:

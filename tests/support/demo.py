@@ -15,7 +15,7 @@ from typing import Any
 
 _CODE = (
     "import sys; from authz.demo.command import run; "
-    "sys.exit(run(as_json='--json' in sys.argv, keep='--keep' in sys.argv))"
+    "sys.exit(run(as_json='--json' in sys.argv, keep='--keep' in sys.argv, verbose='--verbose' in sys.argv))"
 )
 _LONGEST = 60.0
 
