@@ -163,12 +163,13 @@ class App:
         for notice in self._watch.current.warnings:
             _log.warning("configuration", path=notice.path, notice=notice.message)
         config = self._engine.config
-        self._engine.start()
         if self._admin is not None:
             await _listening(self._admin, "admin", config.listen.admin)
         if self._api is not None:
             await _listening(self._api, "api", config.listen.api)
         await self._grpc.start()
+        # Only now: threads that wait for Entra would delay the exit of a process whose address is taken.
+        self._engine.start()
         self._started = True
         _log.info(
             "serving",

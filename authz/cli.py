@@ -30,6 +30,9 @@ _config_option = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help=_CONFIG_HELP,
 )
+_file_argument = click.argument(
+    "file", required=False, type=click.Path(path_type=Path, dir_okay=False)
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,13 +46,18 @@ def main() -> None:
         raise click.ClickException(fault)
 
 
-@main.command()
+@main.command(short_help="Answer Envoy until SIGTERM.")
+@_file_argument
 @_config_option
-def serve(config_file: Path | None) -> None:
-    """Answer Envoy until SIGTERM. SIGHUP looks for a new configuration at once."""
+def serve(file: Path | None, config_file: Path | None) -> None:
+    """Answer Envoy until SIGTERM. SIGHUP looks for a new configuration at once.
+
+    FILE is the configuration, as with --config.
+    """
     from authz.config import ConfigError, load  # noqa: PLC0415
     from authz.supervisor import SEAT_VARIABLE, supervise  # noqa: PLC0415
 
+    config_file = file or config_file
     environ = dict(os.environ)
     seat = environ.pop(SEAT_VARIABLE, None)
     try:
@@ -67,8 +75,8 @@ def serve(config_file: Path | None) -> None:
         sys.exit(FAULTY)
 
 
-@main.command("check-config")
-@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@main.command("check-config", short_help="Check a configuration, print every fault.")
+@_file_argument
 @_config_option
 @click.option(
     "--prepare",
@@ -97,7 +105,7 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     )
 
 
-@main.command()
+@main.command(short_help="Print an Envoy configuration.")
 @_config_option
 @click.option(
     "--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080, and [::]:8080]"
@@ -263,7 +271,7 @@ def _egress_hosts(pairs: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return hosts
 
 
-@main.command("drain-envoy")
+@main.command("drain-envoy", short_help="Ask Envoy to close its connections.")
 @click.option("--admin", default="127.0.0.1:15000", show_default=True, help="HOST:PORT.")
 def drain_envoy(admin: str) -> None:
     """Have the Envoy beside this service close its connections with their next answers.
@@ -303,7 +311,7 @@ def _with_injection_options(command: Any) -> Any:
     return command
 
 
-@main.command()
+@main.command(short_help="Add Envoy and authz to the pods of a manifest.")
 @click.option(
     "-f", "--file", "file", required=True, type=click.File("r"), help="Manifest, or - for stdin."
 )
@@ -326,7 +334,7 @@ def inject(file: Any, **options: Any) -> None:
         click.echo(f"injected: {name}", err=True)
 
 
-@main.command("inject-webhook")
+@main.command("inject-webhook", short_help="Serve the webhook that injects into pods.")
 @click.option("--listen", default="[::]:8443", show_default=True, help="HOST:PORT.")
 @click.option("--certificate", required=True, type=_FILE, help="Certificate chain, PEM.")
 @click.option("--key", required=True, type=_FILE, help="Its private key, PEM.")
@@ -344,7 +352,7 @@ def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) ->
     sys.exit(run(listen, tls, Additions(**options)))
 
 
-@main.command()
+@main.command(short_help="Take the two-minute tour.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome for machines.")
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
 @click.option("--verbose", is_flag=True, help="Print what each party sent, held and saw as well.")
@@ -360,7 +368,7 @@ def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     sys.exit(run(as_json=as_json, keep=keep, verbose=verbose))
 
 
-@main.command()
+@main.command(short_help="Serve a local Entra, for development only.")
 @click.option(
     "--listen",
     default="127.0.0.1:8443",

@@ -5,7 +5,10 @@ What it serves is handed in. Health follows readiness by `set_serving`.
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
 import os
+import socket
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ from authz.files import BoundedFile, FileFault
 from authz.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
+_IPV6: Final = 6
 MAX_CHECK_BYTES: Final = 1024 * 1024
 """Largest CheckRequest accepted. Headers only: Envoy limits them to 60 KiB by default."""
 MOST_CONNECTIONS: Final = 10_000
@@ -215,9 +219,30 @@ class GrpcServer:
         await self._server.stop(None)
 
     def _add_port(self, address: str) -> int:
+        _try_port(address, reuse=self._settings.reuse_port)
         if self._settings.tls is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, _credentials(self._settings.tls))
+
+
+def _try_port(address: str, *, reuse: bool) -> None:
+    """Raise what the system says of an address that cannot be taken: gRPC keeps the reason to itself."""
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == _IPV6 else socket.AF_INET
+    except ValueError:
+        return  # a name: gRPC resolves it
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.bind((host, int(port)))
+    except OSError as error:
+        # Without IPv6, gRPC takes the addresses of IPv4 for [::].
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise
 
 
 class _Certificate:

@@ -3,6 +3,7 @@
 import grp
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from authz.cli import main
 from authz.emulator import Fault, Match
 from support.envoy import validate
 from support.stack import Client, Process, World, authorization, problem
@@ -24,11 +26,11 @@ Serve = Callable[..., Process]
 async def test_unix_socket_is_for_its_owner_only_and_answers(world: World, serve: Serve) -> None:
     """The default door: a socket that nobody else may open, and a Check through it."""
     serve()
-    socket = world.folder / "authz.sock"
-    async with Client(f"unix:{socket}") as client:
+    place = world.folder / "authz.sock"
+    async with Client(f"unix:{place}") as client:
         answer = await client.check("egress", "graph", world.token())
 
-    assert 0o600 == stat.S_IMODE(socket.stat().st_mode)
+    assert 0o600 == stat.S_IMODE(place.stat().st_mode)
     assert authorization(answer)["appid"] == world.agent["client_id"]
 
 
@@ -37,17 +39,17 @@ def test_unix_socket_is_given_to_a_group(world: World, serve: Serve, name: str) 
     """For an Envoy that runs as another user: mode 0660 and a group, which need not have a name."""
     number = os.getgid()
     group = grp.getgrgid(number).gr_name if name == "by name" else str(number)
-    socket = world.folder / "authz.sock"
+    place = world.folder / "authz.sock"
     serve(
         listen={
-            "grpc": f"unix:{socket}",
+            "grpc": f"unix:{place}",
             "admin": "127.0.0.1:0",
             "socket_mode": "0660",
             "socket_group": group,
         }
     )
 
-    assert (0o660, number) == (stat.S_IMODE(socket.stat().st_mode), socket.stat().st_gid)
+    assert (0o660, number) == (stat.S_IMODE(place.stat().st_mode), place.stat().st_gid)
 
 
 async def test_a_socket_left_behind_is_replaced(world: World, serve: Serve) -> None:
@@ -77,6 +79,47 @@ def test_port_in_use_is_said(world: World, serve: Serve, write: Callable[..., Pa
     with Process("serve", "--config", str(file)) as second:
         assert 1 == second.wait()
         assert f"cannot listen on {address}" in second.log()
+
+
+@pytest.mark.parametrize("taken", ["grpc", "admin", "api"])
+def test_start_without_its_address_ends_at_once(
+    world: World, write: Callable[..., Path], taken: str
+) -> None:
+    """With status 1 and one line, also where Entra never answers and a request to it could last minutes."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        free = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0", "api": "127.0.0.1:0"}
+        document = world.config(listen={**free, taken: address})
+        document["entra"] |= {
+            "authority": f"https://127.0.0.1:{silent.getsockname()[1]}",
+            "connect_timeout": "300s",
+            "timeout": "300s",
+            "exchange_timeout": "300s",
+        }
+        with Process("serve", str(write(document))) as process:
+            assert 1 == process.wait()
+            said = [line for line in process.log().splitlines() if not line.startswith("{")]
+
+    assert 1 == len(said)
+    assert f"cannot listen on {address}: " in said[0]
+
+
+def test_serve_takes_its_file_as_check_config_does(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """As an argument; a file with faults is refused with the same status by both."""
+    file = write()
+    with Process("serve", str(file)) as process:
+        process.wait_ready()
+        assert 0 == process.stop()
+    file.write_text("egress: 1\n")
+    for verb in ("serve", "check-config"):
+        with Process(verb, str(file)) as process:
+            assert 2 == process.wait()
+            assert "egress (line 1)" in process.log()
 
 
 async def test_health_service_follows_readiness(world: World, serve: Serve) -> None:
@@ -226,6 +269,18 @@ def test_every_verb_explains_itself(verb: list[str]) -> None:
     with Process(*verb, environ={"AUTHZ_CONFIG": ""}) as process:
         assert 0 == process.wait()
         assert process.log()
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
+def test_the_list_of_verbs_has_a_whole_summary_of_each(name: str) -> None:
+    """One line in a terminal of 80 columns, not cut."""
+    with Process("--help", environ={"COLUMNS": "80"}) as process:
+        assert 0 == process.wait()
+        listed = process.log().partition("Commands:\n")[2].splitlines()
+    (summary,) = [line for line in listed if line.split()[0] == name]
+
+    assert summary.endswith(f"  {main.commands[name].short_help}")
+    assert len(summary) <= 80
 
 
 def test_envoys_configuration_is_printed_and_valid(tmp_path: Path) -> None:
