@@ -10,7 +10,7 @@ def canonical(name: str) -> str:
 
 def spelling_count(name: str) -> int:
     """Return how many spellings a name has."""
-    return 2 ** canonical(name).count("-")
+    return 1 << canonical(name).count("-")
 
 
 def spellings(name: str) -> tuple[str, ...]:
