@@ -48,8 +48,20 @@ _NO_TOKEN: Final = "failed_to_inject_credential"
 
 _NOT_SENT: Final = ("UF", "UH", "DF", "NC")
 """Envoy's response flags where nothing of the request has left: 503, which says when to try again."""
+_NO_TLS: Final = (
+    "upstream.transport_failure_reason.contains('TLS') || "
+    "response.code_details == 'upstream_reset_before_response_started{remote_connection_failure}'"
+)
+"""The first: TLS failed, and Envoy says for example `TLS_error:|…:WRONG_VERSION_NUMBER:TLS_error_end`.
+The second: the other side closed it during the handshake. One that was refused has a reason of its own."""
 _BROKEN: Final = ("UC", "UR", "LR", "UPE")
 """Those where the request was sent, and may have had its effect: 502, which gives no such advice."""
+
+TLS_FAILED: Final = (
+    "TLS to the host failed, and nothing was sent: either it has no TLS on this port, or its certificate is not trusted "
+    "or is for another name. For plain HTTP the operator writes http:// before the host in the route's hosts."
+)
+"""What the problem body says of a destination with which TLS failed. The exact reason is in Envoy's log."""
 
 _GRPC: Final = r"application/grpc(\+.*)?"
 """Content types of gRPC. That of gRPC-Web is answered as HTTP."""
@@ -86,6 +98,11 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
     if pushed:
         # Envoy says 401, and the agent would take its own credential for bad; waiting is what helps.
         mappers.append(_mapper(_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
+    if direction is Direction.EGRESS:
+        failed = AccessLogFilter(
+            and_filter=AndFilter(filters=[_by_flags("UF"), _by_expression(_NO_TLS)])
+        )
+        mappers.append(_mapper(failed, away, 503, detail=TLS_FAILED))
     mappers += [
         _mapper(_by_flags("UO"), full, 503),
         _mapper(_by_flags(*_NOT_SENT), away, 503),
@@ -129,8 +146,10 @@ def _direct(name: str, match: RouteMatch, reason: Reason, **headers: str) -> Rou
     )
 
 
-def _mapper(when: AccessLogFilter, reason: Reason, status: int) -> ResponseMapper:
-    problem = describe(Deny(reason), http_status=status)
+def _mapper(
+    when: AccessLogFilter, reason: Reason, status: int, *, detail: str | None = None
+) -> ResponseMapper:
+    problem = describe(Deny(reason), http_status=status, detail=detail)
     headers = dict(problem.headers)
     content_type = headers.pop("content-type")
     return ResponseMapper(

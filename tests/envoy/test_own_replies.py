@@ -18,6 +18,7 @@ from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import CheckRequest as CoreRequest
 from authz.envoy.ext_authz import encode
+from authz.envoy.replies import TLS_FAILED
 from authz.ports import CheckRecord
 from authz.problem import describe
 from support.envoy import free_port
@@ -78,13 +79,15 @@ def changed(example: Config, authority: Authority, service: ExtAuthzServer) -> R
     )
 
 
-def lead(name: str, port: int) -> Callable[[dict[str, Any]], None]:
-    """Return the change that leads a cluster to a port of this machine."""
+def lead(name: str, port: int, *, tls: bool = False) -> Callable[[dict[str, Any]], None]:
+    """Return the change that leads a cluster to a port of this machine, with TLS or without."""
 
     def change(resources: dict[str, Any]) -> None:
         (cluster,) = (one for one in resources["clusters"] if one["name"] == name)
         (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
         endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
+        if tls:
+            return
         cluster.pop("transport_socket", None)
         (options,) = cluster["typed_extension_protocol_options"].values()
         options.pop("auto_config", None)
@@ -171,13 +174,41 @@ def test_a_destination_that_proves_another_name_is_unavailable(sidecar: Sidecar)
     answer = sidecar.agent.get(f"http://{WEATHER}/")
 
     assert (503, "downstream_unavailable", WAIT) == told(answer)
+    assert TLS_FAILED == answer.json()["detail"]
+
+
+@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"])
+def test_a_destination_without_tls_is_answered_with_how_to_say_so(
+    changed: Run, reply: bytes
+) -> None:
+    """A server of plain HTTP refuses the handshake, or leaves; Envoy's own words about it stay in the log."""
+    with (
+        closing_server(reply) as port,
+        changed(lead(f"egress/{GRAPH}", port, tls=True)) as sidecar,
+    ):
+        answer = ask(sidecar, f"egress/{GRAPH}")
+
+    assert (503, "downstream_unavailable", WAIT) == told(answer)
+    assert TLS_FAILED == answer.json()["detail"]
+    assert TLS_FAILED in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(("cluster", "reason"), PLACES)
 def test_who_is_not_there_is_named(changed: Run, cluster: str, reason: Reason) -> None:
     """No connection: nothing was sent, and trying again repeats no effect."""
     with changed(lead(cluster, free_port())) as sidecar:
-        assert (503, reason.value, WAIT) == told(ask(sidecar, cluster))
+        answer = ask(sidecar, cluster)
+    assert (503, reason.value, WAIT) == told(answer)
+    assert "TLS" not in answer.json()["detail"]
+
+
+def test_a_destination_with_tls_that_is_not_there_is_no_failure_of_tls(changed: Run) -> None:
+    """Nobody should look for a scheme where a port is wrong."""
+    with changed(lead(f"egress/{GRAPH}", free_port(), tls=True)) as sidecar:
+        answer = ask(sidecar, f"egress/{GRAPH}")
+
+    assert (503, "downstream_unavailable", WAIT) == told(answer)
+    assert "TLS" not in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(("cluster", "reason"), PLACES)
