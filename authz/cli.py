@@ -126,6 +126,10 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 )
 @click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
 @click.option(
+    "--statistics",
+    help="Where Prometheus finds Envoy's statistics, at /stats/prometheus, such as 0.0.0.0:9903. [default: nowhere]",
+)
+@click.option(
     "--no-ipv6",
     "without_ipv6",
     is_flag=True,
@@ -247,6 +251,7 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "https_address": options["https"],
         "transparent": Transparent(options["transparent"]) if options["transparent"] else None,
         "admin_address": options["admin"],
+        "statistics_address": options["statistics"],
         "inbound_route": options["inbound_route"],
         "egress_hosts": _egress_hosts(options["egress_routes"]) or None,
         "health_paths": options["health_paths"] or None,

@@ -27,6 +27,7 @@ from authz.envoy.injection import NODE
 from authz.envoy.interception import original_destination, take_redirected
 from authz.envoy.listeners import egress_listener, inbound_listener
 from authz.envoy.sidecar import RenderError, SidecarSettings, Transparent
+from authz.envoy.statistics import administration_cluster, statistics_listener
 from authz.envoy.virtual_hosts import egress_routes, inbound_routes
 
 _MAX_CONNECTIONS: Final = 10_000
@@ -44,8 +45,8 @@ _NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false
 def render(config: Config, settings: SidecarSettings) -> str:
     """Return Envoy's bootstrap configuration (YAML) for a configuration of the service.
 
-    There is a listener for inbound requests if there is an inbound route, and one for egress if
-    there is an egress route with hosts.
+    There is a listener for inbound requests if there is an inbound route, one for egress if there is an
+    egress route with hosts, and one for statistics if the settings have an address for it.
 
     Raises:
         RenderError: Configuration and settings do not go together.
@@ -90,6 +91,9 @@ def render(config: Config, settings: SidecarSettings) -> str:
         raise RenderError("transparent: there is no egress route with hosts")
     if not listeners:
         raise RenderError("there is nothing to listen for: no inbound route, no egress host")
+    if settings.statistics_address is not None:
+        listeners.append(statistics_listener(settings, settings.statistics_address))
+        clusters.append(administration_cluster(settings))
     named = settings.authz_tls is not None and settings.authz_tls.secrets_folder is not None
     bootstrap = Bootstrap(
         # Envoy takes secrets only under a name.

@@ -144,6 +144,7 @@ class SidecarSettings:
         transparent: Set where the kernel redirects the agent's connections to `egress_address`,
             which then must be on 127.0.0.1; None where the agent knows its proxy.
         admin_address: Envoy's administration; loopback, and only paths that change nothing.
+        statistics_address: Where Prometheus finds Envoy's statistics; None for nowhere.
         ipv6: Whether listeners take IPv6 beside IPv4: on `::` beside `0.0.0.0`, on `::1` beside `127.0.0.1`.
             Without support for it in the kernel Envoy would not start; addresses there need not be.
         inbound_route: Inbound route of this agent; None where the configuration leaves no choice.
@@ -170,6 +171,7 @@ class SidecarSettings:
     https_address: str = "127.0.0.1:15443"
     transparent: Transparent | None = None
     admin_address: str = "127.0.0.1:15000"
+    statistics_address: str | None = None
     ipv6: bool = True
     inbound_route: str | None = None
     egress_hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
