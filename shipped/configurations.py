@@ -66,7 +66,8 @@ class Configuration:
         ).stdout
 
 
-_REDIRECTED: Final = ("--transparent", "pass-tls")
+_STATISTICS: Final = ("--statistics", "0.0.0.0:9903")
+_REDIRECTED: Final = ("--transparent", "pass-tls", *_STATISTICS)
 
 CONFIGURATIONS: Final = (
     Configuration(
@@ -75,7 +76,7 @@ CONFIGURATIONS: Final = (
         environment=dict.fromkeys(("TENANT_ID", "BLUEPRINT_CLIENT_ID", "AGENT_CLIENT_ID"), _GUID),
         is_commented=True,
     ),
-    Configuration("kubernetes/base/envoy.yaml", "kubernetes/base/authz.yaml"),
+    Configuration("kubernetes/base/envoy.yaml", "kubernetes/base/authz.yaml", _STATISTICS),
     Configuration(
         "kubernetes/components/interception/envoy.yaml", "kubernetes/base/authz.yaml", _REDIRECTED
     ),
@@ -93,6 +94,7 @@ CONFIGURATIONS: Final = (
         "kubernetes/shared/client/envoy.yaml",
         "kubernetes/shared/authz.yaml",
         (
+            *_STATISTICS,
             *("--inbound-route", "desk", "--egress-route", "desk-graph=graph.microsoft.com"),
             *("--authz-address", "authz.authz.svc:9901", "--authz-name", "authz.authz.svc"),
             *("--authz-secrets", "/etc/envoy"),
@@ -107,7 +109,7 @@ CONFIGURATIONS: Final = (
     Configuration(
         "kubernetes/kind/agent/envoy.yaml",
         "kubernetes/kind/agent/authz.yaml",
-        ("--upstream-ca", "/etc/development-ca/ca.crt"),
+        (*_STATISTICS, "--upstream-ca", "/etc/development-ca/ca.crt"),
         {**_BASE, "AGENT_USER": "agent@example.com"},
     ),
     Configuration(

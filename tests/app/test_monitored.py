@@ -4,15 +4,22 @@ Needs Debian's package `prometheus`.
 """
 
 import asyncio
+import json
+import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
+from authz.config.document import parse
 from authz.emulator.faults import Fault, Match
+from authz.envoy.bootstrap import render
+from authz.envoy.sidecar import SidecarSettings
 from entra.test_credentials import Certified, register
+from support.envoy import EnvoyProcess, free_port
 from support.monitoring import alerts, queries
 from support.prometheus import Prometheus, installed
 from support.secret_stream import SecretStream
@@ -52,14 +59,17 @@ WAKING = {
 """Alerts that this traffic wakes; they fire when it goes on for long enough."""
 ASLEEP = {
     "AuthzAbsent",
+    "AuthzAllowedWithoutDecision",
     "AuthzCacheThrash",
     "AuthzCredentialExpiringSoon",
     "AuthzCredentialRefused",
     "AuthzDown",
+    "AuthzEdgeCacheErrors",
     "AuthzEntraCircuitOpen",
     "AuthzForeignSubject",
     "AuthzInternalErrors",
     "AuthzLogRecordsDropped",
+    "AuthzNoDecision",
     "AuthzNotReady",
     "AuthzPartlyServing",
     "AuthzPushedSecretExpiring",
@@ -93,17 +103,36 @@ def _document(world: World, certificate: Path) -> dict[str, object]:
     return document
 
 
+def _rendered(document: Mapping[str, Any], socket: str, world: World) -> str:
+    """Return the configuration of an Envoy beside the service, at free ports."""
+    settings = SidecarSettings(
+        inbound_address="127.0.0.1:0",
+        egress_address="127.0.0.1:0",
+        admin_address=f"127.0.0.1:{free_port()}",
+        statistics_address="127.0.0.1:0",
+        ipv6=False,
+        inbound_route="agent",
+        authz_address=socket,
+        upstream_ca_file=world.emulator.ca_file,
+    )
+    return render(parse(json.dumps(document), os.environ), settings)
+
+
 class Traffic:
     """Everything that is drawn, again and again."""
 
-    def __init__(self, world: World, client: Client, api: str) -> None:
+    def __init__(self, world: World, client: Client, api: str, envoy: EnvoyProcess) -> None:
         self._world = world
         self._client = client
+        self._caller = httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{envoy.port('inbound')}", trust_env=False
+        )
         self._api = httpx.AsyncClient(base_url=f"http://{api}", trust_env=False)
 
     async def close(self) -> None:
-        """Close the connection to the HTTP API."""
+        """Close the connections."""
         await self._api.aclose()
+        await self._caller.aclose()
 
     async def round(self) -> None:
         """Send a few requests of each kind."""
@@ -115,6 +144,9 @@ class Traffic:
         # Nobody has consented for this user.
         for _ in range(6):
             await check("egress", "graph-clerk", token("bob"))
+        # There is no app behind Envoy. The same caller needs no second Check; another one is refused.
+        for bearer in (fresh, fresh, "nonsense"):
+            await self._caller.get("/", headers={"authorization": f"Bearer {bearer}"})
         await check("egress", "graph")
         await check("egress", "autonomous")
         await check("inbound", "agent")
@@ -140,7 +172,12 @@ async def prometheus(
     process = serve(document)
     serving = process.event("serving")
     socket = f"unix:{world.folder}/authz.sock"
-    with Prometheus(serving["admin"], tmp_path) as running:
+    with (
+        EnvoyProcess(_rendered(document, socket, world)) as beside,
+        Prometheus(
+            serving["admin"], tmp_path, envoy=f"127.0.0.1:{beside.port('statistics')}"
+        ) as running,
+    ):
         async with Client(socket) as client, SecretStream(socket) as envoy:
             await envoy.ask("autonomous")
             await envoy.hear()
@@ -152,7 +189,7 @@ async def prometheus(
             await asyncio.to_thread(process.event, "configuration applied")
             write({**document, "surprise": 1})
             await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
-            traffic = Traffic(world, client, serving["api"])
+            traffic = Traffic(world, client, serving["api"], beside)
             try:
                 yield running, traffic, process
             finally:

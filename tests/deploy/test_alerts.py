@@ -44,6 +44,15 @@ class Case:
     labels: Mapping[str, str] = field(default_factory=lambda: {"namespace": "agents"})
 
 
+def envoys(name: str, direction: str = "egress", *, pod: str = POD) -> str:
+    """Name a series of Envoy's own."""
+    target = pod.replace('job="authz"', 'job="authz-envoy"')
+    return f'envoy_http_{name}{{{target}, envoy_http_conn_manager_prefix="{direction}"}}'
+
+
+IN_POD = {"namespace": "agents", "pod": "agent-1"}
+
+
 def checks(reason: str = "none", *, pod: str = POD, **labels: str) -> str:
     """Name a series of decided Checks."""
     decision = "allow" if reason == "none" else "deny"
@@ -151,6 +160,36 @@ CASES = {
         labels={**PLACE, "pod": "agent-1"},
         summary="Log records of agent-1 in agents are lost",
         quiet=(gauge("authz_log_records_dropped_total", "", "5x60"),),
+    ),
+    "AuthzNoDecision": Case(
+        at=12,
+        fires={envoys("ext_authz_error"): "0 0 0+1x20"},
+        summary="Envoy in agents/agent-1 gets no decisions from authz",
+        labels=IN_POD,
+        quiet=(
+            {envoys("ext_authz_error"): "7x20"},
+            {envoys("ext_authz_denied"): "0+1x20"},
+            {envoys("ext_authz_error", "admin"): "0+1x20"},
+            # A pod that starts.
+            {envoys("ext_authz_error"): "0 3 3x20"},
+        ),
+    ),
+    "AuthzAllowedWithoutDecision": Case(
+        at=5,
+        fires={envoys("ext_authz_failure_mode_allowed", "inbound"): "0 1x20"},
+        summary="Envoy in agents/agent-1 let requests pass that authz did not decide on",
+        labels=IN_POD,
+        quiet=(
+            {envoys("ext_authz_failure_mode_allowed"): "0x20"},
+            {envoys("ext_authz_ok"): "0+1x20"},
+        ),
+    ),
+    "AuthzEdgeCacheErrors": Case(
+        at=8,
+        fires={envoys("lua_errors"): "0 0 0 1x20"},
+        summary="The edge cache of Envoy in agents/agent-1 has errors",
+        labels=IN_POD,
+        quiet=({envoys("lua_errors"): "5x20"}, {envoys("ext_authz_error"): "0x20"}),
     ),
     "AuthzDenials": Case(
         at=40,

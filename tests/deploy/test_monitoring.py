@@ -28,11 +28,21 @@ from support.monitoring import COMPONENT, Matcher, alerts, bare, dashboard, name
 
 TARGET = {"job", "namespace", "pod", "container", "instance"}
 """Labels that Prometheus gives to what it scrapes by a PodMonitor."""
+_MANAGER = {"envoy_http_conn_manager_prefix"}
 FOREIGN = {
     "up": TARGET,
     "container_memory_working_set_bytes": TARGET,
+    "envoy_http_downstream_rq_xx": TARGET | _MANAGER | {"envoy_response_code_class"},
+    "envoy_http_downstream_rq_time_bucket": TARGET | _MANAGER | {"le"},
+    **{
+        f"envoy_http_{name}": TARGET | _MANAGER
+        for name in (
+            *("ext_authz_ok", "ext_authz_denied", "ext_authz_disabled", "ext_authz_error"),
+            *("ext_authz_failure_mode_allowed", "lua_errors"),
+        )
+    },
 }
-"""Metrics of Prometheus and of the kubelet, with the labels they have."""
+"""Metrics of Prometheus, of the kubelet and of Envoy, with the labels they have."""
 DECISIONS, DIRECTIONS = {"allow", "deny"}, {"inbound", "egress", "none"}
 REASONS = {reason.value for reason in Reason}
 VALUES = {
@@ -135,43 +145,52 @@ def test_custom_resources_are_valid(monitored: Manifests, kind: str) -> None:
 def test_prometheus_reaches_the_metrics(monitored: Manifests) -> None:
     """Name, port and network policy lead to authz's own container, and to no other port of it."""
     monitor = monitored.find("PodMonitor")["spec"]
-    (endpoint,) = monitor["podMetricsEndpoints"]
-    having = [name for name, item in monitored.containers.items() if endpoint["port"] in item.ports]
     rules = monitored.find("NetworkPolicy")["spec"]["ingress"]
-    (source,) = [
-        rule["from"]
-        for rule in rules
-        if endpoint["port"] in {port["port"] for port in rule["ports"]}
-    ]
+    monitoring = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+    }
 
     assert monitor["selector"] == {}
-    assert having == ["authz"]
-    assert endpoint["path"] == "/metrics"
-    assert source == [
-        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    assert [("admin", "/metrics"), ("statistics", "/stats/prometheus")] == [
+        (endpoint["port"], endpoint["path"]) for endpoint in monitor["podMetricsEndpoints"]
     ]
+    for port, container in {"admin": "authz", "statistics": "envoy"}.items():
+        having = [name for name, item in monitored.containers.items() if port in item.ports]
+        # With Istio, Envoy is Istio's own, which it has scraped itself.
+        assert having in ([container], [])
+        sources = [
+            rule["from"] for rule in rules if port in {each["port"] for each in rule["ports"]}
+        ]
+        assert sources == [[monitoring]] * len(having)
 
 
 def test_injected_containers_are_found_by_the_same_port() -> None:
     """What is put into other pods has the name and the port that the PodMonitor asks for."""
     app = {"name": "app", "securityContext": {"capabilities": {"drop": ["ALL"]}}}
     _, spec = inject({}, {"containers": [app]}, Additions())
-    (container,) = [each for each in spec["containers"] if each["name"] == "authz"]
+    ports = {
+        each["name"]: [port["name"] for port in each["ports"]]
+        for each in spec["containers"]
+        if each["name"] != "app"
+    }
 
-    assert ["admin"] == [port["name"] for port in container["ports"]]
+    assert {"authz": ["admin"], "envoy": ["http", "statistics"]} == ports
 
 
 def test_the_job_is_the_one_that_rules_and_dashboard_ask_for(monitored: Manifests) -> None:
-    """The PodMonitor keeps containers `authz`, and gives them that job whatever its own name becomes."""
-    (endpoint,) = monitored.find("PodMonitor")["spec"]["podMetricsEndpoints"]
+    """The PodMonitor keeps our containers, and gives each a job whatever its own name becomes."""
+    endpoints = monitored.find("PodMonitor")["spec"]["podMetricsEndpoints"]
 
-    assert endpoint["relabelings"] == [
-        {
-            "action": "keep",
-            "sourceLabels": ["__meta_kubernetes_pod_container_name"],
-            "regex": "authz",
-        },
-        {"action": "replace", "targetLabel": "job", "replacement": "authz"},
+    assert [endpoint["relabelings"] for endpoint in endpoints] == [
+        [
+            {
+                "action": "keep",
+                "sourceLabels": ["__meta_kubernetes_pod_container_name"],
+                "regex": container,
+            },
+            {"action": "replace", "targetLabel": "job", "replacement": job},
+        ]
+        for container, job in {"authz": "authz", "envoy": "authz-envoy"}.items()
     ]
 
 
@@ -218,6 +237,8 @@ def test_metrics_and_labels_exist(name: str) -> None:
                 assert set(matcher.value.split("|")) <= allowed
         # Neither counts somebody else's pods.
         mine = Matcher("container" if metric.startswith("container_") else "job", "=", "authz")
+        if metric.startswith("envoy_"):
+            mine = Matcher("job", "=", "authz-envoy")
         assert mine in matchers
 
 

@@ -113,7 +113,22 @@ def names_of(expression: str) -> Names:
 def bare(expression: str) -> set[str]:
     """Return the names of metrics that stand without a selector."""
     unquoted = re.sub(r'"[^"]*"', '""', expression)
-    return set(re.findall(r"\b(authz_\w+|container_\w+|up)\b(?!\{)", unquoted))
+    return set(
+        re.findall(
+            r"\b(authz_\w+|container_\w+|envoy_http_(?!conn_manager)\w+|up)\b(?!\{)", unquoted
+        )
+    )
+
+
+def envoys_parameters() -> dict[str, list[str]]:
+    """Return with which parameters the PodMonitor asks Envoy."""
+    monitor: Object = yaml.safe_load((COMPONENT / "podmonitor.yaml").read_text())
+    (found,) = [
+        endpoint["params"]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]
+        if endpoint["port"] == "statistics"
+    ]
+    return dict(found)
 
 
 def texts(node: Any) -> Iterator[str]:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from support.monitoring import write_rules
+from support.monitoring import envoys_parameters, write_rules
 
 _PATIENCE: Final = 20.0
 _LISTENING: Final = re.compile(r'msg="Listening on" address=(127\.0\.0\.1:\d+)')
@@ -27,12 +27,21 @@ class Prometheus:
         target: `host:port` of the service's admin endpoint.
         folder: For its configuration and its data.
         every: Time between scrapes, and between evaluations.
+        envoy: `host:port` of the statistics of the Envoy beside it, where there is one.
     """
 
-    def __init__(self, target: str, folder: Path, every: str = "500ms") -> None:
+    def __init__(
+        self, target: str, folder: Path, every: str = "500ms", envoy: str | None = None
+    ) -> None:
         self._folder = folder / "prometheus"
         self._folder.mkdir()
         labels = {"namespace": "agents", "pod": "agent-1", "container": "authz"}
+        envoys = {
+            "job_name": "authz-envoy",
+            "metrics_path": "/stats/prometheus",
+            "params": envoys_parameters(),
+            "static_configs": [{"targets": [envoy], "labels": {**labels, "container": "envoy"}}],
+        }
         document = {
             "global": {
                 "scrape_interval": every,
@@ -41,7 +50,8 @@ class Prometheus:
             },
             "rule_files": [str(write_rules(self._folder))],
             "scrape_configs": [
-                {"job_name": "authz", "static_configs": [{"targets": [target], "labels": labels}]}
+                {"job_name": "authz", "static_configs": [{"targets": [target], "labels": labels}]},
+                *([] if envoy is None else [envoys]),
             ],
         }
         self._config = self._folder / "prometheus.yml"
