@@ -14,7 +14,17 @@ from authz.core.request import normalize_host
 HTTP: Final = "http://"
 HTTPS: Final = "https://"
 _DEFAULT_PORT: Final = {HTTP: ":80", HTTPS: ":443"}
-_LOCALHOST: Final = "localhost"
+_LOOPBACK_NAMES: Final = frozenset(
+    {
+        "localhost",
+        "localhost.localdomain",
+        "localhost4",
+        "localhost6",
+        "ip6-localhost",
+        "ip6-loopback",
+    }
+)
+"""Names that hosts files have for loopback; those of pods have the last two as Kubernetes writes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +98,12 @@ class EgressHost:
 
 
 def is_loopback(authority: str) -> bool:
-    """Whether an authority, with or without port, is of this machine (RFC 6761 section 6.3 for its names)."""
+    """Whether an authority, with or without port, is of this machine (RFC 6761 section 6.3 for names)."""
     address = _address(authority)
     if address is not None:
         return address.is_loopback
     _, host = normalize_host(authority)
-    return host == _LOCALHOST or host.endswith(f".{_LOCALHOST}")
+    return host in _LOOPBACK_NAMES or host.endswith(".localhost")
 
 
 def _address(authority: str) -> IPv4Address | IPv6Address | None:
