@@ -178,6 +178,13 @@ FACES: Final[dict[Reason, Face]] = {
 }  # fmt: skip
 """Every reason has a face; a test walks over `Reason` and fails on a gap."""
 
+_UNREAD: Final = (
+    "The app could send the user's token in TLS of its own. Call http:// instead, which goes out over TLS and "
+    "without Authorization: send an API key in another header, such as x-api-key. Or an operator allows tunnels "
+    "to this destination, which needs an app that is given no user's token (forward: placeholder)."
+)
+"""Detail of `Reason.TUNNEL_REFUSED` for a destination without a token: ending TLS would keep no key."""
+
 _DESTINATION: Final = "this destination"
 _ABOUT_DESTINATIONS: Final = frozenset({Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED})
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._*:\[\]-]{1,259}", re.ASCII)
@@ -194,14 +201,16 @@ class Problem:
     body: str
 
 
-def detail_of(reason: Reason, authority: str) -> str:
+def detail_of(reason: Reason, authority: str, *, has_token: bool = True) -> str:
     """Return the detail of a denial, which names the destination where the reason is about that.
 
     Args:
         reason: Why.
         authority: Host and port that the request asked for, any text. What is none is not repeated.
+        has_token: Whether the destination's route has a token, as far as it is known.
     """
-    detail = FACES[reason].detail
+    unread = reason is Reason.TUNNEL_REFUSED and not has_token
+    detail = _UNREAD if unread else FACES[reason].detail
     if reason not in _ABOUT_DESTINATIONS or _AUTHORITY.fullmatch(authority) is None:
         return detail
     return detail.replace(_DESTINATION, authority)

@@ -326,13 +326,11 @@ def _tunnel(walk: Walk) -> Allow:
     Where Envoy's route is for any host, the host may still have one of its own, in whatever spelling.
     """
     policy, host = walk.snapshot.policy, walk.request.host
-    route = walk.record.route = policy.find(walk.request)
-    own = policy.by_host(host)
-    if (
-        not isinstance(route, EgressRoute)
-        or not route.tunnel
-        or (own is not None and not own.tunnel)
-    ):
+    route, own = policy.find(walk.request), policy.by_host(host)
+    if isinstance(route, EgressRoute) and own is not None and not own.tunnel:
+        route = own
+    walk.record.route = route
+    if not isinstance(route, EgressRoute) or not route.tunnel:
         raise TunnelRefused(f"a connection to {host!r}")
     return Allow(remove=(*walk.request.own_headers, AUTHORIZATION, BAGGAGE))
 

@@ -8,7 +8,7 @@ from authz.config.hosts import EgressHost, is_loopback
 from authz.config.model import Config
 from authz.config.routes import Egress
 from authz.config.shown import shown
-from authz.config.tunnels import tunnelled
+from authz.config.tunnels import lost_keys, tunnelled
 from authz.core.exchange import Flow
 
 _GRAPH: Final = (
@@ -45,6 +45,7 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_workloads(config)
     yield from _about_api(config)
     yield from _about_tunnels(config)
+    yield from lost_keys(config)
     for name, inbound in config.inbound.items():
         if not (inbound.scopes or inbound.roles or inbound.actors):
             yield Notice(

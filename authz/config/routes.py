@@ -322,14 +322,13 @@ class Egress(Section):
     )
     tunnel: Switch | None = Field(
         default=None,
-        description="Whether the app may have its proxy open connections to these hosts (`CONNECT`, which "
-        "`HTTPS_PROXY` leads to), for TLS of its own: nobody sees what is sent in them, so any protocol may be, and "
-        'for `"*"` to any host and port. For flow none, and only while no inbound route gives the app the user\'s '
-        "token (`forward: bearer`).",
-        json_schema_extra={
-            "x-default": "`true` for flow none without `remove_headers`, where there are inbound routes, none of them has `forward: bearer`, "
-            "and there is no section `https`, with which Envoy reads that TLS"
-        },
+        description="Whether the app may open connections through Envoy to these hosts (`CONNECT`, which "
+        "`HTTPS_PROXY` leads to) and speak TLS of its own in them. Nobody sees what is sent there: an API key of the "
+        'app\'s own arrives, any protocol may be spoken, and for `"*"` any host and port reached. '
+        "Only for flow `none`, and not if an inbound route has `forward: bearer`. By default such a "
+        "connection is allowed if all of this holds: the flow is `none`; there is no `remove_headers`; there is an inbound "
+        "route, and none has `forward: bearer`; there is no section `https`, with which Envoy reads the app's TLS.",
+        json_schema_extra={"x-default": "depends on other keys"},
     )
 
     @property

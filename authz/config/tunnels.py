@@ -4,10 +4,10 @@ What the app sends in such a connection goes out as it is. So no route allows on
 user's token: law 4 of docs/security.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from authz.config.faults import Fault
+from authz.config.faults import Fault, Notice
 from authz.config.hosts import EgressHost
 from authz.config.routes import Egress, Inbound
 from authz.core.exchange import Flow
@@ -39,6 +39,38 @@ def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) 
             )
         elif route.tunnel and all(EgressHost.of(host).plain for host in route.hosts):
             yield Fault(path, "has no effect: no host has TLS, and Envoy reads plain HTTP")
+
+
+def lost_keys(config: "Config") -> Iterator[Notice]:
+    """Return notices of routes where an API key of the app's own, in `Authorization`, does not arrive.
+
+    Where `tunnel` is said, the operator has thought of it.
+    """
+    holding = [name for name, route in config.inbound.items() if Forward.BEARER in route.forward]
+    allowed = tunnelled(config)
+    for name, route in config.egress.items():
+        decided = route.tunnel is not None or route.remove_headers or name in allowed
+        by_tls = any(not EgressHost.of(host).plain for host in route.hosts)
+        if route.flow is Flow.NONE and by_tls and not decided:
+            yield Notice(f"egress.{name}.tunnel", _lost(config, holding))
+
+
+def _lost(config: "Config", holding: Sequence[str]) -> str:
+    removed = "Envoy removes Authorization from what the app sends to these hosts, its own API key included"
+    if config.https is None:
+        refused = "the app is refused https:// to these hosts (tunnel_refused), because "
+        if not holding:
+            return (
+                f"{refused}there is no inbound route: expected true if the app is given no user's token, "
+                "else false"
+            )
+        removed = f"{refused}inbound.{holding[0]} gives it the user's token. By http:// {removed}"
+    if holding:
+        return (
+            f"{removed}: expected placeholder in inbound.{holding[0]}.forward if the app has such a key, or the "
+            "key in another header; false if it has none"
+        )
+    return f"{removed}: expected true if the app has such a key, else false"
 
 
 def tunnelled(config: "Config") -> frozenset[str]:

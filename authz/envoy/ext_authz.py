@@ -26,6 +26,8 @@ from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
+from authz.core.errors import Reason
+from authz.core.exchange import Flow
 from authz.core.header_name import spellings
 from authz.core.policy import EgressRoute
 from authz.core.request import CONNECT, CheckRequest
@@ -133,7 +135,7 @@ def encode(record: CheckRecord) -> WireResponse:
                 dynamic_metadata=metadata,
             )
         case Deny():
-            detail = detail_of(decision.reason, record.request.host)
+            detail = _detail(record, decision.reason)
             problem = describe(decision, request_id=record.request.request_id, detail=detail)
             # For clients of gRPC, which take no body. Hosts are many, and fill no cache.
             make = _metadata if detail == FACES[decision.reason].detail else _struct
@@ -216,6 +218,12 @@ def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
         yield "route", record.route.name
     if isinstance(record.route, EgressRoute):
         yield "flow", record.route.flow.value
+
+
+def _detail(record: CheckRecord, reason: Reason) -> str:
+    route = record.route
+    has_token = not isinstance(route, EgressRoute) or route.flow is not Flow.NONE
+    return detail_of(reason, record.request.host, has_token=has_token)
 
 
 def _set(name: str, value: str) -> HeaderValueOption:

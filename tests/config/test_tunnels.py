@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from authz.config.advice import advice
 from authz.config.policy import compile_policy
 from authz.config.route_checks import https_hosts
 from authz.config.tunnels import tunnelled
@@ -95,3 +96,45 @@ def test_tls_that_has_a_way_through_is_not_ended() -> None:
     assert "weather.example" in https_hosts(
         load_data(changed({"egress.weather": weather(), BEARER: "placeholder"})).egress
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (
+            {BEARER: "bearer"},
+            ["refused https://", "inbound.chat gives it", "removes Authorization"],
+        ),
+        ({BEARER: "bearer", **SOCKET, **HTTPS}, ["Envoy removes", "placeholder", "another header"]),
+        ({BEARER: "placeholder", **SOCKET, **HTTPS}, ["Envoy removes", "expected true"]),
+        ({"inbound": DELETED}, ["refused https://", "no inbound route", "expected true"]),
+    ],
+)
+def test_operator_hears_where_a_key_of_the_app_is_lost(
+    changes: dict[str, Any], parts: list[str]
+) -> None:
+    """What happens to a model's API key, and what to write; until the route says `tunnel`."""
+    known = {"egress.weather": weather(), **changes}
+    notices = [notice for notice in advice(load_data(changed(known))) if "weather" in notice.path]
+
+    (found,) = notices
+    assert "egress.weather.tunnel" == found.path
+    assert [] == [part for part in parts if part not in found.message]
+    decided = changed({**known, "egress.weather": weather(tunnel=False)})
+    assert [] == [one for one in advice(load_data(decided)) if "weather" in one.path]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {BEARER: "placeholder"},
+        {"egress.weather": weather(hosts=["http://weather.svc"])},
+        {"egress.weather": weather(remove_headers=["api-key"])},
+        {"egress.weather": weather(hosts=[])},
+    ],
+)
+def test_operator_hears_nothing_where_no_key_can_be_lost(changes: dict[str, Any]) -> None:
+    """It arrives in a tunnel, the service has no TLS, or keys are removed on purpose."""
+    config = load_data(changed({"egress.weather": weather(), **changes}))
+
+    assert [] == [notice for notice in advice(config) if "weather" in notice.path]
