@@ -2,23 +2,16 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings
 from recipes.agents import APPS, PAGE, Program, require_environment
-from support.envoy import EnvoyProcess, free_port
+from recipes.served import behind_envoy
+from support.envoy import free_port
 from support.sidecar import Authority
-from support.stack import Process, World
 
 pytestmark = pytest.mark.recipes
 
@@ -39,57 +32,6 @@ CALL = {
     "params": {"name": "note", "arguments": {"text": "x"}},
 }
 ACCEPT = {"accept": "application/json, text/event-stream"}
-
-
-@dataclass
-class Place:
-    """Where callers of the agent arrive."""
-
-    world: World
-    inbound: str
-
-    @contextmanager
-    def caller(self, user: str) -> Iterator[httpx.Client]:
-        """A client of a user who has signed in."""
-        headers = {"authorization": f"Bearer {self.world.token(user)}"}
-        with httpx.Client(
-            base_url=self.inbound, headers=headers, trust_env=False, timeout=30
-        ) as one:
-            yield one
-
-
-@contextmanager
-def behind_envoy(app: str, authority: Authority, *, bound: bool) -> Iterator[Place]:
-    """Run an app of a real SDK behind Envoy and the service."""
-    require_environment()
-    folder = Path(tempfile.mkdtemp(dir=authority.file.parent))
-    port = free_port()
-    with Emulator() as emulator:
-        world = World(emulator, folder)
-        document = world.config()
-        file = folder / "authz.yaml"
-        file.write_text(json.dumps(document))
-        settings = SidecarSettings(
-            inbound_address="127.0.0.1:0",
-            egress_address="127.0.0.1:0",
-            admin_address="127.0.0.1:0",
-            app_address=f"127.0.0.1:{port}",
-            authz_address=document["listen"]["grpc"],
-            upstream_ca_file=authority.file,
-        )
-        with (
-            Process("serve", "--config", str(file)) as authz,
-            EnvoyProcess(render(parse(file.read_text(), {}), settings)) as envoy,
-            Program(
-                ["uvicorn", f"{app}:app", "--port", str(port)],
-                environ={"BOUND": "1" if bound else ""},
-                folder=APPS,
-                ready_url=f"http://127.0.0.1:{port}/healthz",
-                log=folder / "agent.log",
-            ),
-        ):
-            authz.wait_ready()
-            yield Place(world, f"http://127.0.0.1:{envoy.port('inbound')}")
 
 
 def rpc(caller: httpx.Client, method: str, **params: Any) -> dict[str, Any]:

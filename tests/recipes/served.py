@@ -1,0 +1,87 @@
+"""An app of a real SDK as the agent, behind Envoy and the service, for callers of any kind."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from authz.config.document import parse
+from authz.emulator import Emulator
+from authz.envoy.bootstrap import render
+from authz.envoy.sidecar import SidecarSettings, Upstream
+from recipes.agents import APPS, Program, require_environment
+from support.envoy import EnvoyProcess, free_port
+from support.sidecar import Authority
+from support.stack import Process, World
+
+TOOLS: Final = "tools.apps.svc:8000"
+
+
+@dataclass
+class Place:
+    """Where callers of the agent arrive, and the agent's proxy."""
+
+    world: World
+    inbound: str
+    egress: str
+
+    @contextmanager
+    def caller(self, user: str) -> Iterator[httpx.Client]:
+        """A client of a user who has signed in."""
+        headers = {"authorization": f"Bearer {self.world.token(user)}"}
+        with httpx.Client(
+            base_url=self.inbound, headers=headers, trust_env=False, timeout=30
+        ) as one:
+            yield one
+
+
+@contextmanager
+def behind_envoy(
+    app: str, authority: Authority, *, bound: bool, tools: str | None = None
+) -> Iterator[Place]:
+    """Run an app of a real SDK behind Envoy and the service.
+
+    Args:
+        app: Its module.
+        authority: Signs certificates of destinations; files go where its own is.
+        bound: Whether the app has the recipe that binds sessions to callers.
+        tools: Address of a service without TLS that the app may call as `TOOLS`.
+    """
+    require_environment()
+    folder = Path(tempfile.mkdtemp(dir=authority.file.parent))
+    port = free_port()
+    with Emulator() as emulator:
+        world = World(emulator, folder)
+        document = world.config()
+        if tools is not None:
+            document["egress"]["tools"] = {"flow": "none", "hosts": [f"http://{TOOLS}"]}
+        file = folder / "authz.yaml"
+        file.write_text(json.dumps(document))
+        settings = SidecarSettings(
+            inbound_address="127.0.0.1:0",
+            egress_address="127.0.0.1:0",
+            admin_address="127.0.0.1:0",
+            app_address=f"127.0.0.1:{port}",
+            authz_address=document["listen"]["grpc"],
+            upstream_ca_file=authority.file,
+            upstreams={f"http://{TOOLS}": Upstream(tools)} if tools is not None else {},
+        )
+        with (
+            Process("serve", "--config", str(file)) as authz,
+            EnvoyProcess(render(parse(file.read_text(), {}), settings)) as envoy,
+            Program(
+                ["uvicorn", f"{app}:app", "--port", str(port)],
+                environ={"BOUND": "1" if bound else ""},
+                folder=APPS,
+                ready_url=f"http://127.0.0.1:{port}/healthz",
+                log=folder / "agent.log",
+            ),
+        ):
+            authz.wait_ready()
+            ports = (envoy.port("inbound"), envoy.port("egress"))
+            yield Place(world, *(f"http://127.0.0.1:{port}" for port in ports))
