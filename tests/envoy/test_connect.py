@@ -22,6 +22,7 @@ from support.connecting import (
     LEGACY,
     ORDERS,
     RPC,
+    SPEECH,
     WEATHER,
     Deployed,
     Pod,
@@ -245,6 +246,20 @@ def test_a_grpc_client_with_tls_has_it_where_envoy_ends_that(reading: Pod) -> No
 
     assert 0 == done.returncode, done.stderr
     assert reading.acts_for_the_user(json.loads(done.stdout))
+
+
+def test_a_grpc_client_with_tls_has_a_tunnel_to_a_host_without_a_token(pod: Pod) -> None:
+    """By its own TLS, so what it says there arrives, a key of the app's own as well."""
+    done = pod.python(
+        CALL,
+        f"{SPEECH}:443",
+        "Bearer key-of-the-app",
+        "tls",
+        GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(pod.authority),
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert ["authorization", "Bearer key-of-the-app"] in json.loads(done.stdout)
 
 
 def test_telemetry_by_grpc_arrives_without_anything_of_the_user(pod: Pod) -> None:

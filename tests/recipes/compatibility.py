@@ -354,9 +354,30 @@ OTHERS: Final = (
         "tests/recipes/test_https.py::test_the_openai_sdk_streams",
     ),
     Fact(
-        "gRPC with TLS, by grpcio and grpc-js",
-        "works where Envoy ends TLS; elsewhere it is refused",
+        "gRPC with TLS, by grpcio and grpc-js, to a host that is sent a token",
+        "works where Envoy ends TLS; elsewhere it is refused, as every `https://` to such a host",
         "tests/recipes/test_connect.py::test_grpc_with_tls_is_read_or_refused",
+    ),
+    Fact(
+        "gRPC with TLS, to a host of flow `none`",
+        "works, by a [tunnel](configuration.md) or where Envoy ends TLS, which removes `authorization`",
+        "tests/recipes/test_connect.py::test_grpc_with_tls_has_a_tunnel_or_is_read",
+    ),
+    Fact(
+        f"MCP SDK {_python('mcp')}, client and server, without TLS in the cluster",
+        "works, by `HTTP_PROXY` and streamable HTTP; flow `none` removes `Authorization`",
+        "tests/recipes/test_mcp_sign_in.py::test_server_of_the_cluster_is_called_without_a_token",
+    ),
+    Fact(
+        "sign-in of the MCP SDK's client that knows only the URL of an MCP server behind authz",
+        "fails with 401: nothing there says where to sign in (RFC 9728, RFC 8414), and there is no registration of clients",
+        "tests/recipes/test_mcp_sign_in.py::test_client_that_knows_the_url_alone_cannot_sign_in",
+    ),
+    Fact(
+        "the same, given authority, client id and scope",
+        "works by code flow with PKCE, if the client leaves out `resource`: Entra refuses it beside a scope that names another resource (AADSTS9010010). "
+        "A client that signed in otherwise sends its token",
+        "tests/recipes/test_mcp_sign_in.py::test_client_that_was_given_the_authority_signs_in",
     ),
     Fact(
         "exporters of telemetry by gRPC",
@@ -364,15 +385,21 @@ OTHERS: Final = (
         "tests/envoy/test_connect.py::test_telemetry_by_grpc_arrives_without_anything_of_the_user",
     ),
     Fact(
-        "`wss://` and `ws://` of the agent",
-        "work with `authz envoy --websockets egress`",
+        "`ws://` of the agent, to any host of a route",
+        "works with `authz envoy --websockets egress`; with the token of the route, and TLS from Envoy on",
         "tests/envoy/test_websockets.py::test_agent_may_open_one_to_an_api",
+    ),
+    Fact(
+        f"`wss://` of the agent, by websockets {_python('websockets')}",
+        "works to a host of flow `none`, by a tunnel and without an option. Where Envoy ends TLS it needs "
+        "`--websockets egress`. To a host that is sent a token it is refused elsewhere",
+        "tests/recipes/test_connect.py::test_websocket_by_tls_has_a_tunnel_or_is_read",
     ),
 )
 
 REFUSED: Final = (
     Fact(
-        "CONNECT, and so `https://` through the proxy, to a host that is sent a token",
+        "CONNECT, and so `https://`, `wss://` and gRPC with TLS through the proxy, to a host that is sent a token",
         "403: inside TLS nobody could replace the token. [docs/https.md](https.md) lets Envoy read it",
         "tests/envoy/test_connect.py::test_a_link_to_an_api_with_a_token_is_refused_and_says_what_helps",
     ),
@@ -397,7 +424,7 @@ REFUSED: Final = (
         "tests/envoy/test_trailers.py::test_no_trailer_of_a_caller_reaches_the_agent",
     ),
     Fact(
-        "WebSockets without `--websockets`",
+        "WebSockets without `--websockets`, where Envoy reads the handshake",
         "403: what follows the handshake is decided upon by nobody",
         "tests/envoy/test_websockets.py::test_without_the_option_nobody_is_asked",
     ),

@@ -7,14 +7,16 @@ from typing import Final
 
 import pytest
 
+from authz.core.request import Direction
 from authz.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, NODE_APP, require_environment
-from support.connecting import COLLECTOR, GRAPH, RPC, Deployed, Pod, document
+from support.connecting import COLLECTOR, GRAPH, RPC, SPEECH, TALK, Deployed, Pod, document
 from support.stack import World
 
 pytestmark = pytest.mark.recipes
 NODE: Final = ENVIRONMENT / "bin/node"
 GRPC_JS: Final = NODE_APP / "node_modules/@grpc/grpc-js"
+KEY: Final = "Bearer key-of-the-app"
 LINK: Final = f"https://{GRAPH}/v1.0/users?page=2"
 
 
@@ -70,6 +72,54 @@ def test_grpc_with_tls_is_read_or_refused(pod: tuple[Pod, bool]) -> None:
     else:
         assert 1 == done.returncode
         assert done.stderr.splitlines()[-1].startswith("14 ")
+
+
+def test_grpc_with_tls_has_a_tunnel_or_is_read(pod: tuple[Pod, bool]) -> None:
+    """To a host without a token: unread, with the app's own key; where Envoy ends TLS, without it."""
+    running, https = pod
+    trusted = trusting(running, https=https) or {
+        "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": str(running.authority)
+    }
+    done = running.agent(
+        [NODE, APPS / "connect/grpc.cjs", f"{SPEECH}:443", KEY, "tls"],
+        GRPC_JS=str(GRPC_JS),
+        **trusted,
+    )
+
+    assert 0 == done.returncode, done.stderr
+    assert (["authorization", KEY] in json.loads(done.stdout)) == (not https)
+
+
+@pytest.mark.parametrize("websockets", [(), ("egress",)], ids=["as it is", "with the option"])
+@pytest.mark.parametrize("https", [False, True], ids=["plain", "https"])
+def test_websocket_by_tls_has_a_tunnel_or_is_read(
+    tmp_path: Path, https: bool, websockets: tuple[str, ...]
+) -> None:
+    """A tunnel needs no option; where Envoy ends TLS, `--websockets egress` lets the handshake pass."""
+    require_environment()
+    with Emulator() as emulator:
+        world = World(emulator, tmp_path)
+        found = document(world, https=https)
+        directions = frozenset(map(Direction, websockets))
+        with Deployed(world, found, tmp_path, websockets=directions) as running:
+            trusted = world.folder / "pod.pem" if https else running.authority
+            done = running.agent(
+                [ENVIRONMENT / "bin/python", APPS / "connect/websocket.py", f"wss://{TALK}/", KEY],
+                TRUSTED=str(trusted),
+            )
+            arrived = [headers.get("authorization") for _, headers in running.talk.received]
+            refused = running.agent(
+                [ENVIRONMENT / "bin/python", APPS / "connect/websocket.py", f"wss://{GRAPH}/", KEY],
+                TRUSTED=str(trusted),
+            )
+
+    if https and not websockets:
+        assert (1, []) == (done.returncode, arrived)
+        assert "HTTP 403" in done.stderr
+    else:
+        assert (0, [None if https else KEY]) == (done.returncode, arrived), done.stderr
+    # A host with a token has no tunnel.
+    assert https or ("403" in refused.stderr and 1 == refused.returncode)
 
 
 def test_fetch_follows_links_or_hears_that_it_may_not(pod: tuple[Pod, bool]) -> None:

@@ -18,12 +18,17 @@ from support.edge import exchange, first_line
 from support.grpc_echo import GrpcEcho
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims
+from support.websocket_peer import WebSocketServer
 
 GRAPH: Final = "graph.microsoft.com"
 WEATHER: Final = "weather.example"
 LEGACY: Final = "legacy.example"
 ORDERS: Final = "orders.internal:8443"
 RPC: Final = "rpc.example"
+SPEECH: Final = "speech.example"
+"""An API by gRPC that takes no token of Entra's."""
+TALK: Final = "talk.example"
+"""The same by WebSocket."""
 COLLECTOR: Final = "collector.example:4317"
 """Telemetry goes there by gRPC, without TLS, as in a cluster."""
 NAMES: Final = (GRAPH, WEATHER, LEGACY, ORDERS)
@@ -42,6 +47,7 @@ def document(world: World, *, forward: str = "placeholder", https: bool = False)
         "graph": {**for_user, "hosts": [GRAPH, RPC]},
         "orders": {**routes["autonomous"], "hosts": [ORDERS]},
         "weather": {"flow": "none", "hosts": [WEATHER]},
+        "spoken": {"flow": "none", "hosts": [SPEECH, TALK]},
         "legacy": {"flow": "none", "hosts": [LEGACY], "tunnel": False},
         "telemetry": {"flow": "none", "hosts": [f"http://{COLLECTOR}"]},
     }
@@ -55,12 +61,18 @@ class Pod:
     """Service, Envoy and destinations, with a user whose call has reached the agent."""
 
     def __init__(
-        self, world: World, sidecar: Sidecar, process: Process, collector: GrpcEcho
+        self,
+        world: World,
+        sidecar: Sidecar,
+        process: Process,
+        collector: GrpcEcho,
+        talk: WebSocketServer,
     ) -> None:
         self.world = world
         self.sidecar = sidecar
         self.process = process
         self.collector = collector
+        self.talk = talk
         self.token = world.token()
         self.authority = sidecar._ca_file
         sidecar.caller.get("/", headers={"authorization": f"Bearer {self.token}"})
@@ -130,11 +142,12 @@ class Pod:
 
 
 class Deployed:
-    """Runs a pod for a document, as a context manager."""
+    """Runs a pod for a document, and other settings of Envoy, as a context manager."""
 
-    def __init__(self, world: World, found: dict[str, Any], tmp_path: Path) -> None:
+    def __init__(self, world: World, found: dict[str, Any], tmp_path: Path, **changes: Any) -> None:
         self._world = world
         self._found = found
+        self._changes = changes
         self.file = world.folder / "authz.yaml"
         folder = tmp_path / "destinations"
         folder.mkdir()
@@ -151,23 +164,26 @@ class Deployed:
         self._stack.close()
 
     def _started(self, stack: ExitStack) -> Pod:
-        certificate = _pem(self._authority.ca.issue_cert(RPC))
+        certificate = _pem(self._authority.ca.issue_cert(RPC, SPEECH))
         rpc = stack.enter_context(GrpcEcho(certificate=certificate))
         collector = stack.enter_context(GrpcEcho())
+        talk = stack.enter_context(WebSocketServer(self._authority.server_context(TALK)))
         sidecar = Sidecar(
             parse(json.dumps(self._found), {}),
             authz_address=self._found["listen"]["grpc"],
             authority=self._authority,
             certificates={name: (name.partition(":")[0],) for name in NAMES},
             servers={
-                RPC: f"127.0.0.1:{rpc.port}",
+                **dict.fromkeys((RPC, SPEECH), f"127.0.0.1:{rpc.port}"),
+                TALK: talk.address,
                 f"http://{COLLECTOR}": f"127.0.0.1:{collector.port}",
             },
+            changes=self._changes,
         )
         process = stack.enter_context(Process("serve", "--config", str(self.file)))
         process.wait_ready()
         stack.enter_context(sidecar)
-        return Pod(self._world, sidecar, process, collector)
+        return Pod(self._world, sidecar, process, collector, talk)
 
 
 def _pem(certificate: trustme.LeafCert) -> tuple[bytes, bytes]:
