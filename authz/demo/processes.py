@@ -91,6 +91,7 @@ class Program:
         ready: Whether it can be used; asked until it is.
         environ: Its environment, besides the few variables every program needs.
         group: The process group that it joins; by default it gets a session of its own.
+        folder: Where it is started; by default where its log is.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Program:
         ready: Callable[[], bool],
         environ: Mapping[str, str] | None = None,
         group: int | None = None,
+        folder: Path | None = None,
     ) -> None:
         self.name = name
         self.log = log
@@ -109,6 +111,7 @@ class Program:
         self._ready = ready
         self._environ = {**_inherited(), "PYTHONUNBUFFERED": "1", **(environ or {})}
         self._group = group
+        self._folder = folder or log.parent
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
 
@@ -128,7 +131,7 @@ class Program:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env=self._environ,
-                    cwd=self.log.parent,
+                    cwd=self._folder,
                     start_new_session=self._group is None,
                     process_group=self._group,
                 )
