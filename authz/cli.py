@@ -106,6 +106,7 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
 
 
 @main.command(short_help="Print an Envoy configuration.")
+@_file_argument
 @_config_option
 @click.option(
     "--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080, and [::]:8080]"
@@ -183,8 +184,8 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     type=_FILE,
     help="Authorities trusted for destinations. [default: the system's]",
 )
-def envoy(config_file: Path | None, **options: Any) -> None:
-    """Print an Envoy configuration for this service's configuration."""
+def envoy(file: Path | None, config_file: Path | None, **options: Any) -> None:
+    """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
     from authz.config import ConfigError, load  # noqa: PLC0415
 
     try:
@@ -195,7 +196,7 @@ def envoy(config_file: Path | None, **options: Any) -> None:
     from authz.envoy.sidecar import RenderError  # noqa: PLC0415
 
     try:
-        config = load(config_file, dict(os.environ)).config
+        config = load(file or config_file, dict(os.environ)).config
         settings = _sidecar_settings(options)
         click.echo(_made_by(click.get_current_context()) + render(config, settings), nl=False)
         for name in left_on_checks(config, settings):

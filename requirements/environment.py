@@ -248,7 +248,7 @@ class Environment:
 
         def shown(line: str) -> str | None:
             if line.startswith("Installing collected"):
-                return f"installing {total} packages"
+                return f"installing {named(total)}"
             if line.startswith("Collecting "):
                 name = re.split(r"[=\s]", line)[1]
                 collected.append(name)
@@ -362,6 +362,11 @@ def count(pins: Path) -> int:
     return len(re.findall(r"^[\w.\[\],-]+==", pins.read_text(), re.MULTILINE))
 
 
+def named(packages: int) -> str:
+    """Return a number of packages in words."""
+    return "1 package" if packages == 1 else f"{packages} packages"
+
+
 def set_up(packages: Packages) -> None:
     """Make the environment of a set of packages, or add the set to it.
 
@@ -376,7 +381,7 @@ def set_up(packages: Packages) -> None:
     pins = PINS / packages.file
     environment.prepare()
     by_uv = environment.has_uv()
-    terminal.step(f"{count(pins)} packages of requirements/{pins.name}, pinned by their hashes")
+    terminal.step(f"{named(count(pins))} of requirements/{pins.name}, pinned by hashes")
     by_uv = by_uv and environment.install_by_uv(pins, alone=packages.alone)
     if not by_uv:
         environment.install_by_pip(pins, alone=packages.alone)

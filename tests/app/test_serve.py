@@ -110,13 +110,13 @@ def test_start_without_its_address_ends_at_once(
 def test_serve_takes_its_file_as_check_config_does(
     world: World, write: Callable[..., Path]
 ) -> None:
-    """As an argument; a file with faults is refused with the same status by both."""
+    """As an argument; a file with faults is refused with the same status by all that read one."""
     file = write()
     with Process("serve", str(file)) as process:
         process.wait_ready()
         assert 0 == process.stop()
     file.write_text("egress: 1\n")
-    for verb in ("serve", "check-config"):
+    for verb in ("serve", "check-config", "envoy"):
         with Process(verb, str(file)) as process:
             assert 2 == process.wait()
             assert "egress (line 1)" in process.log()

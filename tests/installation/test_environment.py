@@ -133,7 +133,7 @@ def test_each_step_is_named_and_the_environment_grows(checkout: Checkout) -> Non
     assert (0, "") == (status, stderr)
     assert [line for line in stdout.splitlines() if line.startswith("==>")][1:-1] == [
         "==> 2/4 the installer uv, pinned by its hash",
-        "==> 3/4 1 packages of requirements/demo.txt, pinned by their hashes",
+        "==> 3/4 1 package of requirements/demo.txt, pinned by hashes",
         "==> 4/4 authz itself, as a link to this folder",
     ]
     assert "pip" not in stdout
