@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 import machine
 
@@ -332,13 +332,15 @@ class Environment:
             raise CommandFailure("".join(output))
 
 
-def as_uv_takes_it(settings: str, environ: os._Environ[str] | dict[str, str]) -> dict[str, str]:
+def as_uv_takes_it(settings: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Return uv's environment variables for what `pip config list` prints."""
     found: dict[str, str] = {}
-    for line in settings.splitlines():
-        name, equals, value = line.partition("=")
-        if equals:
-            found[name.rpartition(".")[2]] = str(ast.literal_eval(value))
+    # As pip weighs them: for all commands, for installing, the environment. It lists them by the alphabet.
+    for section in ("global", "install", ":env:"):
+        for line in settings.splitlines():
+            name, equals, value = line.partition("=")
+            if equals and name.rpartition(".")[0] == section:
+                found[name.rpartition(".")[2]] = str(ast.literal_eval(value))
     names = {
         "index-url": "UV_DEFAULT_INDEX",
         "extra-index-url": "UV_INDEX",
@@ -349,8 +351,9 @@ def as_uv_takes_it(settings: str, environ: os._Environ[str] | dict[str, str]) ->
         "no-index": "UV_NO_INDEX",
     }
     taken = {names[name]: value for name, value in found.items() if name in names and value}
-    if "UV_FIND_LINKS" in taken:
-        taken["UV_FIND_LINKS"] = ",".join(taken["UV_FIND_LINKS"].split())
+    for name, between in (("UV_FIND_LINKS", ","), ("UV_INDEX", " "), ("UV_INSECURE_HOST", " ")):
+        if name in taken:
+            taken[name] = between.join(taken[name].split())
     if "UV_INDEX" in taken:
         # Hashes say what a package is, whichever index it comes from.
         taken["UV_INDEX_STRATEGY"] = "unsafe-best-match"

@@ -173,15 +173,23 @@ def test_the_opening_picture_shows_claims_before_and_after(ended: Ended) -> None
     assert "11 = an agent" in picture
 
 
-@pytest.mark.parametrize(("columns", "more"), [(80, False), (120, True)])
-def test_terminal_of_that_width_shows_whole_lines(tmp_path: Path, columns: int, more: bool) -> None:
-    """No line is wider than the terminal, none is wrapped, and a wide one shows outcomes as well."""
+@pytest.mark.parametrize(("columns", "more"), [(80, []), (120, ["--verbose"])])
+def test_terminal_of_that_width_shows_whole_lines(
+    tmp_path: Path, columns: int, more: list[str]
+) -> None:
+    """No line is wider than it, none is wrapped; a wide one shows outcomes, and `--verbose` the details."""
     (tmp_path / "tmp").mkdir()
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {**os.environ, "TERM": "xterm-256color", "TMPDIR": str(tmp_path / "tmp")}
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
+        environ.pop(name, None)
     process = subprocess.Popen(
-        [PROGRAM, "demo"], stdout=follower, stderr=follower, env=environ, start_new_session=True
+        [PROGRAM, "demo", *more],
+        stdout=follower,
+        stderr=follower,
+        env=environ,
+        start_new_session=True,
     )
     os.close(follower)
     text = _read_all(leader)
@@ -199,7 +207,11 @@ def test_terminal_of_that_width_shows_whole_lines(tmp_path: Path, columns: int, 
         for one in played
         if not any(line.startswith(f"  ✓ {one.words}") for line in lines)
     ] == []
-    assert more is any("401 missing_token" in line for line in lines)
+    words = " ".join(plain.split())
+    assert bool(more) is (" the agent is not called 401 missing_token " in words)
+    assert (SCENARIOS if more else []) == [name for name in SCENARIOS if f" {name}: sent " in words]
+    if more:
+        assert "the API saw azp=support-desk oid=alice idtyp=user; 200; calls to Entra: 2;" in words
     assert f"  {PROGRAM} demo --keep  " in plain
 
 

@@ -4,16 +4,21 @@ import hashlib
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import environment
 import pytest
+import trustme
 
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -219,16 +224,72 @@ def test_offline_with_uv_one_line_says_so(checkout: Checkout) -> None:
     assert stderr.startswith("authz: no package index can be reached: is this machine online?")
 
 
+@pytest.fixture
+def mirror(checkout: Checkout, tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A company's mirror, by TLS with a certificate of its own: the address, and the authority's file."""
+    for wheel in checkout.wheels.glob("*.whl"):
+        place = tmp_path / "simple" / wheel.name.partition("-")[0]
+        place.mkdir(parents=True)
+        (place / wheel.name).symlink_to(wheel)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"https://127.0.0.1:{server.server_port}/simple", tmp_path / "ca.pem"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and keeps what it does to itself."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Write nothing."""
+
+
+def test_mirror_that_pip_is_set_to_serves_uv_as_well(
+    checkout: Checkout, mirror: tuple[str, Path]
+) -> None:
+    """Its address and its authority are pip's settings; no text of ours repeats them."""
+    index, authority = mirror
+    status, stdout, stderr = checkout.install("demo", PIP_INDEX_URL=index, PIP_CERT=str(authority))
+
+    assert (0, "") == (status, stderr)
+    assert "pip" not in stdout
+    assert "127.0.0.1" not in stdout
+    assert checkout.installed() == {"apple", "project"}
+
+
+def test_mirror_with_an_unknown_certificate_is_one_clear_line(
+    checkout: Checkout, mirror: tuple[str, Path]
+) -> None:
+    """It names the setting that is missing."""
+    status, _, stderr = checkout.install("demo", PIP_INDEX_URL=mirror[0])
+
+    assert 1 == status
+    assert stderr == (
+        "authz: the package index has a certificate that is not trusted here: "
+        "set PIP_CERT to the file of your company's authorities\n"
+    )
+
+
 def test_uv_uses_the_index_that_pip_is_set_to() -> None:
-    """A company's mirror in pip.conf counts for both; uv's own settings come first."""
+    """A company's mirror in pip.conf counts for both, as pip weighs it; uv's own settings come first."""
     settings = (
-        "global.index-url='https://mirror.example/simple'\nglobal.timeout='60'\n"
-        "install.trusted-host='mirror.example'\n:env:.find-links='/a /b'\n"
+        ":env:.find-links='/a /b'\n:env:.cert='/ours.pem'\n"
+        "download.index-url='https://other.example/simple'\n"
+        "global.index-url='https://all.example/simple'\nglobal.cert='/all.pem'\nglobal.timeout='60'\n"
+        "install.index-url='https://mirror.example/simple'\ninstall.trusted-host='mirror.example'\n"
     )
 
     assert environment.as_uv_takes_it(settings, {"UV_INSECURE_HOST": "x"}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
         "UV_FIND_LINKS": "/a,/b",
+        "SSL_CERT_FILE": "/ours.pem",
     }
 
 
