@@ -346,7 +346,7 @@ def inject(file: Any, **options: Any) -> None:
 @click.option("--key", required=True, type=_FILE, help="Its private key, PEM.")
 @_with_injection_options
 def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) -> None:
-    """Serve the webhook that does the same to pods as they are created."""
+    """Serve the admission webhook that puts Envoy and authz into new pods."""
     from authz.http_server import ServerTls  # noqa: PLC0415
     from authz.injection.command import run  # noqa: PLC0415
     from authz.injection.parts import Additions  # noqa: PLC0415
@@ -414,7 +414,7 @@ def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
 def emulator(listen: str, out: Path, **options: Any) -> None:
     """Serve a strict local Entra for development and tests. Never for production.
 
-    Whoever reaches it gets tokens for anybody.
+    Anyone who reaches it gets tokens for anybody.
     """
     try:
         from authz.emulator.command import Options, run  # noqa: PLC0415
