@@ -78,7 +78,7 @@ class CachedExchange:
         tokens: Holds what was issued.
         failures: Holds what was refused, for a short while.
         name: Which cache this is, for metrics.
-        observer: Hears of look-ups and flights.
+        observer: Is notified of look-ups and flights.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines and of what is counted here. The event loop's
             own time would do, but uvloop rounds it to milliseconds.
@@ -130,7 +130,7 @@ class CachedExchange:
         its successor, so that Entra can be down for the rest of the token's life unnoticed.
 
         Raises:
-            DeadlineExceeded: The flight did not land in time; it goes on.
+            DeadlineExceeded: The flight did not land in time; it continues.
             AuthzError: The exchange failed, just now or a moment ago.
         """
         key = cache_key(exchange)
@@ -160,7 +160,7 @@ class CachedExchange:
         Unlike `obtain` this waits for the successor of a token that could still be handed out.
 
         Raises:
-            DeadlineExceeded: The flight did not land in time; it goes on.
+            DeadlineExceeded: The flight did not land in time; it continues.
             AuthzError: The exchange failed, just now or a moment ago.
         """
         key = cache_key(exchange)

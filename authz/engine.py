@@ -54,7 +54,7 @@ class Engine:
     Args:
         config: The configuration to start with.
         environ: Environment variables, for credentials that refer to some.
-        observer: Hears of everything.
+        observer: Is notified of everything.
         clock: Epoch seconds.
         timer: Monotonic seconds, the clock of deadlines.
         vaults: Certificates that Azure Key Vault holds, and how they are fetched.
@@ -212,7 +212,7 @@ class Engine:
         }
 
     def evictions(self) -> dict[CacheName, int]:
-        """Return how many live entries of each cache had to make room so far."""
+        """Return how many live entries of each cache were evicted so far."""
         return {
             CacheName.PRINCIPALS: self._principals.evictions,
             CacheName.TOKENS: self._tokens.evictions,

@@ -1,4 +1,4 @@
-"""What goes on after a decision: to the app, who is calling and what stands for the token.
+"""What is passed on after a decision: to the app, who is calling and what stands for the token.
 
 Pure, but not part of `authz.core`: headers are how Envoy speaks to an app, and no rule depends on them.
 """
@@ -73,7 +73,7 @@ def _admitted(header: Secret | None, admitted: Baggage) -> tuple[Secret | None, 
 
 
 def without_reference(baggage: Baggage) -> tuple[Secret | None, tuple[str, ...]]:
-    """Return what replaces `baggage` so that no member of ours goes on, and what is to be removed."""
+    """Return what replaces `baggage` so that no member of ours is passed on, and what is to be removed."""
     kept = baggage.without_own() if baggage.own else None
     return kept, (BAGGAGE,) if baggage.own and kept is None else ()
 

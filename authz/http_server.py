@@ -224,7 +224,7 @@ def _listen(address: str) -> socket.socket:
 class _BoundedProtocol(HttpToolsProtocol):
     """Gives up a connection whose request is too long in coming, or for which there is no room.
 
-    The parser itself would take headers for ever, from whoever can connect.
+    The parser itself would take headers for ever, from any client.
     """
 
     _head_bytes = 0

@@ -30,7 +30,7 @@ class TokenIssuer:
     Args:
         snapshot: The configuration to start with.
         principals: Cache of verified tokens.
-        observer: Hears of each decision, once.
+        observer: Is notified of each decision, once.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations.
     """

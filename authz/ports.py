@@ -109,7 +109,7 @@ class SubjectStore(Protocol):
         """Return what a reference stands for.
 
         Raises:
-            UnknownSubject: It was never given out, has ended, or had to make room.
+            UnknownSubject: It was never given out, has ended, or was evicted.
         """
 
     def holds(self, reference: Secret, now: Moment) -> bool:
@@ -233,7 +233,7 @@ class Repeat(NamedTuple):
 
 
 class Observer(Protocol):
-    """Who hears of what happens. Must not raise and must not wait."""
+    """Who is notified of what happens. Must not raise and must not wait."""
 
     @property
     def reads_requests(self) -> bool:
@@ -270,7 +270,7 @@ class Peer:
 
 
 class SecretObserver(Protocol):
-    """Who hears of tokens that Envoys are given ahead. Must not raise and must not wait.
+    """Who is notified of tokens that Envoys are given ahead. Must not raise and must not wait.
 
     The argument is the name of the egress route; None for a name that no route has.
     """

@@ -22,7 +22,7 @@ class Prefetches:
     """Starts prefetches, at most so many at a time, and counts how they end.
 
     Args:
-        observer: Hears of the end of each.
+        observer: Is notified of the end of each.
         places: Prefetches that each client may have under way; one more is skipped, not queued: its
             request may well come before its turn.
     """

@@ -23,7 +23,7 @@ from authz.core.secret import Secret
 from authz.ports import Clock, Peer, Timer
 
 ATTEMPT: Final = 5.0
-"""Seconds until an attempt counts as failed. Its flight goes on, and the next attempt joins it. Envoy's
+"""Seconds until an attempt counts as failed. Its flight continues, and the next attempt joins it. Envoy's
 start waits for the first attempt, so it is short."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15.0
@@ -101,7 +101,7 @@ class PushedTokens:
         timer: Monotonic seconds, the clock of deadlines.
         margin: Seconds before a token's own expiry at which it is no longer handed out.
         wait: Waits until a moment has come, or until somebody has set the wall clock.
-        jitter: A number from 0 to 1, anew each time: keepers that failed together do not return so.
+        jitter: A number from 0 to 1, drawn each time: keepers that failed together do not return so.
     """
 
     def __init__(

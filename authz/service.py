@@ -52,7 +52,7 @@ class CheckService:
         snapshot: The configuration to start with.
         principals: Cache of verified tokens.
         subjects: References that are given to apps.
-        observer: Hears of each decision, once.
+        observer: Is notified of each decision, once.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations and for what is counted here.
         prefetches: Runs what inbound routes prefetch.
@@ -185,7 +185,7 @@ class CheckService:
             principal is not None
             and snapshot.keys.current(principal.issuer, principal.key_id) is None
         ) or (
-            # It had to make room, and would be refused on egress.
+            # It was evicted, and would be refused on egress.
             reference is not None and not self._subjects.holds(reference, now)
         ):
             snapshot.answers.drop(situation, authorization, baggage)
@@ -193,7 +193,7 @@ class CheckService:
         return answer
 
     def _remember(self, record: CheckRecord, allow: Allow, snapshot: Snapshot) -> None:
-        """Let an allowance stand until something it rests on ends. Denials are decided anew each time."""
+        """Let an allowance stand until something it rests on ends. Denials are decided each time."""
         route, now = record.route, self._now()
         assert route is not None
         until, token = record.expires_at, record.token

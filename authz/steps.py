@@ -82,7 +82,7 @@ class Steps:
 
     Args:
         principals: Cache of verified tokens.
-        observer: Hears of look-ups.
+        observer: Is notified of look-ups.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations.
     """

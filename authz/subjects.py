@@ -84,7 +84,7 @@ class SubjectMemory:
         """Return what a reference stands for.
 
         Raises:
-            UnknownSubject: It was never given out, has ended, or had to make room.
+            UnknownSubject: It was never given out, has ended, or was evicted.
         """
         # By digest: how long the look-up takes says nothing about references that are near.
         subject = self._subjects.get(reference.digest(), now)
@@ -106,7 +106,7 @@ class SubjectMemory:
 
     @property
     def evictions(self) -> int:
-        """How many live references had to make room."""
+        """How many live references were evicted."""
         return self._subjects.evictions
 
     def _remember_end(self, end: float, key: bytes) -> None:

@@ -27,7 +27,7 @@ class AdminServer(HttpServer):
 
     Args:
         address: `host:port` or `unix:PATH`.
-        registry: Gives the registry to expose, anew for each scrape.
+        registry: Gives the registry to expose, for each scrape.
         readiness: Why the service is not ready.
         notices: What else `/readyz` says.
         status: Facts about what runs.

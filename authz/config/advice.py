@@ -82,7 +82,7 @@ def _about_reach(config: Config) -> Iterator[Notice]:
     if listen.socket_path is None and not authenticated and not is_loopback(listen.grpc.lower()):
         yield Notice(
             "listen.grpc",
-            f"whoever reaches {listen.grpc} can ask for tokens: set listen.tls.client_ca_file, or "
+            f"anyone who reaches {listen.grpc} can request tokens: set listen.tls.client_ca_file, or "
             "let nobody but Envoy reach it",
         )
 

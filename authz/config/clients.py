@@ -122,7 +122,7 @@ class KeyVault(_CredentialSection):
 
 
 class FederatedToken(_CredentialSection):
-    """A token of another issuer that Entra trusts, read anew for each assertion."""
+    """A token of another issuer that Entra trusts, read again for each assertion."""
 
     kind = "federated_token"
     file: File = Field(
@@ -262,7 +262,7 @@ class Blueprint(Application):
     any_agent: Switch = Field(
         default=False,
         description="Whether callers of `listen.api` may name any agent identity of this blueprint, and "
-        "any user account of it, and not only those under `agents`. Whoever reaches the API may then act "
+        "any user account of it, and not only those under `agents`. Anyone who reaches the API may then act "
         "as each of them.",
     )
 
@@ -311,6 +311,6 @@ class Agent(Section):
     )
     workloads: tuple[SpiffeId, ...] = Field(
         default=(),
-        description="Workloads that may act as this agent. Empty: whoever reaches the listener, "
+        description="Workloads that may act as this agent. Empty: anyone who reaches the listener, "
         "which is right for a sidecar only.",
     )

@@ -382,7 +382,7 @@ class _Form:
     def _log(self) -> None:
         level = self.variables.get("Logging__LogLevel__Default")
         if level is not None:
-            # An unknown level goes on as it is, to become a fault like any other.
+            # An unknown level is kept as it is, to become a fault like any other.
             self.data["log"] = {"level": LOG_LEVELS.get(level.value.lower(), level.value)}
             self.keys["log.level"] = level.name
 

@@ -54,7 +54,7 @@ class Listen(Section):
     max_connection_age: Annotated[float, duration(least=1)] = Field(
         default=1800.0,
         description="Age at which a gRPC connection is closed gracefully, so that Envoy spreads "
-        "its connections anew.",
+        "its connections again.",
     )
     max_connection_age_grace: Annotated[float, duration()] = Field(
         default=30.0, description="Time that checks under way have after that."

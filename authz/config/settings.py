@@ -152,7 +152,7 @@ class Subject(Section):
     )
     max_entries: Annotated[int, count()] = Field(
         default=10_000,
-        description="Most references held: users at a time. The least recently used makes room, and is "
+        description="Most references held: users at a time. The least recently used is evicted, and is "
         "refused from then on.",
     )
     max_bytes: Annotated[int, size(least=65536)] = Field(

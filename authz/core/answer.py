@@ -1,6 +1,6 @@
 """Answers that may be given again: whole Checks, remembered for as long as all they rest on holds.
 
-Only allowances are remembered. Whoever repeats one must still ask whether the signing key of its
+Only allowances are remembered. Before one is repeated, ask whether the signing key of its
 principal is trusted; time is watched here, and a new configuration begins with an empty cache.
 """
 
@@ -124,7 +124,7 @@ class AnswerCache:
 
     @property
     def evictions(self) -> int:
-        """How many live answers had to make room."""
+        """How many live answers were evicted."""
         return self._answers.evictions
 
     def _key(

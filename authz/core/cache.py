@@ -203,7 +203,7 @@ class TokenCache:
 
     @property
     def evictions(self) -> int:
-        """How many live entries had to make room."""
+        """How many live entries were evicted."""
         return self._cache.evictions
 
 
@@ -319,5 +319,5 @@ class PrincipalCache:
 
     @property
     def evictions(self) -> int:
-        """How many live verifications had to make room."""
+        """How many live verifications were evicted."""
         return self._cache.evictions

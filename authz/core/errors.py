@@ -173,7 +173,7 @@ class AmbiguousSubject(BadRequest):
 
 
 class UnknownSubject(Unauthenticated):
-    """The reference was never given out, has ended, or had to make room."""
+    """The reference was never given out, has ended, or was evicted."""
 
     reason = Reason.UNKNOWN_SUBJECT
 
@@ -324,6 +324,6 @@ class KeysUnavailable(Unfulfilled):
 
 
 class DeadlineExceeded(Unfulfilled):
-    """The Check's own deadline came first. The exchange goes on; a repeat may find its result."""
+    """The Check's own deadline came first. The exchange continues; a repeat may find its result."""
 
     reason = Reason.DEADLINE_EXCEEDED

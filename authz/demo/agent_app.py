@@ -55,7 +55,7 @@ async def healthz() -> dict[str, str]:
 
 @app.get("/whoami")
 async def whoami(request: Request) -> dict[str, str]:
-    """Show the identity headers that arrived, for whoever wonders."""
+    """Show the identity headers that arrived, for the curious."""
     return {name: value for name, value in request.headers.items() if name.startswith("x-authz-")}
 
 

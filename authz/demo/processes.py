@@ -191,7 +191,7 @@ def wait_until_ready(
     interruption: Interruption,
     announce: Callable[[Program, float], None] = lambda _, __: None,
 ) -> None:
-    """Wait until every program can be used; `announce` hears of each, with its seconds.
+    """Wait until every program can be used; `announce` is called for each, with its seconds.
 
     Raises:
         StartFailure: One ended, or took too long.

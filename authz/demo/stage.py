@@ -96,7 +96,7 @@ class Stage:
 
     Args:
         interruption: Looked at while waiting.
-        announce: Hears of each thing that runs, as soon as it does.
+        announce: Is notified of each thing that runs, as soon as it does.
 
     Raises:
         StartFailure: A program did not come up.

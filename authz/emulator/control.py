@@ -132,7 +132,7 @@ class Control:
         return JSONResponse({"kid": self._keys.current.kid})
 
     async def change_user(self, request: Request) -> Response:
-        """Disable a user, ask MFA of him, or revoke his sessions."""
+        """Disable a user, ask the user for MFA, or revoke the user's sessions."""
         members = await _members(
             request,
             {"tenant_id": str, "disabled": bool, "mfa_required": bool, "revoke_sessions": bool},

@@ -209,7 +209,7 @@ class EntraExchange:
         subject: SubjectToken | None = None,
     ) -> IssuedToken:
         """Run a call as the agent identity, with T1 as its credential."""
-        # Whoever the agent acts as: it has one T1, and one MSAL client.
+        # The agent has one T1, whomever it acts as, and one MSAL client.
         agent, target = replace(exchange.agent, user=None), exchange.target
         assertion = BlueprintAssertion(agent, self._assertion_target(target))
 

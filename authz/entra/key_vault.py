@@ -38,7 +38,7 @@ class VaultPlace:
         ca_file: PEM file of trusted authorities; None uses the system's.
         proxy: HTTP proxy that TLS goes through.
         connect_timeout: Seconds for a connection.
-        timeout: Seconds for an answer, and for whoever waits for the first fetch.
+        timeout: Seconds for an answer, and for those who wait for the first fetch.
     """
 
     url: str
@@ -152,7 +152,7 @@ class KeptCertificate:
         self._changed.notify_all()
 
     def _complain(self, fault: CredentialFault | None) -> None:
-        """Say that the old certificate goes on. Where there is none, whoever reads it complains."""
+        """Say that the old certificate stays in use. Where there is none, its reader complains."""
         if fault is not None and self._content is not None and str(fault) != str(self._fault):
             _log.error(
                 "credential not usable",

@@ -253,7 +253,7 @@ class SigningKeys:
                 now=self._timer(),
             )
         except (AuthzError, MalformedKeySet, DiscoveryFault, TimeoutError) as error:
-            # The last good set goes on: an outage of Entra must not become one of ours.
+            # The last good set stays in use: an outage of Entra must not become one of ours.
             _log.warning(
                 "signing keys not refreshed",
                 issuer=known.issuer.name,

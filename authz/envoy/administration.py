@@ -35,5 +35,5 @@ def drain(address: str) -> None:
         connection.close()
     if status != HTTPStatus.OK:
         raise AdministrationError(
-            f"Envoy answers {status} at {address}{FAIL_HEALTH}: render its configuration anew"
+            f"Envoy answers {status} at {address}{FAIL_HEALTH}: render its configuration again"
         )

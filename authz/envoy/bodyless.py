@@ -1,7 +1,7 @@
 """A filter that refuses every request with a body, on the routes that ask for it: those nobody decides on.
 
 An app that leaves a body unread takes it for its next request on that connection, and with it whatever
-headers it brings. Where no Check is made a body is therefore refused, before the app hears of the request.
+headers it brings. Where no Check is made a body is therefore refused, before the app receives the request.
 """
 
 from typing import Final

@@ -73,7 +73,7 @@ class _Conversation:
         peer: With whom we speak.
         stir: Called when there may be something to say.
         versions: Gives out versions.
-        observer: Hears what was sent and what was refused.
+        observer: Is notified of what was sent and what was refused.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Delta(_Conversation):
         self._drop(request.resource_names_unsubscribe)
         self._want(request.resource_names_subscribe)
         for name in request.resource_names_subscribe:
-            # Whoever subscribes again wants to hear again.
+            # A client that subscribes again wants its values again.
             self._sent.pop(name, None)
             version = request.initial_resource_versions.get(name)
             if version is not None:

@@ -1,7 +1,7 @@
 """Envoy where the kernel redirects the agent's connections to it, and the agent knows of no proxy.
 
 Plain HTTP meets the same filters and routes as with a proxy, and so does TLS that Envoy may end (`https`).
-Other TLS cannot be given a token: it is refused, or goes on untouched. Its first bytes tell what it is.
+Other TLS cannot be given a token: it is refused, or passes untouched. Its first bytes tell what it is.
 """
 
 from collections.abc import Collection, Iterable, Sequence

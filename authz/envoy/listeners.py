@@ -80,7 +80,7 @@ _MAX_STREAMS: Final = 100
 _STREAM_WINDOW: Final = 64 * 1024
 
 _HOST_OF_NOBODY: Final = "localhost"
-"""What the app hears as the host of a request that names none."""
+"""What the app receives as the host of a request that names none."""
 
 _NO_WEBSOCKET: Final = "(?i)" + reduce(
     lambda rest, letter: f"([^{letter}].*|{letter}{rest})?", reversed("websocket"), ".+"
@@ -177,7 +177,7 @@ def egress_listener(
     )
     manager.strip_trailing_host_dot = True
     manager.upgrade_configs.append(upgrade())
-    # The agent speaks plain HTTP to us and the destination hears TLS: it must be told https.
+    # The agent speaks plain HTTP to us and the destination TLS: it must see the scheme https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
     manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)
     return _listener(Direction.EGRESS, settings, manager)

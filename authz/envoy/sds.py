@@ -56,7 +56,7 @@ class SecretDiscovery:
 
     Args:
         tokens: Keeps tokens.
-        observer: Hears what was sent and what was refused.
+        observer: Is notified of what was sent and what was refused.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         certificates: Keeps certificates of the pod's authority, if there is one.
         max_streams: Most streams at a time.

@@ -117,7 +117,7 @@ class Transparent(StrEnum):
     """What becomes of TLS that the agent speaks itself, where its connections are redirected to Envoy."""
 
     PASS_TLS = "pass-tls"
-    """It goes on untouched to where it was going, but not to the hosts of egress routes."""
+    """It passes untouched to where it was going, but not to the hosts of egress routes."""
     REFUSE_TLS = "refuse-tls"
 
 

@@ -74,7 +74,7 @@ class Metrics:
             ["cache"], registry=registry, multiprocess_mode="livesum",
         )  # fmt: skip
         self._cache_evictions = Counter(
-            "authz_cache_evictions", "Live entries that had to make room.",
+            "authz_cache_evictions", "Live entries that were evicted.",
             ["cache"], registry=registry,
         )  # fmt: skip
         self._evictions_seen: dict[CacheName, int] = {}
@@ -225,10 +225,10 @@ class Metrics:
         self._config_reloads.labels("applied" if applied else "refused").inc()
 
     def count_evictions(self, evictions: Mapping[CacheName, int]) -> None:
-        """State how many entries of each cache have had to make room since it was made."""
+        """State how many entries of each cache were evicted since it was made."""
         for cache, number in evictions.items():
             before = self._evictions_seen.get(cache, 0)
-            # A cache that was made anew begins with none.
+            # A new cache begins with none.
             self._cache_evictions.labels(cache.value).inc(
                 number - before if number >= before else number
             )

@@ -19,13 +19,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Observers:
-    """Tells each observer what it hears. One that fails is counted, and spoils no decision.
+    """Notifies each observer. One that fails is counted, and spoils no decision.
 
     Counting and writing down one by one would take longer than repeating an answer does.
 
     Args:
         observers: Hear of everything.
-        secrets: Hears of tokens that Envoys are given ahead.
+        secrets: Is notified of tokens that Envoys are given ahead.
 
     Attributes:
         failures: How often an observer has raised.
@@ -39,7 +39,7 @@ class Observers:
         self.failures = 0
         self._known_failures: set[str] = set()
         self.reads_requests = self._some_read_requests()
-        """Whether one of them does; asked anew after each batch, not for each repeat."""
+        """Whether one of them does; asked again after each batch, not for each repeat."""
         self._gathered: list[Repeat] = []
         self._timer: asyncio.TimerHandle | None = None
 

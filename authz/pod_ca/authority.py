@@ -1,6 +1,6 @@
 """`PodAuthority`: signs certificates for the hosts of egress routes, and can sign for no others.
 
-The key never leaves the pod, and whoever trusts the authority trusts it for these names only (RFC 5280
+The key never leaves the pod, and a client that trusts the authority trusts it for these names only (RFC 5280
 section 4.2.1.10). Where key and certificate are kept is `files`.
 """
 

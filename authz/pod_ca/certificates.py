@@ -73,7 +73,7 @@ class PodCertificates:
     def subscribe(self, name: str, peer: Peer, stir: Callable[[], None]) -> CertificateSubscription:
         """Begin to keep a host's certificate for a peer; `stir` is called when there is another one.
 
-        What the peer may not have is no error: it hears nothing, and its listener takes no connection.
+        What the peer may not have is no error: it receives nothing, and its listener takes no connection.
         """
         subscription = CertificateSubscription(name, peer, stir)
         host = name.removeprefix(PREFIX)

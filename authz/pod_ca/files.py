@@ -1,6 +1,6 @@
 """Where the pod's authority is: its key in a file of our own, its certificate where the app finds it.
 
-The key outlives a restart of the container, since the app goes on trusting the authority that it read when
+The key outlives a restart of the container, since the app trusts the authority that it read when
 it started. Both belong on volumes of the pod that are in memory.
 """
 

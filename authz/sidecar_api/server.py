@@ -58,7 +58,7 @@ class SidecarApi(HttpServer):
         address: `host:port` or `unix:PATH`.
         tokens: Decides.
         config: The configuration to start with.
-        observer: Hears of calls to APIs.
+        observer: Is notified of calls to APIs.
         missing: Why the service is not ready.
         timer: Monotonic seconds, the clock of deadlines.
     """
