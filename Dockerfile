@@ -18,7 +18,7 @@ RUN python3 -m pip --python /opt/authz/bin/python install \
 COPY requirements/build.txt requirements/
 RUN python3 -m venv /opt/build \
  && /opt/build/bin/python -m pip install --require-hashes --requirement requirements/build.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY authz authz
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
  && python3 -m pip --python /opt/authz/bin/python install --no-deps dist/*.whl
