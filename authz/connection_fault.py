@@ -28,6 +28,7 @@ _SYSTEM: Final = {
 }
 _CONNECT_TIMEOUTS: Final = {"ConnectTimeout", "ConnectTimeoutError"}
 """Class names of httpx, requests and urllib3: no library's exceptions are imported here."""
+_NO_DNS: Final = "DNS does not answer"
 _MOST_WRAPPED: Final = 10
 
 
@@ -43,6 +44,10 @@ def words(error: BaseException, *, ca_file: str) -> str:
     through = "the HTTP proxy: " if "ProxyError" in names else ""
     if names & _CONNECT_TIMEOUTS:
         return f"{through}no connection in time"
+    if "NameResolutionError" in names and not any(
+        isinstance(one, socket.gaierror) for one in wrapped
+    ):
+        return f"{through}{_NO_DNS}"
     for one in reversed(wrapped):
         if (found := _of(one, ca_file)) is not None:
             return through + found
@@ -60,7 +65,7 @@ def _of(error: BaseException, ca_file: str) -> str | None:
         case ssl.SSLError(reason=str() as reason):
             return f"no TLS with it ({reason})"
         case socket.gaierror(errno=socket.EAI_AGAIN):
-            return "DNS does not answer"
+            return _NO_DNS
         case socket.gaierror():
             return "DNS does not know its name"
         case TimeoutError():

@@ -60,7 +60,7 @@ def test_a_resolver_that_hangs_holds_no_call_past_its_time(
     with pytest.raises(ExchangeUnavailable) as caught:
         http.get("https://login.example/tenant")
 
-    assert "login.example: NameResolutionError" == caught.value.detail
+    assert "login.example: DNS does not answer" == caught.value.detail
 
 
 def test_callers_share_one_resolution(resolver: Resolver) -> None:
