@@ -117,6 +117,7 @@ class Environment:
         self._python = str(folder / "bin/python")
         # While it is there, nothing is known about what is in the folder.
         self._unfinished = folder / ".unfinished"
+        self._trust: dict[str, str] = {}
         self.is_new = False
 
     def prepare(self) -> None:
@@ -274,12 +275,20 @@ class Environment:
         environ = {
             **os.environ,
             **self._index(),
+            **self._trust,
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
         }
         environ.setdefault("UV_HTTP_RETRIES", "2")
         command = [str(self._folder / "bin/uv"), *arguments, "--python", self._python]
-        self._run(command, "reading the list", shown, environ)
+        try:
+            self._run(command, "reading the list", shown, environ)
+        except CommandFailure as failure:
+            if self._trust or _UNTRUSTED.search(str(failure)) is None:
+                raise
+            # As pip does: companies that look into TLS install their authority in the system.
+            self._trust = {"UV_SYSTEM_CERTS": "1"}
+            self._uv(arguments)
 
     def _index(self) -> dict[str, str]:
         """Return what pip is set to, as uv takes it: else a company's mirror would serve one of them only."""

@@ -277,6 +277,29 @@ def test_mirror_with_an_unknown_certificate_is_one_clear_line(
     )
 
 
+def test_uv_believes_the_authorities_of_the_system_where_its_own_do_not_suffice(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    """Where TLS is looked into, as pip does: this uv refuses the certificate unless it is asked to."""
+    choosy = tmp_path / "uv"
+    choosy.write_text(
+        '#!/bin/sh\nif [ "$1" != --version ] && [ -z "$UV_SYSTEM_CERTS" ]; then\n'
+        "  echo 'cause: invalid peer certificate: UnknownIssuer' >&2; exit 2\nfi\n"
+        f'exec "{UV}" "$@"\n'
+    )
+    choosy.chmod(0o755)
+    version = next(checkout.wheels.glob("uv-*")).name.split("-")[1]
+    own = tmp_path / "own"
+    own.mkdir()
+    checkout.pin("installer.txt", make_wheel(own, "uv", version, choosy))
+    local = f"{own} {checkout.wheels}"
+    status, stdout, stderr = checkout.install("demo", PIP_NO_INDEX="1", PIP_FIND_LINKS=local)
+
+    assert (0, "") == (status, stderr)
+    assert "pip" not in stdout
+    assert checkout.installed() == {"apple", "project"}
+
+
 def test_uv_uses_the_index_that_pip_is_set_to() -> None:
     """A company's mirror in pip.conf counts for both, as pip weighs it; uv's own settings come first."""
     settings = (
