@@ -184,7 +184,7 @@ class Environment:
             self._uv([*arguments, str(pins)])
         except CommandFailure as failure:
             _raise_if_changed(failure)
-            print("    uv failed: pip tries, which takes longer", flush=True)
+            print(f"    uv failed ({_reason(failure)}): pip tries, which takes longer", flush=True)
             return False
         return True
 
@@ -360,13 +360,17 @@ def as_uv_takes_it(settings: str, environ: Mapping[str, str]) -> dict[str, str]:
         "no-index": "UV_NO_INDEX",
     }
     taken = {names[name]: value for name, value in found.items() if name in names and value}
+    if "UV_FIND_LINKS" in taken:
+        # pip passes over a folder that is not there.
+        places = taken["UV_FIND_LINKS"].split()
+        taken["UV_FIND_LINKS"] = " ".join(p for p in places if "://" in p or Path(p).exists())
     for name, between in (("UV_FIND_LINKS", ","), ("UV_INDEX", " "), ("UV_INSECURE_HOST", " ")):
         if name in taken:
             taken[name] = between.join(taken[name].split())
     if "UV_INDEX" in taken:
         # Hashes say what a package is, whichever index it comes from.
         taken["UV_INDEX_STRATEGY"] = "unsafe-best-match"
-    return {name: value for name, value in taken.items() if name not in environ}
+    return {name: value for name, value in taken.items() if value and name not in environ}
 
 
 def count(pins: Path) -> int:
@@ -427,6 +431,13 @@ def _raise_if_clear(failure: CommandFailure) -> None:
 def _raise_if_changed(failure: CommandFailure) -> None:
     if re.search(r"DO NOT MATCH THE HASHES|Hash mismatch", str(failure)):
         raise Failure(f"a package is not the one that is pinned; nothing was installed:\n{failure}")
+
+
+def _reason(failure: CommandFailure) -> str:
+    """Return the first line of a command's output that names an error, without addresses."""
+    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
+    line = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "?")
+    return re.sub(r"`?\w+://[^\s`]+`?", "an address", line)
 
 
 def main() -> int:

@@ -167,6 +167,30 @@ def test_without_uv_pip_installs_by_the_same_hashes(checkout: Checkout) -> None:
     assert checkout.installed() == {"apple", "project"}
 
 
+def test_where_uv_fails_its_reason_is_said_and_pip_installs(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    """By the same hashes; an address in the reason is left out."""
+    version = next(checkout.wheels.glob("uv-*")).name.split("-")[1]
+    broken = tmp_path / "uv"
+    broken.write_text(
+        f'#!/bin/sh\n[ "$1" = --version ] && echo uv {version} && exit 0\n'
+        "echo 'error: cannot use https://mirror.example/simple here' >&2; exit 2\n"
+    )
+    broken.chmod(0o755)
+    own = tmp_path / "own"
+    own.mkdir()
+    checkout.pin("installer.txt", make_wheel(own, "uv", version, broken))
+    local = f"{own} {checkout.wheels}"
+    status, stdout, _ = checkout.install("system", PIP_NO_INDEX="1", PIP_FIND_LINKS=local)
+
+    assert 0 == status
+    assert (
+        "    uv failed (error: cannot use an address here): pip tries, which takes longer" in stdout
+    )
+    assert checkout.installed() == {"pear"}
+
+
 @pytest.mark.parametrize("installer", ["uv", "pip"])
 def test_package_with_another_hash_is_refused(checkout: Checkout, installer: str) -> None:
     """By both installers: nothing is installed that is not what was pinned."""
@@ -300,10 +324,10 @@ def test_uv_believes_the_authorities_of_the_system_where_its_own_do_not_suffice(
     assert checkout.installed() == {"apple", "project"}
 
 
-def test_uv_uses_the_index_that_pip_is_set_to() -> None:
+def test_uv_uses_the_index_that_pip_is_set_to(tmp_path: Path) -> None:
     """A company's mirror in pip.conf counts for both, as pip weighs it; uv's own settings come first."""
     settings = (
-        ":env:.find-links='/a /b'\n:env:.cert='/ours.pem'\n"
+        f":env:.find-links='{tmp_path} /not/there https://mirror.example/w'\n:env:.cert='/ours.pem'\n"
         "download.index-url='https://other.example/simple'\n"
         "global.index-url='https://all.example/simple'\nglobal.cert='/all.pem'\nglobal.timeout='60'\n"
         "install.index-url='https://mirror.example/simple'\ninstall.trusted-host='mirror.example'\n"
@@ -311,7 +335,7 @@ def test_uv_uses_the_index_that_pip_is_set_to() -> None:
 
     assert environment.as_uv_takes_it(settings, {"UV_INSECURE_HOST": "x"}) == {
         "UV_DEFAULT_INDEX": "https://mirror.example/simple",
-        "UV_FIND_LINKS": "/a,/b",
+        "UV_FIND_LINKS": f"{tmp_path},https://mirror.example/w",
         "SSL_CERT_FILE": "/ours.pem",
     }
 
