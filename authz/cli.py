@@ -282,7 +282,7 @@ def _egress_hosts(pairs: Sequence[str]) -> dict[str, tuple[str, ...]]:
 def drain_envoy(admin: str) -> None:
     """Have the Envoy beside this service close its connections with their next answers.
 
-    For a hook that runs when the pod is told to stop: callers that keep connections open go elsewhere.
+    For a hook that runs before the pod stops: callers that keep connections open go elsewhere.
     """
     from authz.envoy.administration import AdministrationError, drain  # noqa: PLC0415
 

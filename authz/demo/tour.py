@@ -410,7 +410,7 @@ def _while_entra_is_down(asks: Play) -> Play:
 
 
 def _asks_after_rollover(visitor: Visitor) -> Json:
-    # Used for the first time after the rollover: Envoy would repeat what it was told of one used before.
+    # Used for the first time after the rollover: Envoy would repeat the decision about a former one.
     visitor.set_aside = visitor.mint("alice")
     visitor.stage.emulator.roll_signing_key(withdraw_old=True)
     return outcome(visitor.ask("/my-orders", visitor.mint("alice3")))
