@@ -22,12 +22,14 @@ from authz.admin.server import AdminServer
 from authz.allocator import give_back
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.config.effect import in_effect
+from authz.config.rendered import difference
 from authz.core.policy import PeerSource
 from authz.engine import Engine
 from authz.entra.aadsts import MEANINGS
 from authz.entra.tenant_names import TenantNames
 from authz.envoy.configured import server_settings
 from authz.envoy.ext_authz import ExtAuthz
+from authz.envoy.pairing import Pairing
 from authz.envoy.pod_authority import pod_certificates
 from authz.envoy.sds import SecretDiscovery
 from authz.envoy.server import GrpcServer, ListenError
@@ -99,6 +101,7 @@ class App:
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None
         )
+        self._pairing = Pairing(config, timer=time.monotonic)
         self._ext_authz = ExtAuthz(
             self._engine.service,
             timer=time.monotonic,
@@ -106,6 +109,7 @@ class App:
             margin=config.limits.deadline_margin,
             peers_have_names=peers_have_names,
             believes_source=config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL,
+            hear=self._pairing.hear,
         )
         self._certificates = pod_certificates(config)
         self._secrets = SecretDiscovery(
@@ -113,6 +117,7 @@ class App:
             self._observers,
             peers_have_names=peers_have_names,
             certificates=self._certificates,
+            hear=self._pairing.hear,
         )
         self._grpc = GrpcServer(
             server_settings(config, shared_address=seat.address if seat is not None else None),
@@ -259,6 +264,7 @@ class App:
         self._metrics.gauge_credentials(self._engine.credential_expiries())
         self._metrics.gauge_unserved(self._engine.unserved())
         self._metrics.gauge_refused(self._engine.refused_credentials())
+        self._metrics.gauge_envoys(self._pairing.counts())
         self._metrics.gauge_circuits(self._engine.circuits())
 
     def _missing(self) -> dict[str, Any]:
@@ -292,6 +298,7 @@ class App:
             "missing": self._engine.missing() | self._missing(),
             **self._notices(),
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
+            "envoy": self._pairing.status(),
             "pushed_secrets": self._engine.pushed.status(),
             "signing_keys_age_seconds": {
                 issuer: round(age, 1) for issuer, age in self._engine.key_ages().items()
@@ -389,7 +396,9 @@ class App:
             return
         for key in waiting:
             _log.warning("takes effect at the next start", key=key)
+        changed = difference(self._engine.config, config)
         await self._engine.apply(version)
+        self._pairing.swap(config)
         if self._api is not None:
             await self._api.swap(config, api)
         self._watch.adopt(replace(loaded, config=config))
@@ -398,6 +407,14 @@ class App:
         self._decisions.which = config.log.decisions
         self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
         _log.info("configuration applied", digest=loaded.digest)
+        if changed:
+            _log.warning(
+                f"{'hosts' if changed.new_hosts or changed.gone_hosts else 'routes'} changed: render Envoy's "
+                "configuration again",
+                hosts=changed.new_hosts,
+                hosts_gone=changed.gone_hosts,
+                keys=changed.keys,
+            )
 
     def _refused(self, faults: str) -> None:
         self._observers.attempt(lambda: self._metrics.reloaded(applied=False))

@@ -19,6 +19,8 @@ _CONFIG_HELP = (
 )
 FAULTY = 2
 """Exit status for a configuration with faults."""
+UNMATCHED = 1
+"""Exit status for an Envoy configuration that was rendered from another configuration."""
 
 
 _FILE = click.Path(path_type=Path, dir_okay=False, exists=False)
@@ -32,6 +34,15 @@ _config_option = click.option(
 )
 _file_argument = click.argument(
     "file", required=False, type=click.Path(path_type=Path, dir_okay=False)
+)
+
+
+_no_values_option = click.option(
+    "--no-values",
+    "without_values",
+    is_flag=True,
+    help="${NAME} of the file needs no value where the variable is not set: for identifiers, scopes and "
+    "credentials, which are not in Envoy's configuration.",
 )
 
 
@@ -83,12 +94,28 @@ def serve(file: Path | None, config_file: Path | None) -> None:
     is_flag=True,
     help="Also write the files of section https, for an init container: the app needs them when it starts.",
 )
-def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) -> None:
+@click.option(
+    "--envoy",
+    "envoy_file",
+    type=_FILE,
+    help="Envoy's configuration beside it: exit status 1 if it was rendered from another one.",
+)
+@_no_values_option
+def check_config(
+    file: Path | None,
+    config_file: Path | None,
+    *,
+    prepare: bool,
+    envoy_file: Path | None,
+    without_values: bool,
+) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
     from authz.config import ConfigError, load, missing_credentials  # noqa: PLC0415
 
     try:
-        loaded = load(file or config_file, dict(os.environ), to_serve=True)
+        path, given = file or config_file, dict(os.environ)
+        values = _stand_ins(path, given) if without_values else {}
+        loaded = load(path, given | values, to_serve=not without_values)
         if prepare:
             from authz.envoy.pod_authority import open_pod_authority  # noqa: PLC0415
 
@@ -103,6 +130,50 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
         f"the configuration is valid: {len(config.inbound)} inbound and {len(config.egress)} "
         f"egress routes, {len(config.agents)} agents, {len(config.blueprints)} blueprints"
     )
+    if envoy_file is not None:
+        _check_envoy(config, envoy_file)
+
+
+def _check_envoy(config: Any, file: Path) -> None:
+    """Say whether an Envoy configuration belongs to this one; end with status 1 if it does not."""
+    from authz.envoy.counterpart import CounterpartFault, compare, read_envoy  # noqa: PLC0415
+    from authz.envoy.pairing import Match  # noqa: PLC0415
+
+    try:
+        found = compare(config, read_envoy(file))
+    except CounterpartFault as fault:
+        click.echo(f"authz: {fault}", err=True)
+        sys.exit(FAULTY)
+    if found.match is Match.MATCHED:
+        click.echo(f"{file} was rendered from it")
+        return
+    if found.match is Match.UNKNOWN:
+        click.echo(
+            f"warning: {file} does not say what it was rendered from, so nobody can tell whether it belongs to "
+            "this configuration",
+            err=True,
+        )
+        return
+    click.echo(
+        f"authz: {file} was rendered from another configuration: render it again (`authz envoy`)",
+        err=True,
+    )
+    for words, hosts in (("lacks", found.missing), ("has", found.too_many)):
+        for host in hosts:
+            click.echo(f"  it {words} the host {host}", err=True)
+    if not (found.missing or found.too_many):
+        click.echo("  its hosts are the same; what it says about routes is not", err=True)
+    sys.exit(UNMATCHED)
+
+
+def _stand_ins(file: Path | None, environ: dict[str, str]) -> dict[str, str]:
+    """Return values for variables that a configuration file refers to and that are not set."""
+    from authz.config.overrides import CONFIG_VARIABLE  # noqa: PLC0415
+    from authz.config.placeholders import stand_ins  # noqa: PLC0415
+
+    named = environ.get(CONFIG_VARIABLE)
+    path = file or (Path(named) if named else None)
+    return stand_ins(path, environ) if path is not None else {}
 
 
 @main.command(short_help="Print an Envoy configuration.")
@@ -184,7 +255,10 @@ def check_config(file: Path | None, config_file: Path | None, *, prepare: bool) 
     type=_FILE,
     help="Authorities trusted for destinations. [default: the system's]",
 )
-def envoy(file: Path | None, config_file: Path | None, **options: Any) -> None:
+@_no_values_option
+def envoy(
+    file: Path | None, config_file: Path | None, *, without_values: bool, **options: Any
+) -> None:
     """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
     from authz.config import ConfigError, load  # noqa: PLC0415
 
@@ -196,9 +270,14 @@ def envoy(file: Path | None, config_file: Path | None, **options: Any) -> None:
     from authz.envoy.sidecar import RenderError  # noqa: PLC0415
 
     try:
-        config = load(file or config_file, dict(os.environ)).config
+        given, path = dict(os.environ), file or config_file
+        values = _stand_ins(path, given) if without_values else {}
+        config = load(path, given | values).config
         settings = _sidecar_settings(options)
-        click.echo(_made_by(click.get_current_context()) + render(config, settings), nl=False)
+        text = render(config, settings)
+        _refuse_stand_ins(text, values)
+        made_by = _made_by(click.get_current_context())
+        click.echo(made_by + _source_line(path) + text, nl=False)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
@@ -224,6 +303,23 @@ def _made_by(context: click.Context) -> str:
         "Envoy's configuration, rendered and not written by hand. After a change render it again, by"
     ]
     return "".join(f"# {line}\n" for line in (*lines, f"  {command}"))
+
+
+def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
+    from authz.config.placeholders import shown_in  # noqa: PLC0415
+
+    if needed := shown_in(text, values):
+        raise click.ClickException(
+            f"the result needs values, --no-values or not: set {', '.join(needed)}"
+        )
+
+
+def _source_line(config_file: Path | None) -> str:
+    """Return a comment that says of which file the rest is made, for scripts without this program."""
+    from authz.config.source import ConfigSource  # noqa: PLC0415
+
+    digest = ConfigSource.find(config_file, os.environ).digest_of_file()
+    return f"# authz.yaml: sha256 {digest}\n" if digest is not None else ""
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:

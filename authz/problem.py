@@ -92,7 +92,8 @@ FACES: Final[dict[Reason, Face]] = {
     ),
     Reason.UNKNOWN_ROUTE: Face(
         403, PERMISSION_DENIED, "Unknown route",
-        "No route is configured for this destination. An operator must add one.",
+        "No route is configured for this destination, or Envoy's configuration is older than authz's. An operator "
+        "must add the route, or render Envoy's configuration again.",
     ),
     Reason.TUNNEL_REFUSED: Face(
         403, PERMISSION_DENIED, "Tunnel refused",

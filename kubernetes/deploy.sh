@@ -6,11 +6,12 @@ set -eu
 
 usage() {
   cat <<'USAGE'
-usage: deploy.sh client-secret-file|workload-identity [--local-image] [--dry-run]
+usage: deploy.sh client-secret-file|workload-identity [--render] [--local-image] [--dry-run]
 
 Its inputs are environment variables; those that are not set are read from OVERLAY/.env, as they are written there.
 OVERLAY/env.example lists them.
 
+  --render        first render base/envoy.yaml from base/authz.yaml: after a change of that
   --local-image   the nodes have entra-authz with the tag of base/deployment.yaml, so AUTHZ_IMAGE is not needed
   --dry-run       print the manifests and stop; needs no cluster
 USAGE
@@ -25,12 +26,14 @@ here=$(cd "$(dirname "$0")" && pwd -P)
 overlay=
 dry_run=no
 local_image=no
+render=no
 for argument; do
   case $argument in
     client-secret-file | workload-identity) overlay=$argument ;;
     client-secret) fail "this overlay is called client-secret-file now; client-secret/deploy.sh is the demo of the Entra SDK sidecar" ;;
     --dry-run) dry_run=yes ;;
     --local-image) local_image=yes ;;
+    --render) render=yes ;;
     -h | --help) usage && exit 0 ;;
     *) usage >&2 && fail "unknown argument: $argument" ;;
   esac
@@ -72,6 +75,8 @@ for name in $variables; do
   fi
   literals="$literals
       - '$name=$value'"
+  # For authz, where it compares the pair. None of them is a secret.
+  [ -z "$value" ] || export "${name?}"
 done
 if [ -n "${AGENT_USER:-}" ] && ! printf '%s\n' "$variables" | grep -qx AGENT_USER; then
   fault "AGENT_USER is set, but kubernetes/$config does not refer to it: its comments say where"
@@ -96,7 +101,10 @@ if ! is_plain "$NAMESPACE" ||
 fi
 
 check_timeout "$ROLLOUT_TIMEOUT"
+root=$(dirname "$here")
+[ "$render$faults" != no ] || check_pair "$root" "$here/$config" "$here/base/envoy.yaml" "kubernetes/deploy.sh $overlay --render"
 report "deploy $overlay"
+[ "$render" = no ] || render_pair "$root" "$here/$config" "$here/base/envoy.yaml"
 
 # ---- Manifests: the overlay under a kustomization that carries the inputs. ----
 

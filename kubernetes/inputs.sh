@@ -126,3 +126,44 @@ use_image() {
     newName: $name
     ${version:-}"
 }
+
+# The two configurations of a pod. Envoy's is rendered from authz's, and says in a comment of which file; what it says in itself
+# (authz.rendered) is compared by the program, wherever it is installed. `fail` ends the sourcing script.
+
+# find_program: set $program to authz's, or to nothing.
+find_program() {
+  program=$1/.venv/bin/authz
+  [ -x "$program" ] || program=$(command -v authz) || program=
+}
+
+sha256_of() {
+  { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst -sha256 -r; } <"$1" | cut -d ' ' -f 1
+}
+
+# render_pair ROOT AUTHZ ENVOY: render ENVOY from the file AUTHZ, by the program of the checkout in ROOT.
+render_pair() {
+  find_program "$1"
+  [ -n "$program" ] || fail "--render needs the program: make setup (in $1), or put authz on PATH"
+  "$program" envoy --no-values --config "$2" >"$3.new" || { rm -f "$3.new" && fail "$2 cannot be rendered"; }
+  mv "$3.new" "$3"
+}
+
+# check_pair ROOT AUTHZ ENVOY HOW: a fault, unless ENVOY was rendered from the file AUTHZ, or does not say from what. HOW is the command
+# that renders. Variables of the configuration are those of the environment.
+check_pair() {
+  grep -q 'authz[.]rendered' "$3" || return 0
+  find_program "$1"
+  if [ -n "$program" ]; then
+    compare_pair "$2" "$3" "$4" check-config --no-values "$2"
+  elif ! grep -qx "# authz.yaml: sha256 $(sha256_of "$2")" "$3"; then
+    fault "${2##*/} has changed since ${3##*/} was rendered from it, and authz is not installed here to compare them: $4"
+  fi
+}
+
+# compare_pair AUTHZ ENVOY HOW ARGUMENT...: a fault, unless the program, with these arguments, finds that the two belong together.
+compare_pair() {
+  pair_authz=${1##*/} pair_envoy=$2 pair_how=$3
+  shift 3
+  differs=$("$program" "$@" --envoy "$pair_envoy" 2>&1 >/dev/null) || fault "${pair_envoy##*/} does not belong to $pair_authz: $pair_how
+$(printf '%s\n' "$differs" | sed 's/^/    /')"
+}

@@ -22,21 +22,24 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/_pb/base.proto\x12\x14\x65nvoy.config.core.v3\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x98\x02\n\x11HeaderValueOption\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32!.envoy.config.core.v3.HeaderValue\x12Q\n\rappend_action\x18\x03 \x01(\x0e\x32:.envoy.config.core.v3.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"2\n\nDataSource\x12\x17\n\rinline_string\x18\x03 \x01(\tH\x00\x42\x0b\n\tspecifierb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x61uthz/_pb/base.proto\x12\x14\x65nvoy.config.core.v3\x1a\x1cgoogle/protobuf/struct.proto\"1\n\x04Node\x12)\n\x08metadata\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\")\n\x0bHeaderValue\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\x98\x02\n\x11HeaderValueOption\x12\x31\n\x06header\x18\x01 \x01(\x0b\x32!.envoy.config.core.v3.HeaderValue\x12Q\n\rappend_action\x18\x03 \x01(\x0e\x32:.envoy.config.core.v3.HeaderValueOption.HeaderAppendAction\"}\n\x12HeaderAppendAction\x12\x1b\n\x17\x41PPEND_IF_EXISTS_OR_ADD\x10\x00\x12\x11\n\rADD_IF_ABSENT\x10\x01\x12\x1e\n\x1aOVERWRITE_IF_EXISTS_OR_ADD\x10\x02\x12\x17\n\x13OVERWRITE_IF_EXISTS\x10\x03\"2\n\nDataSource\x12\x17\n\rinline_string\x18\x03 \x01(\tH\x00\x42\x0b\n\tspecifierb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'authz._pb.base_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEADERVALUE']._serialized_start=46
-  _globals['_HEADERVALUE']._serialized_end=87
-  _globals['_HEADERVALUEOPTION']._serialized_start=90
-  _globals['_HEADERVALUEOPTION']._serialized_end=370
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=245
-  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=370
-  _globals['_DATASOURCE']._serialized_start=372
-  _globals['_DATASOURCE']._serialized_end=422
+  _globals['_NODE']._serialized_start=76
+  _globals['_NODE']._serialized_end=125
+  _globals['_HEADERVALUE']._serialized_start=127
+  _globals['_HEADERVALUE']._serialized_end=168
+  _globals['_HEADERVALUEOPTION']._serialized_start=171
+  _globals['_HEADERVALUEOPTION']._serialized_end=451
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_start=326
+  _globals['_HEADERVALUEOPTION_HEADERAPPENDACTION']._serialized_end=451
+  _globals['_DATASOURCE']._serialized_start=453
+  _globals['_DATASOURCE']._serialized_end=503
 # @@protoc_insertion_point(module_scope)

@@ -91,6 +91,22 @@ class ConfigSource:
                 raise ConfigError(faults)
         return Loaded(config, notices + tuple(advice(config)), _digest(content), name)
 
+    def text(self) -> str:
+        """Return the text of the file; empty for the environment form.
+
+        Raises:
+            ConfigError: The file cannot be read, or is no text.
+        """
+        return _decoded(self._content(self.path)) if self.path is not None else ""
+
+    def digest_of_file(self) -> str | None:
+        """Return the SHA-256 digest of the file in hexadecimal; None for the environment form.
+
+        Raises:
+            ConfigError: The file cannot be read.
+        """
+        return self.digest() if self.path is not None else None
+
     def digest(self) -> str:
         """Return the digest of the source as it is now; it differs when loading again is worthwhile.
 

@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config, compile_policy
+from authz.config.rendered import MARK, Selection, mark_of
 from authz.config.route_checks import https_hosts
 from authz.envoy.administration import FAIL_HEALTH
 from authz.envoy.clusters import AUTHZ, address, app_cluster, authz_cluster, destination_clusters
@@ -121,8 +122,23 @@ def render(config: Config, settings: SidecarSettings) -> str:
         static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
     )
     data = bootstrap.to_dict(casing=Casing.SNAKE)
+    selection = Selection(settings.inbound_route or "", tuple(settings.egress_hosts))
+    _mark(data, mark_of(config, selection))
     _share_filters(data["static_resources"]["listeners"])
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
+
+
+def _mark(data: dict[str, Anything], mark: str) -> None:
+    """Let Envoy say in each Check, and on each stream of secrets, what it was rendered from."""
+    if "node" in data:
+        data["node"]["metadata"] = {MARK: mark}
+    pending: list[Anything] = [data["static_resources"]["listeners"]]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict) and "context_extensions" in value:
+            value["context_extensions"][MARK] = mark
+        elif isinstance(value, dict | list):
+            pending += value.values() if isinstance(value, dict) else value
 
 
 def _share_filters(listeners: list[dict[str, Anything]]) -> None:

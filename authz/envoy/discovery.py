@@ -21,6 +21,7 @@ from authz._pb.discovery_pb2 import (
 )
 from authz._pb.secret_pb2 import GenericSecret, TlsCertificate
 from authz._pb.secret_pb2 import Secret as WireSecret
+from authz.config.rendered import MARK
 from authz.envoy.secret_sources import SecretSources, Subscription, Value
 from authz.pod_ca.certificates import CertificateValue
 from authz.ports import Peer, SecretObserver
@@ -253,6 +254,12 @@ class Delta(_Conversation):
                 for name, value in changed.items()
             ],
         )
+
+
+def mark_in(request: DiscoveryRequest | DeltaDiscoveryRequest) -> str | None:
+    """Return what the Envoy that speaks says it was rendered from, if it says so."""
+    value = request.node.metadata.fields.get(MARK)
+    return None if value is None else value.string_value or None
 
 
 def _expect_secrets(type_url: str) -> None:

@@ -24,6 +24,7 @@ from authz._pb.external_auth_pb2 import (
 )
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
+from authz.config.rendered import MARK
 from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
@@ -241,6 +242,7 @@ class ExtAuthz:
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         believes_source: Whether Envoy's word for who its client is counts at all.
+        hear: Hears what Envoy says it was rendered from, in Checks that no prepared reply answers.
     """
 
     def __init__(
@@ -252,8 +254,10 @@ class ExtAuthz:
         margin: float,
         peers_have_names: bool,
         believes_source: bool,
+        hear: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._checks = checks
+        self._hear = hear
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
@@ -273,6 +277,7 @@ class ExtAuthz:
         known = self._repeat(raw, wire, peer)
         if known is not None:
             return known
+        self._hear(wire.attributes.context_extensions.get(MARK))
         request = decode(
             wire,
             peer=peer,

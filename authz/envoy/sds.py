@@ -18,7 +18,14 @@ from authz._pb.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
-from authz.envoy.discovery import Delta, StateOfTheWorld, TooManyNames, Versions, WrongType
+from authz.envoy.discovery import (
+    Delta,
+    StateOfTheWorld,
+    TooManyNames,
+    Versions,
+    WrongType,
+    mark_in,
+)
 from authz.envoy.secret_sources import SecretSources
 from authz.envoy.workload_identity import spiffe_id
 from authz.pod_ca.certificates import PodCertificates
@@ -35,6 +42,7 @@ _STRANGER: Final = (
 )
 
 Request_contra = TypeVar("Request_contra", contravariant=True)
+_R = TypeVar("_R", DiscoveryRequest, DeltaDiscoveryRequest)
 Response_co = TypeVar("Response_co", covariant=True)
 
 
@@ -60,6 +68,7 @@ class SecretDiscovery:
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         certificates: Keeps certificates of the pod's authority, if there is one.
         max_streams: Most streams at a time.
+        hear: Hears what each Envoy says it was rendered from, at the beginning of a stream.
     """
 
     def __init__(
@@ -70,7 +79,9 @@ class SecretDiscovery:
         peers_have_names: bool,
         certificates: PodCertificates | None = None,
         max_streams: int = MAX_STREAMS,
+        hear: Callable[[str | None], None] = lambda _: None,
     ) -> None:
+        self._hear = hear
         self._sources = SecretSources(tokens, certificates)
         self._observer = observer
         self._peers_have_names = peers_have_names
@@ -92,7 +103,7 @@ class SecretDiscovery:
         def begin(peer: Peer, stir: Callable[[], None]) -> StateOfTheWorld:
             return StateOfTheWorld(self._sources, peer, stir, self._versions, self._observer)
 
-        await self._serve(begin, requests, context)
+        await self._serve(begin, self._heard(requests), context)
 
     async def delta_secrets(
         self,
@@ -104,7 +115,7 @@ class SecretDiscovery:
         def begin(peer: Peer, stir: Callable[[], None]) -> Delta:
             return Delta(self._sources, peer, stir, self._versions, self._observer)
 
-        await self._serve(begin, requests, context)
+        await self._serve(begin, self._heard(requests), context)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the handler to register with a server. `FetchSecrets` is not served."""
@@ -123,6 +134,15 @@ class SecretDiscovery:
                 ),
             },
         )
+
+    async def _heard(self, requests: AsyncIterator[_R]) -> AsyncIterator[_R]:
+        """Pass requests on. The first of a stream says who speaks, and later ones need not."""
+        is_first = True
+        async for request in requests:
+            if is_first:
+                self._hear(mark_in(request))
+                is_first = False
+            yield request
 
     async def _serve(
         self,

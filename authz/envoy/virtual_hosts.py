@@ -27,6 +27,7 @@ from authz.core.request import Direction
 from authz.envoy.bodyless import without_body
 from authz.envoy.clusters import APP
 from authz.envoy.connect import is_connect, to_be_read, tunnel
+from authz.envoy.counterpart import NOT_CONFIGURED
 from authz.envoy.destinations import Destination
 from authz.envoy.edge_cache import EDGE, EDGE_EXTENSION, route_facts, with_script, without_script
 from authz.envoy.injection import route_metadata
@@ -246,7 +247,7 @@ def _dead_end() -> VirtualHost:
     routes = [unknown_destination(match) for match in (is_connect(), RouteMatch(prefix="/"))]
     for route in routes:
         route.typed_per_filter_config = _told(Direction.EGRESS)
-    return VirtualHost(name="not-configured", domains=["*"], routes=[_refused(), *routes])
+    return VirtualHost(name=NOT_CONFIGURED, domains=["*"], routes=[_refused(), *routes])
 
 
 def _unasked() -> dict[str, Any]:

@@ -148,6 +148,12 @@ class Metrics:
             "1 while Entra refuses the newest version of a client's credential, else 0.",
             ["client", "kind"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._envoys = Gauge(
+            "authz_envoy_configurations",
+            "Different configurations of the Envoys that asked in the last 15 minutes: rendered from this one "
+            "(matched), from another (outdated), or without saying so (unknown).",
+            ["match"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
         self._refused_seen: set[tuple[str, str]] = set()
         self._dropped_records = Counter(
             "authz_log_records_dropped",
@@ -297,6 +303,11 @@ class Metrics:
         self._refused_seen |= refused
         for entry in self._refused_seen:
             self._credential_refused.labels(*entry).set(entry in refused)
+
+    def gauge_envoys(self, counts: Mapping[str, int]) -> None:
+        """State how many different configurations Envoys have, by how they match ours."""
+        for match, count in counts.items():
+            self._envoys.labels(match).set(count)
 
     def gauge_state(self, *, ready: bool, config_refused: bool) -> None:
         """State whether Checks can be answered, and by the newest configuration."""

@@ -172,14 +172,41 @@ KUSTOMIZATION
   kubectl kustomize "$work" --output "$work/made"
 }
 
+# check_transparent: fail, unless Envoy has the hosts of the variables that the sidecar gets, and was rendered from them.
+check_transparent() {
+  [ "$overlay:$emulator" = client-secret-transparent:no ] || return 0
+  envoy=$root/kubernetes/client-secret-transparent/envoy.yaml
+  variables=$(sed -n 's/^  \([A-Za-z_0-9]*\): *\(.*\)$/\1=\2/p' "$work"/made/*_configmap_sidecar-config.yaml |
+    sed "s/=[\"']\(.*\)[\"']\$/=\1/")
+  for host in $(printf '%s\n' "$variables" | sed -n 's|^DownstreamApis__.*__BaseUrl=https*://\([^/]*\).*|\1|p'); do
+    grep -q "^ *- name: $host\$" "$envoy" || fault "envoy.yaml lacks the host $host: make render"
+  done
+  find_program "$root"
+  if [ -n "$program" ] && [ -z "$faults" ]; then
+    # Nothing of this environment, which may have variables of the same names.
+    set -- env -i "PATH=$PATH" AzureAd__ClientCredentials__0__ClientSecret=not-read
+    while IFS= read -r variable; do
+      set -- "$@" "$variable"
+    done <<VARIABLES
+$variables
+VARIABLES
+    interpreter=$program program=env
+    shift
+    compare_pair sidecar-config.yaml "$envoy" "make render" "$@" "$interpreter" check-config
+  fi
+  report deploy
+}
+
 if [ "$dry_run" = yes ]; then
   render nothing
+  check_transparent
   for file in "$work"/made/*; do
     echo ---
     cat "$file"
   done
   exit 0
 fi
+[ "$overlay:$emulator" != client-secret-transparent:no ] || { render nothing && check_transparent; }
 
 # ---- The cluster. ----
 
@@ -227,9 +254,10 @@ if [ "$emulator" = yes ]; then
   for value in "$TENANT_ID" "$CLIENT_ID" "$AGENT_IDENTITY" "$client_secret"; do
     [ -n "$value" ] || fail "the emulator does not say who is in its directory; run this again"
   done
-  # Envoy's configuration as `authz envoy` makes it for the emulator's Graph; its authority goes beside it.
+  # Envoy's configuration as `authz envoy` makes it for the emulator's Graph; its authority goes beside it. Without the mark, which is
+  # that of the other hosts.
   [ "$overlay" = client-secret ] ||
-    sed -e 's/graph\.microsoft\.com/graph.entra-emulator.svc.cluster.local/' \
+    sed -e '/authz[.]rendered/d' -e 's/graph\.microsoft\.com/graph.entra-emulator.svc.cluster.local/' \
       -e 's/graph_microsoft_com/graph_entra-emulator_svc_cluster_local/' \
       -e 's:/etc/ssl/certs/ca-certificates.crt:/etc/envoy/ca.crt:' \
       "$root/kubernetes/client-secret-transparent/envoy.yaml" >"$work/envoy.yaml"

@@ -146,6 +146,18 @@ CASES = {
             gauge("authz_config_refused", "", "0 1x3 0x30"),
         ),
     ),
+    "AuthzEnvoyOutdated": Case(
+        at=15,
+        fires=gauge("authz_envoy_configurations", ', match="outdated"', "0 0 1x30"),
+        labels={**PLACE, "pod": "agent-1"},
+        summary="Envoy of agents/agent-1 was rendered from another configuration",
+        quiet=(
+            # The two are replaced one after the other; an Envoy that was written by hand.
+            gauge("authz_envoy_configurations", ', match="outdated"', "0 1x8 0x30"),
+            gauge("authz_envoy_configurations", ', match="unknown"', "1x30"),
+            gauge("authz_envoy_configurations", ', match="matched"', "1x30"),
+        ),
+    ),
     "AuthzInternalErrors": Case(
         at=12,
         # The series begins with its first error.

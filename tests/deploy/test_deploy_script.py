@@ -6,6 +6,7 @@ The cluster is a stand-in on PATH; rendering is the real kubectl's.
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import authz
 from support.cluster import Cluster
 from support.manifests import KUBERNETES, OVERLAYS
 
+PROGRAMS = Path(sys.executable).parent
 SECRET = "q8~Not.A-Real$Secret"
 
 
@@ -40,7 +42,9 @@ def script(tmp_path: Path, kubectl: str) -> Path:
 def _run(
     script: Path, *arguments: str, environ: Mapping[str, str], path: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    search = os.pathsep.join([*([str(path)] if path else []), os.environ["PATH"]])
+    # Without this checkout's programs: few who deploy have authz installed.
+    others = [one for one in os.environ["PATH"].split(os.pathsep) if one != str(PROGRAMS)]
+    search = os.pathsep.join([*([str(path)] if path else []), *others])
     # HOME, because some kubectl keep notes there.
     base = {"PATH": search, "HOME": str(script.parent)}
     return subprocess.run(
@@ -206,7 +210,7 @@ def test_images_may_have_ports_tags_and_digests(
 
 
 def test_a_variable_that_the_configuration_names_becomes_an_input(
-    script: Path, inputs: dict[str, str]
+    script: Path, inputs: dict[str, str], tmp_path: Path
 ) -> None:
     """Once authz.yaml refers to AGENT_USER it is required, and handed over."""
     config = script.parent / "base/authz.yaml"
@@ -214,7 +218,13 @@ def test_a_variable_that_the_configuration_names_becomes_an_input(
     user = "agent-user@contoso.example"
 
     missing = _run(script, "client-secret-file", "--dry-run", environ=inputs)
-    given = _run(script, "client-secret-file", "--dry-run", environ={**inputs, "AGENT_USER": user})
+    given = _run(
+        script,
+        "client-secret-file",
+        "--dry-run",
+        environ={**inputs, "AGENT_USER": user},
+        path=_with_program(tmp_path),
+    )
 
     assert missing.returncode == 2
     assert "AGENT_USER is not set" in missing.stderr
@@ -359,3 +369,90 @@ def test_nothing_is_left_behind(script: Path, inputs: dict[str, str], tmp_path: 
 
     assert list(scratch.iterdir()) == []
     assert sorted(script.parent.rglob("*")) == before
+
+
+def test_an_unmatched_pair_is_not_deployed(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """A host was added and Envoy's configuration was not rendered: nothing happens, in no form."""
+    cluster = Cluster(tmp_path, kubectl)
+    _add_host(script)
+
+    results = [
+        _run(script, overlay, *arguments, environ=inputs, path=path)
+        for overlay in OVERLAYS
+        for arguments in ((), ("--dry-run",))
+        for path in (cluster.path, _with_program(tmp_path, cluster.path))
+    ]
+
+    assert {(2, "")} == {(result.returncode, result.stdout) for result in results}
+    assert all("deploy.sh: cannot deploy" in result.stderr for result in results)
+    assert [
+        f"kubernetes/deploy.sh {overlay} --render" for overlay in OVERLAYS for _ in range(4)
+    ] == [result.stderr.splitlines()[1].rpartition(": ")[2] for result in results]
+    assert [] == cluster.calls
+
+
+def test_with_the_program_the_hosts_that_differ_are_named(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """It compares what counts: a changed comment is no reason to render."""
+    program = _with_program(tmp_path)
+    config = script.parent / "base/authz.yaml"
+    config.write_text(f"# A remark of ours.\n{config.read_text()}")
+    remark = _run(script, "workload-identity", "--dry-run", environ=inputs, path=program)
+    _add_host(script)
+    host = _run(script, "workload-identity", "--dry-run", environ=inputs, path=program)
+
+    assert (0, "") == (remark.returncode, remark.stderr)
+    assert "it lacks the host api.example" in host.stderr
+
+
+def test_one_command_renders_and_deploys_the_pair(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """After it Envoy has the host, and whoever has no program may deploy the two."""
+    program = _with_program(tmp_path)
+    _add_host(script)
+
+    rendered = _run(
+        script, "workload-identity", "--render", "--dry-run", environ=inputs, path=program
+    )
+    later = _run(script, "workload-identity", "--dry-run", environ=inputs)
+    without = _run(script, "workload-identity", "--render", "--dry-run", environ=inputs)
+
+    assert (0, "") == (rendered.returncode, rendered.stderr)
+    assert "- name: api.example\n" in rendered.stdout
+    assert (0, rendered.stdout) == (later.returncode, later.stdout)
+    assert (2, True) == (without.returncode, "--render needs the program" in without.stderr)
+
+
+def test_a_configuration_of_envoy_written_by_hand_is_deployed(
+    script: Path, inputs: dict[str, str]
+) -> None:
+    """It does not say what it belongs to, so nobody can say that it does not."""
+    (script.parent / "base/envoy.yaml").write_text("static_resources: {}\n")
+    _add_host(script)
+
+    result = _run(script, "workload-identity", "--dry-run", environ=inputs)
+
+    assert (0, "") == (result.returncode, result.stderr)
+
+
+def _add_host(script: Path) -> None:
+    config = script.parent / "base/authz.yaml"
+    text = config.read_text()
+    assert "[graph.microsoft.com]" in text
+    config.write_text(text.replace("[graph.microsoft.com]", "[graph.microsoft.com, api.example]"))
+
+
+def _with_program(folder: Path, path: Path | None = None) -> Path:
+    """Return a folder for PATH with the program of this checkout in it, and what another folder has."""
+    found = folder / f"with-program{'' if path is None else '-and-cluster'}"
+    if not found.exists():
+        found.mkdir()
+        (found / "authz").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m authz "$@"\n')
+        (found / "authz").chmod(0o755)
+        for one in path.iterdir() if path is not None else ():
+            (found / one.name).symlink_to(one)
+    return found

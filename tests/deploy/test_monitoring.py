@@ -16,6 +16,7 @@ from authz.config.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.entra.aadsts import MEANINGS
+from authz.envoy.pairing import Match
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics
@@ -53,6 +54,7 @@ VALUES = {
     ("authz_exchanges_total", "outcome"): REASONS | {"issued"},
     ("authz_exchanges_total", "flow"): {flow.value for flow in Flow},
     ("authz_entra_errors_total", "code"): {str(number) for number in MEANINGS} | {OTHER},
+    ("authz_envoy_configurations", "match"): {match.value for match in Match},
     ("authz_cache_lookups_total", "cache"): {name.value for name in CacheName},
     ("authz_cache_lookups_total", "result"): {result.value for result in CacheResult},
     ("authz_cache_entries", "cache"): {name.value for name in CacheName},

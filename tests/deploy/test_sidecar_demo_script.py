@@ -5,8 +5,10 @@ API server makes of it is in `tests/cluster`.
 """
 
 import base64
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -591,15 +593,54 @@ def test_the_pod_trusts_the_emulators_authority(script: Path, desktop: Kind) -> 
 
 
 def test_envoy_is_told_of_the_emulator_as_authz_envoy_would(script: Path, desktop: Kind) -> None:
-    """Its file is changed by the script, and still is the rendered one."""
+    """Its file is changed by the script, and still is the rendered one, without a mark."""
     desktop.run(script, "--emulator", "--transparent")
     applied = desktop.applied("entra-demo")
     folder = applied.containers["envoy"].mounts["envoy-config"]["mountPath"]
     settings = SidecarSettings(upstream_ca_file=Path(folder, "ca.crt"))
     config = load(None, {**data_of(desktop), SECRET_KEY: "any"}).config
 
-    assert yaml.safe_load(render_envoy(config, settings)) == yaml.safe_load(
-        applied.files["envoy.yaml"]
-    )
+    rendered = re.sub("\n *authz[.]rendered: .*", "", render_envoy(config, settings))
+
+    assert yaml.safe_load(rendered) == yaml.safe_load(applied.files["envoy.yaml"])
     agent = describe_tenants(default_directory(1))[0]["blueprints"][0]["agents"][0]["client_id"]
     assert agent == data_of(desktop)["AzureAd__AgentIdentity"]
+
+
+def test_an_api_that_envoy_does_not_know_is_not_deployed(
+    script: Path, elsewhere: Kind, tmp_path: Path
+) -> None:
+    """`--transparent`, dry or not: the host is named, with the command that renders; nothing has happened."""
+    variables = script.parents[1] / "client-secret-transparent/sidecar-config.yaml"
+    more = "DownstreamApis__more__BaseUrl: https://api.example/v1/\n"
+    variables.write_text(f"{variables.read_text()}  {more}  {more.replace('BaseUrl', 'Scopes__0')}")
+    inputs = {**INPUTS, "AGENT_IDENTITY": INPUTS["CLIENT_ID"], "AUTHZ_IMAGE": IMAGE}
+
+    results = [
+        elsewhere.run(script, "--transparent", *more, **inputs) for more in ((), ("--dry-run",))
+    ]
+
+    assert [2, 2] == [result.returncode for result in results]
+    assert all("envoy.yaml lacks the host api.example: make render" in r.stderr for r in results)
+    assert {"config", "kustomize"} == {call.arguments[0] for call in elsewhere.calls}
+
+
+def test_variables_that_change_routes_alone_are_compared_where_the_program_is(
+    script: Path, elsewhere: Kind
+) -> None:
+    """A host that is gone, which only the program sees; the shipped pair is one."""
+    program = elsewhere.path / "authz"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m authz "$@"\n')
+    program.chmod(0o755)
+    inputs = {**INPUTS, "AGENT_IDENTITY": INPUTS["CLIENT_ID"], "AUTHZ_IMAGE": IMAGE}
+    shipped = elsewhere.run(script, "--transparent", "--dry-run", **inputs)
+    envoy = script.parents[1] / "client-secret-transparent/envoy.yaml"
+    text = envoy.read_text()
+    (mark,) = set(re.findall("authz.rendered: (.*)", text))
+    envoy.write_text(text.replace(mark, "another"))
+
+    changed = elsewhere.run(script, "--transparent", "--dry-run", **inputs)
+
+    assert (0, "") == (shipped.returncode, shipped.stderr)
+    assert 2 == changed.returncode
+    assert "envoy.yaml does not belong to sidecar-config.yaml: make render" in changed.stderr

@@ -122,7 +122,7 @@ def test_an_unknown_host_is_an_unknown_route(pod: Pod, host: str) -> None:
     status, problem = pod.connect(host)
 
     assert (403, "unknown_route") == (status, problem["reason"])
-    assert f"No route is configured for {host}. An operator must add one." == problem["detail"]
+    assert f"No route is configured for {host}, or Envoy's" in problem["detail"]
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8443", "10.9.8.7:8080"])
@@ -130,7 +130,10 @@ def test_a_request_to_an_unknown_host_is_answered_with_its_name(pod: Pod, host: 
     """Else nobody knows which of an agent's calls it was."""
     problem = pod.get(f"http://{host}/path?query").json()
 
-    expected = f"No route is configured for {host}. An operator must add one."
+    expected = (
+        f"No route is configured for {host}, or Envoy's configuration is older than authz's. An operator must add "
+        "the route, or render Envoy's configuration again."
+    )
     assert ("unknown_route", expected) == (problem["reason"], problem["detail"])
     assert f"Unknown route (unknown_route, authz): {expected}" == problem["error"]["message"]
 

@@ -1,0 +1,39 @@
+"""Stand-ins for `${NAME}` of a configuration that is only rendered: what they stand for is not in the result.
+
+Identifiers, scopes and files of credentials decide nothing in Envoy's configuration. Where one does, its
+stand-in is found in the result, and the variable has to have its value.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from authz.config.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
+from authz.config.source import ConfigSource
+
+_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+_CREDENTIALS: Final = (CLIENT_SECRET_FILE, CERTIFICATE_FILE, FEDERATED_TOKEN_FILE)
+"""By one of these a pod names the credential that the file itself does not."""
+
+
+def stand_ins(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return a value for each variable that a file refers to and the environment lacks.
+
+    Each is a GUID of its own: an identifier where one is expected, and text everywhere else.
+
+    Raises:
+        ConfigError: The file cannot be read.
+    """
+    names = dict.fromkeys(_REFERENCE.findall(ConfigSource.find(file, environ).text()))
+    missing = [name for name in names if not environ.get(name)]
+    if not any(environ.get(name) for name in _CREDENTIALS):
+        missing.append(FEDERATED_TOKEN_FILE)
+    return {
+        name: f"{number:08x}-5a5a-4a5a-a5a5-5a5a5a5a5a5a" for number, name in enumerate(missing, 1)
+    }
+
+
+def shown_in(text: str, stand_ins: Mapping[str, str]) -> list[str]:
+    """Return the variables whose stand-ins are in a text: it needs their values."""
+    return sorted(name for name, value in stand_ins.items() if value in text)

@@ -1,0 +1,149 @@
+"""What of a configuration Envoy's own is rendered from, and the mark by which each side knows the other's.
+
+Credentials, scopes and whatever else only the service uses have no part in it. How Envoy's configuration
+carries the mark is `authz.envoy.bootstrap`; who compares is `authz.envoy.pairing` and `authz check-config`.
+"""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final, Self
+
+from authz.config.hosts import EgressHost
+from authz.config.model import Config
+from authz.config.policy import compile_policy
+from authz.config.route_checks import https_hosts
+from authz.config.tunnels import tunnelled
+
+MARK: Final = "authz.rendered"
+"""Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""
+LONGEST_MARK: Final = 1024
+"""Characters. What is longer is no mark of ours."""
+
+_DIGITS: Final = 16
+"""Of a SHA-256 digest, in hexadecimal. Nobody has to be kept from finding another configuration with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The routes that an Envoy was rendered for, where the service has more.
+
+    Attributes:
+        inbound: Its inbound route; empty where the configuration leaves no choice.
+        egress: Its egress routes, whose hosts were named beside the configuration; empty for those that have
+            hosts in the configuration.
+    """
+
+    inbound: str = ""
+    egress: tuple[str, ...] = ()
+
+    @classmethod
+    def of_mark(cls, mark: str) -> Self:
+        """Return what a mark says."""
+        _, _, rest = mark.partition(";")
+        inbound, _, egress = rest.partition(";")
+        return cls(inbound, tuple(name for name in egress.split(",") if name))
+
+    def __str__(self) -> str:
+        return f";{self.inbound};{','.join(self.egress)}" if self.inbound or self.egress else ""
+
+
+EVERYTHING: Final = Selection()
+
+
+def mark_of(config: Config, selection: Selection = EVERYTHING) -> str:
+    """Return the mark of what is rendered of a configuration: a digest, and the selection if there is one."""
+    text = json.dumps(rendered_from(config, selection), sort_keys=True)
+    return f"{sha256(text.encode()).hexdigest()[:_DIGITS]}{selection}"
+
+
+def rendered_from(config: Config, selection: Selection = EVERYTHING) -> dict[str, Any]:
+    """Return all of a configuration that Envoy's is rendered from, after defaults, in JSON's types.
+
+    The service's address is not among it: who looks for it elsewhere does not come to say so.
+    """
+    policy, tunnels = compile_policy(config), tunnelled(config)
+    tls = config.listen.tls
+    inbound = [selection.inbound] if selection.inbound else list(config.inbound)
+    egress = selection.egress or tuple(name for name, route in config.egress.items() if route.hosts)
+    return {
+        "listen": {
+            "socket": config.listen.socket_path is not None,
+            "tls": tls is not None,
+            "client_certificates": tls is not None and tls.client_ca_file is not None,
+            "workload_identity": config.listen.workload_identity.value,
+            "inbound_route": config.listen.inbound_route,
+        },
+        "https": https_hosts(config.egress) if config.https is not None else None,
+        "edge": config.cache.edge.max_ttl > 0,
+        "handles": policy.gives_handles,
+        "inbound": {
+            name: {"repeated": policy.inbound[name].may_repeat_at_edge}
+            for name in inbound
+            if name in policy.inbound
+        },
+        "egress": {
+            name: {
+                "hosts": sorted({str(EgressHost.of(host)) for host in config.egress[name].hosts}),
+                "without_token": config.egress[name].flow.value == "none",
+                "pushed": config.egress[name].pushed,
+                "repeated": name in policy.egress and policy.egress[name].may_repeat_at_edge,
+                "remove_headers": list(config.egress[name].remove_headers),
+                "tunnel": name in tunnels,
+            }
+            for name in egress
+            if name in config.egress
+        },
+    }
+
+
+def hosts_of(config: Config) -> frozenset[str]:
+    """Return the hosts of all egress routes, as Envoy's configuration names them: without a scheme."""
+    return frozenset(
+        EgressHost.of(host).authority for route in config.egress.values() for host in route.hosts
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How two configurations differ in what Envoy's is rendered from.
+
+    Attributes:
+        new_hosts: Hosts that only the newer one has.
+        gone_hosts: Hosts that only the older one has.
+        keys: Where else they differ.
+    """
+
+    new_hosts: tuple[str, ...] = ()
+    gone_hosts: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.new_hosts or self.gone_hosts or self.keys)
+
+
+def difference(old: Config, new: Config) -> Difference:
+    """Return how two configurations differ in what Envoy's is rendered from."""
+    before, after = hosts_of(old), hosts_of(new)
+    # Where the hosts are the same, one may have another scheme or another route.
+    named = ("hosts",) if before != after else ()
+    return Difference(
+        tuple(sorted(after - before)),
+        tuple(sorted(before - after)),
+        tuple(_differing(rendered_from(old), rendered_from(new), named)),
+    )
+
+
+def _differing(
+    old: Mapping[str, Any], new: Mapping[str, Any], skip: Collection[str], path: str = ""
+) -> Iterator[str]:
+    """Return the paths at which nested mappings differ, but for some keys."""
+    for key in sorted({*old, *new}):
+        one, other = old.get(key), new.get(key)
+        if key in skip or one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differing(one, other, skip, f"{path}{key}.")
+        else:
+            yield f"{path}{key}"
