@@ -266,7 +266,8 @@ class CachedExchange:
             error = refusal.bare()
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
-        self._observer.exchanged(exchange.flow, error, self._timer() - started)
+        if budget.carried_out is not False:
+            self._observer.exchanged(exchange.flow, error, self._timer() - started)
         now, subject = Moment(self._clock(), self._timer()), subject_of(exchange)
         if error is not None:
             seconds = self._lifetimes.seconds(error, of_a_user=subject is not None)

@@ -663,6 +663,16 @@ async def test_each_exchange_that_was_carried_out_is_observed_once() -> None:
     ] == world.observer.exchanges
 
 
+async def test_an_exchange_that_was_not_carried_out_is_not_observed() -> None:
+    """Its assertion was refused, say: that is observed where it was asked for."""
+    world = World()
+    world.entra.carried_out = False
+    world.entra.fail(ExchangeMisconfigured())
+    await world.failure(BOB)
+
+    assert [] == world.observer.exchanges
+
+
 async def test_an_error_raised_to_many_does_not_grow() -> None:
     """Its traceback is as long after two hundred callers as after one, on the flight and later."""
     world = World()

@@ -1,16 +1,19 @@
-"""`Budget`: the time that one exchange may take."""
+"""`Budget`: the time that one exchange may take, and whether it has come to anything."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Budget:
     """Until when an exchange is of use. Monotonic seconds.
 
     Attributes:
         needed_by: When the Check that started the exchange stops waiting. Its result is cached also later.
         ends: When the exchange is given up. Nothing of it, no thread either, lasts longer.
+        carried_out: Whether a request of the exchange itself has gone out: False where there was no
+            assertion for it, an open circuit or an unreadable credential. None from whoever does not say.
     """
 
     needed_by: float
     ends: float
+    carried_out: bool | None = field(default=None, compare=False)

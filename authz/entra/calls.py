@@ -5,7 +5,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -22,12 +22,14 @@ class Call:
         answered: Whether the endpoint answered last: False if the connection failed, the time was over, or
             the status was 5xx. None if it was not asked, or if that is not known.
         throttled: Seconds to wait, where the endpoint answered a token request with 429.
+        begun: Called when a request goes out.
     """
 
     needed_by: float = inf
     ends: float = inf
     answered: bool | None = None
     throttled: float | None = None
+    begun: Callable[[], None] = lambda: None
 
     @classmethod
     def within(cls, *, needed_in: float, ends_in: float) -> "Call":

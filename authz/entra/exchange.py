@@ -144,6 +144,7 @@ class EntraExchange:
         Raises:
             AuthzError: Entra refused, could not be reached, or issued what was not asked for.
         """
+        budget.carried_out = False
         token = await self._carry_out(exchange, budget)
         if not may_be_for(token.secret, exchange.target.scopes):
             raise ExchangeUnavailable(
@@ -320,6 +321,7 @@ class EntraExchange:
             def run() -> IssuedToken:
                 now = self._timer()
                 call = Call.within(needed_in=budget.needed_by - now, ends_in=budget.ends - now)
+                call.begun = partial(setattr, budget, "carried_out", True)
                 try:
                     with call.running():
                         return asking.acquire()

@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 from authz.core.budget import Budget
 from authz.core.circuit import FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
-from authz.core.errors import ExchangeUnavailable, Reason
-from authz.core.exchange import AppToken, Client, Target
+from authz.core.errors import EntraError, ExchangeUnavailable, Reason
+from authz.core.exchange import AppToken, Client, Flow, Target
 from authz.core.throttle import PROBE_EVERY
 from authz.emulator import Fault, Match
+from authz.entra.exchange import REPLICATION_DELAYS
 from authz.ports import CheckRecord
 from authz.service import LOOK_AGAIN
 from support.people import people
@@ -527,6 +528,35 @@ async def test_a_failure_is_repeated_to_the_same_question_without_asking(world: 
 
         assert {denied(first)} == {denied(record) for record in again}
         assert {} == service.calls
+
+
+async def test_only_exchanges_that_were_carried_out_are_counted(world: World, clock: Clock) -> None:
+    """A refused secret: users whose exchange was never begun are no exchanges, and no errors of Entra."""
+    world.secret_file.write_text("wrong")
+    async with stack(world, clock=clock) as service:
+        for round_ in range(3):
+            for name in ("alice", "alice2", "alice3"):
+                record = await service.egress("graph", world.token(name, claims={"n": round_}))
+                assert Reason.EXCHANGE_MISCONFIGURED is denied(record)
+            clock.ahead += 6
+
+        # Each of the three with its further tries: Entra's directory may be replicating.
+        assert {"t1": 3 * (1 + len(REPLICATION_DELAYS))} == service.calls
+        assert [Flow.BLUEPRINT_ASSERTION] * 3 == [flow for flow, _ in service.seen.exchanges]
+        errors = [error for _, error in service.seen.exchanges if isinstance(error, EntraError)]
+        assert [7000215] * 3 == [error.code for error in errors]
+
+
+async def test_an_exchange_that_entra_does_not_answer_is_counted(world: World) -> None:
+    """It was carried out as far as one can."""
+    document = world.config()
+    document["entra"] |= {"timeout": "500ms", "exchange_timeout": "500ms"}
+    async with stack(world, document=document) as service:
+        world.emulator.faults.add(Fault("hang"))
+        record = await service.egress("app")
+
+        assert Reason.EXCHANGE_UNAVAILABLE is denied(record)
+        assert [Flow.APP] == [flow for flow, _ in service.seen.exchanges]
 
 
 async def test_a_withdrawn_t1_is_replaced_once(world: World) -> None:

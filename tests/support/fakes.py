@@ -96,9 +96,12 @@ class FakeExchange:
         self.calls: list[TokenExchange] = []
         self.budgets: list[Budget] = []
         self.cancelled = 0
+        self.carried_out: bool | None = None
+        """What budgets are to say of that."""
 
     async def __call__(self, exchange: TokenExchange, budget: Budget) -> IssuedToken:
         """Issue `issued-1`, `issued-2` and so on."""
+        budget.carried_out = self.carried_out
         self.calls.append(exchange)
         self.budgets.append(budget)
         self.asked.set()
