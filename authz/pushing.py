@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from authz.caching import CachedExchange
-from authz.core.errors import AuthzError, ExchangeUnavailable, WorkloadNotAllowed
+from authz.core.errors import AuthzError, ExchangeUnavailable, Reason, WorkloadNotAllowed
 from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy, authorize_workload, plan
@@ -66,14 +66,43 @@ class PushedValue:
         return () if self.token is None else (self.token,)
 
 
+@dataclass(frozen=True, slots=True)
+class RefusalValue:
+    """Why Envoy holds no token, for its reply to a request that needs one.
+
+    Attributes:
+        version: Changes with the reason; unique in this process.
+        reason: `exchange_misconfigured` where waiting does not help; None where there is a token, or where it
+            may come.
+    """
+
+    version: int
+    reason: str | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to say."""
+        return self.reason is None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What must be in no log: nothing."""
+        return ()
+
+
 REFUSED: Final = PushedValue(0, None)
+UNEXPLAINED: Final = RefusalValue(0, None)
+REFUSAL: Final = "refusal/"
+"""Begins the name of the secret that holds a `RefusalValue`; the route's name follows."""
 
 
 class Subscription:
-    """One Envoy's interest in one route's token. Made by `PushedTokens.subscribe`."""
+    """One Envoy's interest in a route's token, or in why there is none. Made by `PushedTokens.subscribe`."""
 
     def __init__(self, name: str, peer: Peer, stir: Callable[[], None]) -> None:
         self.name = name
+        self.asks_why = name.startswith(REFUSAL)
+        self.route = name.removeprefix(REFUSAL)
         self.peer = peer
         self.stir = stir
         self.refusal: str | None = None
@@ -83,9 +112,11 @@ class Subscription:
         self._keeper: _Keeper | None = None
 
     @property
-    def value(self) -> PushedValue | None:
+    def value(self) -> PushedValue | RefusalValue | None:
         """What Envoy shall hold; None while the first attempt is under way."""
-        return REFUSED if self._keeper is None else self._keeper.value
+        if self._keeper is None:
+            return UNEXPLAINED if self.asks_why else REFUSED
+        return self._keeper.refusal if self.asks_why else self._keeper.value
 
     def _join(self, keeper: "_Keeper | None") -> None:
         self._keeper = keeper
@@ -165,12 +196,16 @@ class PushedTokens:
         }
 
     def status(self) -> dict[str, dict[str, Any]]:
-        """Return, for each kept token, the seconds until its expiry and how many Envoys hold it."""
+        """Return, for each kept token, the seconds until its expiry and how many Envoys hold it.
+
+        While it cannot be renewed, also why.
+        """
         expiries = self.expiries()
         return {
             name: {
                 "seconds": round(expiries[name], 1) if name in expiries else None,
-                "subscribers": len(keeper.subscribers),
+                "subscribers": keeper.holders,
+                **keeper.failure,
             }
             for name, keeper in self._keepers.items()
         }
@@ -187,7 +222,7 @@ class PushedTokens:
 
     def _settle(self, subscription: Subscription) -> None:
         """Grant or refuse a subscription by the policy of now."""
-        name = subscription.name
+        name = subscription.route
         route = self._policy.egress.get(name)
         subscription.is_configured = route is not None
         subscription.refusal = _refusal(route, subscription.peer)
@@ -202,11 +237,11 @@ class PushedTokens:
 
     def _part(self, subscription: Subscription) -> None:
         subscription._join(None)  # noqa: SLF001 - of this module
-        keeper = self._keepers.get(subscription.name)
+        keeper = self._keepers.get(subscription.route)
         if keeper is not None and subscription in keeper.subscribers:
             del keeper.subscribers[subscription]
             if not keeper.subscribers:
-                self._end(subscription.name)
+                self._end(subscription.route)
 
     def _end(self, name: str) -> None:
         for task in self._keepers.pop(name).end():
@@ -252,10 +287,18 @@ class _Keeper:
         self._means = means
         self.subscribers: dict[Subscription, None] = {}
         self.value: PushedValue | None = None
+        self.refusal: RefusalValue | None = None
+        self.failure: dict[str, str] = {}
+        """Why the last attempt failed, in words for the status; empty after one that did not."""
         self.held: IssuedToken | None = None
         self._held_for: CacheKey | None = None
         self._expiry: asyncio.Task[None] | None = None
         self._begin(route, tokens)
+
+    @property
+    def holders(self) -> int:
+        """How many Envoys hold the token."""
+        return sum(not subscription.asks_why for subscription in self.subscribers)
 
     def adopt(self, route: EgressRoute, tokens: CachedExchange) -> None:
         """Go by another version of the route."""
@@ -311,6 +354,7 @@ class _Keeper:
 
     def _hold(self, token: IssuedToken) -> None:
         self._held_for = _identity(self._exchange)
+        self.failure = {}
         if token is self.held:
             return
         self._forget()
@@ -324,6 +368,7 @@ class _Keeper:
         )
 
     def _fail(self, reason: str, detail: str) -> None:
+        self.failure = {"reason": reason, "detail": detail}
         # A token of another identity does not outlive the first attempt under this configuration.
         if self.held is not None and self._held_for == _identity(self._exchange):
             _log.warning("secret not renewed", **self._told(), reason=reason, detail=detail)
@@ -332,8 +377,10 @@ class _Keeper:
 
     def _empty(self, reason: str, detail: str) -> None:
         self._forget()
-        if self.value is None or self.value.token is not None:
+        was_empty = self.value is not None and self.value.token is None
+        if not was_empty or self._explains_otherwise():
             self._publish(None)
+        if not was_empty:
             _log.warning("secret empty", **self._told(), reason=reason, detail=detail)
 
     def _forget(self) -> None:
@@ -342,8 +389,19 @@ class _Keeper:
             self._expiry.cancel()
         self._expiry = None
 
+    def _reason(self) -> str | None:
+        """Return what Envoy shall tell an app that needs the token while there is none."""
+        reason = self.failure.get("reason")
+        return reason if reason == Reason.EXCHANGE_MISCONFIGURED.value else None
+
+    def _explains_otherwise(self) -> bool:
+        return self.refusal is None or self.refusal.reason != self._reason()
+
     def _publish(self, token: Secret | None) -> None:
-        self.value = PushedValue(self._means.next_version(), token)
+        if self.value is None or token is not None or self.value.token is not None:
+            self.value = PushedValue(self._means.next_version(), token)
+        if self._explains_otherwise():
+            self.refusal = RefusalValue(self._means.next_version(), self._reason())
         for subscription in self.subscribers:
             subscription.stir()
 
@@ -352,7 +410,7 @@ class _Keeper:
         return {
             "route": route.name,
             "flow": route.flow.value,
-            "subscribers": len(self.subscribers),
+            "subscribers": self.holders,
         }
 
     def _hard_expiry(self, token: IssuedToken) -> Moment:

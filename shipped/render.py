@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from authz.config.rendered import MARK
 from shipped.configurations import CONFIGURATIONS, Configuration
 
 _SCRIPT: Final = {"filename": "/etc/envoy/edge_cache.lua"}
@@ -22,14 +23,28 @@ def differences(configuration: Configuration) -> Iterator[str]:
     there = configuration.path.read_text("utf-8") if configuration.path.exists() else ""
     wanted = configuration.rendered()
     if configuration.is_commented:
-        there, wanted = _dump(yaml.safe_load(there)), _dump(_without_script(wanted))
+        there, wanted = _dump(yaml.safe_load(there)), _dump(_without_script(unmarked(wanted)))
     yield from unified_diff(
         there.splitlines(), wanted.splitlines(), configuration.file, "rendered", lineterm=""
     )
 
 
-def _without_script(rendered: str) -> Any:
+def unmarked(rendered: str) -> Any:
+    """Return what is rendered without its mark, as data: a file that people write has none."""
     document = yaml.safe_load(rendered)
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            value.pop(MARK, None)
+        pending += value.values() if isinstance(value, dict) else value
+        pending = [one for one in pending if isinstance(one, dict | list)]
+    if not document["node"].get("metadata"):
+        document["node"].pop("metadata", None)
+    return document
+
+
+def _without_script(document: Any) -> Any:
     for listener in document["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             for filter_ in chain["filters"]:

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 from structlog.testing import capture_logs
 
-from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
+from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, Autonomous, Flow, Target
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, PeerSource
@@ -19,8 +19,10 @@ from authz.ports import Peer
 from authz.pushing import (
     ATTEMPT,
     REFUSED,
+    UNEXPLAINED,
     PushedTokens,
     PushedValue,
+    RefusalValue,
     Subscription,
     waiting,
 )
@@ -51,6 +53,7 @@ class Envoy:
         value = self.subscription.value
         if value is None:
             return None
+        assert isinstance(value, PushedValue)
         return "" if value.token is None else value.token.reveal()
 
     @property
@@ -434,6 +437,69 @@ async def test_other_routes_do_not_notice_a_new_configuration() -> None:
 
     assert ("issued-1", 1) == (envoy.holds, envoy.stirs)
     assert 1 == len(world.entra.calls)
+
+
+async def test_an_envoy_that_asks_why_is_given_the_reason_that_waiting_does_not_mend() -> None:
+    """A misconfiguration, for as long as it is one and there is no token; else nothing."""
+    world = World()
+    world.entra.fail(ExchangeMisconfigured("wrong secret"))
+    before = world.pushed.subscribe("refusal/api", SOCKET, lambda: None)
+    at_first = before.value
+    envoy = await world.envoy()
+    refused = _why(before)
+    empty = envoy.holds
+    world.entra.fail(DOWN)
+    await world.alarm.forward(60)
+    away, version = _why(before), envoy.version
+    world.entra.fail(ExchangeMisconfigured("wrong secret"))
+    await world.alarm.forward(60)
+    again, same = _why(before), envoy.version == version
+    status = world.pushed.status()["api"]
+    world.entra.recover()
+    await world.alarm.forward(60)
+
+    assert (None, "", True) == (at_first, empty, same)
+    assert ("exchange_misconfigured", None, "exchange_misconfigured") == (refused, away, again)
+    assert {"reason": "exchange_misconfigured", "detail": "wrong secret"} == {
+        key: status[key] for key in ("reason", "detail")
+    }
+    assert 1 == status["subscribers"]
+    assert (None, True) == (_why(before), envoy.holds not in (None, ""))
+    assert {"seconds", "subscribers"} == world.pushed.status()["api"].keys()
+
+
+async def test_a_token_that_is_held_needs_no_reason() -> None:
+    """Its renewal is refused: the status says why, and Envoy has nothing to explain until it ends."""
+    world = World()
+    envoy = await world.envoy()
+    why = world.pushed.subscribe("refusal/api", SOCKET, lambda: None)
+    world.entra.fail(ExchangeMisconfigured("wrong secret"))
+    await world.alarm.forward(REFRESH)
+    held, explained = envoy.holds, _why(why)
+    status = world.pushed.status()["api"]
+    await world.alarm.forward(LIFETIME)
+
+    assert (True, None) == (held not in (None, ""), explained)
+    assert "exchange_misconfigured" == status["reason"]
+    assert ("", "exchange_misconfigured") == (envoy.holds, _why(why))
+
+
+async def test_who_may_not_have_the_token_is_given_no_reason() -> None:
+    """Its log and ours say it; the reply is that of a token that is not there."""
+    world = World()
+    why = world.pushed.subscribe("refusal/nothing", SOCKET, lambda: None)
+
+    assert UNEXPLAINED == why.value
+    assert "no egress route has this name" == why.refusal
+    world.pushed.cancel(why)
+    assert 0 == world.pushed.subscribers()
+
+
+def _why(subscription: Subscription) -> str | None:
+    assert isinstance(subscription.value, RefusalValue)
+    assert subscription.value.is_empty is (subscription.value.reason is None)
+    assert () == subscription.value.secrets
+    return subscription.value.reason
 
 
 async def test_log_tells_of_each_push_and_of_each_empty_value() -> None:

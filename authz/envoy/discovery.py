@@ -25,8 +25,10 @@ from authz.config.rendered import MARK
 from authz.envoy.secret_sources import SecretSources, Subscription, Value
 from authz.pod_ca.certificates import CertificateValue
 from authz.ports import Peer, SecretObserver
+from authz.pushing import REFUSAL, RefusalValue
 
 TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
+NO_REFUSAL: Final = "none"
 MAX_NAMES: Final = 256
 """Most secrets that one stream may ask for. Envoy opens a stream for each."""
 _MAX_OPEN: Final = 16
@@ -124,6 +126,8 @@ class _Conversation:
         for name, value in values.items():
             subscription = self._wanted[name]
             self._sent[name] = value
+            if isinstance(value, RefusalValue):
+                continue  # no token, and about one that is counted and logged itself
             self._observer.secret_sent(_label(subscription), empty=value.is_empty)
             if subscription.refusal is not None and name not in self._reported:
                 self._reported.add(name)
@@ -269,7 +273,9 @@ def _expect_secrets(type_url: str) -> None:
 
 
 def _label(subscription: Subscription) -> str | None:
-    return subscription.name if subscription.is_configured else None
+    if not subscription.is_configured:
+        return None
+    return subscription.name.removeprefix(REFUSAL)
 
 
 def _packed(name: str, value: Value) -> Any:
@@ -282,7 +288,11 @@ def _packed(name: str, value: Value) -> Any:
         )
         packed.Pack(WireSecret(name=name, tls_certificate=certificate))
         return packed
-    text = f"Bearer {value.token.reveal()}" if value.token is not None else ""
+    if isinstance(value, RefusalValue):
+        # Never empty: Envoy refuses a request for which any of its values is.
+        text = value.reason or NO_REFUSAL
+    else:
+        text = f"Bearer {value.token.reveal()}" if value.token is not None else ""
     packed.Pack(
         WireSecret(name=name, generic_secret=GenericSecret(secret=DataSource(inline_string=text)))
     )

@@ -38,6 +38,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
+from authz.envoy.injection import REFUSAL_HEADER
 from authz.problem import describe
 
 _DENIED: Final = "ext_authz_denied"
@@ -96,7 +97,18 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
         _mapper(_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
     ]
     if pushed:
-        # Envoy says 401, and the agent would take its own credential for bad; waiting is what helps.
+        # Envoy says 401, and the agent would take its own credential for bad. Waiting is what helps, but not
+        # where Entra refuses what the service proves itself with, or what the route asks for.
+        mappers.append(
+            _mapper(
+                _by_expression(
+                    f"response.code_details == '{_NO_TOKEN}' && '{REFUSAL_HEADER}' in request.headers && "
+                    f"request.headers['{REFUSAL_HEADER}'] == '{Reason.EXCHANGE_MISCONFIGURED.value}'"
+                ),
+                Reason.EXCHANGE_MISCONFIGURED,
+                500,
+            )
+        )
         mappers.append(_mapper(_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
     if direction is Direction.EGRESS:
         failed = AccessLogFilter(

@@ -33,8 +33,8 @@ from authz.ports import Peer, SecretObserver
 from authz.pushing import PushedTokens
 
 SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
-MAX_STREAMS: Final = 10_000
-"""Most streams of one process: one for each secret of each Envoy."""
+MAX_STREAMS: Final = 20_000
+"""Most streams of one process: one for each secret of each Envoy, and each pushed route has two."""
 
 _STRANGER: Final = (
     "tokens are given ahead over a Unix socket, or to a client certificate with a SPIFFE id: set "

@@ -9,15 +9,15 @@ from authz.pod_ca.certificates import (
     PodCertificates,
 )
 from authz.ports import Peer
-from authz.pushing import PushedTokens, PushedValue
+from authz.pushing import PushedTokens, PushedValue, RefusalValue
 from authz.pushing import Subscription as TokenSubscription
 
 Subscription = TokenSubscription | CertificateSubscription
-Value = PushedValue | CertificateValue
+Value = PushedValue | RefusalValue | CertificateValue
 
 
 class SecretSources:
-    """Tokens by the name of their route, and certificates by `https/HOST`.
+    """Tokens by the name of their route, why there is none by `refusal/ROUTE`, certificates by `https/HOST`.
 
     Args:
         tokens: Keeps tokens.

@@ -169,7 +169,7 @@ def test_a_pushed_token_needs_no_check_and_other_hosts_still_do(pod: Pod) -> Non
     assert checks in metrics
     assert 'route="orders"' not in metrics
     assert 'authz_secret_pushes_total{outcome="token",secret="orders"} 1.0' in metrics
-    assert "authz_secret_streams 1.0" in metrics
+    assert "authz_secret_streams 2.0" in metrics  # the token, and why there is none
     (line,) = [
         line
         for line in metrics.splitlines()
@@ -221,6 +221,42 @@ def test_outage_of_entra_ends_with_the_token_and_heals_by_itself(
     pod.world.emulator.faults.clear()
     assert 200 == _first(pod, 200).status_code
     assert pod.only_the_agents_own()
+
+
+def test_a_refused_credential_is_told_as_such_until_it_is_put_right(
+    world: World, tmp_path: Path
+) -> None:
+    """500 `exchange_misconfigured`, as where a Check fails by it; no header of ours reaches the API."""
+    world.secret_file.write_text("wrong")
+    found = document(world)
+    found["entra"]["prove_credentials"] = True
+    del found["applications"]  # the blueprint's credential is the only one
+    authority = Authority.create(tmp_path)
+    file = world.folder / "authz.yaml"
+    file.write_text(json.dumps(found))
+    with Process("serve", "--config", str(file)) as authz:
+        authz.event("serving")
+        with sidecar_for(found, authority) as sidecar:
+            pod = Pod(world, sidecar, found)
+            refused = _sooner_or_later(pod, 500)
+            unready = authz.admin("/readyz").status_code
+            status = authz.admin("/status").json()["pushed_secrets"]["orders"]
+            arrived = list(sidecar.destinations[ORDERS].received)
+            world.secret_file.write_text(world.blueprint["client_secret"])
+            served = _sooner_or_later(pod, 200)
+            seen = sidecar.destinations[ORDERS].received
+
+            assert ("exchange_misconfigured", None) == (
+                refused.json()["reason"],
+                refused.headers.get("retry-after"),
+            )
+            assert 503 == unready
+            assert "exchange_misconfigured" == status["reason"]
+            assert "AADSTS7000215" in status["detail"]
+            assert [] == arrived
+            assert 200 == served.status_code
+            assert [] == [one for one in seen if one.values("x-authz-refusal")]
+            assert pod.only_the_agents_own()
 
 
 async def test_a_killed_service_leaves_pushed_traffic_alone_and_heals(pod: Pod) -> None:
@@ -326,6 +362,14 @@ def test_a_pushed_wildcard_injects_into_requests_of_its_own_route_only(
         assert (200, 503, 401) == (served.status_code, unproved.status_code, user.status_code)
         assert "app" == claims(value.removeprefix("Bearer "))["idtyp"]
         assert [] == other.received
+
+
+def _sooner_or_later(pod: Pod, status: int, seconds: float = 60.0) -> httpx.Response:
+    """Call the pushed route until it answers so."""
+    end = time.monotonic() + seconds
+    while (answer := pod.orders()).status_code != status:
+        assert time.monotonic() < end, f"no answer with {status}"
+    return answer
 
 
 def _first(pod: Pod, status: int, seconds: float = 30.0) -> httpx.Response:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from authz.envoy.bootstrap import render
 from authz.envoy.destinations import destinations, left_on_checks
 from authz.envoy.edge_cache import EDGE, EDGE_CACHE, script
 from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
+from shipped.render import unmarked
 from support.envoy import validate
 from support.properties import thorough
 from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
@@ -138,12 +140,15 @@ def injected(data: dict[str, Any], name: str) -> str | None:
     filters = options.get("http_filters")
     if filters is None:
         return None
-    injector, codec = (entry["typed_config"] for entry in filters)
+    why, injector, mutation, codec = (entry["typed_config"] for entry in filters)
     assert codec["@type"].endswith("UpstreamCodec")
-    assert injector["overwrite"] is True
+    assert injector["overwrite"] is why["overwrite"] is True
+    reason = why["credential"]["typed_config"]
+    assert {"request_mutations": [{"remove": reason["header"]}]} == mutation["mutations"]
     generic = injector["credential"]["typed_config"]
     assert generic.keys() == {"@type", "credential"}
     secret: str = generic["credential"]["name"]
+    assert f"refusal/{secret}" == reason["credential"]["name"]
     return secret
 
 
@@ -212,7 +217,8 @@ def test_shipped_configuration_is_what_is_rendered_for_the_example(example: Conf
     """Field by field, read through the full schema: neither can drift from the other."""
     ours = Bootstrap.from_dict(yaml.safe_load(with_script(SHIPPED.read_text())))
 
-    expected = Bootstrap.from_dict(rendered(example)).to_dict()
+    # But for the mark of what it was rendered from: people write this file.
+    expected = Bootstrap.from_dict(unmarked(render(example, DEFAULTS))).to_dict()
     assert expected == ours.to_dict()
 
 
@@ -947,9 +953,10 @@ def test_the_command_takes_routes_with_their_hosts(tmp_path: Path) -> None:
     )
 
     settings = SidecarSettings(egress_hosts={"mine": ("api.example", "b.example")})
-    made_by, rest = told.stdout.splitlines()[:2], told.stdout.splitlines(keepends=True)[2:]
+    made_by, rest = told.stdout.splitlines()[:3], told.stdout.splitlines(keepends=True)[3:]
     assert "".join(rest) == render(load(file, {}).config, settings)
     assert ["authz", *asked[3:]] == shlex.split(made_by[1].removeprefix("#"))
+    assert f"# authz.yaml: sha256 {sha256(file.read_bytes()).hexdigest()}" == made_by[2]
     assert 1 == refused.returncode
     assert "a host without path" in refused.stderr
 

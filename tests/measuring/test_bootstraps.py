@@ -83,13 +83,15 @@ def test_envoy_alone_has_nothing_of_ours(flow: str) -> None:
 
 
 def test_a_pushed_token_is_still_injected_where_routes_answer_by_themselves() -> None:
-    """The injector moves from the cluster to the listener, right before the router."""
+    """The filters of the cluster move to the listener, right before the router."""
     bootstrap = _bootstrap("autonomous")
 
     bootstrap.answer_directly(HOST)
 
-    assert ["envoy.filters.http.credential_injector", ROUTER] == _filters(bootstrap)[-2:]
-    assert 1 == bootstrap.text.count('"envoy.filters.http.credential_injector"')
+    injector = "envoy.filters.http.credential_injector"
+    mutation = "envoy.filters.http.header_mutation"
+    assert [injector, injector, mutation, ROUTER] == _filters(bootstrap)[-4:]
+    assert 2 == bootstrap.text.count(f'"{injector}"')
 
 
 def test_a_token_pushed_for_another_host_is_not_injected() -> None:
