@@ -264,6 +264,7 @@ class App:
         self._metrics.gauge_credentials(self._engine.credential_expiries())
         self._metrics.gauge_unserved(self._engine.unserved())
         self._metrics.gauge_refused(self._engine.refused_credentials())
+        self._metrics.gauge_proved(self._engine.proved_credentials())
         self._metrics.gauge_envoys(self._pairing.counts())
         self._metrics.gauge_circuits(self._engine.circuits())
 
@@ -297,6 +298,7 @@ class App:
             },
             "missing": self._engine.missing() | self._missing(),
             **self._notices(),
+            "credentials": self._engine.credentials(),
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
             "envoy": self._pairing.status(),
             "pushed_secrets": self._engine.pushed.status(),

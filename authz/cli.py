@@ -272,12 +272,15 @@ def envoy(
     try:
         given, path = dict(os.environ), file or config_file
         values = _stand_ins(path, given) if without_values else {}
-        config = load(path, given | values).config
+        loaded = load(path, given | values)
+        config = loaded.config
         settings = _sidecar_settings(options)
         text = render(config, settings)
         _refuse_stand_ins(text, values)
         made_by = _made_by(click.get_current_context())
-        click.echo(made_by + _source_line(path) + text, nl=False)
+        # For scripts without this program.
+        source = f"# authz.yaml: sha256 {loaded.digest}\n" if path is not None else ""
+        click.echo(made_by + source + text, nl=False)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
@@ -312,14 +315,6 @@ def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
         raise click.ClickException(
             f"the result needs values, --no-values or not: set {', '.join(needed)}"
         )
-
-
-def _source_line(config_file: Path | None) -> str:
-    """Return a comment that says of which file the rest is made, for scripts without this program."""
-    from authz.config.source import ConfigSource  # noqa: PLC0415
-
-    digest = ConfigSource.find(config_file, os.environ).digest_of_file()
-    return f"# authz.yaml: sha256 {digest}\n" if digest is not None else ""
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:

@@ -15,8 +15,10 @@ from typing import Any
 from authz.caching import CachedExchange
 from authz.config import Config, compile_policy
 from authz.config.policy import credentials, exchange_resource, issuers, trusted_hosts
+from authz.config.proofs import proofs
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
+from authz.core.exchange import BlueprintAssertion
 from authz.core.keys import RefreshPolicy
 from authz.core.moment import Moment
 from authz.core.shares import Shares
@@ -31,6 +33,7 @@ from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.issuing import TokenIssuer
 from authz.ports import CacheName, Clock, Exchange, Observer, Timer
 from authz.prefetching import Prefetches
+from authz.proving import Proofs
 from authz.pushing import PushedTokens
 from authz.rounds import Rounds
 from authz.service import CheckService
@@ -94,6 +97,7 @@ class Engine:
         self.config = config
         self._parts = self._build(config)
         self._background: list[asyncio.Task[None]] = []
+        self._was_ready = False
         self._retiring: set[asyncio.Task[None]] = set()
         self.pushed = PushedTokens(
             self._parts.snapshot.policy,
@@ -149,6 +153,8 @@ class Engine:
         config, parts, old = version.config, version.parts, self._parts
         parts.keys.adopt(old.keys)
         await self._stop_background()
+        await old.proofs.close()
+        parts.proofs.adopt(old.proofs)
         self.config, self._parts = config, parts
         self._subjects.max_age = config.subject.max_age
         self._prefetches.places = _prefetch_places(config)
@@ -164,42 +170,70 @@ class Engine:
     async def stop(self) -> None:
         """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
         await self._stop_background()
+        await self._parts.proofs.close()
         await self.pushed.close()
         self._exchange_threads.shutdown(wait=False, cancel_futures=True)
         self._key_threads.shutdown(wait=False, cancel_futures=True)
         self._credential_threads.shutdown(wait=False, cancel_futures=True)
 
     def is_ready(self) -> bool:
-        """Whether Checks can be answered: all, or those of some tenant and client, as configured."""
-        faults = self._parts.credential_faults
+        """Whether Checks can be answered: all, or those of some tenant and client, as configured.
+
+        What Entra says of a credential counts until the service was ready once: an outage, or a secret that
+        is replaced by a wrong one, must not take every replica out of service.
+        """
+        faults = self._faults(with_proofs=not self._was_ready)
         if self.config.listen.readiness == "all" or faults is None:
-            return not self.missing()
-        clients = {client.name for client in credentials(self.config)}
-        return self._parts.keys.serves_some() and (not clients or clients != faults.keys())
+            ready = not self._missing(faults)
+        else:
+            clients = {client.name for client in credentials(self.config)}
+            ready = self._parts.keys.serves_some() and (not clients or clients != faults.keys())
+        self._was_ready = self._was_ready or ready
+        return ready
 
     def missing(self) -> dict[str, Any]:
         """Return what is missing before all Checks can be answered; nothing when all is there."""
-        missing: dict[str, Any] = {}
-        if issuers_without_keys := self._parts.keys.missing():
-            missing["signing_keys"] = issuers_without_keys
-        faults = self._parts.credential_faults
-        if faults is None:
-            missing["credentials"] = "not read yet"
-        elif faults:
-            missing["credentials"] = faults
-        return missing
+        return self._missing(self._faults())
 
     def unserved(self) -> set[tuple[str, str]]:
         """Return the kind and name of each issuer without keys and each client without a credential."""
-        faults = self._parts.credential_faults or {}
+        # Not those that are being proved for the first time: a start is no fault.
+        faults = (self._parts.credential_faults or {}) | self._parts.proofs.unserved()
         return {
             *(("signing_keys", issuer) for issuer in self._parts.keys.missing()),
             *(("credential", client) for client in faults),
         }
 
+    def _faults(self, *, with_proofs: bool = True) -> dict[str, str] | None:
+        """Return why clients cannot be served, by name; None until somebody has looked."""
+        faults, proofs = self._parts.credential_faults, self._parts.proofs
+        if faults is None or not with_proofs:
+            return faults
+        if self._was_ready:
+            return proofs.unserved() | faults
+        return proofs.pending() | proofs.unserved() | faults
+
+    def _missing(self, faults: Mapping[str, str] | None) -> dict[str, Any]:
+        missing: dict[str, Any] = {}
+        if issuers_without_keys := self._parts.keys.missing():
+            missing["signing_keys"] = issuers_without_keys
+        if faults is None:
+            missing["credentials"] = "not read yet"
+        elif faults:
+            missing["credentials"] = dict(faults)
+        return missing
+
     def refused_credentials(self) -> set[tuple[str, str]]:
         """Return name of the client and kind of each credential whose newest version Entra refuses."""
         return self._parts.applications.refused()
+
+    def proved_credentials(self) -> dict[tuple[str, str], bool]:
+        """Return whether Entra has taken the newest version of a credential, by client and kind."""
+        return self._parts.applications.proved()
+
+    def credentials(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what is known of each client's credentials, in the order to try."""
+        return self._parts.applications.stands()
 
     def entries(self) -> dict[CacheName, int]:
         """Return how much each cache holds."""
@@ -244,7 +278,7 @@ class Engine:
                 task.result()
 
     async def look_at_credentials(self) -> None:
-        """Read every credential now, off the event loop: a file system may hang."""
+        """Read every credential now, off the event loop: a file system may hang. New ones are proved."""
         await self._look(self._parts)
 
     async def _look_at_credentials(self, parts: "_Parts") -> None:
@@ -258,6 +292,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         faults = parts.applications.faults
         parts.credential_faults = await loop.run_in_executor(self._credential_threads, faults)
+        parts.proofs.advance()
 
     async def _stop_background(self) -> None:
         tasks, self._background = self._background, []
@@ -323,7 +358,20 @@ class Engine:
             max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
         )
         snapshot = Snapshot(compile_policy(config), keys, tokens, answers)
-        return _Parts(applications, keys, snapshot, tokens, (http, keys_http))
+        ways = {
+            client: (
+                exchange.assertions if isinstance(proof, BlueprintAssertion) else tokens,
+                proof,
+            )
+            for client, proof in proofs(config).items()
+        }
+        proving = Proofs(
+            ways if config.entra.prove_credentials else {},
+            standings=applications.standings,
+            served=applications.are_served,
+            timer=self._timer,
+        )
+        return _Parts(applications, keys, snapshot, tokens, proving, (http, keys_http))
 
     def _cached(self, inner: Exchange, config: Config, *, assertions: bool) -> CachedExchange:
         return CachedExchange(
@@ -352,11 +400,13 @@ class _Parts:
         keys: SigningKeys,
         snapshot: Snapshot,
         exchange: CachedExchange,
+        proofs: Proofs,
         connections: Sequence[HttpClient],
     ) -> None:
         self.applications = applications
         self.keys = keys
         self.snapshot = snapshot
+        self.proofs = proofs
         self._exchange = exchange
         self._connections = connections
         self.credential_faults: dict[str, str] | None = None

@@ -97,6 +97,17 @@ class Exchange(Protocol):
         """
 
 
+class Standing(StrEnum):
+    """How a credential, or a client by its credentials, stands with Entra."""
+
+    UNREAD = "unread"
+    """There is nothing to show: its file is missing, say."""
+    UNPROVED = "unproved"
+    """Its newest version was not shown to Entra yet, or without an answer."""
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+
+
 class SubjectStore(Protocol):
     """References to verified users' tokens. One that several processes share would wait, hence `async`."""
 

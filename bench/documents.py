@@ -38,7 +38,12 @@ def document(
     graph = APIS["graph"]
     return {
         "listen": {"grpc": grpc, "admin": f"127.0.0.1:{free_ports(1)[0]}"},
-        "entra": {"authority": entra.authority, "ca_file": str(entra.ca_file)},
+        "entra": {
+            "authority": entra.authority,
+            "ca_file": str(entra.ca_file),
+            # What a cold request costs is asked for by that request.
+            "prove_credentials": False,
+        },
         "blueprints": {
             "blueprint": {
                 "tenant_id": entra.tenant_id,

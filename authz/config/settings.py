@@ -6,7 +6,16 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationInfo, model_validator
 
 from authz.config.section import Section, environ_of
-from authz.config.values import Authority, File, PlainHost, Proxy, count, duration, size
+from authz.config.values import (
+    Authority,
+    File,
+    PlainHost,
+    Proxy,
+    Switch,
+    count,
+    duration,
+    size,
+)
 
 AUTHORITY_HOST: Final = "AZURE_AUTHORITY_HOST"
 
@@ -62,6 +71,11 @@ class Entra(Section):
     exchange_timeout: Annotated[float, duration(least=0.1, most=600)] = Field(
         default=15.0,
         description="Time of a whole token exchange, with its legs and retries. No call of it lasts longer.",
+    )
+    prove_credentials: Switch = Field(
+        default=True,
+        description="Show each client's credential to Entra at the start and whenever it has changed, by one "
+        "exchange whose token is kept. Without it a wrong one is noticed when the next token is needed.",
     )
     keys: Keys = Field(default_factory=Keys, description="When signing keys are fetched.")
 

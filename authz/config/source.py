@@ -99,14 +99,6 @@ class ConfigSource:
         """
         return _decoded(self._content(self.path)) if self.path is not None else ""
 
-    def digest_of_file(self) -> str | None:
-        """Return the SHA-256 digest of the file in hexadecimal; None for the environment form.
-
-        Raises:
-            ConfigError: The file cannot be read.
-        """
-        return self.digest() if self.path is not None else None
-
     def digest(self) -> str:
         """Return the digest of the source as it is now; it differs when loading again is worthwhile.
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 import msal
 import structlog
@@ -33,7 +33,7 @@ from authz.entra.discovery import Metadata
 from authz.entra.http import Answer, EndpointUnavailable, HttpClient
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialAway, CredentialFault
-from authz.ports import Clock, Timer
+from authz.ports import Clock, Standing, Timer
 
 REFRESH_AT: Final = 0.75
 """Part of a token's life after which a successor is fetched, where Entra does not say `refresh_in`."""
@@ -92,6 +92,7 @@ class _Noting:
 def _noted() -> Iterator[None]:
     call = current()
     call.answered = call.throttled = None
+    call.begun()
     try:
         yield
     except EndpointUnavailable:
@@ -190,8 +191,7 @@ class Applications:
                     raise
                 _log.error(
                     "credential refused",
-                    client=client.name,
-                    credential=repr(credential),
+                    **_told(client, credential),
                     cause=str(error),
                     accepted_one_in_use=credential.refuse(proof, now=self._timer()),
                 )
@@ -199,9 +199,7 @@ class Applications:
             else:
                 self._taken[client] = position
                 if credential.take(proof):
-                    _log.info(
-                        "credential taken again", client=client.name, credential=repr(credential)
-                    )
+                    _log.info("credential accepted", **_told(client, credential))
                 return token
         if refused is not None:
             raise refused
@@ -225,6 +223,46 @@ class Applications:
             for credential in credentials
             if credential.is_refused
         }
+
+    def standings(self) -> dict[Client, Standing]:
+        """Return how each client stands with Entra, by the first credential that it takes. Reads nothing."""
+        return {client: _standing(credentials) for client, credentials in self._credentials.items()}
+
+    def are_served(self) -> set[Client]:
+        """Return the clients of which Entra has taken a credential, be it an older version. Reads nothing."""
+        return {
+            client
+            for client, credentials in self._credentials.items()
+            if any(credential.accepted_in_use for credential in credentials)
+        }
+
+    def stands(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what is known of each client's credentials, in the order to try. Reads nothing."""
+        return {
+            client.name: [
+                {
+                    "credential": credential.described_as,
+                    "standing": credential.standing.value,
+                    "accepted_in_use": credential.accepted_in_use,
+                }
+                for credential in credentials
+            ]
+            for client, credentials in self._credentials.items()
+        }
+
+    def proved(self) -> dict[tuple[str, str], bool]:
+        """Return whether Entra has taken the newest version, by client and kind of those that are tried."""
+        found: dict[tuple[str, str], bool] = {}
+        for client, credentials in self._credentials.items():
+            for credential in credentials:
+                if credential.standing is Standing.UNREAD:
+                    continue
+                key = client.name, credential.kind
+                is_accepted = credential.standing is Standing.ACCEPTED
+                found[key] = is_accepted and found.get(key, True)
+                if is_accepted:
+                    break
+        return found
 
     def expiries(self) -> dict[tuple[str, str], float]:
         """Return the seconds until certificates in use expire, by name of the client and kind. Reads nothing.
@@ -394,6 +432,32 @@ def _unproved(client: Client, fault: CredentialFault) -> EntraError:
     if isinstance(fault, CredentialAway):
         return ExchangeUnavailable(text)
     return ExchangeMisconfigured(text, by_credential=True)
+
+
+def _told(client: Client, credential: Credential) -> dict[str, str]:
+    """Return what the log says of a credential: whose it is, its kind, and where it comes from."""
+    return {
+        "client": client.name,
+        "client_id": client.client_id,
+        "kind": credential.kind,
+        "credential": credential.described_as,
+    }
+
+
+def _standing(credentials: Sequence[Credential]) -> Standing:
+    """Return how a client stands. Those that are tried after one that Entra takes do not count."""
+    refused = False
+    for credential in credentials:
+        match credential.standing:
+            case Standing.ACCEPTED | Standing.UNPROVED as found:
+                return found
+            case Standing.REFUSED:
+                refused = True
+            case Standing.UNREAD:
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
+    return Standing.REFUSED if refused else Standing.UNREAD
 
 
 def _all_faults(credentials: Sequence[Credential]) -> list[str]:

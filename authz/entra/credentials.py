@@ -32,7 +32,7 @@ from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialFault
-from authz.ports import Clock, Timer
+from authz.ports import Clock, Standing, Timer
 
 ASSERTION_LIFETIME: Final = 300
 """Seconds; Entra accepts five to ten minutes."""
@@ -73,7 +73,8 @@ class Credential(ABC):
     kind: str
 
     def __init__(self, described_as: str) -> None:
-        self._described_as = described_as
+        self.described_as = described_as
+        """Its kind, and where it comes from: the file, the variable, the vault."""
         self._last: Proof | None = None
         self._lock = threading.Lock()
         self._taken: Proof | None = None
@@ -82,7 +83,7 @@ class Credential(ABC):
         self._complained: tuple[str, bool] | None = None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._described_as})"
+        return f"{type(self).__name__}({self.described_as})"
 
     @property
     def expires_at(self) -> float | None:
@@ -96,6 +97,22 @@ class Credential(ABC):
     def is_refused(self) -> bool:
         """Whether Entra refused the version that was read last, when it was last asked. Reads nothing."""
         return self._last is not None and self._last.version in self._refused
+
+    @property
+    def standing(self) -> Standing:
+        """How the version that was read last stands with Entra. Reads nothing."""
+        newest, taken = self._last, self._taken
+        if newest is None:
+            return Standing.UNREAD
+        if newest.version in self._refused:
+            return Standing.REFUSED
+        is_taken = taken is not None and taken.version == newest.version
+        return Standing.ACCEPTED if is_taken else Standing.UNPROVED
+
+    @property
+    def accepted_in_use(self) -> bool:
+        """Whether there is a version that Entra took, be it an older one. Reads nothing."""
+        return bool(self._still_usable(self._taken))
 
     def proofs(self) -> list[Proof]:
         """Read the credential now; return what to try in turn.
@@ -124,10 +141,11 @@ class Credential(ABC):
         self.proofs()
 
     def take(self, proof: Proof) -> bool:
-        """Remember that Entra takes a version; return whether it refused it before."""
+        """Remember that Entra takes a version; return whether that is news."""
         with self._lock:
-            self._taken = proof
-            return self._refused.pop(proof.version, None) is not None
+            before, self._taken = self._taken, proof
+            was_refused = self._refused.pop(proof.version, None) is not None
+            return was_refused or before is None or before.version != proof.version
 
     def refuse(self, proof: Proof, *, now: float) -> bool:
         """Remember that Entra refused a version; return whether another one stands in for it.
@@ -176,7 +194,7 @@ class Credential(ABC):
             self._complained = (cause, old_one_goes_on)
             _log.error(
                 "credential not usable",
-                credential=self._described_as,
+                credential=self.described_as,
                 cause=cause,
                 old_one_goes_on=old_one_goes_on,
             )
@@ -194,7 +212,7 @@ class ClientSecret(Credential):
     def _read(self) -> Proof:
         text = self._text().strip()
         if not text:
-            raise CredentialFault(f"{self._described_as} is empty")
+            raise CredentialFault(f"{self.described_as} is empty")
         return Proof(version=_version(text), client_credential=text)
 
 
@@ -235,7 +253,7 @@ class Certificate(Credential):
             )
         except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm) as error:
             raise CredentialFault(
-                f"{self._described_as} is neither PEM nor PFX with a private key and a certificate, "
+                f"{self.described_as} is neither PEM nor PFX with a private key and a certificate, "
                 "or its password is wrong"
             ) from error
         headers: dict[str, Any] = {"x5t#S256": _base64url(chain[0].fingerprint(hashes.SHA256()))}
@@ -269,12 +287,12 @@ class FederatedToken(Credential):
     def _read(self) -> Proof:
         text = self._text().strip()
         if not text:
-            raise CredentialFault(f"{self._described_as} is empty")
+            raise CredentialFault(f"{self.described_as} is empty")
         ends_at = _end_of(text)
         if ends_at is None:
-            raise CredentialFault(f"{self._described_as} is no JWT with an `exp`")
+            raise CredentialFault(f"{self.described_as} is no JWT with an `exp`")
         if time.time() >= ends_at + CLOCK_SKEW:
-            raise CredentialFault(f"{self._described_as} has expired")
+            raise CredentialFault(f"{self.described_as} has expired")
         return Proof(
             version=_version(text),
             # MSAL warns of a plain text. A renewed token is another version, and so another MSAL client.
@@ -343,7 +361,7 @@ class ManagedIdentity(Credential):
             raise
         except Exception as error:  # noqa: BLE001 - what MSAL raises is nowhere said
             # MSAL reads the answers of the metadata services unchecked, and its texts can quote them.
-            raise ExchangeUnavailable(f"{self._described_as}: {type(error).__name__}") from None
+            raise ExchangeUnavailable(f"{self.described_as}: {type(error).__name__}") from None
         token = answer.get("access_token")
         if not isinstance(token, str):
             raise refusal(answer, user_is_asked=False)

@@ -148,6 +148,12 @@ class Metrics:
             "1 while Entra refuses the newest version of a client's credential, else 0.",
             ["client", "kind"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._credential_accepted = Gauge(
+            "authz_credential_accepted",
+            "1 if Entra has taken the newest version of a client's credential, 0 while it has not.",
+            ["client", "kind"], registry=registry, multiprocess_mode="livemin",
+        )  # fmt: skip
+        self._proved_seen: set[tuple[str, str]] = set()
         self._envoys = Gauge(
             "authz_envoy_configurations",
             "Different configurations of the Envoys that asked in the last 15 minutes: rendered from this one "
@@ -303,6 +309,15 @@ class Metrics:
         self._refused_seen |= refused
         for entry in self._refused_seen:
             self._credential_refused.labels(*entry).set(entry in refused)
+
+    def gauge_proved(self, proved: Mapping[tuple[str, str], bool]) -> None:
+        """State which clients' newest credentials Entra has taken, by client and kind."""
+        # What is in use no more raises no alarm, and files of several workers cannot forget a label.
+        for entry in self._proved_seen - proved.keys():
+            self._credential_accepted.labels(*entry).set(1)
+        self._proved_seen |= proved.keys()
+        for entry, is_accepted in proved.items():
+            self._credential_accepted.labels(*entry).set(is_accepted)
 
     def gauge_envoys(self, counts: Mapping[str, int]) -> None:
         """State how many different configurations Envoys have, by how they match ours."""

@@ -264,6 +264,7 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         "entra.connect_timeout": 3.1875,
         "entra.timeout": 10.1875,
         "entra.exchange_timeout": 15.1875,
+        "entra.prove_credentials": False,
         "entra.keys.refresh_interval": 3602.25,
         "entra.keys.retry_interval": 3501.25,
         "entra.keys.unknown_key_interval": 5.1875,

@@ -128,3 +128,40 @@ async def test_a_reload_does_not_forget_which_secret_entra_took(
         served = await callers.call("alice2", "alice3")
 
     assert [world.users[name]["username"] for name in ("alice2", "alice3")] == served
+
+
+async def test_the_first_start_is_not_ready_with_a_refused_secret_and_the_running_service_stays_so(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """Nobody calls in all of it: probes, log, status and metrics say what Entra thinks of the file."""
+    document = world.config()
+    document["entra"]["prove_credentials"] = True
+    del document["applications"]
+    routes = document["egress"]
+    document["egress"] = {name: routes[name] for name in ("graph", "autonomous")}
+    accepted = 'authz_credential_accepted{client="support",kind="client_secret"} '
+    world.secret_file.write_text("wrong")
+    with Process("serve", "--config", str(write(document))) as process:
+        refused = await asyncio.to_thread(process.event, "credential refused")
+        unready = process.admin("/readyz")
+        before = metric(process, accepted + "0.0")
+        world.secret_file.write_text(world.blueprint["client_secret"])
+        await asyncio.to_thread(process.wait_ready)
+        told = await asyncio.to_thread(process.event, "credential accepted")
+        after = metric(process, accepted + "1.0")
+        world.secret_file.write_text("wrong again")
+        await until(lambda: metric(process, accepted + "0.0"), seconds=60)
+        ready, status = process.admin("/readyz"), process.admin("/status").json()["credentials"]
+        log = process.log()
+
+    assert (503, True, True) == (unready.status_code, before, after)
+    assert world.blueprint["client_id"] == refused["client_id"] == told["client_id"]
+    assert ("client_secret", f"client_secret {world.secret_file}") == (
+        told["kind"],
+        told["credential"],
+    )
+    assert 200 == ready.status_code
+    assert {"support"} == status.keys()
+    assert status["support"][0]["accepted_in_use"]
+    assert world.blueprint["client_secret"] not in log
+    assert "wrong" not in "".join(line for line in log.splitlines() if "wrong secret" not in line)

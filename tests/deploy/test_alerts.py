@@ -92,6 +92,7 @@ def gauge(name: str, labels: str, values: str) -> Series:
 ISSUER = ', issuer="https://issuer.example/v2.0"'
 CERTIFICATE = ', client="desk", kind="certificate"'
 SECRET = ', secret="mail"'
+CREDENTIAL = ', client="desk", kind="client_secret"'
 CIRCUIT = ', tenant="contoso"'
 UNSERVED = ', kind="credential", name="desk"'
 PLACE = {"namespace": "agents"}
@@ -343,6 +344,20 @@ CASES = {
         quiet=(
             gauge("authz_credential_refused", CERTIFICATE, "0x30"),
             gauge("authz_credential_refused", CERTIFICATE, "0 1x4 0x30"),
+        ),
+    ),
+    "AuthzCredentialUnproved": Case(
+        at=20,
+        fires=gauge("authz_credential_accepted", CREDENTIAL, "1 1 0x30"),
+        labels={**PLACE, "client": "desk", "kind": "client_secret"},
+        summary="Whether Entra takes the client_secret of desk in agents is not known",
+        quiet=(
+            gauge("authz_credential_accepted", CREDENTIAL, "0x10 1x30"),
+            # That is another alert.
+            {
+                **gauge("authz_credential_accepted", CREDENTIAL, "0x30"),
+                **gauge("authz_credential_refused", CREDENTIAL, "1x30"),
+            },
         ),
     ),
     "AuthzPushedSecretExpiring": Case(

@@ -122,7 +122,10 @@ class World:
         return self.emulator.mint_user_token(user=self.users[user]["object_id"], **order)
 
     def config(self, **changes: Any) -> dict[str, Any]:
-        """A configuration with a route for each flow; top-level sections may be replaced."""
+        """A configuration with a route for each flow; top-level sections may be replaced.
+
+        Credentials are not shown to Entra ahead, since many tests count what a request costs.
+        """
         graph = {"scopes": [GRAPH]}
         return {
             "listen": {"grpc": f"unix:{self.folder}/authz.sock", "admin": "127.0.0.1:0"},
@@ -131,6 +134,7 @@ class World:
                 "ca_file": str(self.emulator.ca_file),
                 "timeout": "5s",
                 "exchange_timeout": "8s",
+                "prove_credentials": False,
             },
             "blueprints": {
                 "support": {
