@@ -228,8 +228,15 @@ class Engine:
         return self._parts.applications.refused()
 
     def proved_credentials(self) -> dict[tuple[str, str], bool]:
-        """Return whether Entra has taken the newest version of a credential, by client and kind."""
-        return self._parts.applications.proved()
+        """Return whether Entra has taken the newest version of a credential, by client and kind.
+
+        Where credentials are not shown ahead, none is missing that nobody has needed yet.
+        """
+        proved = self._parts.applications.proved()
+        if self.config.entra.prove_credentials:
+            return proved
+        refused = self.refused_credentials()
+        return {key: accepted for key, accepted in proved.items() if accepted or key in refused}
 
     def credentials(self) -> dict[str, list[dict[str, Any]]]:
         """Return what is known of each client's credentials, in the order to try."""

@@ -186,6 +186,27 @@ async def test_the_next_credential_serves_where_the_first_is_refused(
         assert {("support", "client_secret"): False} == service.engine.proved_credentials()
 
 
+async def test_where_nothing_is_shown_ahead_nothing_is_missing(world: World, clock: Clock) -> None:
+    """The application, which nobody needs, raises no alarm; what was needed is named."""
+    world.app_secret_file.write_text(WRONG)
+    document = alone(world)
+    document["applications"] = world.config()["applications"]
+    document["egress"] = world.config()["egress"]
+    document["entra"]["prove_credentials"] = False
+    async with stack(world, clock=clock, document=document) as service:
+        await until(service.engine.is_ready)
+        before = service.engine.proved_credentials()
+        await service.egress("autonomous")
+        served = service.engine.proved_credentials()
+        await service.egress("app")
+
+        assert ({}, {("support", "client_secret"): True}) == (before, served)
+        assert {
+            ("support", "client_secret"): True,
+            ("reports", "client_secret"): False,
+        } == service.engine.proved_credentials()
+
+
 def test_each_client_has_an_exchange_of_its_own(world: World) -> None:
     """T1 of a routed agent, the token of a route, one of the same resource, or of the client itself."""
     document = world.config()
