@@ -15,7 +15,7 @@ from authz.core.exchange import Flow
 from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings
 from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests
+from support.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests
 from support.manifests import render as kustomize
 
 ANYWHERE = [str(IPv4Address(0)), str(IPv6Address(0))]
@@ -170,7 +170,9 @@ def test_envoy_listens_where_it_is_expected(manifests: Manifests, envoy: dict[st
 
     assert [where["address"] for where in listeners["inbound"]] == ANYWHERE
     (port,) = {where["port_value"] for where in listeners["inbound"]}
-    assert manifests.containers["envoy"].ports == {"http": port}
+    (statistics,) = {where["port_value"] for where in listeners["statistics"]}
+    assert [where["address"] for where in listeners["statistics"]] == ANYWHERE
+    assert manifests.containers["envoy"].ports == {"http": port, "statistics": statistics}
     assert manifests.find("Service", "agent")["spec"]["ipFamilyPolicy"] == "PreferDualStack"
     assert [where["address"] for where in listeners["egress"]] == ["127.0.0.1", "::1"]
     names = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy")
@@ -180,7 +182,7 @@ def test_envoy_listens_where_it_is_expected(manifests: Manifests, envoy: dict[st
 
 def test_envoys_configuration_is_the_rendered_one(config: Config, envoy: dict[str, Any]) -> None:
     """`envoy.yaml` is what `authz envoy` makes of `authz.yaml`, in both overlays."""
-    assert envoy == yaml.safe_load(render(config, SidecarSettings()))
+    assert envoy == yaml.safe_load(render(config, SidecarSettings(statistics_address=STATISTICS)))
 
 
 def test_envoy_accepts_its_configuration(manifests: Manifests, tmp_path: Path) -> None:

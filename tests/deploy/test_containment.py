@@ -103,7 +103,10 @@ def test_only_envoy_is_reached_from_anywhere(manifests: Manifests) -> None:
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert spec["ingress"] == [
         {"ports": [{"port": "http", "protocol": "TCP"}]},
-        {"from": [monitoring], "ports": [{"port": "admin", "protocol": "TCP"}]},
+        {
+            "from": [monitoring],
+            "ports": [{"port": name, "protocol": "TCP"} for name in ("admin", "statistics")],
+        },
     ]
 
 

@@ -21,6 +21,7 @@ from support.manifests import (
     KUBERNETES,
     OVERLAYS,
     ROOT,
+    STATISTICS,
     Manifests,
     composed,
     intercepted,
@@ -196,7 +197,9 @@ def test_envoys_configuration_is_the_rendered_one(
     manifests: Manifests, config: Config, tmp_path: Path
 ) -> None:
     """`authz envoy --transparent pass-tls` makes it with the pod's variables, and Envoy accepts it."""
-    expected = render(config, SidecarSettings(transparent=Transparent.PASS_TLS))
+    expected = render(
+        config, SidecarSettings(transparent=Transparent.PASS_TLS, statistics_address=STATISTICS)
+    )
 
     assert yaml.safe_load(manifests.files["envoy.yaml"]) == yaml.safe_load(expected)
     outcome = validate(manifests.files["envoy.yaml"], tmp_path)

@@ -21,7 +21,7 @@ from authz.envoy.sidecar import SidecarSettings, Transparent
 from authz.injection.policy import render as render_policy
 from authz.injection.rules import RULES
 from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, ROOT, Manifests, intercepted
+from support.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests, intercepted
 from support.manifests import render as kustomize
 from support.schemas import VERSIONS, check_core
 
@@ -202,7 +202,7 @@ def test_envoys_configuration_is_the_rendered_one(
     file = tmp_path / "authz.yaml"
     file.write_text(redirected.files["authz.yaml"])
     environment = {**redirected.containers["authz"].variables, **identity}
-    settings = SidecarSettings(transparent=Transparent.PASS_TLS)
+    settings = SidecarSettings(transparent=Transparent.PASS_TLS, statistics_address=STATISTICS)
 
     expected = render(load(file, environment).config, settings)
 

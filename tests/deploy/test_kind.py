@@ -16,7 +16,7 @@ from authz.emulator.federation import KEYS, METADATA
 from authz.envoy.bootstrap import render as render_envoy
 from authz.envoy.sidecar import SidecarSettings
 from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, Object, render
+from support.manifests import KUBERNETES, OVERLAYS, STATISTICS, Manifests, Object, render
 from support.schemas import check
 
 KIND = KUBERNETES / "kind"
@@ -281,7 +281,10 @@ def test_every_host_is_a_service(agent: Manifests, tmp_path: Path) -> None:
 def test_envoys_configuration_is_the_rendered_one(agent: Manifests, tmp_path: Path) -> None:
     """`envoy.yaml` is what `authz envoy` makes of `authz.yaml`, with the authority to trust."""
     authority = Path(agent.containers["envoy"].mounts["development-ca"]["mountPath"], "ca.crt")
-    rendered = render_envoy(_config(agent, tmp_path), SidecarSettings(upstream_ca_file=authority))
+    rendered = render_envoy(
+        _config(agent, tmp_path),
+        SidecarSettings(upstream_ca_file=authority, statistics_address=STATISTICS),
+    )
 
     assert yaml.safe_load(_file(agent, "envoy.yaml")) == yaml.safe_load(rendered)
 

@@ -76,7 +76,7 @@ def test_named_ports_exist(manifests: Manifests) -> None:
     for rule in manifests.find("NetworkPolicy")["spec"]["ingress"]:
         named |= {port["port"] for port in rule["ports"]}
 
-    assert named == declared == {"http", "admin"}
+    assert named == declared == {"http", "admin", "statistics"}
     for container in containers:
         for probe in container.probes.values():
             assert (probe.get("httpGet") or probe["tcpSocket"])["port"] in container.ports

@@ -10,7 +10,7 @@ from authz.config import Config, load
 from authz.envoy.bootstrap import render as render_envoy
 from authz.envoy.sidecar import SECRET_NAMES, AuthzTls, SidecarSettings
 from support.envoy import validate
-from support.manifests import KUBERNETES, Manifests, Object, render
+from support.manifests import KUBERNETES, STATISTICS, Manifests, Object, render
 from support.schemas import check
 from support.sidecar import Authority
 
@@ -57,6 +57,7 @@ def _settings(shared: Manifests) -> SidecarSettings:
         egress_hosts={"desk-graph": ("graph.microsoft.com",)},
         authz_address=f"{_name(shared)}:{port['port']}",
         authz_tls=AuthzTls(None, _name(shared), secrets_folder=NAMES),
+        statistics_address=STATISTICS,
     )
 
 

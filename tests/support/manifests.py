@@ -16,6 +16,8 @@ import yaml
 ROOT: Final = Path(__file__).parents[2]
 KUBERNETES: Final = ROOT / "kubernetes"
 OVERLAYS: Final = ("client-secret-file", "workload-identity")
+STATISTICS: Final = "0.0.0.0:9903"
+"""Where the Envoys of the manifests have their statistics."""
 """Those of the sidecar with an Envoy of our own, which `deploy.sh` deploys."""
 TOPOLOGIES: Final = (
     "istio-sidecar",
