@@ -299,8 +299,11 @@ def _made_by(context: click.Context) -> str:
     for option in context.command.params:
         if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
             value = context.params[option.name or ""]
+            # An argument has no name on the command line.
+            named = isinstance(option, click.Option)
             for each in value if isinstance(value, tuple) else (value,):
-                words += [option.opts[0], *([] if each is True else [str(each)])]
+                words += [option.opts[0]] if named else []
+                words += [] if each is True else [str(each)]
     command = "".join(
         character if character.isprintable() else "?" for character in shlex.join(words)
     )

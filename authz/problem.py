@@ -63,6 +63,11 @@ FACES: Final[dict[Reason, Face]] = {
         "The token is expired, malformed, or was not issued for this service. Get a new one.",
         "invalid_token",
     ),
+    Reason.TOKEN_TOO_LARGE: Face(
+        431, INVALID_ARGUMENT, "Token too large",
+        "The token is longer than is accepted. A new one will not be shorter: tell the operator, or have it issued "
+        "with fewer roles or groups.",
+    ),
     Reason.INTERACTION_REQUIRED: Face(
         401, UNAUTHENTICATED, "Interaction required",
         "The user must sign in again with the claims of the challenge.", "insufficient_claims",

@@ -6,10 +6,12 @@ from typing import Final
 from authz.config.faults import Notice
 from authz.config.hosts import EgressHost, is_loopback
 from authz.config.model import Config
+from authz.config.origins import belongs
 from authz.config.routes import Egress
 from authz.config.shown import shown
 from authz.config.tunnels import lost_keys, tunnelled
 from authz.core.exchange import Flow
+from authz.core.subject import SubjectSource
 
 _GRAPH: Final = (
     "https://graph.microsoft.com/",
@@ -26,13 +28,19 @@ _SECOND_LEVELS: Final = frozenset(
 _COUNTRY: Final = 2
 """Letters of a country's domain."""
 
+_NOT_PUBLIC: Final = frozenset({"internal", "local", "localdomain", "localhost", "svc", "test"})
+"""Top-level names under which nobody outside gets a name or a certificate (RFC 2606, RFC 6761, RFC 6762)."""
+
+_DEEP_PLATFORMS: Final = frozenset({"amazonaws.com", "core.windows.net"})
+"""Those with a region and a product before a customer's name."""
+
 _PLATFORMS: Final = frozenset({
     # Azure.
-    "azure-api.net", "azure-mobile.net", "azureedge.net", "azurefd.net", "azurewebsites.net",
+    "azure-api.net", "devtunnels.ms", "azure-mobile.net", "azureedge.net", "azurefd.net", "azurewebsites.net",
     "azurecontainerapps.io", "azurestaticapps.net", "cloudapp.azure.com", "cloudapp.net",
     "core.windows.net", "trafficmanager.net",
     # Others.
-    "amazonaws.com", "appspot.com", "cloudfront.net", "cloudfunctions.net", "fly.dev", "github.io",
+    "amazonaws.com", "appspot.com", "cloudfront.net", "cloudfunctions.net", "fly.dev", "hf.space", "ngrok.dev", "on.aws", "trycloudflare.com", "github.io",
     "gitlab.io", "herokuapp.com", "netlify.app", "ngrok.app", "ngrok.io", "ngrok-free.app", "onrender.com",
     "pages.dev", "run.app", "vercel.app", "web.app", "workers.dev",
 })  # fmt: skip
@@ -45,6 +53,7 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_workloads(config)
     yield from _about_api(config)
     yield from _about_tunnels(config)
+    yield from _about_subjects(config)
     yield from lost_keys(config)
     for name, inbound in config.inbound.items():
         if not (inbound.scopes or inbound.roles or inbound.actors):
@@ -53,6 +62,12 @@ def advice(config: Config) -> Iterator[Notice]:
                 "every user with a token for this client may call, whatever they consented to: expected the "
                 "scopes of which one is needed",
             )
+        for index, scope in enumerate(inbound.scopes):
+            if "://" in scope:
+                yield Notice(
+                    f"inbound.{name}.scopes.{index}",
+                    "tokens have a scope without its resource: expected the part after the last slash",
+                )
     for name, route in config.egress.items():
         if route.token_over_plain_http:
             yield Notice(
@@ -133,11 +148,14 @@ def _is_open_to_strangers(wildcard: str) -> bool:
     """Whether names that a wildcard matches are given to anybody, as far as is known here."""
     suffix = wildcard.removeprefix("*").removeprefix(".")
     parent, _, last = suffix.rpartition(".")
+    if last in _NOT_PUBLIC:
+        return False
     return (
         not parent
         or (len(last) == _COUNTRY and parent in _SECOND_LEVELS)
         or suffix in _PLATFORMS
         or suffix.partition(".")[2] in _PLATFORMS
+        or ".".join(suffix.split(".")[2:]) in _DEEP_PLATFORMS
     )
 
 
@@ -151,6 +169,29 @@ def _about_tunnels(config: Config) -> Iterator[Notice]:
                 "what is sent in them: expected hosts by name, tunnel: false to refuse them, or tunnel: true if "
                 "this is wanted",
             )
+
+
+def _about_subjects(config: Config) -> Iterator[Notice]:
+    """Return the delegated routes that take nothing of what the app receives of its user."""
+    for name, route in config.egress.items():
+        if not route.flow.is_delegated or SubjectSource.NONE in route.sources:
+            continue
+        belonging = {
+            key: each for key, each in config.inbound.items() if belongs(each, route, config.agents)
+        }
+        given = {forward.value for each in belonging.values() for forward in each.forward}
+        usable = [source for source in _BY_WHICH_A_USER_IS_FOUND if source in given]
+        if belonging and not {source.value for source in route.sources} & given:
+            yield Notice(
+                f"egress.{name}.subject",
+                f"takes {', '.join(route.sources)}, and the app receives {', '.join(usable) or 'nothing'} from "
+                f"inbound.{next(iter(belonging))} (forward): expected subject: "
+                f"[{', '.join(usable) or 'placeholder'}]"
+                + ("" if usable else " and forward: placeholder"),
+            )
+
+
+_BY_WHICH_A_USER_IS_FOUND: Final = ("bearer", "placeholder", "handle")
 
 
 def _about_workloads(config: Config) -> Iterator[Notice]:

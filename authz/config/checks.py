@@ -10,6 +10,7 @@ from authz.config.clients import Application
 from authz.config.faults import Fault, did_you_mean
 from authz.config.route_checks import (
     check_egress,
+    check_ended_hosts,
     check_inbound,
     check_prefetch,
     check_references,
@@ -128,6 +129,7 @@ def _check_https(config: "Config") -> Iterator[Fault]:
         )
     if not https_hosts(config.egress):
         yield Fault("https", "has nothing to vouch for: expected egress hosts by their DNS names")
+    yield from check_ended_hosts(config.egress)
 
 
 def _check_memory(config: "Config") -> Iterator[Fault]:

@@ -19,7 +19,9 @@ _LOOPBACK_NAMES: Final = frozenset(
         "localhost",
         "localhost.localdomain",
         "localhost4",
+        "localhost4.localdomain4",
         "localhost6",
+        "localhost6.localdomain6",
         "ip6-localhost",
         "ip6-loopback",
     }

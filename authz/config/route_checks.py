@@ -10,6 +10,7 @@ from authz.config.origins import belongs
 from authz.config.routes import MOST_SPELLINGS, Egress, Inbound, SubjectKind
 from authz.config.shown import cut, shown
 from authz.core.exchange import Flow
+from authz.core.request import normalize_host
 from authz.core.subject import REFERENCES, SubjectSource
 
 CLIENT_KEYS: Final = ("agent", "blueprint", "application")
@@ -86,6 +87,25 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
                     path,
                     f"found {shown(wanted)}, whose subject is {', '.join(target.sources)}, and forward is "
                     f"{', '.join(route.forward)}: the agent will not have it",
+                )
+
+
+def check_ended_hosts(routes: Mapping[str, Egress]) -> Iterator[Fault]:
+    """Return the faults of hosts of plain HTTP at a name for which Envoy ends the app's TLS.
+
+    Envoy knows that TLS by the name alone: a connection to the port of plain HTTP would be ended as well,
+    and what the app takes for secret sent on without TLS.
+    """
+    ended = set(https_hosts(routes))
+    for name, route in routes.items():
+        for index, written in enumerate(route.hosts):
+            host = EgressHost.of(written)
+            bare = normalize_host(host.authority)[1]
+            if host.plain and bare in ended:
+                yield Fault(
+                    f"egress.{name}.hosts.{index}",
+                    f"found {shown(str(host))}, and with section https Envoy ends the app's TLS for {bare}: "
+                    "expected another name for one of the two, or no section https",
                 )
 
 
@@ -264,7 +284,10 @@ def _check_tokens_hosts(path: str, route: Egress) -> Iterator[Fault]:
     in_plain = any(host.plain for host in (*hosts, *filter(None, [api])))
     switches = {
         "token_over_plain_http": (in_plain, "no host has http://"),
-        "token_to_loopback": (any(host.is_in_pod for host in hosts), "no host is on loopback"),
+        "token_to_loopback": (
+            any(host.is_in_pod or host.is_wildcard for host in hosts),
+            "no host is on loopback",
+        ),
     }
     for key, (has_effect, why_not) in switches.items():
         if not getattr(route, key):

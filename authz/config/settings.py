@@ -178,7 +178,8 @@ class Limits(Section):
     """Bounds on what one request, and all of them together, may take."""
 
     max_token_bytes: Annotated[int, size(least=1024, most=1024**2)] = Field(
-        default=16 * 1024, description="Longest bearer token accepted, checked before parsing."
+        default=48 * 1024,
+        description="Longest bearer token accepted, checked before parsing. Envoy takes 60 KiB of headers.",
     )
     exchanges: Annotated[int, count(most=1024)] = Field(
         default=16,

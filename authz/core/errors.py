@@ -16,6 +16,7 @@ class Reason(StrEnum):
     MALFORMED_REQUEST = "malformed_request"
     MISSING_TOKEN = "missing_token"
     INVALID_TOKEN = "invalid_token"
+    TOKEN_TOO_LARGE = "token_too_large"
     INTERACTION_REQUIRED = "interaction_required"
     CONSENT_REQUIRED = "consent_required"
     EXCHANGE_REJECTED = "exchange_rejected"
@@ -66,7 +67,6 @@ class TokenFault(StrEnum):
     """What exactly is wrong with a token: for our log. The caller learns `invalid_token` only."""
 
     MALFORMED = "malformed"
-    TOO_LARGE = "too_large"
     ALGORITHM = "algorithm"
     SIGNATURE = "signature"
     UNKNOWN_KEY = "unknown_key"
@@ -164,6 +164,12 @@ class InvalidToken(Unauthenticated):
     def __init__(self, fault: TokenFault, detail: str = "") -> None:
         super().__init__(f"{fault.value}: {detail}" if detail else fault.value)
         self.fault = fault
+
+
+class TokenTooLarge(BadRequest):
+    """The bearer token is longer than `limits.max_token_bytes`. A new one would be as long."""
+
+    reason = Reason.TOKEN_TOO_LARGE
 
 
 class AmbiguousSubject(BadRequest):

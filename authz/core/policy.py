@@ -243,7 +243,7 @@ class Policy:
     egress: Mapping[str, EgressRoute] = field(default_factory=dict)
     default_direction: Direction | None = None
     default_inbound: str | None = None
-    max_token_bytes: int = 16384
+    max_token_bytes: int = 49152
     edge_ttl: float = 0.0
     agents: Mapping[str, KnownAgent] = field(default_factory=dict)
     open_blueprints: frozenset[Client] = frozenset()
@@ -299,8 +299,13 @@ class Policy:
     def by_host(self, authority: str) -> EgressRoute | None:
         """Return the egress route that a host selects: the most specific one."""
         whole, bare = normalize_host(authority)
-        found = self.hosts.get(whole) or self.hosts.get(bare)
-        suffix = bare
+        found = self.hosts.get(whole)
+        # A host without a port is meant at the ports of HTTP and HTTPS.
+        if found is None and whole in (bare, f"{bare}:80", f"{bare}:443"):
+            found = self.hosts.get(bare)
+            suffix = bare
+        else:
+            suffix = ""
         while found is None and "." in suffix:
             suffix = suffix.partition(".")[2]
             found = self.hosts.get(f"*.{suffix}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from authz.core.errors import InvalidToken, MalformedRequest, MissingToken, TokenFault
+from authz.core.errors import MalformedRequest, MissingToken, TokenTooLarge
 from authz.core.secret import Secret
 
 # RFC 9110 section 11.1: the scheme is case-insensitive. RFC 6750 section 2.1: one b64token follows.
@@ -105,13 +105,13 @@ def parse_bearer(authorization: Secret | None, *, max_bytes: int) -> BearerToken
     Raises:
         MissingToken: There is no value, or it belongs to another scheme.
         MalformedRequest: It is not exactly one bearer value.
-        InvalidToken: The token is longer than `max_bytes`.
+        TokenTooLarge: The token is longer than `max_bytes`.
     """
     if not authorization:
         raise MissingToken
     text = authorization.reveal()
     if is_oversized(authorization, max_bytes):
-        raise InvalidToken(TokenFault.TOO_LARGE, f"{len(text)} bytes")
+        raise TokenTooLarge(f"{len(text)} bytes")
     match = _BEARER.fullmatch(text)
     if match is None:
         if _SCHEME.match(text) is None and "," not in text:

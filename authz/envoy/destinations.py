@@ -34,6 +34,8 @@ class Destination:
         repeated: Whether Envoy may repeat the route's decisions.
         removes: Headers that Envoy takes off by itself, since nobody is asked who would.
         tunnel: Whether the app may have connections there whose content nobody sees.
+        spares_loopback: Whether requests that name loopback are refused, although the wildcard matches them:
+            the agent could listen there, and receive the route's token.
     """
 
     route: str
@@ -48,6 +50,7 @@ class Destination:
     repeated: bool = False
     removes: tuple[str, ...] = ()
     tunnel: bool = False
+    spares_loopback: bool = False
 
     @property
     def is_wildcard(self) -> bool:
@@ -113,6 +116,9 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
             if route in pushed
             else (),
             tunnel=route in tunnels and not host.plain,
+            spares_loopback=host.is_wildcard
+            and config.egress[route].flow is not Flow.NONE
+            and not config.egress[route].token_to_loopback,
         )
         for host, route in hosts.items()
     ]

@@ -13,7 +13,7 @@ from authz.config import Config
 from authz.config.rendered import EVERYTHING, LONGEST_MARK, Selection, mark_of
 from authz.ports import Timer
 
-KEPT: Final = 900.0
+KEPT: Final = 300.0
 """Seconds for which an Envoy counts that has not said its mark again. Repeated answers hear no mark."""
 MOST_MARKS: Final = 64
 """Different marks that are remembered: of an agent's Envoy there is one, of a shared service's a few."""

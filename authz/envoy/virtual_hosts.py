@@ -53,6 +53,18 @@ _NOTHING_ANSWERED: Final = "reset"
 
 _OTHER_METHODS: Final = ("x-http-method-override", "x-http-method", "x-method-override")
 """Headers by which some frameworks serve another method than the request line has."""
+_LOOPBACK: Final = (
+    r"(?i)(.*\.)?localhost\.?(:.*)?",
+    r"(?i)localhost[46]?(\.localdomain[46]?)?\.?(:.*)?",
+    r"(?i)ip6-(localhost|loopback)\.?(:.*)?",
+    r"127\..*",
+    # Forms that name resolution reads as well: 0, 2130706433, 127.1, 0x7f.1, 0177.0.0.1.
+    r"(?i)0[0-9x.].*",
+    r"[0-9]+(\.[0-9]+)?(\.[0-9]+)?\.?(:.*)?",
+    r"\[[0:]+1?\].*",
+    r"(?i)\[[0:]*:ffff:(0|7f|127).*",
+)
+"""Authorities that name loopback, or an address in a form that can hide it. RE2 takes only short ones."""
 _OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
 """The same for another path."""
 
@@ -148,7 +160,8 @@ def _with_second_try(route: Route) -> list[Route]:
     reading = deepcopy(route)
     assert reading.match is not None
     # With one of these headers it may be something else to the other side.
-    overrides = [HeaderMatcher(name=name, present_match=False) for name in _OTHER_METHODS]
+    names = (*_OTHER_METHODS, *(name.replace("-", "_") for name in _OTHER_METHODS))
+    overrides = [HeaderMatcher(name=name, present_match=False) for name in names]
     reading.match.headers = [_only_reading(), *overrides]
     # A body, which few of them have, is not kept for it: then there is no second try.
     reading.request_body_buffer_limit = 0
@@ -197,9 +210,10 @@ def _destination_host(
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
         route.request_headers_to_remove = list(target.removes)
-    routes = [_refused(), *_connections(target, ended), *_with_second_try(route)]
+    routes = [*_connections(target, ended), *_with_second_try(route)]
     if Direction.EGRESS in settings.websockets:
-        routes.insert(1, _websocket(route, target))
+        routes.insert(0, _websocket(route, target))
+    routes = [_refused(), *(_loopback() if target.spares_loopback else []), *routes]
     return VirtualHost(name=target.authority, domains=list(target.domains), routes=routes)
 
 
@@ -237,6 +251,22 @@ def _connections(target: Destination, ended: Collection[str]) -> list[Route]:
         return [unread]
     read.typed_per_filter_config = _unasked()
     return [read, unread]
+
+
+def _loopback() -> list[Route]:
+    """Return the dead ends for requests that name loopback."""
+    matchers = [
+        HeaderMatcher(
+            name=":authority", string_match=StringMatcher(safe_regex=RegexMatcher(regex=regex))
+        )
+        for regex in _LOOPBACK
+    ]
+    routes = [
+        unknown_destination(RouteMatch(prefix="/", headers=[matcher])) for matcher in matchers
+    ]
+    for route in routes:
+        route.typed_per_filter_config = _unasked()
+    return routes
 
 
 def _dead_end() -> VirtualHost:

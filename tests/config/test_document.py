@@ -38,7 +38,7 @@ def test_defaults_are_those_of_a_sidecar() -> None:
         config.entra.exchange_timeout,
     )
     assert 64 * 1024**2 == config.cache.tokens.max_bytes
-    assert 16384 == config.limits.max_token_bytes
+    assert 49152 == config.limits.max_token_bytes
     assert 0.05 == config.limits.deadline_margin
     assert 5.0 == config.reload_interval
 

@@ -192,3 +192,19 @@ def test_tunnels_to_any_host_are_a_notice_where_nobody_asked_for_them(
     route = {**NONE, "hosts": ["a.example", "*"], **keys}
     changes = {"inbound.chat.forward": "placeholder", "egress.tools": route}
     assert expected == notices(changes)
+
+
+def test_plain_http_at_a_name_whose_tls_is_ended_is_a_fault() -> None:
+    """Envoy would take the app's TLS to that port for the other host's, and send it on without."""
+    https = {"ca_file": "/run/trust/ca.pem", "key_file": "/run/ca/ca.key"}
+    changes = {
+        "listen.grpc": "unix:/run/authz.sock",
+        "https": https,
+        "egress.tools": {"flow": "none", "hosts": ["http://graph.microsoft.com:8080"]},
+    }
+
+    assert ["egress.tools.hosts.0"] == [
+        fault.path for fault in faults_of(lambda: load_data(changed(changes)))
+    ]
+    del changes["https"]
+    assert load_data(changed(changes)).https is None

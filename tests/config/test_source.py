@@ -153,6 +153,17 @@ GRAPH = "https://graph.microsoft.com/.default"
         ),
         ({"egress.b": {"flow": "none", "hosts": ["http://tools"]}}, []),
         ({"inbound.chat": {"agent": "assistant"}}, ["inbound.chat.scopes"]),
+        ({"inbound.chat.scopes": ["api://x/access_agent"]}, ["inbound.chat.scopes.0"]),
+        ({"inbound.chat.forward": "placeholder"}, ["egress.graph.subject"]),
+        ({"inbound.chat.forward": "strip"}, ["egress.graph.subject"]),
+        ({"inbound.chat.forward": ["handle", "bearer"]}, []),
+        (
+            {
+                "inbound.chat.forward": "placeholder",
+                "egress.graph.subject": ["placeholder"],
+            },
+            [],
+        ),
         ({"inbound.chat": {"agent": "assistant", "roles": ["Call"]}}, []),
         ({"inbound.chat": {"agent": "assistant", "actors": [APP]}}, []),
     ],

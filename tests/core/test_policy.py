@@ -72,7 +72,18 @@ def test_an_egress_route_is_found_by_host(host: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["example", "api.example.evil", "xexample", "evil", "api.example@evil", "[", ".", "*.evil"],
+    [
+        "api.example:9443",
+        "below.mixed.example:8443",
+        "example",
+        "api.example.evil",
+        "xexample",
+        "evil",
+        "api.example@evil",
+        "[",
+        ".",
+        "*.evil",
+    ],
 )
 def test_a_host_that_no_route_names_is_denied(host: str) -> None:
     """A wildcard covers what lies below it and nothing that merely contains it."""

@@ -11,9 +11,9 @@ from authz.core.errors import (
     AmbiguousSubject,
     AuthzError,
     ForeignSubject,
-    InvalidToken,
     MalformedRequest,
     MissingToken,
+    TokenTooLarge,
 )
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
@@ -91,7 +91,7 @@ def test_the_first_source_that_has_something_decides(
         ((HANDLE,), TOKEN, "a=b", MissingToken),
         ((BEARER, PLACE, HANDLE), None, None, MissingToken),
         ((BEARER, HANDLE), Secret("Bearer a, Bearer b"), BAGGAGE, MalformedRequest),
-        ((BEARER, HANDLE), Secret(f"Bearer {'x' * 101}"), BAGGAGE, InvalidToken),
+        ((BEARER, HANDLE), Secret(f"Bearer {'x' * 101}"), BAGGAGE, TokenTooLarge),
         ((PLACE, HANDLE), HELD, f"{MEMBER}={OTHER}", AmbiguousSubject),
         ((HANDLE, PLACE), HELD, f"{MEMBER}={OTHER}", AmbiguousSubject),
         ((HANDLE, NONE), None, f"{BAGGAGE},{BAGGAGE}", AmbiguousSubject),

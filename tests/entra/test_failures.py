@@ -541,7 +541,8 @@ async def test_only_exchanges_that_were_carried_out_are_counted(world: World, cl
             clock.ahead += 6
 
         # Each of the three with its further tries: Entra's directory may be replicating.
-        assert {"t1": 3 * (1 + len(REPLICATION_DELAYS))} == service.calls
+        tries = 3 * (1 + len(REPLICATION_DELAYS))
+        assert {"t1": tries, "rejected": tries} == service.calls
         assert [Flow.BLUEPRINT_ASSERTION] * 3 == [flow for flow, _ in service.seen.exchanges]
         errors = [error for _, error in service.seen.exchanges if isinstance(error, EntraError)]
         assert [7000215] * 3 == [error.code for error in errors]

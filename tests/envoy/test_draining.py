@@ -63,7 +63,7 @@ admin:
     with EnvoyProcess(bootstrap) as older:
         result = drain(older.admin)
 
-    assert (1, True) == (result.exit_code, "render its configuration anew" in result.output)
+    assert (1, True) == (result.exit_code, "render its configuration again" in result.output)
 
 
 def test_an_envoy_that_is_not_there_is_no_mystery() -> None:

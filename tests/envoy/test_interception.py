@@ -236,5 +236,5 @@ def test_option_of_the_command(transparent: Transparent, tmp_path: Path) -> None
     expected = render(parse(file.read_text(), {}), SidecarSettings(transparent=transparent))
     assert (0, expected) == (
         outcome.exit_code,
-        "".join(outcome.stdout.splitlines(keepends=True)[2:]),
+        "".join(line for line in outcome.stdout.splitlines(keepends=True) if line[0] != "#"),
     )

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -47,6 +49,24 @@ def test_command_of_the_page_is_the_one_that_is_run(page: str) -> None:
     assert configuration.arguments == tuple(words[command + 1 :])
     assert configuration.environment.keys() == given_.keys()
     assert named.items() <= given_.items()
+
+
+def test_a_file_may_be_named_without_its_option() -> None:
+    """The command that is printed can be run, in that form too."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "authz", "envoy", "docs/examples/sidecar.yaml", "--no-ipv6"],
+        cwd=ROOT,
+        env=dict.fromkeys(
+            ("TENANT_ID", "BLUEPRINT_CLIENT_ID", "AGENT_CLIENT_ID"),
+            "11111111-0000-4000-8000-000000000001",
+        ),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    command = shlex.split(ran.stdout.splitlines()[1].removeprefix("#"))
+    assert ["authz", "envoy", "docs/examples/sidecar.yaml", "--no-ipv6"] == command
 
 
 def test_first_lines_of_a_file_are_its_command() -> None:

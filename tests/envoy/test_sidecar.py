@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.config.rendered import MARK
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import Reason
 from authz.core.request import CheckRequest as CoreRequest
@@ -210,6 +211,17 @@ def test_unknown_destination_is_a_dead_end_even_when_it_is_allowed(
     assert "unknown_route" == answer.json()["reason"]
     assert [{"authz.direction": "egress"}] == extensions(service)
     assert [] == [seen for server in sidecar.destinations.values() for seen in server.received]
+
+
+def test_a_preflight_is_asked_about(sidecar: Sidecar, service: ExtAuthzServer) -> None:
+    """It has no token, so the service denies it: nothing is open to every origin by itself."""
+    headers = {"origin": "https://app.example", "access-control-request-method": "POST"}
+
+    sidecar.caller.options("/chat", headers=headers)
+
+    (check,) = service.requests
+    assert "OPTIONS" == check.attributes.request.http.method
+    assert "authorization" not in check.attributes.request.http.headers
 
 
 def test_denial_of_an_unknown_destination_reaches_the_agent(
@@ -496,5 +508,8 @@ def test_agent_cannot_control_envoy(sidecar: Sidecar, path: str) -> None:
 
 
 def extensions(service: ExtAuthzServer) -> list[dict[str, str]]:
-    """Return the context extensions of each Check so far."""
-    return [dict(check.attributes.context_extensions) for check in service.requests]
+    """Return the context extensions of each Check so far, without the mark of the configuration."""
+    return [
+        {key: value for key, value in check.attributes.context_extensions.items() if key != MARK}
+        for check in service.requests
+    ]

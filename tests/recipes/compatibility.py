@@ -459,6 +459,11 @@ REFUSED: Final = (
         "tests/envoy/test_ordinary_clients.py::test_the_first_version_is_served_on_the_way_out",
     ),
     Fact(
+        "CORS preflight (`OPTIONS` without a token) of pages of another origin",
+        "401 `missing_token`: a web page calls the agent by its own origin, or a gateway in front answers preflights",
+        "tests/envoy/test_sidecar.py::test_a_preflight_is_asked_about",
+    ),
+    Fact(
         "gRPC-Web",
         "passes as HTTP: nothing translates it to gRPC",
         "tests/envoy/test_grpc.py::test_web_content_is_answered_as_http",
