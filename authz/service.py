@@ -326,7 +326,7 @@ def _tunnel(walk: Walk) -> Allow:
     Where Envoy's route is for any host, the host may still have one of its own, in whatever spelling.
     """
     policy, host = walk.snapshot.policy, walk.request.host
-    route, own = policy.find(walk.request), policy.by_host(host)
+    route, own = policy.find(walk.request), policy.by_host(host, any_port=True)
     if isinstance(route, EgressRoute) and own is not None and not own.tunnel:
         route = own
     walk.record.route = route

@@ -319,7 +319,9 @@ class _Form:
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
-        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+        # A wildcard would be one host of many to a route, and no URL can be called so.
+        wrong = not parts.hostname or "*" in parts.hostname or "@" in parts.netloc
+        if parts.scheme not in {"http", "https"} or wrong or parts.hostname is None:
             text = "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0"
             self.variables.faults.append(Fault(base.name, text))
             return []

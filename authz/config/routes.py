@@ -217,6 +217,8 @@ MOST_SPELLINGS: Final = 64
 
 def _removed(value: str) -> str:
     name = canonical(value)
+    if "*" in name:
+        raise Expected("expected the whole name of a header: there are no wildcards")
     if _NOT_REMOVED.fullmatch(name):
         raise Expected(
             "expected a header that can be removed: not one that the service sets, nor one that a request "

@@ -32,7 +32,8 @@ def cut(value: str) -> str:
 
 def safe(value: str) -> str:
     """Return a value without what may be a secret."""
-    if not value.isprintable():
+    # No name, host or scope has a quotation mark or a backslash; a password may.
+    if not value.isprintable() or '"' in value or "\\" in value:
         return _CUT
     scheme = _SCHEME.match(value)
     start = scheme.group() if scheme else ""

@@ -296,19 +296,21 @@ class Policy:
         except ValueError as error:
             raise UnknownRoute(f"direction {request.direction!r}") from error
 
-    def by_host(self, authority: str) -> EgressRoute | None:
-        """Return the egress route that a host selects: the most specific one."""
+    def by_host(self, authority: str, *, any_port: bool = False) -> EgressRoute | None:
+        """Return the egress route that a host selects: the most specific one.
+
+        Args:
+            authority: The host, maybe with a port.
+            any_port: Whether a host without a port means every port, and not only those of HTTP and HTTPS.
+        """
         whole, bare = normalize_host(authority)
         found = self.hosts.get(whole)
-        # A host without a port is meant at the ports of HTTP and HTTPS.
-        if found is None and whole in (bare, f"{bare}:80", f"{bare}:443"):
+        if found is None and (any_port or whole in (bare, f"{bare}:80", f"{bare}:443")):
             found = self.hosts.get(bare)
             suffix = bare
-        else:
-            suffix = ""
-        while found is None and "." in suffix:
-            suffix = suffix.partition(".")[2]
-            found = self.hosts.get(f"*.{suffix}")
+            while found is None and "." in suffix:
+                suffix = suffix.partition(".")[2]
+                found = self.hosts.get(f"*.{suffix}")
         return found or self.hosts.get("*")
 
 

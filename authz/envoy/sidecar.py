@@ -18,6 +18,7 @@ SECRET_NAMES: Final = ("authz-certificate", "authz-ca")
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/livez")
 
 _LARGEST_PORT: Final = 65535
+_EVERYWHERE: Final = {"0.0.0.0", "::"}  # noqa: S104 - rendered, not bound
 _LONGEST_IDLE: Final = 86400
 
 
@@ -194,6 +195,7 @@ class SidecarSettings:
             if not 0 < getattr(self, name) <= _LONGEST_IDLE:
                 found = getattr(self, name)
                 raise RenderError(f"{name}: found {found}, expected seconds up to {_LONGEST_IDLE}")
+        self._must_differ()
         if Direction.INBOUND in self.websockets and self.app_protocol is AppProtocol.HTTP2:
             raise RenderError(
                 "websockets: inbound, and app_protocol is http2: they need http1 or same"
@@ -203,6 +205,21 @@ class SidecarSettings:
         for path in self.health_paths:
             if not path.startswith("/") or path == "/":
                 raise RenderError(f"health_paths: found {path!r}, expected a path such as /healthz")
+
+    def _must_differ(self) -> None:
+        """Refuse two uses of one port: Envoy would not start, or would ask itself for the app."""
+        names = ("inbound", "app", "egress", "https", "admin", "statistics")
+        taken: list[tuple[str, SocketName]] = []
+        for name in names:
+            where = getattr(self, f"{name}_address")
+            if where is None or where.startswith("unix:"):
+                continue
+            socket = SocketName.parse(where)
+            for other, there in taken:
+                same = socket.host == there.host or {socket.host, there.host} & _EVERYWHERE
+                if same and socket.port == there.port != 0:
+                    raise RenderError(f"{name}_address: found {where}, which {other}_address has")
+            taken.append((name, socket))
 
     def _must_be_reached_by_redirection(self) -> None:
         where = self.egress_address

@@ -836,6 +836,11 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         f"{API}BaseUrl",
         "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0",
     ),
+    "base URL with a wildcard": (
+        {f"{API}BaseUrl": "https://*.contoso.com/"},
+        f"{API}BaseUrl",
+        "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0",
+    ),
     "base URL with a bad port": (
         {f"{API}BaseUrl": "https://graph.microsoft.com:x"},
         f"{API}BaseUrl",

@@ -208,3 +208,12 @@ def test_plain_http_at_a_name_whose_tls_is_ended_is_a_fault() -> None:
     ]
     del changes["https"]
     assert load_data(changed(changes)).https is None
+
+
+def test_a_wildcard_of_header_names_is_a_fault() -> None:
+    """It would be taken for a name that no header has."""
+    changes = {"egress.graph.remove_headers": ["x-*"]}
+
+    assert ["egress.graph.remove_headers.0"] == [
+        fault.path for fault in faults_of(lambda: load_data(changed(changes)))
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -310,6 +310,7 @@ def test_no_fault_repeats_what_a_machine_made_up(tmp_path: Path, as_key: bool) -
 
 
 @given(names, st.sampled_from(DISGUISES), CANARIES)
+@example("AzureAd__Scopes", "{}\n", 'hunter2"horse')
 def test_no_fault_repeats_a_secret_of_any_variable(name: str, disguise: str, canary: str) -> None:
     """The environment form: the keys of the sidecar, each with everything else in order."""
     found = {**SEED, name: disguise.format(canary)}

@@ -711,6 +711,16 @@ def test_name_that_looks_like_something_else_stays_text(tmp_path: Path) -> None:
         ),
         (config(), {"app_address": "localhost"}, "expected host:port"),
         (config(), {"inbound_address": "localhost:80"}, "expected an IP address"),
+        (
+            config(),
+            {"inbound_address": "0.0.0.0:8000"},
+            "app_address: found 127.0.0.1:8000, which inbound_address has",
+        ),
+        (
+            config(),
+            {"statistics_address": "127.0.0.1:15000"},
+            "statistics_address: found 127.0.0.1:15000, which admin_address has",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(
