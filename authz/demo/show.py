@@ -46,7 +46,7 @@ def _perform(report: Report, interruption: Interruption, *, as_json: bool, keep:
             _print_json(results, ok=ok)
         report.closing(results, time.monotonic() - began, kept=keep)
         if keep:
-            stage.restart_authz()
+            stage.restart()
             report.invitation(stage)
             interruption.wait()
     return 0 if ok else _FAILED

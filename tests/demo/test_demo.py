@@ -101,6 +101,17 @@ def test_no_token_is_in_any_output_or_log(kept: Demo) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the lines to paste are made of curl")
+def test_the_agents_own_jobs_work_at_once(kept: Demo) -> None:
+    """Envoy repeats no decision from before the tour withdrew the key of its token."""
+    done = subprocess.run(
+        ["bash", "-c", kept.line_after("a timer in the agent's pod")],
+        capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+
+    assert "HTTP/1.1 200 OK" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines to paste are made of curl")
 def test_lines_to_paste_work(kept: Demo) -> None:
     """With what the demo prints, a person gets a token, and an answer through the agent."""
     lines = [kept.line_after("Alice signs in"), kept.line_after("Alice asks the agent")]
