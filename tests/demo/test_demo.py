@@ -193,6 +193,8 @@ def test_terminal_of_that_width_shows_whole_lines(
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     environ = {**os.environ, "TERM": "xterm-256color", "TMPDIR": str(tmp_path / "tmp")}
+    # `make` has the environment's programs in the path, and the program would name itself shortly then.
+    environ["PATH"] = "/usr/bin:/bin"
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
         environ.pop(name, None)
     process = subprocess.Popen(
