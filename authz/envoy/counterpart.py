@@ -21,6 +21,8 @@ LARGEST: Final = 16 * 1024**2
 NOT_CONFIGURED: Final = "not-configured"
 """Virtual host of all destinations without a route."""
 _EGRESS: Final = "egress"
+_RESOURCES: Final = {"static_resources", "dynamic_resources"}
+"""Each configuration of Envoy has one of them."""
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -57,8 +59,9 @@ def read_envoy(file: Path) -> Mapping[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
         raise CounterpartFault(f"{file}: is no valid YAML{where}") from None
-    if not isinstance(data, dict):
-        raise CounterpartFault(f"{file}: is no configuration of Envoy")
+    if not isinstance(data, dict) or not data.keys() & _RESOURCES:
+        expected = "expected static_resources or dynamic_resources"
+        raise CounterpartFault(f"{file}: is no configuration of Envoy: {expected}")
     return data
 
 

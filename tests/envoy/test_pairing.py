@@ -135,7 +135,9 @@ def test_a_file_written_by_hand_is_unknown() -> None:
     assert Match.UNKNOWN is compare(config("a.example"), {"node": [], "a": [{"b": None}]}).match
 
 
-@pytest.mark.parametrize("content", ["[", "text", "a: &x [*x, {b: \x00}]"])
+@pytest.mark.parametrize(
+    "content", ["[", "text", "a: &x [*x, {b: \x00}]", "listen: {grpc: 'unix:/run/authz.sock'}"]
+)
 def test_a_file_that_is_no_configuration_is_a_fault(tmp_path: Path, content: str) -> None:
     """Its path is named, and nothing of it is quoted."""
     file = tmp_path / "envoy.yaml"
