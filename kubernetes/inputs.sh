@@ -140,11 +140,14 @@ sha256_of() {
   { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst -sha256 -r; } <"$1" | cut -d ' ' -f 1
 }
 
-# render_pair ROOT AUTHZ ENVOY: render ENVOY from the file AUTHZ, by the program of the checkout in ROOT.
+# render_pair ROOT AUTHZ ENVOY: render ENVOY from the file AUTHZ, by the program of the checkout in ROOT, with the options of the
+# command in the second line of ENVOY.
 render_pair() {
   find_program "$1"
   [ -n "$program" ] || fail "--render needs the program: make setup (in $1), or put authz on PATH"
-  "$program" envoy --no-values --config "$2" >"$3.new" || { rm -f "$3.new" && fail "$2 cannot be rendered"; }
+  options=$(sed -n '2s/^# *authz envoy //p' "$3" | sed 's/--config [^ ]*//; s/--no-values//')
+  # shellcheck disable=SC2086 # they are words
+  "$program" envoy --no-values --config "$2" $options >"$3.new" || { rm -f "$3.new" && fail "$2 cannot be rendered"; }
   mv "$3.new" "$3"
 }
 
@@ -164,6 +167,11 @@ check_pair() {
 compare_pair() {
   pair_authz=${1##*/} pair_envoy=$2 pair_how=$3
   shift 3
-  differs=$("$program" "$@" --envoy "$pair_envoy" 2>&1 >/dev/null) || fault "${pair_envoy##*/} does not belong to $pair_authz: $pair_how
+  differs=$("$program" "$@" --envoy "$pair_envoy" 2>&1 >/dev/null) && return
+  case $? in
+    1) says="${pair_envoy##*/} does not belong to $pair_authz: $pair_how" ;;
+    *) says="$pair_authz has faults:" ;;
+  esac
+  fault "$says
 $(printf '%s\n' "$differs" | sed 's/^/    /')"
 }

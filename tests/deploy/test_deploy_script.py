@@ -411,7 +411,7 @@ def test_with_the_program_the_hosts_that_differ_are_named(
 def test_one_command_renders_and_deploys_the_pair(
     script: Path, inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    """After it Envoy has the host, and whoever has no program may deploy the two."""
+    """After it Envoy has the host, and its other options still; who has no program may deploy the two."""
     program = _with_program(tmp_path)
     _add_host(script)
 
@@ -423,8 +423,25 @@ def test_one_command_renders_and_deploys_the_pair(
 
     assert (0, "") == (rendered.returncode, rendered.stderr)
     assert "- name: api.example\n" in rendered.stdout
+    assert "- name: statistics\n" in rendered.stdout
     assert (0, rendered.stdout) == (later.returncode, later.stdout)
     assert (2, True) == (without.returncode, "--render needs the program" in without.stderr)
+
+
+def test_a_faulty_configuration_is_no_unmatched_pair(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Rendering again would not mend it."""
+    file = script.parent / "base/authz.yaml"
+    file.write_text(file.read_text().replace("flow: on_behalf_of", "flow: on_behalf"))
+
+    result = _run(
+        script, "workload-identity", "--dry-run", environ=inputs, path=_with_program(tmp_path)
+    )
+
+    assert 2 == result.returncode
+    assert "authz.yaml has faults:\n" in result.stderr
+    assert "does not belong" not in result.stderr
 
 
 def test_a_configuration_of_envoy_written_by_hand_is_deployed(
