@@ -345,7 +345,7 @@ def test_a_pushed_wildcard_injects_into_requests_of_its_own_route_only(
     """Its cluster resolves and verifies the name asked for, as the one of other wildcards does."""
     authority = Authority.create(tmp_path)
     found = document(world)
-    found["egress"]["orders"]["hosts"] = ["*"]
+    found["egress"]["orders"] |= {"hosts": ["*"], "token_to_loopback": True}
     with ExitStack() as stack:
         api = stack.enter_context(EchoUpstream(authority.server_context("api.localhost")))
         other = stack.enter_context(EchoUpstream(authority.server_context("other.localhost")))
