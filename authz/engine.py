@@ -365,15 +365,15 @@ class Engine:
             max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
         )
         snapshot = Snapshot(compile_policy(config), keys, tokens, answers)
-        ways = {
-            client: (
-                exchange.assertions if isinstance(proof, BlueprintAssertion) else tokens,
-                proof,
-            )
-            for client, proof in proofs(config).items()
-        }
+        shown = proofs(config) if config.entra.prove_credentials else {}
         proving = Proofs(
-            ways if config.entra.prove_credentials else {},
+            {
+                client: (
+                    exchange.assertions if isinstance(proof, BlueprintAssertion) else tokens,
+                    proof,
+                )
+                for client, proof in shown.items()
+            },
             standings=applications.standings,
             served=applications.are_served,
             timer=self._timer,

@@ -58,7 +58,7 @@ class Configuration:
         Raises:
             subprocess.CalledProcessError: It failed, and has said why on standard error.
         """
-        # Variables of whoever runs this must not have a say in what is shipped.
+        # Variables of this shell must not change what is shipped.
         environ = {"PATH": os.environ["PATH"], **self.environment}
         command = [sys.executable, "-m", "authz", *self.arguments]
         return subprocess.run(

@@ -11,7 +11,8 @@ class Budget:
         needed_by: When the Check that started the exchange stops waiting. Its result is cached also later.
         ends: When the exchange is given up. Nothing of it, no thread either, lasts longer.
         carried_out: Whether a request of the exchange itself has gone out: False where there was no
-            assertion for it, an open circuit or an unreadable credential. None from whoever does not say.
+            assertion for it, an open circuit or an unreadable credential. None where the exchange does not
+            report it.
     """
 
     needed_by: float

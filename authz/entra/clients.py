@@ -191,7 +191,7 @@ class Applications:
                     raise
                 _log.error(
                     "credential refused",
-                    **_told(client, credential),
+                    **_facts(client, credential),
                     cause=str(error),
                     accepted_one_in_use=credential.refuse(proof, now=self._timer()),
                 )
@@ -199,7 +199,7 @@ class Applications:
             else:
                 self._taken[client] = position
                 if credential.take(proof):
-                    _log.info("credential accepted", **_told(client, credential))
+                    _log.info("credential accepted", **_facts(client, credential))
                 return token
         if refused is not None:
             raise refused
@@ -434,7 +434,7 @@ def _unproved(client: Client, fault: CredentialFault) -> EntraError:
     return ExchangeMisconfigured(text, by_credential=True)
 
 
-def _told(client: Client, credential: Credential) -> dict[str, str]:
+def _facts(client: Client, credential: Credential) -> dict[str, str]:
     """Return what the log says of a credential: whose it is, its kind, and where it comes from."""
     return {
         "client": client.name,

@@ -158,9 +158,9 @@ def encode(record: CheckRecord) -> WireResponse:
             assert_never(unreachable)
 
 
-def _struct(told: tuple[tuple[str, str], ...]) -> Struct:
+def _struct(fields: tuple[tuple[str, str], ...]) -> Struct:
     metadata = Struct()
-    for name, value in told:
+    for name, value in fields:
         metadata.fields[name].string_value = value
     return metadata
 
@@ -242,7 +242,7 @@ class ExtAuthz:
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         believes_source: Whether Envoy's word for who its client is counts at all.
-        hear: Hears what Envoy says it was rendered from, in Checks that no prepared reply answers.
+        hear: Is given the mark of what Envoy was rendered from, in Checks that no prepared reply answers.
     """
 
     def __init__(

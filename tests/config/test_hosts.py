@@ -141,7 +141,7 @@ OPEN = (
     ],
 )
 def test_a_wildcard_that_strangers_can_match_is_a_notice(host: str, flow: Flow) -> None:
-    """Whoever has a name below it and a certificate for that would receive the token."""
+    """Anyone with a name below it and a certificate for that would receive the token."""
     changes = {"egress.graph.hosts": ["a.example", host], "egress.graph.flow": flow.value}
     expected = [Notice("egress.graph.hosts.1", OPEN.format(flow, host))]
     assert expected == notices(changes)

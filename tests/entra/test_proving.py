@@ -58,7 +58,7 @@ async def test_the_first_request_finds_what_the_proof_has_brought(
             assert {"agent_obo": 1} == service.calls
             assert world.users["alice"]["object_id"] == issued(record)["oid"]
             assert world.reports["client_id"] == issued(app)["appid"]
-    told = [entry for entry in logs if entry["event"] == "credential accepted"]
+    logged = [entry for entry in logs if entry["event"] == "credential accepted"]
     assert {
         (
             "support",
@@ -72,7 +72,7 @@ async def test_the_first_request_finds_what_the_proof_has_brought(
             "client_secret",
             f"client_secret {world.app_secret_file}",
         ),
-    } == {(one["client"], one["client_id"], one["kind"], one["credential"]) for one in told}
+    } == {(one["client"], one["client_id"], one["kind"], one["credential"]) for one in logged}
 
 
 async def test_a_wrong_credential_is_known_before_anybody_calls(world: World, clock: Clock) -> None:
