@@ -28,9 +28,10 @@ from authz.core.exchange import (
     subject_of,
 )
 from authz.core.moment import Moment
+from authz.core.record import CacheName, CacheResult
 from authz.core.shares import Shares
 from authz.core.throttle import PROBE_EVERY, ApplicationThrottled
-from authz.ports import CacheName, CacheResult, Clock, Exchange, Observer, Timer
+from authz.ports import Clock, Exchange, Observer, Timer
 
 RETRY_SOON: Final = 1.0
 """Seconds to wait where the next try will probably find the finished flight's result."""
@@ -194,9 +195,10 @@ class CachedExchange:
         if is_held and self._rejections.note(key, self._timer()):
             self._tokens.drop(key)
 
-    def usable_until(self, token: IssuedToken) -> Moment:
-        """Return when the token is not handed out any more."""
-        return self._tokens.usable_until(token)
+    @property
+    def margin(self) -> float:
+        """Seconds before a token's own expiry at which it is no longer handed out."""
+        return self._tokens.margin
 
     def flights(self) -> int:
         """Return how many exchanges are under way."""

@@ -21,6 +21,7 @@ from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import BlueprintAssertion
 from authz.core.keys import RefreshPolicy
 from authz.core.moment import Moment
+from authz.core.record import CacheName
 from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import Agents, Applications, MsalTransport
@@ -31,7 +32,7 @@ from authz.entra.http import HttpClient
 from authz.entra.key_vault import KeyVaults
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.issuing import TokenIssuer
-from authz.ports import CacheName, Clock, Exchange, Observer, Timer
+from authz.ports import Clock, Exchange, Observer, Timer
 from authz.prefetching import Prefetches
 from authz.proving import Proofs
 from authz.pushing import PushedTokens

@@ -10,7 +10,7 @@ from authz.core.baggage import Baggage, is_plain
 from authz.core.decision import Allow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.principal import Principal
-from authz.core.request import CheckRequest
+from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Reference, placeholder
 
@@ -57,10 +57,10 @@ def forwarded(
     return Allow(authorization, carried, headers, (*remove, *gone))
 
 
-def received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Secret | None:
+def received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Authorization | None:
     """Return the `Authorization` value that the app receives with an allowance."""
     if allow.authorization is not None:
-        return Secret(f"Bearer {allow.authorization.reveal()}")
+        return Authorization(f"Bearer {allow.authorization.reveal()}")
     return request.authorization if Forward.BEARER in route.forward else None
 
 

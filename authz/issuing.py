@@ -1,7 +1,7 @@
-"""The path of one who asks for a token by himself, to be read from top to bottom.
+"""The path of an app's request for a token over the HTTP API, to be read from top to bottom.
 
-`TokenIssuer` walks; `authz.core.wish` says which token is meant; the door is `authz.sidecar_api`. Caches,
-keys and exchanges are those of the Checks.
+`authz.core.wish` says which token is meant; the door is `authz.sidecar_api`. Caches, keys and exchanges are
+those of the Checks.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,12 +16,15 @@ from authz.core.errors import (
     MissingToken,
     UnknownApi,
 )
+from authz.core.lifetime import ONCE
+from authz.core.outcome import Denied, Granted, Issued, Outcome
 from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize, authorize_workload, plan
 from authz.core.principal import Principal
+from authz.core.record import CheckRecord, Trace
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.wish import Grants, Wish, fulfil
-from authz.ports import CheckRecord, Clock, Observer, Timer
-from authz.steps import Snapshot, Steps, Walk, denying
+from authz.ports import Clock, Observer, Timer
+from authz.steps import Asked, Snapshot, Steps
 
 
 class TokenIssuer:
@@ -47,6 +50,7 @@ class TokenIssuer:
         self._snapshot = snapshot
         self._steps = Steps(principals=principals, observer=observer, clock=clock, timer=timer)
         self._observer = observer
+        self._clock = clock
         self._timer = timer
 
     def swap(self, snapshot: Snapshot) -> None:
@@ -56,10 +60,10 @@ class TokenIssuer:
     async def validate(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
         """Verify a caller as the default inbound route does. Never raises."""
 
-        async def validated(walk: Walk) -> Allow:
-            walk.record.route = entrance = _entrance(walk)
-            await self._steps.let_in(walk, entrance)
-            return Allow()
+        async def validated(asked: Asked) -> Granted:
+            asked.trace.route = entrance = _entrance(asked)
+            _, principal = await self._steps.admitted(asked, entrance)
+            return Granted(entrance, Allow(), ONCE, principal)
 
         return await self._serve(request, deadline, validated)
 
@@ -80,51 +84,55 @@ class TokenIssuer:
             deadline: Monotonic second at which the answer must stand.
         """
 
-        async def issued(walk: Walk) -> Allow:
-            entrance = _entrance(walk)
+        async def issued(asked: Asked) -> Granted:
+            entrance = _entrance(asked)
             bearer: BearerToken | None = None
             if authenticated:
-                bearer, _ = await self._steps.let_in(walk, entrance)
-            configured = _api(walk)
+                bearer, _ = await self._steps.admitted(asked, entrance)
+            configured = _api(asked)
             wish = read_wish()
-            found = configured or _unconfigured(walk, wish)
-            route = walk.record.route = fulfil(found, wish, _grants(walk, entrance))
+            found = configured or _unconfigured(asked, wish)
+            route = asked.trace.route = fulfil(found, wish, _grants(asked, entrance))
             authorize_workload(route, request)
-            principal = await self._user(walk, route, bearer)
+            principal = await self._user(asked, route, bearer)
             exchange = plan(route, principal, bearer)
             assert exchange is not None
-            with _blaming(wish, walk.snapshot.policy, changed=route.flow is not found.flow):
-                token = await self._steps.exchanged(walk, exchange, anew=wish.anew)
-            walk.record.exchange, walk.record.token = exchange, token
-            return Allow(token.secret)
+            with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
+                token = await self._steps.exchanged(asked, exchange, anew=wish.anew)
+            caller = asked.trace.principal
+            return Issued(route, Allow(token.secret), ONCE, caller, token, exchange=exchange)
 
         return await self._serve(request, deadline, issued)
 
     def refused(self, record: CheckRecord) -> None:
         """Hear that the API refused the token that was issued: nobody is to get it again."""
-        if record.exchange is not None and record.token is not None:
-            self._snapshot.tokens.reject(record.exchange, record.token)
+        match record.outcome:
+            case Issued(exchange=exchange, token=token) if exchange and token:
+                self._snapshot.tokens.reject(exchange, token)
 
     async def _serve(
-        self, request: CheckRequest, deadline: float, path: Callable[[Walk], Awaitable[Allow]]
+        self, request: CheckRequest, deadline: float, path: Callable[[Asked], Awaitable[Granted]]
     ) -> CheckRecord:
-        walk = Walk(CheckRecord(request, self._timer()), self._snapshot, deadline)
-        record = walk.record
-        with denying(record):
-            record.decision = await path(walk)
-        record.finished = self._timer()
-        self._observer.decided(record)
+        trace = Trace(self._timer())
+        outcome: Outcome
+        try:
+            outcome = await path(Asked(request, self._snapshot, deadline, trace))
+        except Exception as cause:  # noqa: BLE001 - fail closed by type
+            outcome = Denied.because(cause)
+        trace.finished, trace.at = self._timer(), self._clock()
+        record = CheckRecord(request, outcome, trace)
+        self._observer.decided((record,))
         return record
 
     async def _user(
-        self, walk: Walk, route: EgressRoute, bearer: BearerToken | None
+        self, asked: Asked, route: EgressRoute, bearer: BearerToken | None
     ) -> Principal | None:
         if not route.flow.is_delegated:
             return None
         if bearer is None:
             raise MissingToken("a token on behalf of a user is had with that user's token only")
         assert route.expectation is not None
-        principal = await self._steps.verified(walk, bearer, route.expectation)
+        principal = await self._steps.verified(asked, bearer, route.expectation)
         authorize(route.requirement, principal)
         return principal
 
@@ -154,31 +162,31 @@ def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
         raise
 
 
-def _entrance(walk: Walk) -> InboundRoute:
-    policy = walk.snapshot.policy
+def _entrance(asked: Asked) -> InboundRoute:
+    policy = asked.snapshot.policy
     found = policy.inbound.get(policy.default_inbound or "")
     if found is None:
         raise ValueError("the configuration has no inbound route by which callers are verified")
     return found
 
 
-def _api(walk: Walk) -> EgressRoute | None:
+def _api(asked: Asked) -> EgressRoute | None:
     """Return the route of a configured API, and record it: also for what is wrong with the wish."""
-    policy, name = walk.snapshot.policy, walk.request.route or ""
-    walk.record.route = found = policy.egress.get(name) or policy.unscoped.get(name)
+    policy, name = asked.snapshot.policy, asked.request.route or ""
+    asked.trace.route = found = policy.egress.get(name) or policy.unscoped.get(name)
     return found
 
 
-def _unconfigured(walk: Walk, wish: Wish) -> EgressRoute:
+def _unconfigured(asked: Asked, wish: Wish) -> EgressRoute:
     """Return the route of an API that is not configured: scopes say what its tokens are for."""
-    found = walk.snapshot.policy.unconfigured
+    found = asked.snapshot.policy.unconfigured
     if found is None or not wish.scopes or wish.for_own_resource:
-        raise UnknownApi(f"no API {walk.request.route!r}")
+        raise UnknownApi(f"no API {asked.request.route!r}")
     return found
 
 
-def _grants(walk: Walk, entrance: InboundRoute) -> Grants:
-    policy = walk.snapshot.policy
+def _grants(asked: Asked, entrance: InboundRoute) -> Grants:
+    policy = asked.snapshot.policy
     return Grants(
         policy.agents,
         policy.open_blueprints,

@@ -10,8 +10,9 @@ from typing import Final
 
 from authz.core.decision import Deny
 from authz.core.exchange import Client
+from authz.core.record import CacheResult, CheckRecord
 from authz.core.shares import Shares
-from authz.ports import CacheResult, CheckRecord, Observer
+from authz.ports import Observer
 
 ISSUED: Final = "issued"
 KNOWN: Final = "known"

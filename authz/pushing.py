@@ -16,6 +16,7 @@ import structlog
 from authz.caching import CachedExchange
 from authz.core.errors import AuthzError, ExchangeUnavailable, Reason, WorkloadNotAllowed
 from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
+from authz.core.lifetime import usable_until
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy, authorize_workload, plan
 from authz.core.request import CheckRequest
@@ -414,7 +415,7 @@ class _Keeper:
         }
 
     def _hard_expiry(self, token: IssuedToken) -> Moment:
-        return token.expires_at.later(-self._means.margin)
+        return usable_until(token, self._means.margin)
 
     async def _until(self, moment: Moment) -> None:
         while not moment.has_come(self._means.now()):

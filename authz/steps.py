@@ -1,24 +1,21 @@
-"""What each path through the service is made of: its configuration, what it notes, and shared steps.
+"""What both paths through the service are made of: the configuration, one request, and the shared steps.
 
-The paths themselves are `authz.service` (Envoy asks) and `authz.issuing` (an app asks by itself).
+The paths themselves are `authz.service` (Envoy asks) and `authz.issuing` (an app asks for a token).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from authz.caching import CachedExchange
 from authz.core.answer import AnswerCache
 from authz.core.cache import PrincipalCache
-from authz.core.decision import Deny
-from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import IssuedToken, TokenExchange, check_subject_lives
 from authz.core.moment import Moment
 from authz.core.policy import InboundRoute, Policy, authorize
 from authz.core.principal import Principal
+from authz.core.record import CacheName, CacheResult, Trace
 from authz.core.request import BearerToken, CheckRequest, parse_bearer
-from authz.core.token import Expectation, peek, verify
-from authz.ports import CacheName, CacheResult, CheckRecord, Clock, KeySource, Observer, Timer
+from authz.core.token import Expectation, read, verify
+from authz.ports import Clock, KeySource, Observer, Timer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +36,20 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Walk:
-    """One request on its way: what it goes by, and where it notes what it finds.
+class Asked:
+    """One request, and what it is decided by.
 
     Attributes:
-        record: The request, and what is known of it so far.
+        request: What is asked.
         snapshot: The configuration that was in use when the request arrived.
         deadline: Monotonic second at which the answer must stand.
+        trace: Where the steps note what they see.
     """
 
-    record: CheckRecord
+    request: CheckRequest
     snapshot: Snapshot
     deadline: float
-
-    @property
-    def request(self) -> CheckRequest:
-        """What is asked."""
-        return self.record.request
+    trace: Trace
 
     def bearer(self) -> BearerToken:
         """Parse the one bearer value of the request."""
@@ -63,22 +57,8 @@ class Walk:
         return parse_bearer(self.request.authorization, max_bytes=limit)
 
 
-@contextmanager
-def denying(record: CheckRecord) -> Iterator[None]:
-    """Make a denial of whatever is raised inside: an unexpected exception is one like any other (law 3)."""
-    try:
-        yield
-    except AuthzError as error:
-        # Others may be raising the same error at this moment, from the failure cache.
-        record.error = error.bare()
-        record.decision = Deny.because(error)
-    except Exception as fault:  # noqa: BLE001 - fail closed by type
-        record.fault = fault
-        record.decision = Deny(Reason.INTERNAL)
-
-
 class Steps:
-    """Verification and exchange, each timed and noted.
+    """Verification and exchange, each timed.
 
     Args:
         principals: Cache of verified tokens.
@@ -95,51 +75,52 @@ class Steps:
         self._clock = clock
         self._timer = timer
 
-    async def let_in(self, walk: Walk, route: InboundRoute) -> tuple[BearerToken, Principal]:
+    async def admitted(self, asked: Asked, route: InboundRoute) -> tuple[BearerToken, Principal]:
         """Return who calls, verified and authorized by an inbound route."""
-        bearer = walk.bearer()
-        principal = await self.verified(walk, bearer, route.expectation)
+        bearer = asked.bearer()
+        principal = await self.verified(asked, bearer, route.expectation)
         authorize(route.requirement, principal)
         return bearer, principal
 
     async def verified(
-        self, walk: Walk, bearer: BearerToken, expectation: Expectation
+        self, asked: Asked, bearer: BearerToken, expectation: Expectation
     ) -> Principal:
         """Return whom a token speaks of, once it is proved to be what is expected."""
-        record, started = walk.record, self._timer()
+        trace, started = asked.trace, self._timer()
         try:
-            record.principal = await self._known_or_verified(walk, bearer, expectation)
+            principal = await self._known_or_verified(asked, bearer, expectation)
         finally:
-            record.verify_seconds = self._timer() - started
-        return record.principal
+            trace.verify_seconds = self._timer() - started
+        trace.principal = principal
+        return principal
 
     async def exchanged(
-        self, walk: Walk, exchange: TokenExchange, *, anew: bool = False
+        self, asked: Asked, exchange: TokenExchange, *, anew: bool = False
     ) -> IssuedToken:
-        """Return the token of an exchange, from the cache unless it is to be issued anew.
+        """Return the token of an exchange, from the cache unless a new one is demanded.
 
         Raises:
             InvalidToken: The user's token has ended, be it within the leeway.
             AuthzError: The exchange failed.
         """
-        record, started, tokens = walk.record, self._timer(), walk.snapshot.tokens
+        trace, started, tokens = asked.trace, self._timer(), asked.snapshot.tokens
 
         def seen(result: CacheResult) -> None:
-            record.token_cache = result
+            trace.token_cache = result
 
         check_subject_lives(exchange, self._clock())
         try:
             if not anew:
-                return await tokens.obtain(exchange, deadline=walk.deadline, seen=seen)
+                return await tokens.obtain(exchange, deadline=asked.deadline, seen=seen)
             held = tokens.held(exchange)
-            return await tokens.renew(exchange, instead_of=held, deadline=walk.deadline)
+            return await tokens.renew(exchange, instead_of=held, deadline=asked.deadline)
         finally:
-            record.exchange_seconds = self._timer() - started
+            trace.exchange_seconds = self._timer() - started
 
     async def _known_or_verified(
-        self, walk: Walk, bearer: BearerToken, expectation: Expectation
+        self, asked: Asked, bearer: BearerToken, expectation: Expectation
     ) -> Principal:
-        keys, digest = walk.snapshot.keys, bearer.secret.digest()
+        keys, digest = asked.snapshot.keys, bearer.secret.digest()
         now = Moment(self._clock(), self._timer())
         principal = self._principals.get(expectation.key, digest, now)
         result = CacheResult.MISS if principal is None else CacheResult.HIT
@@ -148,13 +129,13 @@ class Steps:
             self._principals.drop(expectation.key, digest)
             result, principal = CacheResult.STALE_KEY, None
         self._observer.looked_up(CacheName.PRINCIPALS, result)
-        walk.record.principal_cache = result
+        asked.trace.principal_cache = result
         if principal is None:
-            claim = peek(bearer, expectation)
-            key = keys.current(claim.issuer, claim.key_id)
+            token = read(bearer, expectation)
+            key = keys.current(token.issuer, token.key_id)
             if key is None:
-                key = await keys.find(claim.issuer, claim.key_id, deadline=walk.deadline)
+                key = await keys.find(token.issuer, token.key_id, deadline=asked.deadline)
             now = Moment(self._clock(), self._timer())
-            principal = verify(bearer, key, expectation, now=now.wall)
+            principal = verify(token, key, expectation, now=now.wall)
             self._principals.put(expectation.key, digest, principal, now=now)
         return principal

@@ -26,9 +26,9 @@ from authz.core.errors import (
     Reason,
 )
 from authz.core.exchange import Autonomous, Flow, IssuedToken, TokenExchange, cache_key
+from authz.core.record import CacheName, CacheResult
 from authz.core.shares import Shares
 from authz.core.throttle import ApplicationThrottled
-from authz.ports import CacheName, CacheResult
 from support.clock import START, Clock
 from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
 from support.fakes import FakeExchange, FakeObserver

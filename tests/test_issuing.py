@@ -19,10 +19,10 @@ from authz.core.exchange import (
     Target,
 )
 from authz.core.policy import EgressRoute, KnownAgent, Policy, Requirement
+from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.secret import Secret
 from authz.core.wish import Wish
 from authz.issuing import TokenIssuer
-from authz.ports import CacheName, CacheResult, CheckRecord
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.scene import INBOUND, Scene
 from support.tenant import AGENT, USER
@@ -89,7 +89,7 @@ async def test_an_apps_own_token_needs_no_caller() -> None:
     assert [AppToken(BLUEPRINT_CLIENT, GRAPH)] == desk.entra.calls
     assert [first, again] == desk.observer.records
     assert [CacheResult.MISS, CacheResult.HIT] == desk.observer.results(CacheName.TOKENS)
-    assert first.finished >= first.started
+    assert first.trace.finished >= first.trace.started
 
 
 async def test_an_agents_token_for_the_user_who_calls() -> None:

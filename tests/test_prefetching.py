@@ -10,8 +10,8 @@ from authz.core.decision import Allow
 from authz.core.errors import ConsentRequired
 from authz.core.exchange import Client, Flow
 from authz.core.policy import Requirement
+from authz.core.record import CacheName, CacheResult
 from authz.core.shares import Shares
-from authz.ports import CacheName, CacheResult
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
@@ -34,7 +34,7 @@ async def test_the_agents_first_call_is_a_hit(flow: Flow) -> None:
     record = await scene.egress(flow, token)
 
     assert [(flow.value, "issued")] == scene.observer.prefetches
-    assert (True, 1) == (record.repeated, len(scene.entra.calls))
+    assert (True, 1) == (record.trace.repeated, len(scene.entra.calls))
     assert isinstance(record.decision, Allow)
 
 
@@ -128,7 +128,7 @@ async def test_the_peer_of_the_inbound_connection_is_that_of_the_call() -> None:
     record = await scene.egress("autonomous", peer="spiffe://a/agent")
 
     assert [("autonomous", "issued")] == scene.observer.prefetches
-    assert record.repeated
+    assert record.trace.repeated
 
 
 async def test_a_prefetch_that_fails_harms_nobody() -> None:

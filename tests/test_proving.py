@@ -14,8 +14,9 @@ from authz.core.errors import (
     ExchangeUnavailable,
 )
 from authz.core.exchange import AppToken, Client, Target
+from authz.core.record import CacheName
 from authz.core.shares import Shares
-from authz.ports import CacheName, Standing
+from authz.ports import Standing
 from authz.proving import LONGEST_PAUSE, LONGEST_PAUSE_REFUSED, SPREAD, Proofs
 from support.clock import Clock
 from support.fakes import FakeExchange, FakeObserver

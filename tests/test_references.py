@@ -13,12 +13,14 @@ from authz.core.baggage import Baggage
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Autonomous, Flow, OnBehalfOf, Target
+from authz.core.moment import Moment
+from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute, Forward
-from authz.core.request import CheckRequest
+from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
 from authz.forwarding import IDENTITY_HEADERS
-from authz.ports import CacheName, CacheResult, CheckRecord
 from support.clock import START
 from support.scene import INBOUND, Scene
 from support.tenant import USER
@@ -35,6 +37,12 @@ def allowed(record: CheckRecord) -> Allow:
     """Return an allowance."""
     assert isinstance(record.decision, Allow), record
     return record.decision
+
+
+def ends(record: CheckRecord) -> Moment:
+    """When what was allowed becomes wrong."""
+    assert isinstance(record.outcome, Granted)
+    return record.outcome.lifetime.ends
 
 
 def reason(record: CheckRecord) -> Reason:
@@ -66,9 +74,9 @@ async def received(made: Scene, token: str, **changes: Any) -> dict[str, Any]:
     """Let a user call the agent, and return what the app receives: all that it can hand on."""
     record = await made.inbound(token, **changes)
     allow = allowed(record)
-    authorization: Secret | None = Secret(f"Bearer {token}")
+    authorization: Authorization | None = Authorization(f"Bearer {token}")
     if allow.authorization is not None:
-        authorization = Secret(f"Bearer {allow.authorization.reveal()}")
+        authorization = Authorization(f"Bearer {allow.authorization.reveal()}")
     elif "authorization" in allow.remove:
         authorization = None
     baggage = record.request.baggage if allow.baggage is None else allow.baggage
@@ -266,7 +274,7 @@ async def test_repeated_answers_are_kept_apart_by_reference() -> None:
     records = [await made.egress(OBO, **held) for held in (first, again, other)]
 
     assert first == again != other
-    assert [False, True, False] == [record.repeated for record in records]
+    assert [False, True, False] == [record.trace.repeated for record in records]
     assert 2 == len(made.entra.calls)
     assert [CacheResult.HIT] * 2 == made.observer.results(CacheName.SUBJECTS)
 
@@ -280,8 +288,8 @@ async def test_an_inbound_answer_is_given_again_until_its_reference_is_due() -> 
         made.clock.advance(pause)
         records.append(await made.inbound(token, at_edge=True))
 
-    assert [False, True, False] == [record.repeated for record in records]
-    assert [600, 600, 900] == [record.expires_at.steady for record in records]
+    assert [False, True, False] == [record.trace.repeated for record in records]
+    assert [600, 600, 900] == [ends(record).steady for record in records]
     assert [30.0] * 3 == [record.edge_ttl for record in records]
 
 
@@ -292,7 +300,7 @@ async def test_what_rests_on_a_reference_ends_with_it() -> None:
     made.clock.advance(590)
     record = await made.egress(OBO, **held, at_edge=True)
 
-    assert (600, 10.0) == (record.expires_at.steady, record.edge_ttl)
+    assert (600, 10.0) == (ends(record).steady, record.edge_ttl)
 
 
 async def test_an_evicted_reference_is_not_given_again() -> None:
@@ -325,7 +333,7 @@ async def test_without_a_user_the_agent_acts_for_itself_where_the_route_says_so(
     made = falling_back(HANDLE)
     records = [await made.egress(OBO, at_edge=True) for _ in range(2)]
 
-    assert [True, False] == [not record.repeated for record in records]
+    assert [True, False] == [not record.trace.repeated for record in records]
     for record in records:
         assert isinstance(record.route, EgressRoute)
         assert (OBO, Flow.AUTONOMOUS) == (record.route.name, record.route.flow)
@@ -340,8 +348,8 @@ async def test_without_a_user_the_agent_acts_for_itself_where_the_route_says_so(
     [
         ({"baggage": Secret(FORGED)}, Reason.UNKNOWN_SUBJECT),
         ({"baggage": Secret(f"{FORGED},{FORGED}")}, Reason.AMBIGUOUS_SUBJECT),
-        ({"authorization": Secret("Bearer a.b.c")}, Reason.INVALID_TOKEN),
-        ({"authorization": Secret("Bearer a, Bearer b")}, Reason.MALFORMED_REQUEST),
+        ({"authorization": Authorization("Bearer a.b.c")}, Reason.INVALID_TOKEN),
+        ({"authorization": Authorization("Bearer a, Bearer b")}, Reason.MALFORMED_REQUEST),
     ],
 )
 async def test_a_bad_user_is_no_missing_one(held: dict[str, Any], expected: Reason) -> None:
@@ -375,7 +383,7 @@ async def test_what_the_agent_will_hold_is_prefetched_for(forward: set[Forward])
     record = await made.egress(OBO, **held)
 
     assert [(OBO, "issued")] == made.observer.prefetches
-    assert (True, 1) == (record.repeated, len(made.entra.calls))
+    assert (True, 1) == (record.trace.repeated, len(made.entra.calls))
 
 
 async def test_a_request_that_nobody_may_change_is_not_shown() -> None:

@@ -8,17 +8,24 @@ import pytest
 from authz.core.decision import Allow, Deny
 from authz.core.errors import ExchangeUnavailable, Reason
 from authz.core.exchange import Flow
+from authz.core.lifetime import LOOK_AGAIN
+from authz.core.moment import Moment
+from authz.core.outcome import Granted
 from authz.core.policy import Forward, PeerSource, Policy, Requirement
-from authz.core.request import CheckRequest
+from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.secret import Secret
-from authz.ports import CacheName, CacheResult, CheckRecord
-from authz.service import LOOK_AGAIN
-from support.clock import START, Ticks, at
+from support.clock import START, at
 from support.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
 EDGE: Final[dict[str, Any]] = {"at_edge": True}
 MARGIN: Final = 60.0
+
+
+def ends(record: CheckRecord) -> Moment:
+    """When what was allowed becomes wrong."""
+    assert isinstance(record.outcome, Granted)
+    return record.outcome.lifetime.ends
 
 
 def _token(record: CheckRecord) -> Secret | None:
@@ -35,13 +42,13 @@ async def test_an_allowance_is_repeated_as_it_was(route: str) -> None:
     )
     first, second = await scene.check(request), await scene.check(request)
 
-    assert (False, True) == (first.repeated, second.repeated)
-    assert (first.decision, first.route, first.principal, first.expires_at) == (
-        second.decision, second.route, second.principal, second.expires_at,
+    assert (False, True) == (first.trace.repeated, second.trace.repeated)
+    assert (first.decision, first.route, first.principal, ends(first)) == (
+        second.decision, second.route, second.principal, ends(second),
     )  # fmt: skip
     assert [CacheResult.MISS, CacheResult.HIT] == scene.observer.results(CacheName.ANSWERS)
     assert [first, second] == scene.observer.records
-    assert second.started <= second.finished
+    assert second.trace.started <= second.trace.finished
 
 
 async def test_a_denial_is_decided_anew_each_time() -> None:
@@ -51,7 +58,7 @@ async def test_a_denial_is_decided_anew_each_time() -> None:
     scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=("another",))))
     await scene.inbound(token)
 
-    assert not (await scene.inbound(token)).repeated
+    assert not (await scene.inbound(token)).trace.repeated
 
 
 @pytest.mark.parametrize("flow", [OBO, Flow.AUTONOMOUS])
@@ -80,7 +87,7 @@ async def test_while_entra_is_away_a_successor_is_looked_for_once_a_second() -> 
     scene.clock.advance(LOOK_AGAIN)
     records.append(await scene.egress(Flow.AUTONOMOUS))
 
-    assert [False, True, True, False] == [record.repeated for record in records]
+    assert [False, True, True, False] == [record.trace.repeated for record in records]
     assert {Secret("issued-1").digest()} == {_digest(record) for record in records}
 
 
@@ -97,10 +104,10 @@ async def test_an_answer_ends_with_the_users_token() -> None:
     scene.entra.refresh_after = 3000.0
     inbound, egress = await scene.inbound(token), await scene.egress(OBO, token)
 
-    assert {at(START + 100)} == {inbound.expires_at, egress.expires_at}
+    assert {at(START + 100)} == {ends(inbound), ends(egress)}
     scene.clock.advance(100)
-    assert not (await scene.inbound(token)).repeated
-    assert not (await scene.egress(OBO, token)).repeated
+    assert not (await scene.inbound(token)).trace.repeated
+    assert not (await scene.egress(OBO, token)).trace.repeated
 
 
 async def test_an_answer_ends_before_the_token_that_it_gives() -> None:
@@ -109,7 +116,7 @@ async def test_an_answer_ends_before_the_token_that_it_gives() -> None:
     scene.entra.refresh_after = scene.entra.lifetime
     record = await scene.egress(Flow.AUTONOMOUS)
 
-    assert scene.clock.moment().later(scene.entra.lifetime - MARGIN) == record.expires_at
+    assert scene.clock.moment().later(scene.entra.lifetime - MARGIN) == ends(record)
     scene.clock.advance(scene.entra.lifetime - MARGIN)
     assert Secret("issued-2") == _token(await scene.egress(Flow.AUTONOMOUS))
 
@@ -178,70 +185,6 @@ def _defect(issuer: str, key_id: str) -> Any:
     raise ZeroDivisionError
 
 
-# --- Prepared replies ------------------------------------------------------------------------------------
-
-
-def _prepared(record: CheckRecord) -> CheckRequest:
-    """The request of a Check whose reply was prepared, as a door does."""
-    assert record.answer is not None
-    record.answer.reply, record.answer.edge_ttl = b"reply", record.edge_ttl
-    return record.request
-
-
-async def test_a_prepared_reply_is_given_again() -> None:
-    """Nothing but the reply is asked for, and everybody is told."""
-    scene = Scene(timer=Ticks())
-    request = _prepared(await scene.inbound(scene.tenant.user_token()))
-
-    assert b"reply" == scene.repeat(request)
-    (repeat,) = scene.observer.repeats
-    assert (scene.clock(), 1.0, request) == (repeat.at, repeat.seconds, repeat.request)
-    assert repeat.record().repeated
-
-
-async def test_there_is_no_reply_to_what_was_not_answered_or_not_prepared() -> None:
-    """Whoever asks goes the whole path then."""
-    scene = Scene()
-    record = await scene.inbound(scene.tenant.user_token())
-
-    assert scene.repeat(record.request) is None
-    assert scene.repeat(scene.request("inbound", INBOUND, "another")) is None
-    assert [] == scene.observer.repeats
-
-
-async def test_a_prepared_reply_ends_with_what_it_rests_on() -> None:
-    """The same rules as for every answer."""
-    scene = Scene()
-    early = _prepared(await scene.inbound(scene.tenant.user_token(exp=START + 100)))
-    late = _prepared(await scene.inbound(scene.tenant.user_token()))
-    scene.clock.advance(100)
-    assert (None, b"reply") == (scene.repeat(early), scene.repeat(late))
-    scene.keys.withdraw("key-1")
-    assert scene.repeat(late) is None
-
-
-async def test_a_prepared_reply_promises_envoy_no_more_than_there_is() -> None:
-    """Near the end it would."""
-    scene = Scene()
-    scene.configure(edge_ttl=30.0)
-    request = _prepared(await scene.inbound(scene.tenant.user_token(exp=START + 100), **EDGE))
-
-    assert b"reply" == scene.repeat(request)
-    scene.clock.advance(70)
-    assert b"reply" == scene.repeat(request)
-    scene.clock.advance(1)
-    assert scene.repeat(request) is None
-
-
-async def test_a_defect_is_left_to_the_whole_path() -> None:
-    """Which denies."""
-    scene = Scene()
-    request = _prepared(await scene.inbound(scene.tenant.user_token()))
-    scene.keys.current = _defect  # type: ignore[method-assign]
-
-    assert scene.repeat(request) is None
-
-
 # --- What Envoy itself may repeat -------------------------------------------------------------------------
 
 
@@ -257,7 +200,7 @@ async def test_envoy_may_repeat_an_allowance_for_the_configured_time(route: str)
 
     assert (30.0, 30.0) == (first.edge_ttl, second.edge_ttl)
     assert [0.0, 0.0] == [record.edge_ttl for record in plain]
-    assert [False, True] == [record.repeated for record in plain]
+    assert [False, True] == [record.trace.repeated for record in plain]
 
 
 async def test_envoy_may_not_repeat_longer_than_a_token_lives() -> None:
@@ -272,7 +215,7 @@ async def test_envoy_may_not_repeat_longer_than_a_token_lives() -> None:
     own = await scene.egress(Flow.AUTONOMOUS, **EDGE)
 
     assert (600.0, 200.0, 240.0) == (on_behalf.edge_ttl, repeated.edge_ttl, own.edge_ttl)
-    assert repeated.repeated
+    assert repeated.trace.repeated
 
 
 async def test_an_answer_that_has_just_ended_is_not_repeated() -> None:
@@ -333,6 +276,6 @@ async def test_a_stripped_token_stays_stripped_when_repeated() -> None:
     await scene.inbound(token)
     record = await scene.inbound(token)
 
-    assert record.repeated
+    assert record.trace.repeated
     assert isinstance(record.decision, Allow)
     assert "authorization" in record.decision.remove

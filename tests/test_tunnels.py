@@ -9,8 +9,8 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
+from authz.core.record import CheckRecord
 from authz.core.request import CONNECT, Direction
-from authz.ports import CheckRecord
 from support.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OPEN: Final = EgressRoute("open", ("*",), Flow.NONE, tunnel=True)
@@ -67,9 +67,9 @@ async def test_an_answer_to_a_request_is_none_to_a_connection(scene: Scene) -> N
 
     assert isinstance(requested.decision, Allow)
     assert Reason.TUNNEL_REFUSED == reason(connected)
-    assert again.repeated
+    assert again.trace.repeated
     await connect(scene, "weather", "weather.example")
-    assert not (await scene.egress("weather", host="weather.example")).repeated
+    assert not (await scene.egress("weather", host="weather.example")).trace.repeated
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import CacheKey, IssuedToken
+from authz.core.lifetime import usable_until
 from authz.core.moment import Moment, earliest
 from authz.core.principal import Principal
 
@@ -185,14 +186,10 @@ class TokenCache:
         self, key: CacheKey, token: IssuedToken, *, subject_expires_at: float | None, now: Moment
     ) -> None:
         """Hold a token; `subject_expires_at` is the `exp` of the user's token it rests on, if any."""
-        expires_at = self.usable_until(token)
+        expires_at = usable_until(token, self.margin)
         if subject_expires_at is not None:
             expires_at = earliest(expires_at, now.epoch(subject_expires_at))
         self._cache.put(key, token, expires_at=expires_at, now=now)
-
-    def usable_until(self, token: IssuedToken) -> Moment:
-        """Return when a token is not handed out any more."""
-        return token.expires_at.later(-self.margin)
 
     def drop(self, key: CacheKey) -> None:
         """Forget the token, if it is there."""

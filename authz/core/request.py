@@ -4,10 +4,9 @@ The wire message stays in `authz.envoy`; after `parse_bearer` nobody looks at he
 """
 
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from authz.core.errors import MalformedRequest, MissingToken, TokenTooLarge
 from authz.core.secret import Secret
@@ -22,9 +21,6 @@ _SCHEME: Final = re.compile(r"bearer(?: |$)", re.IGNORECASE | re.ASCII)
 CONNECT: Final = "CONNECT"
 """Method that asks a proxy for a connection, whose content it does not see (RFC 9110 section 9.3.6)."""
 
-_DIRECTION: Final = 7
-"""Place of `direction` in a `CheckRequest`. From there on stands what decides, together."""
-
 
 class Direction(StrEnum):
     """Which way the request goes, seen from the agent."""
@@ -33,10 +29,65 @@ class Direction(StrEnum):
     EGRESS = "egress"
 
 
+class Authorization:
+    """The value of `Authorization` (RFC 9110 section 11.4): a scheme, and credentials that are hashed once.
+
+    It does not print. What one bearer value must look like is `parse_bearer`'s to say.
+    """
+
+    __slots__ = ("_scheme", "_separator", "credentials")
+
+    def __init__(self, value: str) -> None:
+        self._scheme, self._separator, rest = value.partition(" ")
+        self.credentials = Secret(rest)
+
+    def reveal(self) -> str:
+        """Return the whole value. Each call of this method is a place to review."""
+        return self._scheme + self._separator + self.credentials.reveal()
+
+    def digest(self) -> bytes:
+        """Return a digest of the whole value; where the scheme is `Bearer`, that of the token."""
+        if self._scheme == "Bearer" and self._separator:
+            return self.credentials.digest()
+        # Longer than a token's, so that the value of another scheme is never taken for a token.
+        return Secret(self.reveal()).digest() + b"\0"
+
+    def __len__(self) -> int:
+        return len(self._scheme) + len(self._separator) + len(self.credentials)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Authorization):
+            return NotImplemented
+        return self.digest() == other.digest()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return "Authorization(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret does not leave its process")
+
+
+class Situation(NamedTuple):
+    """All that a decision depends on but `Authorization` and `baggage`. Many requests share one.
+
+    Attributes:
+        host: That of the request where it selects the route, else empty.
+        direction, route, peer, source_principal, own_headers, at_edge: Those of the request.
+    """
+
+    host: str
+    direction: str | None
+    route: str | None
+    peer: str | None
+    source_principal: str | None
+    own_headers: tuple[str, ...]
+    at_edge: bool
+
+
 class CheckRequest(NamedTuple):
     """One HTTP request that Envoy holds back until we decide.
-
-    A tuple, because one is built for each request: a frozen dataclass takes four times as long.
 
     Attributes:
         method: HTTP method.
@@ -59,7 +110,7 @@ class CheckRequest(NamedTuple):
     method: str = ""
     host: str = ""
     path: str = ""
-    authorization: Secret | None = None
+    authorization: Authorization | None = None
     baggage: Secret | None = None
     request_id: str = ""
     traceparent: str = ""
@@ -71,10 +122,18 @@ class CheckRequest(NamedTuple):
     at_edge: bool = False
 
     @property
-    def situation(self) -> Hashable:
-        """All but `authorization` and `baggage` that a decision depends on."""
-        # A route that Envoy names is not looked up by host; that there is one is looked at.
-        return self[_DIRECTION:] if self.route and self.host else (self.host, *self[_DIRECTION:])
+    def situation(self) -> Situation:
+        """All that a decision depends on but `authorization` and `baggage`."""
+        return Situation(
+            # A route that Envoy names is not looked up by host. A request without a host is refused.
+            "*" if self.route and self.host else self.host,
+            self.direction,
+            self.route,
+            self.peer,
+            self.source_principal,
+            self.own_headers,
+            self.at_edge,
+        )
 
     @property
     def opens_tunnel(self) -> bool:
@@ -95,7 +154,7 @@ class BearerToken:
     secret: Secret
 
 
-def parse_bearer(authorization: Secret | None, *, max_bytes: int) -> BearerToken:
+def parse_bearer(authorization: Authorization | None, *, max_bytes: int) -> BearerToken:
     """Read the one bearer token of an `Authorization` value (RFC 6750 section 2.1).
 
     Args:
@@ -107,7 +166,7 @@ def parse_bearer(authorization: Secret | None, *, max_bytes: int) -> BearerToken
         MalformedRequest: It is not exactly one bearer value.
         TokenTooLarge: The token is longer than `max_bytes`.
     """
-    if not authorization:
+    if authorization is None or not len(authorization):
         raise MissingToken
     text = authorization.reveal()
     if is_oversized(authorization, max_bytes):
@@ -117,10 +176,12 @@ def parse_bearer(authorization: Secret | None, *, max_bytes: int) -> BearerToken
         if _SCHEME.match(text) is None and "," not in text:
             raise MissingToken("the Authorization value belongs to another scheme")
         raise MalformedRequest("Authorization is not exactly one bearer value")
-    return BearerToken(Secret(match[1]))
+    # Nearly always the credentials are the token, which then is hashed once, whoever asks.
+    exact = match[1] == authorization.credentials.reveal()
+    return BearerToken(authorization.credentials if exact else Secret(match[1]))
 
 
-def is_oversized(authorization: Secret, max_bytes: int) -> bool:
+def is_oversized(authorization: Authorization, max_bytes: int) -> bool:
     """Whether a value is longer than a bearer token of `max_bytes` makes it."""
     return len(authorization) > max_bytes + len("Bearer ")
 

@@ -13,7 +13,7 @@ from typing import Final, assert_never
 from authz.core.baggage import MEMBER, Baggage
 from authz.core.errors import AmbiguousSubject, ForeignSubject, MissingToken
 from authz.core.moment import Moment
-from authz.core.request import BearerToken, parse_bearer
+from authz.core.request import Authorization, BearerToken, parse_bearer
 from authz.core.secret import Secret
 
 REFERENCE_BYTES: Final = 32
@@ -91,7 +91,7 @@ def placeholder(reference: Secret) -> Secret:
 
 def find_subject(
     sources: Sequence[SubjectSource],
-    authorization: Secret | None,
+    authorization: Authorization | None,
     baggage: Baggage,
     *,
     max_bytes: int,
@@ -156,7 +156,7 @@ def authorize_reference(
 def _refuse_another(
     found: Secret,
     sources: Sequence[SubjectSource],
-    authorization: Secret | None,
+    authorization: Authorization | None,
     baggage: Baggage,
 ) -> None:
     """Refuse a placeholder and a handle that are not the same: nobody can tell whose request it is."""
@@ -166,7 +166,7 @@ def _refuse_another(
                 raise AmbiguousSubject("placeholder and handle differ")
 
 
-def _bearer(authorization: Secret | None, max_bytes: int) -> BearerToken | None:
+def _bearer(authorization: Authorization | None, max_bytes: int) -> BearerToken | None:
     if authorization is None or _is_placeholder(authorization):
         return None
     try:
@@ -175,7 +175,7 @@ def _bearer(authorization: Secret | None, max_bytes: int) -> BearerToken | None:
         return None
 
 
-def _placeholder(authorization: Secret | None) -> Secret | None:
+def _placeholder(authorization: Authorization | None) -> Secret | None:
     if authorization is None or not _is_placeholder(authorization):
         return None
     match = _PLACEHOLDER.fullmatch(authorization.reveal())
@@ -184,7 +184,7 @@ def _placeholder(authorization: Secret | None) -> Secret | None:
     return Secret(match[1])
 
 
-def _is_placeholder(authorization: Secret) -> bool:
+def _is_placeholder(authorization: Authorization) -> bool:
     return PLACEHOLDER in authorization.reveal().lower()
 
 

@@ -11,16 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jwt
-from jwt.exceptions import InvalidAlgorithmError, InvalidSignatureError, PyJWTError
+from jwt.algorithms import RSAAlgorithm
+from jwt.exceptions import PyJWTError
 
 from authz.core.base64url import PATTERN
 from authz.core.errors import InvalidToken, TokenFault, difference
 from authz.core.keys import SigningKey
 from authz.core.principal import Actor, Principal, Subject, SubjectType
 from authz.core.request import BearerToken
+from authz.core.secret import Secret
 
 ALGORITHM: Final = "RS256"
 AGENT_IDENTITY_FACET: Final = "11"
@@ -31,6 +33,7 @@ _VISIBLE: Final = re.compile(r"[!-~]*")
 # further exchanges.
 _COMPACT: Final = re.compile(rf"{PATTERN}\.{PATTERN}\.{PATTERN}")
 _JWS: Final = jwt.PyJWS(algorithms=[ALGORITHM])
+_RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
 _HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -58,55 +61,57 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Unverified:
-    """What the token says of itself: enough to choose a key, not to be believed."""
+class UnverifiedToken:
+    """A token as it was read: enough to choose a key. Nothing of it is to be believed.
+
+    Attributes:
+        issuer: The issuer that it names.
+        key_id: The key that it asks for.
+        claims: What it says.
+        signature: Its signature.
+        token: The token itself, of which all but the last part was signed (RFC 7515 section 5.2).
+    """
 
     issuer: str
     key_id: str
+    claims: Mapping[str, Any] = field(repr=False)
+    signature: bytes = field(repr=False)
+    token: Secret
 
 
-def peek(bearer: BearerToken, expectation: Expectation) -> Unverified:
-    """Read which issuer's key the token asks for, refusing what could never verify.
+def read(bearer: BearerToken, expectation: Expectation) -> UnverifiedToken:
+    """Read a token, and refuse what could never verify.
 
     Raises:
         InvalidToken: Not a JWS, not RS256, or not from a trusted issuer.
     """
-    text = _compact(bearer)
-    try:
-        parsed = jwt.decode_complete(text, options={"verify_signature": False})
-    # Older versions of PyJWT let a RecursionError of the JSON parser through.
-    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidToken(TokenFault.MALFORMED) from error
-    header, claims = parsed["header"], parsed["payload"]
-    # RFC 8725 section 3.1: the verifier fixes the algorithm. Headers that bring or name keys
-    # (`jwk`, `jku`, `x5u`, `x5c`) are never looked at; `crit` is refused (RFC 7515 section 4.1.11).
-    if header.get("alg") != ALGORITHM:
-        raise InvalidToken(TokenFault.ALGORITHM)
-    if "crit" in header:
-        raise InvalidToken(TokenFault.MALFORMED, "crit")
+    parsed = _parsed(bearer)
+    header, claims = parsed.header, _claims(parsed.payload)
+    _check_header(header)
     key_id, issuer = header.get("kid"), claims.get("iss")
     if not isinstance(key_id, str) or not key_id:
         raise InvalidToken(TokenFault.UNKNOWN_KEY, "no kid")
     if not isinstance(issuer, str) or issuer not in expectation.issuers:
         raise InvalidToken(TokenFault.ISSUER)
-    return Unverified(issuer=issuer, key_id=key_id)
+    return UnverifiedToken(issuer, key_id, claims, parsed.signature, bearer.secret)
 
 
 def verify(
-    bearer: BearerToken, key: SigningKey, expectation: Expectation, *, now: float
+    token: UnverifiedToken, key: SigningKey, expectation: Expectation, *, now: float
 ) -> Principal:
     """Verify a token against a route's expectation and say whom it speaks of.
 
     Args:
-        bearer: The token.
-        key: The key that `peek` asked for, from the token's own issuer.
+        token: The token.
+        key: The key that it asks for, from the token's own issuer.
         expectation: The route's demands.
         now: Epoch seconds.
 
     Raises:
         InvalidToken: Any rule is not met; the fault is for the log, not for the caller.
     """
-    claims = _claims(signed_payload(bearer, key))
+    _check_signature(key, token.token, token.signature)
+    claims = token.claims
     issuer = _text(claims, "iss")
     # The key vouches for one issuer only (Entra page "access-tokens": validate the signing key issuer).
     if issuer != key.issuer or issuer not in expectation.issuers:
@@ -143,24 +148,44 @@ def signed_payload(bearer: BearerToken, key: SigningKey) -> bytes:
     Raises:
         InvalidToken: It is no JWS, not RS256, or the key has not signed it.
     """
-    try:
-        signed = _JWS.decode_complete(_compact(bearer), key.public_key, algorithms=[ALGORITHM])
-    except InvalidSignatureError as error:
-        raise InvalidToken(TokenFault.SIGNATURE) from error
-    except InvalidAlgorithmError as error:
-        raise InvalidToken(TokenFault.ALGORITHM) from error
-    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
-        raise InvalidToken(TokenFault.MALFORMED) from error
-    payload: bytes = signed["payload"]
-    return payload
+    parsed = _parsed(bearer)
+    _check_header(parsed.header)
+    _check_signature(key, bearer.secret, parsed.signature)
+    return parsed.payload
 
 
-def _compact(bearer: BearerToken) -> str:
+class _Parsed(NamedTuple):
+    header: Mapping[str, Any]
+    payload: bytes
+    signature: bytes
+
+
+def _parsed(bearer: BearerToken) -> _Parsed:
     # Versions of PyJWT differ in what they take beside this.
     text = bearer.secret.reveal()
     if _COMPACT.fullmatch(text) is None:
         raise InvalidToken(TokenFault.MALFORMED, "not three parts of canonical base64url")
-    return text
+    try:
+        parsed = _JWS.decode_complete(text, options={"verify_signature": False})
+    # Older versions of PyJWT let a RecursionError of the JSON parser through.
+    except (PyJWTError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidToken(TokenFault.MALFORMED) from error
+    return _Parsed(parsed["header"], parsed["payload"], parsed["signature"])
+
+
+def _check_header(header: Mapping[str, Any]) -> None:
+    # RFC 8725 section 3.1: the verifier fixes the algorithm. Headers that bring or name keys
+    # (`jwk`, `jku`, `x5u`, `x5c`) are never looked at; `crit` is refused (RFC 7515 section 4.1.11).
+    if header.get("alg") != ALGORITHM:
+        raise InvalidToken(TokenFault.ALGORITHM)
+    if "crit" in header:
+        raise InvalidToken(TokenFault.MALFORMED, "crit")
+
+
+def _check_signature(key: SigningKey, token: Secret, signature: bytes) -> None:
+    signing_input = token.reveal().rpartition(".")[0].encode()
+    if not _RS256.verify(signing_input, key.public_key, signature):
+        raise InvalidToken(TokenFault.SIGNATURE)
 
 
 def _claims(payload: bytes) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from authz.core.exchange import (
     Target,
     TokenExchange,
 )
+from authz.core.record import CacheResult
 from authz.core.secret import Secret
 from authz.core.throttle import ApplicationThrottled
 from authz.entra.aadsts import BAD_ASSERTION, REPLICATING
@@ -41,7 +42,7 @@ from authz.entra.calls import Call
 from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.endpoints import Endpoint, Endpoints, Question
 from authz.entra.http import EndpointUnavailable
-from authz.ports import CacheResult, Exchange, Timer
+from authz.ports import Exchange, Timer
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""

@@ -4,8 +4,9 @@ Decoding is total: what Envoy left out is simply empty. How a denial looks is `a
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from functools import lru_cache, partial
-from typing import Any, Final, assert_never, cast
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, assert_never, cast
+from weakref import WeakKeyDictionary
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -30,11 +31,13 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.header_name import spellings
+from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
-from authz.core.request import CONNECT, CheckRequest
+from authz.core.record import CheckRecord
+from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.workload_identity import source_id, spiffe_id
-from authz.ports import CheckRecord, Checks, Timer
+from authz.ports import Checks, Timer
 from authz.problem import FACES, OK, describe, detail_of
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -51,8 +54,6 @@ def _as_read(*prefixes: str) -> tuple[str, ...]:
 
 _OWN: Final = _as_read(OWN_PREFIX)
 _OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
-LARGEST_REPEATED: Final = 64 * 1024
-"""Bytes of a Check up to which it is looked up as it came, which hashes what it carries."""
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
 EDGE_VERSION: Final = "2"
@@ -83,12 +84,11 @@ def decode(
     authorization, baggage = headers.get("authorization"), headers.get("baggage")
     extensions = attributes.context_extensions
     own = _OWN_AND_CARRIERS if gives_handles else _OWN
-    # By position: by name takes half as long again, for each request.
     return CheckRequest(
         http.method,
         http.host,
         http.path,
-        None if authorization is None else Secret(authorization),
+        None if authorization is None else Authorization(authorization),
         None if baggage is None else Secret(baggage),
         headers.get("x-request-id", ""),
         headers.get("traceparent", ""),
@@ -98,22 +98,6 @@ def decode(
         source_id(attributes.source) if believes_source else None,
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
-    )
-
-
-def told_of(wire: WireRequest, peer: str | None) -> CheckRequest:
-    """Translate only what the log tells of a question that was answered before."""
-    http = wire.attributes.request.http
-    headers = http.headers
-    return CheckRequest(
-        http.method,
-        http.host,
-        http.path,
-        None,
-        None,
-        headers.get("x-request-id", ""),
-        headers.get("traceparent", ""),
-        peer=peer,
     )
 
 
@@ -195,16 +179,6 @@ def _with_edge(facts: Struct, record: CheckRecord) -> Struct:
     return metadata
 
 
-def reply(record: CheckRecord) -> bytes:
-    """Return the answer as it goes over the wire; made once for an answer that is given again."""
-    answer = record.answer
-    if answer is None:
-        return encode(record).SerializeToString()
-    if answer.reply is None or answer.edge_ttl != record.edge_ttl:
-        answer.reply, answer.edge_ttl = encode(record).SerializeToString(), record.edge_ttl
-    return answer.reply
-
-
 def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
     """Tell what was decided, in words from closed sets and the configuration."""
     match record.decision:
@@ -231,6 +205,35 @@ def _set(name: str, value: str) -> HeaderValueOption:
     return HeaderValueOption(header=HeaderValue(key=name, value=value), append_action=_OVERWRITE)
 
 
+class _Prepared(NamedTuple):
+    """The bytes of an answer, which hold a token, and the `edge_ttl` that they name."""
+
+    reply: bytes
+    edge_ttl: float
+
+    def __repr__(self) -> str:
+        return "_Prepared(***)"
+
+
+class Replies:
+    """Answers as they go over the wire. That of an allowance is made once, and lives as long as it does."""
+
+    def __init__(self) -> None:
+        self._prepared: WeakKeyDictionary[Granted, _Prepared] = WeakKeyDictionary()
+
+    def of(self, record: CheckRecord) -> bytes:
+        """Return the bytes of an answer."""
+        granted = record.outcome
+        if not isinstance(granted, Granted):
+            return encode(record).SerializeToString()
+        prepared = self._prepared.get(granted)
+        # Near its end an answer tells Envoy's cache a shorter time each time.
+        if prepared is None or prepared.edge_ttl != record.edge_ttl:
+            made = encode(record).SerializeToString()
+            prepared = self._prepared[granted] = _Prepared(made, record.edge_ttl)
+        return prepared.reply
+
+
 class ExtAuthz:
     """The servicer: decodes, asks, encodes.
 
@@ -242,7 +245,7 @@ class ExtAuthz:
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         believes_source: Whether Envoy's word for who its client is counts at all.
-        hear: Is given the mark of what Envoy was rendered from, in Checks that no prepared reply answers.
+        hear: Is given the mark of what Envoy was rendered from.
     """
 
     def __init__(
@@ -263,6 +266,7 @@ class ExtAuthz:
         self._margin = margin
         self._peers_have_names = peers_have_names
         self._believes_source = believes_source
+        self._replies = Replies()
         self._under_way = 0
         self._last_arrival = timer()
 
@@ -274,9 +278,6 @@ class ExtAuthz:
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
         peer = spiffe_id(context) if self._peers_have_names else None
-        known = self._repeat(raw, wire, peer)
-        if known is not None:
-            return known
         self._hear(wire.attributes.context_extensions.get(MARK))
         request = decode(
             wire,
@@ -285,39 +286,6 @@ class ExtAuthz:
             gives_handles=self._checks.gives_handles,
         )
         return await self._decide(request, context)
-
-    def _repeat(self, raw: bytes, wire: WireRequest, peer: str | None) -> bytes | None:
-        """Answer at once what was answered before, having read no more than decides.
-
-        The same as `decode` and `CheckRequest.situation` read, in a fifth of the time. What is out of
-        the ordinary is left to them.
-        """
-        attributes = wire.attributes
-        extensions = attributes.context_extensions
-        route, http = extensions.get("authz.route"), attributes.request.http
-        if not route or not http.host or len(raw) > LARGEST_REPEATED or http.method == CONNECT:
-            return None
-        headers = http.headers
-        own = _OWN_AND_CARRIERS if self._checks.gives_handles else _OWN
-        for name in headers:
-            if name.startswith(own):
-                return None
-        authorization, baggage = headers.get("authorization"), headers.get("baggage")
-        situation = (
-            extensions.get("authz.direction"),
-            route,
-            peer,
-            source_id(attributes.source) if self._believes_source else None,
-            (),
-            extensions.get("authz.edge") == EDGE_VERSION,
-        )
-        return self._checks.repeat(
-            situation,
-            None if authorization is None else Secret(authorization),
-            None if baggage is None else Secret(baggage),
-            partial(told_of, wire, peer),
-            self._last_arrival,
-        )
 
     async def _decide(
         self, request: CheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
@@ -330,7 +298,7 @@ class ExtAuthz:
             record = await self._checks.check(
                 request, deadline=self._timer() + min(budget, _LONGEST)
             )
-            return reply(record)
+            return self._replies.of(record)
         finally:
             self._under_way -= 1
 

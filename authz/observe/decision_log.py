@@ -5,6 +5,7 @@ Never a token: the record is made of fields picked one by one, and `Secret` does
 
 from collections.abc import Sequence
 from typing import Any, assert_never
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -12,10 +13,10 @@ from authz.config.settings import Decisions
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
+from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
-from authz.core.request import CheckRequest
+from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.logging import head_of, headed, heads_are_used, write_lines, write_record
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 _log = structlog.get_logger(__name__)
 
@@ -29,47 +30,40 @@ class DecisionLog:
 
     def __init__(self, which: Decisions) -> None:
         self.which = which
+        self._heads: WeakKeyDictionary[Granted, bytes] = WeakKeyDictionary()
 
-    @property
-    def reads_requests(self) -> bool:
-        """Whether it tells of repeats, each by its request."""
-        return self.which is Decisions.ALL
+    def decided(self, records: Sequence[CheckRecord]) -> None:
+        """Write the records that are wanted."""
+        prepared = []
+        for record in records:
+            if record.fault is not None:
+                # A defect of ours is always logged, with its traceback.
+                _log.error("check failed", exc_info=record.fault, **fields_of(record))
+            elif not self._wants(record):
+                continue
+            elif record.trace.repeated and heads_are_used():
+                prepared.append(self._line(record))
+            else:
+                ours = isinstance(record.error, Unfulfilled)
+                write_record("warning" if ours else "info", "check", fields_of(record))
+        if prepared:
+            write_lines("info", prepared)
 
-    def decided(self, record: CheckRecord) -> None:
-        """Write the record of one Check."""
-        if record.fault is not None:
-            # A defect of ours is always logged, with its traceback.
-            _log.error("check failed", exc_info=record.fault, **fields_of(record))
-            return
-        if not self._tells_of(record):
-            return
-        ours = isinstance(record.error, Unfulfilled)
-        write_record("warning" if ours else "info", "check", fields_of(record))
+    def _line(self, record: CheckRecord) -> bytes:
+        """Return the line of a repeated answer. What is the same each time is made once."""
+        granted = record.outcome
+        assert isinstance(granted, Granted)
+        head = self._heads.get(granted)
+        if head is None:
+            head = self._heads[granted] = head_of("info", "check", settled_fields(record))
+        return headed(head, passing_fields(record), at=record.trace.at)
 
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
-        """Write the records of Checks that were answered by a prepared reply."""
-        if self.which is not Decisions.ALL:
-            return
-        if not heads_are_used():
-            for repeat in repeats:
-                write_record("info", "check", fields_of(repeat.record()))
-            return
-        lines = []
-        for repeat in repeats:
-            answer = repeat.answer
-            if answer.told is None:
-                answer.told = head_of("info", "check", settled_fields(repeat.record()))
-            if repeat.request is not None:
-                fields = passing_fields(repeat.request, repeat.seconds)
-                lines.append(headed(answer.told, fields, at=repeat.at))
-        write_lines("info", lines)
-
-    def _tells_of(self, record: CheckRecord) -> bool:
+    def _wants(self, record: CheckRecord) -> bool:
         match self.which:
             case Decisions.ALL:
                 return True
             case Decisions.MADE:
-                return not record.repeated
+                return not record.trace.repeated
             case Decisions.DENIED:
                 return isinstance(record.decision, Deny)
             case Decisions.NONE:
@@ -109,14 +103,12 @@ class DecisionLog:
 
 def fields_of(record: CheckRecord) -> dict[str, Any]:
     """Return what is told of a Check: fields picked one by one, leaving out what there is not."""
-    fields = settled_fields(record) | passing_fields(
-        record.request, record.finished - record.started
-    )
-    if not record.repeated:
-        if record.principal_cache is not None:
-            fields["verify_ms"] = _milliseconds(record.verify_seconds)
-        if record.token_cache is not None:
-            fields["exchange_ms"] = _milliseconds(record.exchange_seconds)
+    fields, trace = settled_fields(record) | passing_fields(record), record.trace
+    if not trace.repeated:
+        if trace.principal_cache is not None:
+            fields["verify_ms"] = _milliseconds(trace.verify_seconds)
+        if trace.token_cache is not None:
+            fields["exchange_ms"] = _milliseconds(trace.exchange_seconds)
     return fields
 
 
@@ -136,14 +128,15 @@ def settled_fields(record: CheckRecord) -> dict[str, Any]:
     return fields
 
 
-def passing_fields(request: CheckRequest, seconds: float) -> dict[str, Any]:
+def passing_fields(record: CheckRecord) -> dict[str, Any]:
     """Return what is told of this very request, and how long it took."""
+    request = record.request
     fields: dict[str, Any] = {
         "method": request.method,
         "host": request.host,
         # Not the query: it is the place where applications put what should not be logged.
         "path": request.path.partition("?")[0],
-        "ms": _milliseconds(seconds),
+        "ms": _milliseconds(record.seconds),
     }
     if request.request_id:
         fields["request_id"] = request.request_id

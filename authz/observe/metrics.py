@@ -4,16 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import Final
+from typing import Final, assert_never
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from authz import __version__
-from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.exchange import Flow
-from authz.core.policy import EgressRoute, InboundRoute
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
+from authz.core.outcome import Denied
+from authz.core.policy import EgressRoute, InboundRoute, Route
+from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.request import Direction
 
 NONE: Final = "none"
 """Label value where there is nothing to say: a route that was not found, the reason of an allow."""
@@ -180,35 +181,24 @@ class Metrics:
         self._check_children = lru_cache(maxsize=4096)(self._find_check_children)
         self._lookup_child = lru_cache(maxsize=64)(self._find_lookup_child)
 
-    def decided(self, record: CheckRecord) -> None:
-        """Count one Check."""
-        denial = record.decision if isinstance(record.decision, Deny) else None
-        count, duration = self._check_children(
-            record.direction.value if record.direction else NONE,
-            record.route.name if record.route else NONE,
-            "deny" if denial else "allow",
-            denial.reason.value if denial else NONE,
-        )
-        count.inc()
-        duration.observe(record.finished - record.started)
-        if denial is None and isinstance(record.route, EgressRoute) and record.route.stands_in:
-            self._fallbacks.labels(record.route.name).inc()
-
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
-        """Count Checks that were answered by a prepared reply."""
-        durations: dict[tuple[str, str], list[float]] = {}
-        for answer, _, _, seconds in repeats:
-            route = answer.route
-            direction = "inbound" if isinstance(route, InboundRoute) else "egress"
-            durations.setdefault((direction, route.name), []).append(seconds)
-            if isinstance(route, EgressRoute) and route.stands_in:
+    def decided(self, records: Sequence[CheckRecord]) -> None:
+        """Count Checks."""
+        durations: dict[tuple[str, str, str, str], list[float]] = {}
+        repeats = 0
+        for record in records:
+            outcome, route = record.outcome, record.route
+            reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
+            durations.setdefault(_labels(route, reason), []).append(record.seconds)
+            repeats += record.trace.repeated
+            if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
                 self._fallbacks.labels(route.name).inc()
-        for (direction, name), taken in durations.items():
-            count, duration = self._check_children(direction, name, "allow", NONE)
+        for labels, taken in durations.items():
+            count, duration = self._check_children(*labels)
             count.inc(len(taken))
             for seconds in taken:
                 duration.observe(seconds)
-        self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(repeats))
+        if repeats:
+            self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(repeats)
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Count one cache look-up."""
@@ -339,3 +329,17 @@ class Metrics:
 
     def _find_lookup_child(self, cache: CacheName, result: CacheResult) -> Counter:
         return self._cache_lookups.labels(cache.value, result.value)
+
+
+def _labels(route: Route | None, reason: str) -> tuple[str, str, str, str]:
+    """Return direction, route, decision and reason."""
+    decision = "allow" if reason == NONE else "deny"
+    match route:
+        case InboundRoute():
+            return Direction.INBOUND.value, route.name, decision, reason
+        case EgressRoute():
+            return Direction.EGRESS.value, route.name, decision, reason
+        case None:
+            return NONE, NONE, decision, reason
+        case _ as unreachable:
+            assert_never(unreachable)

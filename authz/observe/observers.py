@@ -10,7 +10,8 @@ import structlog
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import Flow
-from authz.ports import CacheName, CacheResult, CheckRecord, Observer, Repeat, SecretObserver
+from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.ports import Observer, SecretObserver
 
 PATIENCE: Final = 0.02
 """Seconds for which repeats are gathered. A process that is killed loses so much of its log and counts."""
@@ -38,20 +39,18 @@ class Observers:
         self._secrets = secrets
         self.failures = 0
         self._known_failures: set[str] = set()
-        self.reads_requests = self._some_read_requests()
-        """Whether one of them does; asked again after each batch, not for each repeat."""
-        self._gathered: list[Repeat] = []
+        self._gathered: list[CheckRecord] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def decided(self, record: CheckRecord) -> None:
-        """Pass on the end of a Check."""
-        self._tell(lambda observer: observer.decided(record))
-
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
-        """Gather Checks that were answered by a prepared reply."""
-        self._gathered += repeats
-        if self._timer is None or len(self._gathered) >= MOST_GATHERED:
-            self._pass_on_soon()
+    def decided(self, records: Sequence[CheckRecord]) -> None:
+        """Pass on decisions: new ones at once, repeated ones a moment later and together."""
+        made = [record for record in records if not record.trace.repeated]
+        if made:
+            self._tell(lambda observer: observer.decided(made))
+        if len(made) < len(records):
+            self._gathered += [record for record in records if record.trace.repeated]
+            if self._timer is None or len(self._gathered) >= MOST_GATHERED:
+                self._pass_on_soon()
 
     def flush(self) -> None:
         """Pass on what was gathered."""
@@ -59,9 +58,8 @@ class Observers:
             self._timer.cancel()
             self._timer = None
         gathered, self._gathered = self._gathered, []
-        self.reads_requests = self._some_read_requests()
         if gathered:
-            self._tell(lambda observer: observer.repeated(gathered))
+            self._tell(lambda observer: observer.decided(gathered))
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Pass on a cache look-up."""
@@ -104,9 +102,6 @@ class Observers:
     def _tell(self, tell: Callable[[Observer], None]) -> None:
         for observer in self._observers:
             self.attempt(partial(tell, observer))
-
-    def _some_read_requests(self) -> bool:
-        return any(observer.reads_requests for observer in self._observers)
 
     def _pass_on_soon(self) -> None:
         if len(self._gathered) >= MOST_GATHERED:

@@ -25,11 +25,12 @@ from authz.core.errors import (
     RequestTooLarge,
     UnknownApi,
 )
-from authz.core.request import CheckRequest, Direction
+from authz.core.record import CheckRecord
+from authz.core.request import Authorization, CheckRequest, Direction
 from authz.core.secret import Secret
 from authz.core.wish import Wish
 from authz.http_server import HttpServer
-from authz.ports import CheckRecord, Observer, Timer, Tokens
+from authz.ports import Observer, Timer, Tokens
 from authz.sidecar_api.answers import answer, payload_of, problem, refusal
 from authz.sidecar_api.callers import HEALTH, KnownCallers
 from authz.sidecar_api.challenges import demanded_claims
@@ -290,7 +291,7 @@ def _asked(request: Request, direction: Direction, api: str | None) -> CheckRequ
         HOST,
         request.url.path,
         # Two headers are joined, and then are not exactly one bearer value.
-        Secret(",".join(values)) if values else None,
+        Authorization(",".join(values)) if values else None,
         request_id=request.headers.get("x-request-id", ""),
         traceparent=request.headers.get("traceparent", ""),
         direction=direction.value,

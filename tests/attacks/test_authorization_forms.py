@@ -6,7 +6,7 @@ import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.secret import Secret
+from authz.core.request import Authorization
 from support.clock import Clock
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 from support.tenant import FakeTenant
@@ -57,7 +57,7 @@ async def test_an_odd_value_is_refused_though_it_holds_a_good_token(
 ) -> None:
     """Nothing is picked out of a value that is not one bearer token as a whole."""
     scene = Scene()
-    record = await scene.check(scene.request(*door, None, authorization=Secret(value)))
+    record = await scene.check(scene.request(*door, None, authorization=Authorization(value)))
 
     assert Deny(reason) == record.decision
     assert (None, []) == (record.principal, scene.entra.calls)
@@ -70,6 +70,8 @@ async def test_the_forms_that_the_standard_admits_are_accepted(
 ) -> None:
     """The scheme's case and the number of blanks do not matter."""
     scene = Scene()
-    record = await scene.check(scene.request(*door, None, authorization=Secret(form.format(TOKEN))))
+    record = await scene.check(
+        scene.request(*door, None, authorization=Authorization(form.format(TOKEN)))
+    )
 
     assert isinstance(record.decision, Allow)

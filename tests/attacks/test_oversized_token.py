@@ -7,7 +7,7 @@ import pytest
 
 from authz.core.errors import TokenTooLarge
 from authz.core.policy import Policy
-from authz.ports import CacheName
+from authz.core.record import CacheName
 from support.attack import accepted
 from support.clock import Clock
 from support.scene import INBOUND, Scene
@@ -37,7 +37,7 @@ async def test_a_token_over_the_limit_is_refused_unread(token: str) -> None:
     assert ([], []) == (scene.observer.results(CacheName.PRINCIPALS), scene.keys.finds)
     for record in scene.observer.records:
         assert record.request.authorization is not None
-        assert record.request.authorization._digest is None
+        assert record.request.authorization.credentials._digest is None
 
 
 async def test_a_genuine_token_of_exactly_the_limit_is_accepted() -> None:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from authz.core.decision import Allow
 from authz.core.errors import ConsentRequired, ExchangeUnavailable
 from authz.core.exchange import Flow
+from authz.core.record import CheckRecord
+from authz.core.request import Authorization
 from authz.core.secret import Secret
-from authz.ports import CheckRecord
 from support.properties import brief
 from support.scene import EGRESS_FLOWS, Scene
 from support.tenant import AUDIENCE
@@ -105,7 +106,7 @@ async def test_no_part_of_a_token_shows_in_the_record_of_its_check(
 async def test_no_part_of_a_malformed_value_shows_either(token: str, form: str) -> None:
     """What we could not read may still have been somebody's secret."""
     scene = Scene()
-    record = await scene.egress(Flow.ON_BEHALF_OF, authorization=Secret(form.format(token)))
+    record = await scene.egress(Flow.ON_BEHALF_OF, authorization=Authorization(form.format(token)))
 
     assert MARK not in _shown(record)
 

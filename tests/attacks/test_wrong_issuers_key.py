@@ -9,7 +9,7 @@ from authz.core.errors import InvalidToken, TokenFault
 from authz.core.keys import SigningKey
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
-from authz.core.token import verify
+from authz.core.token import read, verify
 from support.attack import fault_of
 from support.clock import START, Clock
 from support.jws import rs256
@@ -52,17 +52,17 @@ async def test_another_tenants_signature_under_this_ones_key_id_is_refused() -> 
 )  # fmt: skip
 def test_a_signature_is_not_enough_when_the_key_is_bound_elsewhere(key: SigningKey) -> None:
     """Verification asks for whom the key vouches, whoever handed it over."""
-    bearer = BearerToken(Secret(ENTRA.user_token()))
+    token = read(BearerToken(Secret(ENTRA.user_token())), ENTRA.expectation())
 
     with pytest.raises(InvalidToken) as raised:
-        verify(bearer, key, ENTRA.expectation(), now=START)
+        verify(token, key, ENTRA.expectation(), now=START)
     assert TokenFault.ISSUER is raised.value.fault
 
 
 def test_a_bound_key_does_not_widen_the_list_of_issuers() -> None:
     """A token and a key that agree on an issuer still need a route that accepts it."""
-    bearer = BearerToken(Secret(OTHER.user_token()))
+    token = read(BearerToken(Secret(OTHER.user_token())), OTHER.expectation())
 
     with pytest.raises(InvalidToken) as raised:
-        verify(bearer, OTHER.signing_key(), ENTRA.expectation(), now=START)
+        verify(token, OTHER.signing_key(), ENTRA.expectation(), now=START)
     assert TokenFault.ISSUER is raised.value.fault

@@ -44,11 +44,12 @@ from authz._pb import (
 )
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
+from authz.core.request import Authorization
 from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import decode, encode
-from authz.ports import CheckRecord
 from support.properties import thorough
+from support.records import record_of
 from support.workload import workload_certificate
 
 REQUEST = external_auth_pb2.CheckRequest
@@ -357,7 +358,7 @@ def test_question_of_a_full_codec_is_decoded() -> None:
         method="GET",
         host="a.example",
         path="/items?q=1",
-        authorization=Secret("Bearer token"),
+        authorization=Authorization("Bearer token"),
         direction="egress",
         route="graph",
         source_principal="spiffe://cluster.local/ns/a/sa/b",
@@ -369,7 +370,7 @@ def test_question_of_a_full_codec_is_decoded() -> None:
 def test_permission_is_read_by_a_full_codec() -> None:
     """Headers to set overwrite, headers to remove are named, the facts are metadata."""
     decision = Allow(authorization=Secret("token"), remove=("x-authz-old",))
-    wire = encode(CheckRecord(request=CoreRequest(), started=0.0, decision=decision))
+    wire = encode(record_of(decision))
 
     full = auth.CheckResponse.parse(wire.SerializeToString())
 
@@ -384,13 +385,17 @@ def test_permission_is_read_by_a_full_codec() -> None:
     )
     assert ["x-authz-old"] == full.ok_response.headers_to_remove
     assert full.dynamic_metadata is not None
-    assert {"decision": "allow"} == full.dynamic_metadata.to_dict()
+    assert {
+        "decision": "allow",
+        "route": "graph",
+        "flow": "autonomous",
+    } == full.dynamic_metadata.to_dict()
 
 
 @pytest.mark.parametrize("reason", Reason)
 def test_refusal_is_read_by_a_full_codec(reason: Reason) -> None:
     """Every denial is a denial with status and body; never the error that an Envoy might let pass."""
-    wire = encode(CheckRecord(request=CoreRequest(), started=0.0, decision=Deny(reason)))
+    wire = encode(record_of(Deny(reason)))
 
     full = auth.CheckResponse.parse(wire.SerializeToString())
 

@@ -5,13 +5,15 @@ from typing import Any, Final
 
 import pytest
 
-from authz.core.answer import MAX_SITUATIONS, Answer, AnswerCache
+from authz.core.answer import MAX_SITUATIONS, AnswerCache
 from authz.core.cache import ENTRY_OVERHEAD
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
+from authz.core.lifetime import Lifetime
 from authz.core.moment import Moment
+from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
-from authz.core.request import CheckRequest
+from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from support.clock import START, Clock, at
 from support.principals import principal
@@ -22,7 +24,7 @@ LATER: Final = NOW.later(100.0)
 DELEGATED: Final = EgressRoute("graph", (), Flow.ON_BEHALF_OF)
 OWN: Final = EgressRoute("own", (), Flow.AUTONOMOUS)
 ASKED: Final = CheckRequest(
-    "GET", "graph.example", "/", Secret("Bearer a"), direction="egress", route="graph"
+    "GET", "graph.example", "/", Authorization("Bearer a"), direction="egress", route="graph"
 )
 
 
@@ -30,18 +32,18 @@ def _cache(*, max_entries: int = 10, max_bytes: int = 10**8) -> AnswerCache:
     return AnswerCache(max_entries=max_entries, max_bytes=max_bytes)
 
 
-def _answer(route: EgressRoute = DELEGATED, value: str = "issued", until: Moment = LATER) -> Answer:
-    return Answer(
-        route, principal(), Allow(Secret(value)), expires_at=LATER, until=until, has_token=True
-    )
+def _answer(
+    route: EgressRoute = DELEGATED, value: str = "issued", until: Moment = LATER
+) -> Granted:
+    return Granted(route, Allow(Secret(value)), Lifetime(LATER, until), principal())
 
 
 def _changed(**changes: Any) -> CheckRequest:
     return ASKED._replace(**changes)
 
 
-def _get(cache: AnswerCache, request: CheckRequest, now: Moment) -> Answer | None:
-    return cache.get(request.situation, request.authorization, request.baggage, now)
+def _get(cache: AnswerCache, request: CheckRequest, now: Moment) -> Granted | None:
+    return cache.find(request, now)
 
 
 def test_an_answer_is_given_again_to_the_same_question() -> None:
@@ -90,9 +92,9 @@ def test_a_route_that_is_found_by_host_is_another_for_another_host() -> None:
     assert _get(cache, unnamed._replace(host="b.example"), NOW) is None
 
 
-@pytest.mark.parametrize("authorization", [None, Secret("Bearer b")])
+@pytest.mark.parametrize("authorization", [None, Authorization("Bearer b")])
 def test_what_the_app_sent_does_not_matter_where_the_route_does_not_read_it(
-    authorization: Secret | None,
+    authorization: Authorization | None,
 ) -> None:
     """The answer of an app-only flow is everybody's, and takes one place."""
     cache, answer = _cache(), _answer(OWN)
@@ -114,9 +116,9 @@ def test_an_answer_stands_until_its_time() -> None:
 def test_a_dropped_answer_is_gone() -> None:
     """And one that was never there can be dropped."""
     cache = _cache()
-    cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
+    cache.drop(ASKED)
     cache.put(ASKED, _answer(), NOW)
-    cache.drop(ASKED.situation, ASKED.authorization, ASKED.baggage)
+    cache.drop(ASKED)
 
     assert _get(cache, ASKED, NOW) is None
     assert 0 == len(cache)
@@ -182,17 +184,19 @@ def test_the_number_of_answers_is_bounded() -> None:
     """The least recently used makes room."""
     cache = _cache(max_entries=2)
     for value in "abc":
-        cache.put(_changed(authorization=Secret(value)), _answer(), NOW)
+        cache.put(_changed(authorization=Authorization(f"Bearer {value}")), _answer(), NOW)
 
     assert (2, 1) == (len(cache), cache.evictions)
-    assert _get(cache, _changed(authorization=Secret("a")), NOW) is None
+    assert _get(cache, _changed(authorization=Authorization("Bearer a")), NOW) is None
 
 
 def test_the_memory_of_answers_is_bounded() -> None:
     """A token counts twice: for itself, and in the reply."""
     cache = _cache(max_bytes=2 * ENTRY_OVERHEAD + 400)
     for value in "ab":
-        cache.put(_changed(authorization=Secret(value)), _answer(value="t" * 101), NOW)
+        cache.put(
+            _changed(authorization=Authorization(f"Bearer {value}")), _answer(value="t" * 101), NOW
+        )
 
     assert 1 == len(cache)
 
@@ -201,8 +205,8 @@ def test_an_answer_without_a_token_counts_as_well() -> None:
     """An inbound answer is not free."""
     cache = _cache(max_bytes=ENTRY_OVERHEAD)
     for value in "ab":
-        answer = Answer(DELEGATED, principal(), Allow(), LATER, LATER, has_token=False)
-        cache.put(_changed(authorization=Secret(value)), answer, NOW)
+        answer = Granted(DELEGATED, Allow(), Lifetime(LATER, LATER), principal())
+        cache.put(_changed(authorization=Authorization(f"Bearer {value}")), answer, NOW)
 
     assert 1 == len(cache)
 

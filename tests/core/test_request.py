@@ -1,5 +1,6 @@
 """The grammar of the one bearer value, and the names of hosts."""
 
+import pickle
 import string
 from collections.abc import Callable
 from typing import Final
@@ -9,8 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.core.errors import AuthzError, MalformedRequest, MissingToken, TokenTooLarge
-from authz.core.request import CheckRequest, normalize_host, parse_bearer
-from authz.core.secret import Secret
+from authz.core.request import Authorization, CheckRequest, normalize_host, parse_bearer
 from support.properties import thorough
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -23,7 +23,7 @@ SCHEME: Final = st.sampled_from(["Bearer", "bearer", "BEARER", "bEaReR"])
 
 
 def _parse(text: str, max_bytes: int = 1000) -> str:
-    return parse_bearer(Secret(text), max_bytes=max_bytes).secret.reveal()
+    return parse_bearer(Authorization(text), max_bytes=max_bytes).secret.reveal()
 
 
 @thorough
@@ -50,8 +50,8 @@ def test_any_text_is_one_token_or_an_authz_error(text: str) -> None:
     assert "bearer" == text[: len("bearer")].lower()
 
 
-@pytest.mark.parametrize("absent", [None, Secret("")], ids=["no header", "an empty value"])
-def test_a_request_without_a_value_has_no_token(absent: Secret | None) -> None:
+@pytest.mark.parametrize("absent", [None, Authorization("")], ids=["no header", "an empty value"])
+def test_a_request_without_a_value_has_no_token(absent: Authorization | None) -> None:
     """Absence is its own reason, for the caller can mend it by logging in."""
     with pytest.raises(MissingToken):
         parse_bearer(absent, max_bytes=1000)
@@ -136,3 +136,38 @@ def test_the_trace_id_is_taken_from_a_well_formed_traceparent(
 ) -> None:
     """Anything else could be a line of somebody else's log."""
     assert trace_id == CheckRequest(traceparent=traceparent).trace_id
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Bearer a", "a"),
+        ("Bearer a", "bearer a"),
+        ("Bearer a", "Bearer  a"),
+        ("Bearer a", "Basic a"),
+        ("Bearer ", "Bearer"),
+        ("", " "),
+    ],
+)
+def test_values_that_differ_have_digests_that_differ(one: str, other: str) -> None:
+    """A cache must not take one value for another, though the token inside is the same."""
+    assert Authorization(one) != Authorization(other)
+    assert Authorization(one).digest() != Authorization(other).digest()
+    assert Authorization(one) == Authorization(one)
+
+
+def test_the_token_of_a_bearer_value_is_hashed_once() -> None:
+    """The parser hands out what the caches have hashed already."""
+    authorization = Authorization("Bearer abc")
+
+    assert authorization.digest() is parse_bearer(authorization, max_bytes=9).secret.digest()
+
+
+def test_an_authorization_value_shows_nothing_and_stays_here() -> None:
+    """Its scheme may be a token that was sent without one."""
+    authorization = Authorization("secret")
+
+    assert "Authorization(***)" == repr(authorization) == str(authorization)
+    assert authorization != "secret"
+    with pytest.raises(TypeError):
+        pickle.dumps(authorization)

@@ -29,17 +29,17 @@ from authz.core import (
     subject,
     token,
 )
-from authz.core.answer import Answer
 from authz.core.baggage import Baggage
 from authz.core.decision import Allow
-from authz.core.exchange import AppOnBehalfOf, Flow, IssuedToken, OnBehalfOf, SubjectToken
-from authz.core.policy import EgressRoute
-from authz.core.request import BearerToken, CheckRequest
+from authz.core.exchange import AppOnBehalfOf, IssuedToken, OnBehalfOf, SubjectToken
+from authz.core.outcome import Granted
+from authz.core.request import Authorization, BearerToken, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
-from authz.ports import CheckRecord
+from authz.core.token import UnverifiedToken
 from support.clock import START, at
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.records import ENDLESS, ROUTE, record_of
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [
@@ -49,7 +49,7 @@ MODULES: Final[list[ModuleType]] = [
 SECRET: Final = Secret(TEXT)
 SUBJECT: Final = SubjectToken(SECRET, START)
 HOLDERS: Final[list[Any]] = [
-    CheckRequest(authorization=SECRET),
+    CheckRequest(authorization=Authorization(TEXT)),
     BearerToken(SECRET),
     SUBJECT,
     OnBehalfOf(AGENT_IDENTITY, GRAPH, SUBJECT),
@@ -59,16 +59,13 @@ HOLDERS: Final[list[Any]] = [
     Subject(SECRET, Origin("chat", None, None), at(START)),
     Reference(SECRET, at(START), at(START)),
     Allow(authorization=SECRET),
-    CheckRecord(CheckRequest(authorization=SECRET), 0.0, decision=Allow(authorization=SECRET)),
-    Answer(
-        EgressRoute("graph", (), Flow.NONE),
-        None,
-        Allow(SECRET),
-        at(START),
-        at(START),
-        has_token=True,
-        reply=TEXT.encode(),
+    Authorization(f"Bearer {TEXT}"),
+    record_of(
+        Allow(authorization=SECRET),
+        request=CheckRequest(authorization=Authorization(f"Bearer {TEXT}")),
     ),
+    Granted(ROUTE, Allow(SECRET), ENDLESS, token=IssuedToken(SECRET, at(START), at(START))),
+    UnverifiedToken("issuer", "key", {"sub": TEXT}, TEXT.encode(), SECRET),
 ]
 EVERYTHING: Final = [SECRET, *HOLDERS]
 

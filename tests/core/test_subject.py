@@ -15,7 +15,7 @@ from authz.core.errors import (
     MissingToken,
     TokenTooLarge,
 )
-from authz.core.request import BearerToken
+from authz.core.request import Authorization, BearerToken
 from authz.core.secret import Secret
 from authz.core.subject import (
     PLACEHOLDER,
@@ -30,14 +30,14 @@ from support.properties import thorough
 BEARER, PLACE, HANDLE, NONE = SubjectSource
 REFERENCE: Final = "r" * 43
 OTHER: Final = "s" * 43
-TOKEN: Final = Secret("Bearer a.b.c")
-HELD: Final = Secret(f"Bearer {PLACEHOLDER}{REFERENCE}")
+TOKEN: Final = Authorization("Bearer a.b.c")
+HELD: Final = Authorization(f"Bearer {PLACEHOLDER}{REFERENCE}")
 BAGGAGE: Final = f"{MEMBER}={REFERENCE}"
 PEER: Final = "spiffe://cluster/ns/a/sa/agent"
 
 
 def find(
-    *sources: SubjectSource, authorization: Secret | None = None, baggage: str | None = None
+    *sources: SubjectSource, authorization: Authorization | None = None, baggage: str | None = None
 ) -> str | None:
     """Look for a subject, and return its text."""
     found = find_subject(
@@ -75,7 +75,7 @@ def find(
 )
 def test_the_first_source_that_has_something_decides(
     sources: tuple[SubjectSource, ...],
-    authorization: Secret | None,
+    authorization: Authorization | None,
     baggage: str | None,
     expected: str | None,
 ) -> None:
@@ -109,7 +109,7 @@ def test_the_first_source_that_has_something_decides(
 )
 def test_what_a_source_has_is_believed_or_refused(
     sources: tuple[SubjectSource, ...],
-    authorization: Secret | None,
+    authorization: Authorization | None,
     baggage: str | None,
     error: type[AuthzError],
 ) -> None:
@@ -139,7 +139,7 @@ def test_no_forgery_is_taken_for_a_reference(
     try:
         found = find(
             *sources,
-            authorization=None if authorization is None else Secret(authorization),
+            authorization=None if authorization is None else Authorization(authorization),
             baggage=baggage,
         )
     except AuthzError:
@@ -160,7 +160,7 @@ def test_a_placeholder_is_found_by_scanners_and_here() -> None:
     value = placeholder(Secret(REFERENCE)).reveal()
 
     assert f"authz_placeholder_{REFERENCE}" == value
-    assert f"reference {REFERENCE}" == find(PLACE, authorization=Secret(f"Bearer {value}"))
+    assert f"reference {REFERENCE}" == find(PLACE, authorization=Authorization(f"Bearer {value}"))
 
 
 @pytest.mark.parametrize(

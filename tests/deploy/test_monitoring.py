@@ -15,13 +15,13 @@ import yaml
 from authz.config.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
+from authz.core.record import CacheName, CacheResult
 from authz.entra.aadsts import MEANINGS
 from authz.envoy.pairing import Match
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics
 from authz.observe.registry import own_registry
-from authz.ports import CacheName, CacheResult
 from authz.problem import FACES
 from support import custom_resources
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from authz.core.circuit import FAILURES, FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
 from authz.core.errors import Reason
+from authz.core.record import CheckRecord
 from authz.emulator import Fault, Match
-from authz.ports import CheckRecord
 from support.neighbours import neighbours_token, two_tenants
 from support.people import crowd, people
 from support.stack import Clock, Stack, World, denied, issued, reload, stack

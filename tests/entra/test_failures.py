@@ -13,11 +13,11 @@ from authz.core.circuit import FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
 from authz.core.errors import EntraError, ExchangeUnavailable, Reason
 from authz.core.exchange import AppToken, Client, Flow, Target
+from authz.core.lifetime import LOOK_AGAIN
+from authz.core.record import CheckRecord
 from authz.core.throttle import PROBE_EVERY
 from authz.emulator import Fault, Match
 from authz.entra.exchange import REPLICATION_DELAYS
-from authz.ports import CheckRecord
-from authz.service import LOOK_AGAIN
 from support.people import people
 from support.stack import GRAPH, Clock, World, denied, issued, stack
 

@@ -18,12 +18,12 @@ from structlog.testing import capture_logs
 from authz.core.decision import Allow, Deny
 from authz.core.errors import InvalidToken, KeysUnavailable, Reason, TokenFault
 from authz.core.keys import KeyFault, RefreshPolicy
+from authz.core.record import CheckRecord
 from authz.core.shares import Shares
 from authz.emulator import Fault, Match
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import MOST_WAITING, NOT_PUBLISHED, Issuer, SigningKeys
-from authz.ports import CheckRecord
 from support.clock import Clock as Epoch
 from support.manifests import ROOT
 from support.stack import Clock, World, denied, stack, until

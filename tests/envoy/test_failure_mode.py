@@ -10,10 +10,9 @@ from authz._pb.external_auth_pb2 import CheckResponse
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest
 from authz.envoy.ext_authz import encode
-from authz.ports import CheckRecord
 from support.ext_authz_server import ExtAuthzServer
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
@@ -48,7 +47,7 @@ def test_no_denial_is_taken_for_a_failure(
     careless: Sidecar, service: ExtAuthzServer, reason: Reason
 ) -> None:
     """Law 4: `error_response` would have let the request go on, with the user's token."""
-    record = CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(reason))
+    record = record_of(Deny(reason))
     service.answer = lambda _: encode(record)
     careless.forget()
 
@@ -64,9 +63,7 @@ def test_what_we_never_send_would_have_been_let_through(
     careless: Sidecar, service: ExtAuthzServer
 ) -> None:
     """The control of the test above: the switch is on, and `error_response` is what it is about."""
-    refused = encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(Reason.EXCHANGE_UNAVAILABLE))
-    )
+    refused = encode(record_of(Deny(Reason.EXCHANGE_UNAVAILABLE)))
     full = auth.CheckResponse.parse(refused.SerializeToString())
     failed = auth.CheckResponse(status=full.status, error_response=full.denied_response)
     service.answer = lambda _: CheckResponse.FromString(bytes(failed))

@@ -13,14 +13,13 @@ import yaml
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest
 from authz.envoy.bootstrap import render
 from authz.envoy.ext_authz import encode
 from authz.envoy.sidecar import SidecarSettings, Transparent
-from authz.ports import CheckRecord
 from support.envoy import envoy_binary
 from support.ext_authz_server import ExtAuthzServer
 from support.namespaces import Namespace, missing
+from support.records import record_of
 
 POD: Final = {"4": "10.200.0.1", "6": "[fd00:200::1]"}
 LOOPBACK: Final = {"4": "127.0.0.1", "6": "[::1]"}
@@ -88,9 +87,7 @@ def refusing(service: ExtAuthzServer) -> ExtAuthzServer:
     """A service that refuses: its answer is proof enough that a request came in."""
     denial = Deny(Reason.MISSING_TOKEN)
     service.start()
-    service.answer = lambda _: encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=denial)
-    )
+    service.answer = lambda _: encode(record_of(denial))
     return service
 
 

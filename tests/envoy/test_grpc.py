@@ -11,15 +11,14 @@ import trustme
 from authz.config.document import parse
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
 from authz.envoy.sidecar import AppProtocol
-from authz.ports import CheckRecord
 from authz.problem import FACES
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.grpc_peer import GrpcClient, GrpcServer
 from support.http2_peer import http2_call
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 from support.upstream import EchoUpstream
 
@@ -128,9 +127,7 @@ def test_denial_is_a_status_of_grpc(
     status: grpc.StatusCode,
 ) -> None:
     """With a sentence that a person can read, and the challenge where there is one."""
-    service.answer = lambda _: encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(reason))
-    )
+    service.answer = lambda _: encode(record_of(Deny(reason)))
     port, host = (
         (running.inbound_port, "") if direction == "inbound" else (running.egress_port, SECURE)
     )
@@ -169,9 +166,7 @@ def test_agent_that_is_not_there_is_a_status_of_grpc(
 
 def test_web_content_is_answered_as_http(running: Sidecar, service: ExtAuthzServer) -> None:
     """gRPC-Web has its status in a body, which nothing here translates."""
-    service.answer = lambda _: encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(Reason.MISSING_TOKEN))
-    )
+    service.answer = lambda _: encode(record_of(Deny(Reason.MISSING_TOKEN)))
 
     answer = http2_call(
         running.inbound_port, "agent", headers=[("content-type", "application/grpc-web+proto")]
@@ -196,9 +191,7 @@ def test_agent_calls_in_every_way(
         if token is None
         else Allow(authorization=Secret("agent-token"))
     )
-    service.answer = lambda _: encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=decision)
-    )
+    service.answer = lambda _: encode(record_of(decision))
     api = apis[f"http://{host}" if host == PLAIN else host]
     with GrpcClient(running.egress_port, host, USER) as client:
         assert (b"HELLO", (CHECKSUM,)) == client.unary(b"hello")

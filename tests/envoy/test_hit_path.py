@@ -1,7 +1,5 @@
 """The door's hit path: bytes that were prepared, for exactly the requests that they were prepared for."""
 
-import asyncio
-from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -9,19 +7,15 @@ from urllib.parse import quote
 import grpc
 import pytest
 import trustme
-from hypothesis import given
 from hypothesis import strategies as st
 
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.exchange import Flow
-from authz.core.request import CheckRequest
-from authz.core.secret import Secret
-from authz.envoy.ext_authz import LARGEST_REPEATED, SERVICE, ExtAuthz, decode
+from authz.core.record import CacheName, CacheResult
+from authz.envoy.ext_authz import SERVICE, ExtAuthz
 from authz.envoy.server import GrpcServer, ServerSettings
-from authz.ports import CacheName, CacheResult, CheckRecord
 from support.clock import START
-from support.properties import thorough
 from support.scene import INBOUND, Scene
 from support.workload import workload_certificate
 
@@ -99,83 +93,9 @@ async def test_the_second_answer_is_the_first_ones_bytes_at_once(route: str, edg
     assert first is ended.value.value
     assert asked.is_quiet(0.0)
     one, two = scene.observer.records
-    assert (False, True) == (one.repeated, two.repeated)
+    assert (False, True) == (one.trace.repeated, two.trace.repeated)
     assert (one.decision, one.route, one.principal) == (two.decision, two.route, two.principal)
     assert [CacheResult.MISS, CacheResult.HIT] == scene.observer.results(CacheName.ANSWERS)
-
-
-class Listener:
-    """Checks that take note of what the hit path is asked, and know no answer."""
-
-    def __init__(self, *, gives_handles: bool) -> None:
-        self.gives_handles = gives_handles
-        self.asked: tuple[Hashable, Secret | None, Secret | None, CheckRequest] | None = None
-
-    def repeat(
-        self,
-        situation: Hashable,
-        authorization: Secret | None,
-        baggage: Secret | None,
-        request: Callable[[], CheckRequest],
-        started: float,
-    ) -> bytes | None:
-        """Take note."""
-        self.asked = (situation, authorization, baggage, request())
-        return None
-
-    async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
-        """Deny."""
-        return CheckRecord(request, 0.0)
-
-
-@st.composite
-def questions(draw: st.DrawFn) -> WireRequest:
-    """Any question, most of them near to what Envoy really sends."""
-    request = WireRequest()
-    http = request.attributes.request.http
-    http.method, http.path = draw(TEXT), draw(TEXT)
-    http.host = draw(st.sampled_from(["", "api.example"]) | TEXT)
-    names = st.sampled_from(
-        [
-            *("authorization", "baggage", "x-request-id", "x-authz-subject", "traceparent"),
-            *("x_authz_subject", "x-authz_subject", "jaeger_baggage"),
-            *("uberctx-authz-subject", "ot-baggage-a", "jaeger-baggage", "correlation-context"),
-        ]
-    )
-    for name, value in draw(st.dictionaries(names | TEXT, TEXT, max_size=4)).items():
-        http.headers[name] = value
-    keys = st.sampled_from(["authz.direction", "authz.route", "authz.edge"])
-    values = st.sampled_from(["inbound", "egress", "graph", "2", ""])
-    for name, value in draw(st.dictionaries(keys, values, max_size=3)).items():
-        request.attributes.context_extensions[name] = value
-    request.attributes.source.principal = draw(st.sampled_from(["", PEER]))
-    request.attributes.source.certificate = draw(st.sampled_from(["", "no certificate", SOURCE]))
-    return request
-
-
-@thorough
-@given(questions(), st.sampled_from([None, PEER]), st.booleans(), st.booleans())
-def test_the_hit_path_reads_what_the_whole_path_reads(
-    question: WireRequest, peer: str | None, believes_source: bool, gives_handles: bool
-) -> None:
-    """Otherwise an answer could be found for a request that it was not given to."""
-    listener = Listener(gives_handles=gives_handles)
-    names = () if peer is None else (peer,)
-    asked = door(listener, named=True, believes_source=believes_source)
-    asyncio.run(answer(asked, question.SerializeToString(), *names))
-    whole = decode(
-        question, peer=peer, believes_source=believes_source, gives_handles=gives_handles
-    )
-
-    if listener.asked is None:
-        assert not whole.route or not whole.host or whole.own_headers
-        return
-    situation, *values, request = listener.asked
-    assert whole.situation == situation
-    assert [whole.authorization, whole.baggage] == values
-    told = (whole.method, whole.host, whole.path, None, None, whole.request_id, whole.traceparent)
-    assert CheckRequest(*told, peer=peer) == request
-    assert not whole.own_headers
 
 
 @pytest.mark.parametrize(
@@ -189,16 +109,7 @@ async def test_what_is_out_of_the_ordinary_goes_the_whole_path(changes: dict[str
     await answer(asked, wire(**usual))
     await answer(asked, wire(**(usual | changes)))
 
-    assert [False, False] == [record.repeated for record in scene.observer.records]
-
-
-@pytest.mark.parametrize(("length", "looked_up"), [(1000, True), (LARGEST_REPEATED, False)])
-async def test_a_huge_question_is_not_hashed_as_it_comes(length: int, looked_up: bool) -> None:
-    """Its token may be longer than any is allowed to be. The whole path knows, and may still repeat."""
-    listener, question = Listener(gives_handles=True), wire("egress", OBO, "x" * length)
-    await answer(door(listener), question)
-
-    assert looked_up == (listener.asked is not None)
+    assert [False, False] == [record.trace.repeated for record in scene.observer.records]
 
 
 async def test_another_peer_goes_the_whole_path() -> None:
@@ -209,7 +120,7 @@ async def test_another_peer_goes_the_whole_path() -> None:
     for peer in (PEER, PEER, "spiffe://cluster/ns/a/sa/other"):
         await answer(asked, raw, peer)
 
-    assert [False, True, False] == [record.repeated for record in scene.observer.records]
+    assert [False, True, False] == [record.trace.repeated for record in scene.observer.records]
 
 
 @pytest.mark.parametrize("believes_source", [True, False])
@@ -223,7 +134,9 @@ async def test_envoys_word_for_its_client_is_read_where_it_counts(believes_sourc
         question.attributes.source.certificate = certificate
         await answer(asked, question.SerializeToString())
 
-    assert [False, not believes_source] == [record.repeated for record in scene.observer.records]
+    assert [False, not believes_source] == [
+        record.trace.repeated for record in scene.observer.records
+    ]
     told = {record.request.source_principal for record in scene.observer.records[:1]}
     assert {PEER if believes_source else None} == told
 
@@ -277,12 +190,3 @@ async def test_a_defect_of_the_hit_path_denies() -> None:
 
 def _defect(issuer: str, key_id: str) -> Any:
     raise ZeroDivisionError
-
-
-async def test_a_check_that_was_never_encoded_has_no_bytes_to_repeat() -> None:
-    """Another door may have asked."""
-    scene = Scene()
-    request = scene.request("egress", "autonomous", None)
-    await scene.check(request)
-
-    assert scene.repeat(request) is None

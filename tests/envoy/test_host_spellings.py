@@ -8,21 +8,18 @@ from hypothesis import given
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest
 from authz.envoy.ext_authz import encode
-from authz.ports import CheckRecord
 from support.edge import Eager
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.host_spellings import fixed, send, spellings
 from support.http2_peer import http2_call
 from support.properties import brief
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 INVENTORY = "inventory.internal:8443"
-DENIED = encode(
-    CheckRecord(request=CheckRequest(), started=0.0, decision=Deny(Reason.UNKNOWN_ROUTE))
-)
+DENIED = encode(record_of(Deny(Reason.UNKNOWN_ROUTE)))
 
 
 @pytest.fixture(scope="module")

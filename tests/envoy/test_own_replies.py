@@ -16,14 +16,13 @@ from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest as CoreRequest
 from authz.envoy.ext_authz import encode
 from authz.envoy.replies import TLS_FAILED
-from authz.ports import CheckRecord
 from authz.problem import describe
 from support.envoy import free_port
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.http2_peer import http2_call
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
@@ -307,9 +306,7 @@ def test_a_denial_is_left_as_it_is(
 ) -> None:
     """Those included whose status is one of Envoy's own."""
     denial = Deny(reason)
-    service.answer = lambda _: encode(
-        CheckRecord(request=CoreRequest(), started=0.0, decision=denial)
-    )
+    service.answer = lambda _: encode(record_of(denial))
 
     answer = sidecar.agent.get(f"http://{GRAPH}/")
 

@@ -12,15 +12,14 @@ from hypothesis import given
 from authz._pb.external_auth_pb2 import CheckResponse
 from authz.config.document import parse
 from authz.core.decision import Allow
-from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
-from authz.ports import CheckRecord
 from support.edge import Eager, denial
 from support.ext_authz_server import PUSHED, ExtAuthzServer
 from support.host_spellings import send, spellings
 from support.http2_peer import Http2Upstream, http2_call
 from support.properties import brief
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 from support.upstream import EchoUpstream, Seen
 
@@ -50,10 +49,8 @@ USER: Final = {"authorization": "Bearer user-token"}
 def answer(token: str | None) -> CheckResponse:
     """Return what the service says: the route's token, or with flow `none` that Authorization is removed."""
     return encode(
-        CheckRecord(
-            request=CheckRequest(),
-            started=0.0,
-            decision=Allow(remove=("authorization",))
+        record_of(
+            Allow(remove=("authorization",))
             if token is None
             else Allow(authorization=Secret(token)),
         )

@@ -11,10 +11,9 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
-from authz.core.request import CheckRequest
-from authz.envoy.ext_authz import decode, encode, reply
-from authz.ports import CheckRecord
+from authz.envoy.ext_authz import Replies, decode, encode
 from support.clock import START
+from support.records import record_of
 from support.scene import INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
@@ -38,7 +37,8 @@ async def test_a_repeated_answer_is_the_same_bytes(route: str, *, at_edge: bool)
     direction = "inbound" if route == INBOUND else "egress"
     request = scene.request(direction, route, scene.tenant.user_token(), at_edge=at_edge)
     records = [await scene.check(request) for _ in range(2)]
-    first, second = [reply(record) for record in records]
+    replies = Replies()
+    first, second = [replies.of(record) for record in records]
 
     assert first is second
     assert WireResponse.FromString(first) == encode(records[1])
@@ -48,15 +48,15 @@ async def test_a_denial_is_encoded() -> None:
     """There is nothing to repeat."""
     record = await _scene().inbound(None, at_edge=True)
 
-    assert WireResponse.FromString(reply(record)) == encode(record)
-    assert _edge(reply(record)) is None
+    assert WireResponse.FromString(Replies().of(record)) == encode(record)
+    assert _edge(Replies().of(record)) is None
 
 
 async def test_users_do_not_get_one_anothers_bytes() -> None:
     """Each answer has its own."""
     scene = _scene()
     tokens = [scene.tenant.user_token(oid=name) for name in ("alice", "bob")]
-    replies = [reply(await scene.egress(OBO, token)) for token in tokens + tokens]
+    replies = [Replies().of(await scene.egress(OBO, token)) for token in tokens + tokens]
 
     assert replies[:2] == replies[2:]
     assert [b"issued-1" in answer for answer in replies] == [True, False] * 2
@@ -73,14 +73,14 @@ async def test_envoys_cache_learns_how_to_repeat_an_exchanged_token() -> None:
         "parts": "authorization",
         "set": ["authorization"],
         "remove": [],
-    } == _edge(reply(record))
+    } == _edge(Replies().of(record))
 
 
 async def test_envoys_cache_learns_how_to_repeat_an_identity() -> None:
     """Inbound, the identity headers are set, and those without a value removed."""
     scene = _scene()
     record = await scene.inbound(scene.tenant.user_token(), at_edge=True)
-    edge = _edge(reply(record))
+    edge = _edge(Replies().of(record))
 
     assert isinstance(record.decision, Allow)
     names = [name for name, _ in record.decision.headers]
@@ -94,14 +94,17 @@ async def test_what_the_app_sent_has_no_part_where_the_flow_needs_no_caller() ->
     scene = _scene()
     own, none = [await scene.egress(flow, at_edge=True) for flow in (Flow.AUTONOMOUS, Flow.NONE)]
 
-    assert ("", "") == (_edge(reply(own))["parts"], _edge(reply(none))["parts"])
-    assert ([], ["authorization"]) == (_edge(reply(none))["set"], _edge(reply(none))["remove"])
+    assert ("", "") == (_edge(Replies().of(own))["parts"], _edge(Replies().of(none))["parts"])
+    assert ([], ["authorization"]) == (
+        _edge(Replies().of(none))["set"],
+        _edge(Replies().of(none))["remove"],
+    )
 
 
 async def test_no_token_is_in_metadata() -> None:
     """An access log may print all of it: what is set is named, and nothing more."""
     scene = _scene()
-    answer = reply(await scene.egress(OBO, scene.tenant.user_token(), at_edge=True))
+    answer = Replies().of(await scene.egress(OBO, scene.tenant.user_token(), at_edge=True))
 
     assert "issued" not in str(WireResponse.FromString(answer).dynamic_metadata)
     assert b"issued" in answer
@@ -113,7 +116,7 @@ async def test_every_value_in_metadata_has_a_kind(route: str) -> None:
     scene = _scene()
     direction = "inbound" if route == INBOUND else "egress"
     request = scene.request(direction, route, scene.tenant.user_token(), at_edge=True)
-    metadata = WireResponse.FromString(reply(await scene.check(request))).dynamic_metadata
+    metadata = WireResponse.FromString(Replies().of(await scene.check(request))).dynamic_metadata
 
     def kinds(value: Value) -> Iterator[str | None]:
         yield value.WhichOneof("kind")
@@ -128,8 +131,8 @@ async def test_every_value_in_metadata_has_a_kind(route: str) -> None:
 async def test_only_an_envoy_with_a_cache_is_told_what_it_needs() -> None:
     """Neither one without, nor any while the edge cache is switched off."""
     scene = _scene()
-    plain = reply(await scene.egress(OBO, scene.tenant.user_token()))
-    off = reply(await _scene(0.0).egress(OBO, scene.tenant.user_token(), at_edge=True))
+    plain = Replies().of(await scene.egress(OBO, scene.tenant.user_token()))
+    off = Replies().of(await _scene(0.0).egress(OBO, scene.tenant.user_token(), at_edge=True))
 
     assert (None, None) == (_edge(plain), _edge(off))
 
@@ -142,19 +145,18 @@ async def test_near_a_tokens_end_the_bytes_tell_less_and_less_time() -> None:
     for seconds in (0, 60, 25, 14.5):
         scene.clock.advance(seconds)
         record = await scene.egress(OBO, token, at_edge=True)
-        told.append(_edge(reply(record))["ttl_ms"])
+        told.append(_edge(Replies().of(record))["ttl_ms"])
 
     assert [30_000, 30_000, 15_000, 500] == told
-    assert record.repeated
+    assert record.trace.repeated
 
 
 def test_time_is_told_in_whole_milliseconds_and_never_more_than_there_is() -> None:
     """Rounded down."""
     scene = Scene()
-    record = CheckRecord(CheckRequest(at_edge=True), 0.0, decision=Allow())
-    record.route, record.edge_ttl = scene.inbound_route, 1.9999
+    record = record_of(Allow(), route=scene.inbound_route, edge_ttl=1.9999)
 
-    assert 1999 == _edge(reply(record))["ttl_ms"]
+    assert 1999 == _edge(Replies().of(record))["ttl_ms"]
 
 
 @pytest.mark.parametrize(("value", "at_edge"), [("2", True), ("1", False), ("", False)])

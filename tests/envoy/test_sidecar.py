@@ -10,12 +10,11 @@ from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config.rendered import MARK
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import Reason
-from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
-from authz.ports import CheckRecord
 from support.bytes_of_http import exchange
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.records import record_of
 from support.sidecar import Sidecar
 
 GRAPH = "graph.microsoft.com"
@@ -24,7 +23,7 @@ USER = {"authorization": "Bearer user-token"}
 
 def decided(decision: Decision) -> CheckResponse:
     """Return a decision the way the service itself puts it on the wire."""
-    return encode(CheckRecord(request=CoreRequest(), started=0.0, decision=decision))
+    return encode(record_of(decision))
 
 
 def test_agent_gets_the_token_that_the_decision_names(

@@ -10,15 +10,14 @@ from hypothesis import strategies as st
 
 from authz.config.document import parse
 from authz.core.decision import Allow
-from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.envoy.ext_authz import encode
 from authz.envoy.sidecar import AppProtocol
-from authz.ports import CheckRecord
 from support.edge import exchange
 from support.ext_authz_server import PUSHED, ExtAuthzServer
 from support.http2_peer import Http2Upstream, http2_call
 from support.properties import brief
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 
 ASKED: Final = "asked.example"
@@ -68,10 +67,8 @@ def pod(
 ) -> Iterator[Sidecar]:
     """Envoy before them."""
     answer = encode(
-        CheckRecord(
-            request=CheckRequest(),
-            started=0.0,
-            decision=Allow(authorization=Secret("agent-token"), remove=("baggage",)),
+        record_of(
+            Allow(authorization=Secret("agent-token"), remove=("baggage",)),
         )
     )
     service.answer = lambda _: answer

@@ -12,16 +12,16 @@ import pytest
 
 from authz.config.document import parse
 from authz.core.decision import Allow
-from authz.core.request import CheckRequest, Direction
+from authz.core.request import Direction
 from authz.core.secret import Secret
 from authz.envoy.bootstrap import render
 from authz.envoy.ext_authz import encode
 from authz.envoy.sidecar import AppProtocol, RenderError, SidecarSettings
-from authz.ports import CheckRecord
 from support.edge import Issuer, bearer, denial
 from support.envoy import validate
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.http2_peer import http2_call
+from support.records import record_of
 from support.sidecar import Authority, Sidecar
 from support.websocket_peer import WebSocketClient, WebSocketServer
 
@@ -158,9 +158,7 @@ def test_agent_may_open_one_to_an_api(
         if token is None
         else Allow(authorization=Secret("agent-token"))
     )
-    service.answer = lambda _: encode(
-        CheckRecord(request=CheckRequest(), started=0.0, decision=decision)
-    )
+    service.answer = lambda _: encode(record_of(decision))
 
     with WebSocketClient(running.egress_port, host, [USER]) as client:
         assert client.is_accepted

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from authz.config.settings import Decisions
-from authz.core.decision import Deny
-from authz.core.errors import ExchangeUnavailable, InvalidToken, Reason, TokenFault
-from authz.core.request import CheckRequest
-from authz.core.secret import Secret
-from authz.envoy.ext_authz import reply
+from authz.core.errors import AuthzError, ExchangeUnavailable, InvalidToken, TokenFault
+from authz.core.outcome import Denied
+from authz.core.record import CheckRecord
+from authz.core.request import Authorization, CheckRequest
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
-from authz.ports import CheckRecord, Repeat
+from support.records import record_of
 from support.scene import Scene
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -29,18 +28,22 @@ def _style() -> Iterator[None]:
     configure_logging(level="info", style="json")
 
 
-def refused(**changes: object) -> CheckRecord:
+def refused(
+    error: AuthzError | None = None, *, fault: Exception | None = None
+) -> list[CheckRecord]:
     """The record of a Check that was refused."""
     request = CheckRequest(
         method="GET",
         host="graph.microsoft.com",
         path="/v1.0/me?code=private",
-        authorization=Secret(f"Bearer {TOKEN}"),
+        authorization=Authorization(f"Bearer {TOKEN}"),
         request_id="r1",
         traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
     )
-    values = {"decision": Deny(Reason.INVALID_TOKEN), "error": InvalidToken(TokenFault.EXPIRED)}
-    return CheckRecord(request=request, started=1.0, finished=1.25, **(values | changes))  # type: ignore[arg-type]
+    cause = fault or error or InvalidToken(TokenFault.EXPIRED)
+    decision = Denied.because(cause).decision
+    error = None if fault else error or InvalidToken(TokenFault.EXPIRED)
+    return [record_of(decision, request=request, error=error, fault=fault, seconds=0.25)]
 
 
 def written(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -70,10 +73,10 @@ async def test_an_allowed_check_names_who_and_through_whom(
     record = await scene.check(
         CheckRequest(
             host="api.example", direction="egress", route="on_behalf_of",
-            authorization=Secret(f"Bearer {token}"),
+            authorization=Authorization(f"Bearer {token}"),
         )
     )  # fmt: skip
-    DecisionLog(Decisions.ALL).decided(record)
+    DecisionLog(Decisions.ALL).decided([record])
 
     output = capfd.readouterr().out
     told = json.loads(output)
@@ -89,7 +92,7 @@ async def test_an_allowed_check_names_who_and_through_whom(
 def test_our_own_failures_are_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     """Who filters by level sees what operators must look at."""
     error = ExchangeUnavailable("down")
-    DecisionLog(Decisions.DENIED).decided(refused(decision=Deny.because(error), error=error))
+    DecisionLog(Decisions.DENIED).decided(refused(error))
 
     assert ["warning"] == [record["level"] for record in written(capfd)]
 
@@ -98,7 +101,7 @@ def test_a_defect_is_logged_even_when_decisions_are_not(capfd: pytest.CaptureFix
     """With its traceback, and without what the request carried."""
     with pytest.raises(ZeroDivisionError) as defect:
         _ = 1 // 0
-    DecisionLog(Decisions.NONE).decided(refused(decision=Deny(Reason.INTERNAL), fault=defect.value))
+    DecisionLog(Decisions.NONE).decided(refused(fault=defect.value))
 
     output = capfd.readouterr().out
     assert "ZeroDivisionError" in json.loads(output)["exception"]
@@ -134,11 +137,10 @@ def test_the_console_style_is_for_people(capfd: pytest.CaptureFixture[str]) -> N
     assert TOKEN not in output
 
 
-async def _repeated(scene: Scene, *requests: CheckRequest) -> list[Repeat]:
-    """Ask the first as a Check, and all of them for its prepared reply."""
-    reply(await scene.check(requests[0]))
-    assert all(scene.repeat(request) for request in requests)
-    return scene.observer.repeats
+async def _repeated(scene: Scene, *requests: CheckRequest) -> list[CheckRecord]:
+    """Ask the first, and then all of them."""
+    await scene.check(requests[0])
+    return [await scene.check(request) for request in requests]
 
 
 async def test_a_repeated_answer_is_told_like_the_first(
@@ -152,8 +154,8 @@ async def test_a_repeated_answer_is_told_like_the_first(
         traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
     )  # fmt: skip
     repeats = await _repeated(scene, first, again, again._replace(request_id="", traceparent="x"))
-    log.decided(scene.observer.records[0])
-    log.repeated(repeats)
+    log.decided(scene.observer.records[:1])
+    log.decided(repeats)
 
     checked, one, two, three = written(capfd)
     passing = {"method", "path", "host", "request_id", "trace_id", "ms", "timestamp"}
@@ -168,7 +170,7 @@ async def test_a_repeated_answer_is_told_like_the_first(
         two["method"], two["path"], two["host"], two["request_id"], two["trace_id"],
     )  # fmt: skip
     assert not {"request_id", "trace_id"} & three.keys()
-    assert repeats[0].at == dt.datetime.fromisoformat(str(one["timestamp"])).timestamp()
+    assert repeats[0].trace.at == dt.datetime.fromisoformat(str(one["timestamp"])).timestamp()
 
 
 async def test_a_repeated_answer_is_told_to_people_as_well(
@@ -177,7 +179,7 @@ async def test_a_repeated_answer_is_told_to_people_as_well(
     """In the readable style nothing is prepared."""
     configure_logging(level="info", style="console")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
 
     (line,) = capfd.readouterr().out.splitlines()
     assert "token_cache=hit" in line
@@ -189,7 +191,7 @@ async def test_a_repeated_answer_is_told_only_where_allowances_are(
 ) -> None:
     """There are no repeated denials."""
     scene, log = Scene(), DecisionLog(which)
-    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
 
     assert [] == written(capfd)
 
@@ -199,16 +201,10 @@ async def test_an_allowance_is_told_when_it_is_made(capfd: pytest.CaptureFixture
     scene, log = Scene(), DecisionLog(Decisions.MADE)
     allowed = scene.request("egress", "autonomous", None)
     for request in (allowed, allowed, scene.request("egress", "nowhere", None)):
-        log.decided(await scene.check(request))
-        log.decided(await scene.check(request))
+        log.decided([await scene.check(request)])
+        log.decided([await scene.check(request)])
 
     assert ["allow", "deny", "deny"] == [record["decision"] for record in written(capfd)]
-
-
-@pytest.mark.parametrize("which", Decisions)
-def test_requests_of_repeats_are_read_where_they_are_told(which: Decisions) -> None:
-    """Reading them takes time."""
-    assert (which is Decisions.ALL) == DecisionLog(which).reads_requests
 
 
 async def test_a_repeated_answer_below_the_level_is_not_told(
@@ -217,6 +213,6 @@ async def test_a_repeated_answer_below_the_level_is_not_told(
     """Levels hold for prepared records too."""
     configure_logging(level="warning", style="json")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.repeated(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
 
     assert [] == written(capfd)

@@ -5,36 +5,35 @@ from dataclasses import replace
 
 import pytest
 
-from authz.core.answer import Answer
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.policy import EgressRoute
-from authz.core.request import CheckRequest
+from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
-from authz.ports import CacheName, CheckRecord, Repeat
-from support.clock import START, at
+from support.records import record_of
 
 FALLBACK = EgressRoute("graph", (), Flow.AUTONOMOUS, stands_in=True)
-ALLOWED = CheckRecord(CheckRequest(), 0.0, route=FALLBACK, decision=Allow())
+ALLOWED = record_of(Allow(), route=FALLBACK)
+ELSEWHERE = record_of(Allow(), route=replace(FALLBACK, stands_in=False))
 
 
 def test_calls_without_a_user_are_counted_and_told() -> None:
     """Each one, also where its answer was given again; not where it was denied, nor elsewhere."""
     registry = own_registry()
     metrics = Metrics(registry, frozenset())
-    metrics.decided(ALLOWED)
-    metrics.decided(replace(ALLOWED, decision=Deny(Reason.EXCHANGE_UNAVAILABLE)))
-    metrics.decided(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
-    answer = Answer(FALLBACK, None, Allow(), at(START), at(START), has_token=True)
-    metrics.repeated([Repeat(answer, None, START, 0.001)] * 2)
+    repeated = ALLOWED._replace(trace=replace(ALLOWED.trace, repeated=True))
+    denied = record_of(Deny(Reason.EXCHANGE_UNAVAILABLE))
+    denied.trace.route = FALLBACK
+    metrics.decided([ALLOWED, denied, ELSEWHERE])
+    metrics.decided([repeated] * 2)
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
     assert fields_of(ALLOWED)["fallback"]
     assert "autonomous" == fields_of(ALLOWED)["flow"]
-    assert "fallback" not in fields_of(replace(ALLOWED, route=replace(FALLBACK, stands_in=False)))
+    assert "fallback" not in fields_of(ELSEWHERE)
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,20 @@ from collections.abc import Sequence
 
 from structlog.testing import capture_logs
 
-from authz.config.settings import Decisions
+from authz.core.decision import Deny
+from authz.core.errors import Reason
 from authz.core.exchange import Flow
-from authz.core.request import CheckRequest
-from authz.envoy.ext_authz import reply
-from authz.observe.decision_log import DecisionLog
+from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 from support.fakes import FakeObserver
+from support.records import record_of
 from support.scene import INBOUND, Scene
 from support.stack import until
 
 
-async def _repeats(scene: Scene, number: int) -> list[Repeat]:
+async def _repeats(scene: Scene, number: int) -> list[CheckRecord]:
     """The same answer, given again so many times, half of them inbound."""
     token = scene.tenant.user_token()
     requests = [
@@ -27,10 +26,8 @@ async def _repeats(scene: Scene, number: int) -> list[Repeat]:
         scene.request("egress", Flow.AUTONOMOUS, None),
     ]
     for request in requests:
-        reply(await scene.check(request))
-    for index in range(number):
-        assert scene.repeat(requests[index % 2])
-    return scene.observer.repeats
+        await scene.check(request)
+    return [await scene.check(requests[index % 2]) for index in range(number)]
 
 
 async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
@@ -39,12 +36,12 @@ async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
     heard = [FakeObserver(), FakeObserver()]
     observers = Observers(heard)
     for repeat in repeats:
-        observers.repeated([repeat])
-    before = [list(observer.repeats) for observer in heard]
-    await until(lambda: all(observer.repeats for observer in heard))
+        observers.decided([repeat])
+    before = [list(observer.records) for observer in heard]
+    await until(lambda: all(observer.records for observer in heard))
 
     assert [[], []] == before
-    assert [repeats, repeats] == [observer.repeats for observer in heard]
+    assert [repeats, repeats] == [observer.records for observer in heard]
 
 
 async def test_there_is_a_next_time() -> None:
@@ -52,10 +49,10 @@ async def test_there_is_a_next_time() -> None:
     first, second = await _repeats(Scene(), 2)
     heard = FakeObserver()
     observers = Observers([heard])
-    observers.repeated([first])
-    await until(lambda: heard.repeats == [first])
-    observers.repeated([second])
-    await until(lambda: heard.repeats == [first, second])
+    observers.decided([first])
+    await until(lambda: heard.records == [first])
+    observers.decided([second])
+    await until(lambda: heard.records == [first, second])
 
 
 async def test_repeats_that_are_many_do_not_wait() -> None:
@@ -64,9 +61,9 @@ async def test_repeats_that_are_many_do_not_wait() -> None:
     heard = FakeObserver()
     observers = Observers([heard])
     for _ in range(MOST_GATHERED):
-        observers.repeated(repeats)
+        observers.decided(repeats)
 
-    assert MOST_GATHERED == len(heard.repeats)
+    assert MOST_GATHERED == len(heard.records)
 
 
 async def test_what_is_gathered_can_be_asked_for() -> None:
@@ -75,43 +72,19 @@ async def test_what_is_gathered_can_be_asked_for() -> None:
     heard = FakeObserver()
     observers = Observers([heard])
     observers.flush()
-    observers.repeated(repeats)
+    observers.decided(repeats)
     observers.flush()
     observers.flush()
     await asyncio.sleep(0)
 
-    assert repeats == heard.repeats
-
-
-async def test_whether_requests_are_wanted_is_asked_after_each_batch() -> None:
-    """What is logged may change at any time."""
-    (repeat,) = await _repeats(Scene(), 1)
-    log = DecisionLog(Decisions.MADE)
-    observers = Observers([log])
-    assert not observers.reads_requests
-    log.which = Decisions.ALL
-    observers.repeated([repeat])
-    observers.flush()
-
-    assert observers.reads_requests
-
-
-async def test_an_unwanted_request_is_not_read() -> None:
-    """The hit path is for those who want speed."""
-    scene = Scene()
-    request = scene.request("egress", Flow.AUTONOMOUS, None)
-    reply(await scene.check(request))
-    scene.observer.reads_requests = False
-    assert scene.repeat(request)
-
-    assert [None] == [repeat.request for repeat in scene.observer.repeats]
+    assert repeats == heard.records
 
 
 async def test_repeats_count_like_checks() -> None:
     """The same series, whichever way an answer was given; and a hit of the answers' cache each."""
     repeats = await _repeats(Scene(), 5)
     registry = own_registry()
-    Metrics(registry, frozenset()).repeated(repeats)
+    Metrics(registry, frozenset()).decided(repeats)
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
@@ -126,11 +99,7 @@ async def test_repeats_count_like_checks() -> None:
 class Failing(FakeObserver):
     """An observer that raises whenever it is told something."""
 
-    def decided(self, record: CheckRecord) -> None:
-        """Fail."""
-        raise OSError
-
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
+    def decided(self, records: Sequence[CheckRecord]) -> None:
         """Fail."""
         raise OSError
 
@@ -147,12 +116,12 @@ async def test_an_observer_that_fails_spoils_no_decision() -> None:
     repeats = await _repeats(scene, 2)
     with capture_logs() as logged:
         for _ in range(3):
-            observers.decided(CheckRecord(CheckRequest(), 0.0))
+            observers.decided([record_of(Deny(Reason.INTERNAL))])
         observers.looked_up(CacheName.TOKENS, CacheResult.HIT)
-        observers.repeated(repeats)
+        observers.decided(repeats)
         observers.flush()
 
     assert 3 + len(repeats) == len(heard.records)
-    assert repeats == heard.repeats
+    assert repeats == heard.records[3:]
     assert 5 == observers.failures
     assert ["OSError", "RuntimeError"] == [record["cause"] for record in logged]

@@ -2,7 +2,7 @@
 
 from authz.core.decision import Deny
 from authz.core.errors import InvalidToken, Reason, TokenFault
-from authz.ports import CheckRecord
+from authz.core.record import CheckRecord
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 
 

@@ -12,8 +12,9 @@ from authz.core.errors import AuthzError, DeadlineExceeded, InvalidToken, TokenF
 from authz.core.exchange import Flow, IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.moment import Moment
+from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.secret import Secret
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat, Timer
+from authz.ports import Timer
 
 
 class FakeKeys:
@@ -145,17 +146,11 @@ class FakeObserver:
         self.lookups: list[tuple[CacheName, CacheResult]] = []
         self.exchanges: list[tuple[Flow, AuthzError | None, float]] = []
         self.prefetches: list[tuple[str, str]] = []
-        self.repeats: list[Repeat] = []
-        self.reads_requests = True
 
-    def decided(self, record: CheckRecord) -> None:
-        """Remember a decision."""
-        self.records.append(record)
-
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
-        """Remember repetitions as what they stand for."""
-        self.repeats += repeats
-        self.records += [repeat.record() for repeat in repeats]
+    def decided(self, records: Sequence[CheckRecord]) -> None:
+        """Remember decisions; a repeated one is a hit of the answers' cache."""
+        self.records += records
+        repeats = [record for record in records if record.trace.repeated]
         self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:

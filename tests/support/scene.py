@@ -13,10 +13,10 @@ from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
-from authz.core.request import CheckRequest
-from authz.core.secret import Secret
+from authz.core.record import CacheName, CheckRecord
+from authz.core.request import Authorization, CheckRequest
 from authz.core.shares import Shares
-from authz.ports import CacheName, CheckRecord, Timer
+from authz.ports import Timer
 from authz.prefetching import Prefetches
 from authz.service import CheckService
 from authz.steps import Snapshot
@@ -107,16 +107,6 @@ class Scene:
         """Ask for a decision."""
         return await self.service.check(request, deadline=self.timer() + within)
 
-    def repeat(self, request: CheckRequest) -> bytes | None:
-        """Ask for the prepared reply."""
-        return self.service.repeat(
-            request.situation,
-            request.authorization,
-            request.baggage,
-            lambda: request,
-            self.timer(),
-        )
-
     async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
         """Send a request with a bearer token to the agent."""
         return await self.check(self.request("inbound", INBOUND, token, **changes))
@@ -131,7 +121,7 @@ class Scene:
         self, direction: str, route: str, token: str | None, /, **changes: Any
     ) -> CheckRequest:
         """Build a request; keywords replace fields."""
-        authorization = None if token is None else Secret(f"Bearer {token}")
+        authorization = None if token is None else Authorization(f"Bearer {token}")
         request = CheckRequest(
             "GET", "api.example", "/", authorization, direction=direction, route=route
         )

@@ -24,13 +24,13 @@ from authz.config.document import parse
 from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import Flow
-from authz.core.request import CheckRequest
+from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.emulator import Emulator
 from authz.engine import Engine
 from authz.entra.exchange import EntraExchange
 from authz.entra.key_vault import KeyVaults
-from authz.ports import CacheName, CacheResult, CheckRecord, Repeat
 
 GRAPH = "https://graph.microsoft.com/.default"
 
@@ -65,15 +65,11 @@ class Recorder:
     exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
     prefetches: list[tuple[str, str]] = field(default_factory=list)
     calls: list[tuple[str, int | AuthzError]] = field(default_factory=list)
-    reads_requests: bool = True
 
-    def decided(self, record: CheckRecord) -> None:
-        """Remember a Check."""
-        self.records.append(record)
-
-    def repeated(self, repeats: Sequence[Repeat]) -> None:
-        """Remember repetitions as what they stand for."""
-        self.records += [repeat.record() for repeat in repeats]
+    def decided(self, records: Sequence[CheckRecord]) -> None:
+        """Remember Checks; a repeated one is a hit of the answers' cache."""
+        self.records += records
+        repeats = [record for record in records if record.trace.repeated]
         self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
@@ -213,7 +209,7 @@ class Stack:
             method="GET",
             host="graph.microsoft.com",
             path="/v1.0/me",
-            authorization=Secret(f"Bearer {token}") if token is not None else None,
+            authorization=Authorization(f"Bearer {token}") if token is not None else None,
             direction=direction,
             route=route,
             **more,
