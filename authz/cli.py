@@ -507,6 +507,24 @@ def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     help="Folder with .well-known/openid-configuration and openid/v1/jwks of an issuer, and whose "
     "tokens of it prove the first blueprint; repeatable.",
 )
+@click.option(
+    "--api",
+    "apis",
+    nargs=2,
+    type=str,
+    multiple=True,
+    metavar="NAME SCOPES",
+    help="An API of your own, api://NAME, and its scopes, divided by commas. Who may call orders may "
+    "call it. Repeatable.",
+)
+@click.option(
+    "--api-roles",
+    nargs=2,
+    type=str,
+    multiple=True,
+    metavar="NAME ROLES",
+    help="App roles of an API of your own, for app-only tokens, divided by commas; repeatable.",
+)
 def emulator(listen: str, out: Path, **options: Any) -> None:
     """Serve a strict local Entra for development and tests. Never for production.
 

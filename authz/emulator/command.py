@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from authz.emulator.federation import FederationError, trust
+from authz.emulator.own_apis import ApiError, add_api
 from authz.emulator.service import Emulator
 
 _LAST_PORT = 65_535
@@ -22,7 +23,8 @@ class Options:
     """What may be said beyond the address; every one as in `Emulator`.
 
     `federated` has pairs of an issuer's folder (`federation.trust`) and a subject of its tokens. They
-    prove the first blueprint of the first tenant.
+    prove the first blueprint of the first tenant. `apis` has pairs of an API's name and its scopes,
+    `api_roles` of an API's name and its app roles; both are divided by commas (`own_apis.add_api`).
     """
 
     names: Sequence[str] = ()
@@ -30,6 +32,8 @@ class Options:
     tls: Path | None = None
     seed: int | None = None
     federated: Sequence[tuple[Path, str]] = ()
+    apis: Sequence[tuple[str, str]] = ()
+    api_roles: Sequence[tuple[str, str]] = ()
 
 
 def run(listen: str, out: Path, options: Options | None = None) -> int:
@@ -67,6 +71,11 @@ def run(listen: str, out: Path, options: Options | None = None) -> int:
                 _federate(emulator, folder, subject)
         except FederationError as error:
             return _fail(f"--federate: {error}")
+        try:
+            for name, (scopes, roles) in _apis(options).items():
+                add_api(emulator.directory, name, scopes, roles)
+        except ApiError as error:
+            return _fail(f"--api: {error}")
         try:
             emulator.start()
         except OSError as error:
@@ -111,6 +120,18 @@ def _federate(emulator: Emulator, folder: Path, subject: str) -> None:
     if (credential.issuer, credential.subject) in taken:
         raise FederationError(f"{subject}: the blueprint has a credential for it already")
     directory.add_federated_credential(blueprint, credential)
+
+
+def _apis(options: Options) -> dict[str, tuple[str, str]]:
+    """Scopes and roles of each API by its name; what is said of one API twice is added up."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, scopes in options.apis:
+        known, roles = found.get(name, ("", ""))
+        found[name] = f"{known},{scopes}", roles
+    for name, more in options.api_roles:
+        scopes, roles = found.get(name, ("", ""))
+        found[name] = scopes, f"{roles},{more}"
+    return found
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,9 @@
-"""The directory as `emulator.json` lists it, secrets included: they are worth nothing elsewhere."""
+"""The directory as `emulator.json` lists it, secrets included: they are worth nothing elsewhere.
+
+Ids have the names of the walk through Graph (docs/entra.md): `client_id` is the app id, `object_id` the
+object id of the application, agent identity or user, and `principal_id` the object id of an application's
+service principal, which permissions are granted to and at.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +33,7 @@ def _tenant(directory: Directory, tenant: Tenant) -> dict[str, Any]:
         ],
         "apps": [
             {
-                "client_id": a.client_id,
+                **_ids(a),
                 "client_secret": a.secrets[0].value,
                 "name": a.name,
                 "identifier_uri": a.identifier_uri,
@@ -37,13 +42,13 @@ def _tenant(directory: Directory, tenant: Tenant) -> dict[str, Any]:
             if a.secrets
         ],
         "public_clients": [
-            {"client_id": a.client_id, "name": a.name, "redirect_uris": list(a.redirect_uris)}
+            {**_ids(a), "name": a.name, "redirect_uris": list(a.redirect_uris)}
             for a in ordinary
             if a.is_public
         ],
         "apis": [
             {
-                "client_id": a.client_id,
+                **_ids(a),
                 "identifier_uri": a.identifier_uri,
                 "name": a.name,
                 "token_version": a.token_version,
@@ -58,7 +63,7 @@ def _tenant(directory: Directory, tenant: Tenant) -> dict[str, Any]:
 
 def _blueprint(directory: Directory, blueprint: Application) -> dict[str, Any]:
     return {
-        "client_id": blueprint.client_id,
+        **_ids(blueprint),
         "client_secret": blueprint.secrets[0].value if blueprint.secrets else None,
         "name": blueprint.name,
         "identifier_uri": blueprint.identifier_uri,
@@ -77,6 +82,15 @@ def _agent(directory: Directory, agent: AgentIdentity) -> dict[str, Any]:
     user = directory.agent_user(agent.tenant_id, agent.client_id)
     return {
         "client_id": agent.client_id,
+        "object_id": agent.principal_id,
         "name": agent.name,
         "agent_user": None if user is None else user.username,
+    }
+
+
+def _ids(application: Application) -> dict[str, str]:
+    return {
+        "client_id": application.client_id,
+        "object_id": application.object_id,
+        "principal_id": application.principal_id,
     }

@@ -5,6 +5,7 @@ No lookups and no state changes: those are in `directory`.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -109,6 +110,11 @@ class Application:
     disabled: bool = False
     redirect_uris: tuple[str, ...] = ()
     is_public: bool = False
+
+    @property
+    def object_id(self) -> str:
+        """The object id of the application, which Graph's paths take; `client_id` is its app id."""
+        return str(uuid.uuid5(uuid.UUID(self.tenant_id), f"application {self.client_id}"))
 
     @property
     def identifier_uri(self) -> str:

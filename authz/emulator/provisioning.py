@@ -55,11 +55,6 @@ class _Call:
     method: str = "POST"
 
 
-def object_id(application: Application) -> str:
-    """Return the object id of an application, which Graph's paths take; `client_id` is its app id."""
-    return str(uuid.uuid5(uuid.UUID(application.tenant_id), f"application {application.client_id}"))
-
-
 class Provisioning:
     """Blueprints, their principals, credentials and scopes, agent identities, and permissions.
 
@@ -149,10 +144,10 @@ class Provisioning:
         name = _text(body, "displayName")
         self._check_sponsors(claims, body)
         blueprint = Application(claims["tid"], new_guid(), "", name, is_blueprint=True)
-        self._drafts[object_id(blueprint)] = blueprint
+        self._drafts[blueprint.object_id] = blueprint
         return {
             "@odata.type": "#microsoft.graph.agentIdentityBlueprint",
-            "id": object_id(blueprint),
+            "id": blueprint.object_id,
             "appId": blueprint.client_id,
             "displayName": name,
         }
@@ -167,7 +162,7 @@ class Provisioning:
             raise _bad(
                 f"The appId '{app_id}' of the service principal does not reference anything."
             )
-        del self._drafts[object_id(draft)]
+        del self._drafts[draft.object_id]
         blueprint = self._directory.add_application(replace(draft, principal_id=new_guid()))
         graph = self._directory.resource(claims["tid"], GRAPH_URI)
         assert graph is not None
@@ -189,7 +184,7 @@ class Provisioning:
         if "oauth2PermissionScopes" in api:
             scopes = [_scope(scope) for scope in api["oauth2PermissionScopes"]]
             changes["scopes"] = tuple(scopes)
-            self._scope_ids[object_id(blueprint)] = {
+            self._scope_ids[blueprint.object_id] = {
                 scope["id"].lower(): _text(scope, "value")
                 for scope in api["oauth2PermissionScopes"]
             }
@@ -206,7 +201,7 @@ class Provisioning:
 
     def _pre_authorize(self, blueprint: Application, entries: list[Mapping[str, Any]]) -> None:
         """Give clients consent for everybody. One that the tenant does not know yet gets none here."""
-        known = self._scope_ids.get(object_id(blueprint), {})
+        known = self._scope_ids.get(blueprint.object_id, {})
         for entry in entries:
             ids = [identifier.lower() for identifier in entry.get("delegatedPermissionIds", [])]
             client = self._directory.application(blueprint.tenant_id, _text(entry, "appId"))
@@ -330,12 +325,12 @@ class Provisioning:
         if draft is not None and draft.tenant_id == claims["tid"]:
             return draft
         for application in self._directory.applications(claims["tid"]):
-            if application.is_blueprint and object_id(application) == name.lower():
+            if application.is_blueprint and application.object_id == name.lower():
                 return application
         raise GraphError(404, "Request_ResourceNotFound", f"Resource '{name}' does not exist.")
 
     def _change(self, blueprint: Application, **changes: Any) -> None:
-        name = object_id(blueprint)
+        name = blueprint.object_id
         if name in self._drafts:
             self._drafts[name] = replace(blueprint, **changes)
         else:

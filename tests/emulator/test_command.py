@@ -81,6 +81,12 @@ def test_the_description_has_the_shape_of_the_contract(tmp_path: Path) -> None:
         assert "@" in blueprint["agents"][0]["agent_user"]
     assert first["blueprints"][0]["agents"][1]["agent_user"] is None
     assert {"object_id", "username"} == first["users"][0].keys()
+    registered = [*first["blueprints"], *first["apps"], *first["public_clients"], *first["apis"]]
+    for application in registered:
+        assert {"client_id", "object_id", "principal_id"} <= application.keys()
+        assert len({application[name] for name in ("client_id", "object_id", "principal_id")}) == 3
+    agent = first["blueprints"][0]["agents"][0]
+    assert agent["object_id"] == agent["client_id"]
     assert [api["name"] for api in first["apis"]] == ["Microsoft Graph", "orders", "inventory"]
     assert [app["name"] for app in first["apps"]] == ["portal", "reports"]
 
@@ -171,6 +177,35 @@ def test_a_foreign_issuer_may_be_trusted(tmp_path: Path, issuer: Path) -> None:
         {"issuer": CLUSTER, "subject": SUBJECT, "audiences": ["api://AzureADTokenExchange"]}
     ]
     assert second["federated_credentials"] == []
+
+
+def test_an_api_of_the_readers_own_is_listed(tmp_path: Path) -> None:
+    """Scopes and roles of one API may be given by several options; the other APIs stay as they are."""
+    options = (
+        *("--api", "billing", "Bills.Read,Bills.Pay"),
+        *("--api-roles", "billing", "Bills.Read.All"),
+        *("--api", "billing", "Bills.Void"),
+    )
+    with start("127.0.0.1:0", tmp_path, "--seed", "1", *options) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+    tenant, _ = json.loads((tmp_path / "emulator.json").read_text())["tenants"]
+    *others, billing = tenant["apis"]
+    assert others == describe_tenants(default_directory(1))[0]["apis"]
+    assert ("api://billing", ["Bills.Read", "Bills.Pay", "Bills.Void"], ["Bills.Read.All"]) == (
+        billing["identifier_uri"],
+        billing["scopes"],
+        billing["roles"],
+    )
+
+
+def test_an_api_that_is_there_already_is_a_clear_error(tmp_path: Path) -> None:
+    """Exit status 2, and its identifier URI."""
+    with start("127.0.0.1:0", tmp_path, "--api", "orders", "Orders.Read") as process:
+        _, error = process.communicate(timeout=10)
+    assert process.returncode == 2
+    assert error == "authz emulator: --api: orders: the tenant has api://orders already\n"
 
 
 @pytest.mark.parametrize(

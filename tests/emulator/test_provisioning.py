@@ -12,7 +12,7 @@ import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from authz.emulator.entities import TOKEN_EXCHANGE_URI, FederatedCredential
-from emulator.scene import ASSERTION_TYPE, GRAPH, Scene
+from emulator.scene import ASSERTION_TYPE, GRAPH, Scene, claims_of
 
 GRAPH_URI = "https://graph.microsoft.com"
 EVERYTHING = (
@@ -340,3 +340,26 @@ def test_a_grant_says_for_whom(admin: Admin, consent: str) -> None:
     assert (400, "Request_BadRequest") == refusal(admin.call("/oauth2PermissionGrants", body))
     unknown = {**body, "consentType": "AllPrincipals", "scope": "Everything"}
     assert (400, "Request_BadRequest") == refusal(admin.call("/oauth2PermissionGrants", unknown))
+
+
+def test_described_blueprint_and_api_have_the_ids_that_the_calls_take(fresh_scene: Scene) -> None:
+    """`object_id` in the paths of applications, `principal_id` where a permission is granted."""
+    scene, admin = fresh_scene, Admin(fresh_scene)
+    path = f"/applications/{scene.blueprint['object_id']}/addPassword"
+    added = admin.call(path, {"passwordCredential": {"displayName": "second"}})
+    granted = admin.call(
+        "/oauth2PermissionGrants",
+        {
+            "clientId": scene.agent["object_id"],
+            "resourceId": scene.apis["orders"]["principal_id"],
+            "consentType": "AllPrincipals",
+            "scope": "Orders.Write",
+        },
+    )
+
+    assert (200, 201) == (added.status_code, granted.status_code), granted.text
+    t1 = scene.as_blueprint(client_secret=added.json()["secretText"]).json()["access_token"]
+    answer = scene.on_behalf_of(
+        scene.user_token("bob"), client_assertion=t1, scope="api://orders/Orders.Write"
+    )
+    assert "Orders.Write" == claims_of(answer.json()["access_token"])["scp"]
