@@ -20,7 +20,7 @@ _WIDEST: Final = 120
 _WORDS_WIDTH: Final = 68
 _OUTCOME_WIDTH: Final = 26
 _WITH_OUTCOME: Final = 4 + _WORDS_WIDTH + 2 + _OUTCOME_WIDTH + 9
-"""Columns of a terminal that has room for more than the words."""
+"""Columns of a terminal that has room for status, reason and time; a narrower one gets the status."""
 _HOW_WIDTH: Final = 48
 _INDENT: Final = 6
 _THROTTLE: Final = {
@@ -101,6 +101,8 @@ class Report:
         if self._console.width >= _WITH_OUTCOME:
             outcome = escape(_outcome(result.observed))
             line += f"  [dim]{outcome:<{_OUTCOME_WIDTH}}{result.seconds * 1000:5.0f} ms[/]"
+        elif status := result.observed.get("status"):
+            line += f"  [dim]{escape(str(status))}[/]"
         self._console.print(line.rstrip())
         if self._verbose:
             self._details(_details(result), style="dim")

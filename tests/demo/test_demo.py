@@ -188,7 +188,7 @@ def test_the_opening_picture_shows_claims_before_and_after(ended: Ended) -> None
 def test_terminal_of_that_width_shows_whole_lines(
     tmp_path: Path, columns: int, more: list[str]
 ) -> None:
-    """No line is wider than it, none is wrapped; a wide one shows outcomes, and `--verbose` the details."""
+    """No line is wider than it, none is wrapped; a wide one shows reasons, and `--verbose` the details."""
     (tmp_path / "tmp").mkdir()
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -221,6 +221,10 @@ def test_terminal_of_that_width_shows_whole_lines(
         if not any(line.startswith(f"  ✓ {one.words}") for line in lines)
     ] == []
     words = " ".join(plain.split())
+    served = "  ✓ alice asks for her orders: the API sees support-desk for alice"
+    refused = "  ✓ no token: 401, and the agent is not called"
+    for line, status in ((served, "200"), (refused, "401")):
+        assert f"{line:<72}  {status}" in [shown[:77].rstrip() for shown in lines]
     assert bool(more) is (" the agent is not called 401 missing_token " in words)
     assert (SCENARIOS if more else []) == [name for name in SCENARIOS if f" {name}: sent " in words]
     if more:
