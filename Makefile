@@ -33,7 +33,7 @@ $(DEMO_STAMP): requirements/demo.txt pyproject.toml $(INSTALLER)
 	@$(INSTALL) demo
 	@touch $@
 
-demo: $(DEMO_STAMP) ## run the two-minute tour: real Envoy, an unmodified agent, the embedded emulator
+demo: $(DEMO_STAMP) ## run the tour (less than a minute): real Envoy, an unmodified agent, the embedded emulator
 	@$(BIN)/authz demo
 
 test: $(STAMP) ## run every test that needs nothing but this checkout

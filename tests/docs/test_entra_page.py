@@ -91,15 +91,22 @@ def test_a_rehearsal_has_the_token_it_needs(
     """The lines that stand in for Graph's address and token, with the permissions that the page names."""
     scene.emulator.write(tmp_path / "entra")
     rehearsal = PAGE.read_text().partition("## Rehearsal")[2]
-    lines = re.findall(r"^```\n(.*?)^```$", rehearsal, re.MULTILINE | re.DOTALL)[1]
+    _, lines, users = re.findall(r"^```\n(.*?)^```$", rehearsal, re.MULTILINE | re.DOTALL)
     _, first, *_ = BLOCKS
-    whole = '\necho "${CLIENT_ID:?}"'
+    whole = '\necho "${TENANT_ID:?} ${CLIENT_ID:?}"'
 
-    ran = shell(scene, tmp_path, lines + first + whole)
+    ran = shell(scene, tmp_path, lines + first + users + whole)
 
     assert (0, "") == (ran.returncode, ran.stderr)
-    made = ran.stdout.splitlines()[-1]
-    assert scene.emulator.directory.application(scene.tenant_id, made) is not None
+    tenant_id, made = ran.stdout.splitlines()[-1].split()
+    assert scene.emulator.directory.application(tenant_id, made) is not None
+    user_token = (tmp_path / "user-token").read_text().removeprefix("Authorization: Bearer ")
+    claims = jwt.decode(user_token.strip(), options={"verify_signature": False})
+    assert (made, "access_agent", scene.users["alice"]["object_id"]) == (
+        claims["aud"],
+        claims["scp"],
+        claims["oid"],
+    )
     assert set(permissions) - {"AgentIdUser.ReadWrite.All"} == set(
         re.findall(r'"(\w+\.[\w.]+)"', lines)
     )
