@@ -20,7 +20,9 @@ _WIDEST: Final = 120
 _WORDS_WIDTH: Final = 68
 _OUTCOME_WIDTH: Final = 26
 _WITH_OUTCOME: Final = 4 + _WORDS_WIDTH + 2 + _OUTCOME_WIDTH + 9
-"""Columns of a terminal that has room for status, reason and time; a narrower one gets the status."""
+"""Columns of a terminal that has room for status, reason and time."""
+_WITH_STATUS: Final = 4 + _WORDS_WIDTH + 2 + 3
+"""Columns of one that has room for the status."""
 _HOW_WIDTH: Final = 48
 _INDENT: Final = 6
 _THROTTLE: Final = {
@@ -101,8 +103,8 @@ class Report:
         if self._console.width >= _WITH_OUTCOME:
             outcome = escape(_outcome(result.observed))
             line += f"  [dim]{outcome:<{_OUTCOME_WIDTH}}{result.seconds * 1000:5.0f} ms[/]"
-        elif status := result.observed.get("status"):
-            line += f"  [dim]{escape(str(status))}[/]"
+        elif self._console.width >= _WITH_STATUS:
+            line += f"  [dim]{escape(str(result.observed.get('status', '')))}[/]"
         self._console.print(line.rstrip())
         if self._verbose:
             self._details(_details(result), style="dim")
