@@ -314,7 +314,7 @@ def _invite(scene: Scene) -> None:
     mint = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
     print("\nEverything keeps running. Ctrl-C ends it.")
     print(f"TOKEN=$({curl} {scene.emulator.mint_url} -d '{{}}' | {mint})")
-    print(f'curl -si {scene.url}/my-orders -H "Authorization: Bearer $TOKEN"')
+    print(f'curl -si -w "\\n" {scene.url}/my-orders -H "Authorization: Bearer $TOKEN"')
     print(f"tail -f {scene.paths.log('agent')} {scene.paths.log('authz')}", flush=True)
 
 

@@ -137,10 +137,11 @@ class Report:
     def invitation(self, stage: Stage) -> None:
         """Print lines to paste into another terminal."""
         ports, paths, emulator = stage.ports, stage.paths, stage.emulator
-        curl = f"curl -s --cacert {paths.entra_ca}"
+        # Bodies end without a newline, and the prompt would follow them in the same line.
+        curl = f'curl -s -w "\\n" --cacert {paths.entra_ca}'
         mint = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
         sign_in = f"TOKEN=$({curl} {emulator.mint_url} -d '{{}}' | {mint})"
-        ask = f'curl -si http://{LOOPBACK}:{ports.inbound}/my-orders -H "Authorization: Bearer $TOKEN"'
+        ask = f'curl -si -w "\\n" http://{LOOPBACK}:{ports.inbound}/my-orders -H "Authorization: Bearer $TOKEN"'
         throttle = f"{curl} {emulator.control_url}/faults -d '{json.dumps(_THROTTLE)}'"
         self._console.print("\n[bold]Everything keeps running. Ctrl-C ends it.[/]")
         for title, line in (
@@ -148,7 +149,7 @@ class Report:
             ("Alice asks the agent, which asks the orders API (also /my-profile, /whoami)", ask),
             (
                 "a timer in the agent's pod, nobody signed in (also /jobs/desk, /jobs/payroll)",
-                f"curl -si http://{LOOPBACK}:{ports.app}/jobs/nightly",
+                f'curl -si -w "\\n" http://{LOOPBACK}:{ports.app}/jobs/nightly',
             ),
             (
                 "Entra throttles; Alice signs in again, because her former token is exchanged already",
@@ -159,7 +160,10 @@ class Report:
                 f"{curl} -X POST {emulator.control_url}/keys/roll",
             ),
             ("what Entra was asked", f"{curl} {emulator.control_url}/calls"),
-            ("metrics", f"curl -s http://{LOOPBACK}:{ports.authz_admin}/metrics | grep ^authz_"),
+            (
+                "metrics",
+                f"curl -s http://{LOOPBACK}:{ports.authz_admin}/metrics | grep '^authz_[a-z_]*_total'",
+            ),
             ("decisions", f"tail -f {stage.logs()['authz']}"),
             ("the configuration", f"cat {paths.config}"),
             ("Envoy's configuration", f"cat {paths.bootstrap}"),

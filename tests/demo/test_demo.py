@@ -122,6 +122,7 @@ def test_lines_to_paste_work(kept: Demo) -> None:
     )
 
     assert pasted.stdout.splitlines()[0] == "HTTP/1.1 200 OK"
+    assert "}\n" == pasted.stdout[-2:]
     assert re.search(r'"by_an_agent":(\w+)', pasted.stdout)[1] == "true"  # type: ignore[index]
 
     # Alice is known by now, and still the next line shows what it says.
@@ -131,6 +132,14 @@ def test_lines_to_paste_work(kept: Demo) -> None:
     )  # fmt: skip
     assert "HTTP/1.1 503 Service Unavailable" in throttled.stdout
     assert '"reason":"exchange_throttled"' in throttled.stdout.replace(" ", "")
+
+    metrics = subprocess.run(
+        ["bash", "-c", kept.line_after("metrics")],
+        env=environ, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    names = {line.partition("{")[0].partition(" ")[0] for line in metrics}
+    assert {"authz_checks_total", "authz_exchanges_total"} <= names
+    assert [name for name in names if not name.endswith("_total")] == []
 
 
 def test_signal_during_start_leaves_nothing_behind(tmp_path: Path) -> None:
