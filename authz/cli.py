@@ -125,7 +125,7 @@ def check_config(
         sys.exit(FAULTY)
     config = loaded.config
     # Where values have stand-ins, the pod's files are elsewhere.
-    absent = () if without_values else missing_credentials(config)
+    absent = () if without_values else missing_credentials(config, given)
     for notice in (*loaded.warnings, *absent):
         click.echo(f"warning: {notice}", err=True)
     click.echo(

@@ -5,7 +5,7 @@ credentials are not: they may arrive later, and readiness waits for them (`authz
 """
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from authz.config.faults import Fault, Notice
 from authz.config.model import Config
+from authz.config.shown import NO_PATH, NO_VARIABLE, shown_file, shown_variable
 from authz.files import BoundedFile, FileFault
 
 _LARGEST: Final = 4 * 1024**2
@@ -40,28 +41,53 @@ def faults_of_files(config: Config) -> Iterator[Fault]:
         try:
             check(BoundedFile(name, max_bytes=_LARGEST).read())
         except FileFault as fault:
-            yield Fault(path, f"{name}: {fault}")
+            yield Fault(path, f"{shown_file(name)}: {fault}")
         except (ValueError, TypeError, ssl.SSLError, UnsupportedAlgorithm):
             # Not its own message, which can quote the content.
-            yield Fault(path, f"{name}: expected {expected}, PEM")
+            yield Fault(path, f"{shown_file(name)}: expected {expected}, PEM")
 
 
-def missing_credentials(config: Config) -> Iterator[Notice]:
-    """Yield each file of a credential that cannot be read here and now. Reads them, and not their content."""
+def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[Notice]:
+    """Yield each file and variable of a credential that cannot be read here and now.
+
+    Reads the files, and looks at no content.
+
+    Args:
+        config: The configuration.
+        environ: The environment.
+    """
     for section in ("blueprints", "applications"):
         for name, client in getattr(config, section).items():
             for index, credential in enumerate(client.credentials):
+                path = f"{section}.{name}.credentials.{index}.{credential.kind}"
                 for key in ("file", "password_file"):
                     file: Path | None = getattr(credential, key, None)
-                    if file is None:
-                        continue
-                    try:
-                        BoundedFile(file, max_bytes=_LARGEST).read()
-                    except FileFault as fault:
+                    cause = _unreadable(file)
+                    if file is not None and cause:
+                        yield Notice(f"{path}.{key}", f"{shown_file(file)}: {cause}")
+                for key in ("env", "password_env"):
+                    variable: str | None = getattr(credential, key, None)
+                    if variable is not None and variable not in environ:
+                        shown = shown_variable(variable)
                         yield Notice(
-                            f"{section}.{name}.credentials.{index}.{credential.kind}.{key}",
-                            f"{file}: {fault}: authz is not ready until this file can be read",
+                            f"{path}.{key}",
+                            f"{shown} is not set: authz is not ready until it is{_INSTEAD_OF_NAME * (shown == NO_VARIABLE)}",
                         )
+
+
+def _unreadable(file: Path | None) -> str:
+    """Return why a file of a credential cannot be read, and what to do, or nothing."""
+    try:
+        if file is not None:
+            BoundedFile(file, max_bytes=_LARGEST).read()
+    except FileFault as fault:
+        instead = _INSTEAD_OF_PATH * (shown_file(file or "") == NO_PATH)
+        return f"{fault}: authz is not ready until this file can be read{instead}"
+    return ""
+
+
+_INSTEAD_OF_PATH: Final = ": expected the path of a file that holds the secret"
+_INSTEAD_OF_NAME: Final = ": expected the name of a variable that holds the secret"
 
 
 def _authorities(content: bytes) -> None:

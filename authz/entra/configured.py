@@ -10,6 +10,7 @@ import msal
 from authz.config import Config
 from authz.config import clients as configured
 from authz.config.policy import exchange_resource
+from authz.config.shown import shown_file, shown_variable
 from authz.core.exchange import Client
 from authz.entra.answers import IdentityTransport
 from authz.entra.clients import NoHttpCache, NoTokenCache
@@ -87,7 +88,7 @@ def _credential(
             return vaults.credential(_vault_place(entry, config), send_x5c=entry.send_x5c)
         case configured.FederatedToken():
             path = Path(entry.file)
-            return FederatedToken(read_text(path), f"federated_token {path}")
+            return FederatedToken(read_text(path), f"federated_token {shown_file(path)}")
         case configured.ManagedIdentity():
             return _managed_identity(entry, config)
 
@@ -96,18 +97,18 @@ def _text_source(
     file: str | Path | None, variable: str | None, environ: Mapping[str, str]
 ) -> tuple[Callable[[], str], str]:
     if file is not None:
-        return read_text(Path(file)), str(file)
+        return read_text(Path(file)), shown_file(file)
     assert variable is not None
-    return read_environment(variable, environ), f"${variable}"
+    return read_environment(variable, environ), shown_variable(variable, sign="$")
 
 
 def _certificate_source(
     entry: configured.Certificate, environ: Mapping[str, str]
 ) -> tuple[Callable[[], bytes], str]:
     if entry.file is not None:
-        return read_bytes(Path(entry.file)), str(entry.file)
+        return read_bytes(Path(entry.file)), shown_file(entry.file)
     assert entry.env is not None
-    return read_encoded(entry.env, environ), f"${entry.env}"
+    return read_encoded(entry.env, environ), shown_variable(entry.env, sign="$")
 
 
 def _vault_place(entry: configured.KeyVault, config: Config) -> VaultPlace:

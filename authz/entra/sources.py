@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from authz.config.shown import shown_file, shown_variable
 from authz.files import BoundedFile, FileFault
 
 MAX_FILE_BYTES: Final = 64 * 1024
@@ -32,7 +33,7 @@ def read_text(path: Path) -> Callable[[], str]:
     content = read_bytes(path)
 
     def read() -> str:
-        return _text(content(), str(path))
+        return _text(content(), shown_file(path))
 
     return read
 
@@ -45,7 +46,7 @@ def read_bytes(path: Path) -> Callable[[], bytes]:
         try:
             return file.read()
         except FileFault as fault:
-            raise CredentialFault(f"{path}: {fault}") from None
+            raise CredentialFault(f"{shown_file(path)}: {fault}") from None
 
     return read
 
@@ -57,7 +58,9 @@ def read_environment(name: str, environ: Mapping[str, str]) -> Callable[[], str]
         try:
             return environ[name].removeprefix(_MARK)
         except KeyError:
-            raise CredentialFault(f"environment variable {name} is not set") from None
+            raise CredentialFault(
+                f"environment variable {shown_variable(name)} is not set"
+            ) from None
 
     return read
 
@@ -67,7 +70,7 @@ def read_encoded(name: str, environ: Mapping[str, str]) -> Callable[[], bytes]:
     text = read_environment(name, environ)
 
     def read() -> bytes:
-        return decoded(text(), f"${name}")
+        return decoded(text(), shown_variable(name, sign="$"))
 
     return read
 

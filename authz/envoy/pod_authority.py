@@ -5,6 +5,7 @@ import time
 from authz.config import Config, ConfigError
 from authz.config.faults import Fault
 from authz.config.route_checks import https_hosts
+from authz.config.shown import shown_file
 from authz.pod_ca.authority import PodAuthority
 from authz.pod_ca.certificates import PodCertificates
 from authz.pod_ca.files import open_authority, publish
@@ -23,7 +24,10 @@ def open_pod_authority(config: Config) -> PodAuthority | None:
         authority = open_authority(https.key_file, https_hosts(config.egress), now=time.time())
         publish(authority, https.ca_file, https.bundle_file, https.truststore_file)
     except OSError as error:
-        fault = Fault("https", f"{error.filename}: cannot be written: {error.strerror}")
+        fault = Fault(
+            "https",
+            f"{shown_file(error.filename or https.key_file)}: cannot be written: {error.strerror}",
+        )
         raise ConfigError([fault]) from error
     return authority
 

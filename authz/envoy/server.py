@@ -19,6 +19,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from authz.config.shown import shown_file
 from authz.files import BoundedFile, FileFault
 from authz.unix_socket import Place, SocketPath
 
@@ -266,7 +267,7 @@ class _Certificate:
             if contents not in (self._contents, self._refused):
                 _check(self._files)
                 self._contents, self._refused = contents, None
-                _log.info("certificate renewed", file=str(self._files.certificate_file))
+                _log.info("certificate renewed", file=shown_file(self._files.certificate_file))
         except (OSError, FileFault) as error:  # ssl.SSLError is an OSError
             self._refuse(error)
         certificate, key, authorities = self._contents
@@ -279,7 +280,7 @@ class _Certificate:
             self._refused = self._read()
         _log.error(
             "certificate not usable, the old one goes on",
-            file=str(self._files.certificate_file),
+            file=shown_file(self._files.certificate_file),
             cause=str(error),
         )
 

@@ -165,3 +165,22 @@ async def test_the_first_start_is_not_ready_with_a_refused_secret_and_the_runnin
     assert status["support"][0]["accepted_in_use"]
     assert world.blueprint["client_secret"] not in log
     assert "wrong" not in "".join(line for line in log.splitlines() if "wrong secret" not in line)
+
+
+async def test_a_secret_in_the_place_of_its_file_is_in_no_text(world: World, serve: Serve) -> None:
+    """Log, readiness and status name the credential's kind, and words in place of the path."""
+    secret = "gK8~Q1aBcD-3efGhIjKlMnOpQrStUvWxYz012345"
+    blueprint = world.config()["blueprints"]["support"]
+    credentials = [{"client_secret": {"file": secret}}, {"client_secret": {"env": "Summer2024"}}]
+    process = serve(blueprints={"support": {**blueprint, "credentials": credentials}})
+    await asyncio.to_thread(process.event, "serving")
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        await client.check("egress", "graph", world.token())
+    texts = [process.admin(path).text for path in ("/readyz", "/status", "/metrics")]
+    texts.append(process.log())
+
+    assert [False, False, True] == [
+        any(secret in text for text in texts),
+        any("Summer2024" in text for text in texts),
+        "not shown" in process.log(),
+    ]

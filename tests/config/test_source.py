@@ -201,7 +201,8 @@ def test_a_credential_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
             f"{there}.password: No such file or directory: {later}",
         ),
         Notice(f"{place}.2.federated_token.file", f"{tmp_path}: Is a directory: {later}"),
-    ] == list(missing_credentials(config))
+        Notice(f"{place}.3.client_secret.env", "SECRET is not set: authz is not ready until it is"),
+    ] == list(missing_credentials(config, {}))
 
 
 def test_a_notice_shows_path_and_message() -> None:
