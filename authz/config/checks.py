@@ -52,6 +52,7 @@ def check(config: "Config", left_out: Names) -> list[Fault]:
         *(() if {"entra", "limits"} & left_out.keys() else _check_times(config)),
         *_check_clients(config),
         *_check_agents(config),
+        *_check_identities(config),
         *_check_references(config, names, left_out),
         *check_inbound(config.inbound),
         *check_prefetch(config.inbound, config.egress),
@@ -185,6 +186,46 @@ def _check_agents(config: "Config") -> Iterator[Fault]:
                 f"agents.{name}.blueprint",
                 f"found {shown(agent.blueprint)}, but agents.{first} is the same agent identity and has "
                 f"{shown(blueprint)}: an agent identity belongs to one blueprint",
+            )
+
+
+def _check_identities(config: "Config") -> Iterator[Fault]:
+    """Find ids of an agent in each other's place: all are GUIDs, and Entra's pages show several together.
+
+    One id in every place stands for any, where Envoy's configuration is rendered.
+    """
+    sections: tuple[Mapping[str, Application], ...] = (config.blueprints, config.applications)
+    clients = {
+        client.client_id: f"{section}.{name}"
+        for section, entries in zip(("blueprints", "applications"), sections, strict=True)
+        for name, client in reversed(list(entries.items()))
+        if client.tenant_id != client.client_id
+    }
+    for name, agent in config.agents.items():
+        path, identity = f"agents.{name}", agent.agent_identity
+        blueprint = config.blueprints.get(agent.blueprint)
+        if identity in clients:
+            yield Fault(
+                f"{path}.agent_identity",
+                f"is the client_id of {clients[identity]}: expected the id of the agent identity, an object of its "
+                "own in Entra, which is made with the blueprint's token",
+            )
+        elif blueprint is not None and identity == blueprint.tenant_id != blueprint.client_id:
+            yield Fault(
+                f"{path}.agent_identity",
+                f"is the tenant_id of blueprints.{agent.blueprint}: expected the id of the agent identity",
+            )
+        elif blueprint is not None and identity != blueprint.client_id == blueprint.tenant_id:
+            yield Fault(
+                f"blueprints.{agent.blueprint}.client_id",
+                "is the tenant_id: expected the application (client) id of the blueprint",
+            )
+        user = agent.agent_user
+        if user is not None and user.object_id == identity:
+            yield Fault(
+                f"{path}.agent_user",
+                "is the agent_identity: expected the object id of the agent's user account, or its user "
+                "principal name",
             )
 
 

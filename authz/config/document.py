@@ -12,17 +12,22 @@ from typing import Any, Final
 
 import yaml
 
-from authz.config.faults import ConfigError, Fault
+from authz.config.faults import ConfigError, Fault, did_you_mean
+from authz.config.mistakes import in_scalar
 from authz.config.model import Config
 from authz.config.overrides import override
-from authz.config.shown import shown, shown_place
+from authz.config.shown import shown_place, shown_variable
+from authz.config.syntax import syntax_fault
 from authz.config.validation import Origin, validate
+from authz.config.wording import PRIVATE
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST: Final = 32
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
-_TAB: Final = re.compile(r" *\t")
-_BARE_REFERENCE: Final = re.compile(r"""[\[{,:]\s*\$\{""", re.ASCII)
+_NO_KEY: Final = (
+    "found a key that is no text: fill in a template such as {{ NAME }} first, and put quotes around a text that "
+    "begins with { or ["
+)
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 _FLOAT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}", re.ASCII)
 _CONSTANTS: Final = {
@@ -50,6 +55,8 @@ def parse(text: str, environ: Mapping[str, str]) -> Config:
     except ConfigError as error:
         # What could not be read is one fault, not a second one for the value that is missing now.
         unread = {fault.path for fault in reader.faults}
+        # Nor is it one that a credential lacks what could not be read.
+        unread |= {path.rpartition(".")[0] for path in unread if ".credentials." in path}
         faults = [fault for fault in error.faults if fault.path not in unread]
     else:
         if not reader.faults:
@@ -103,7 +110,7 @@ class _Reader:
                     )
                 self._take(event)
         except (yaml.YAMLError, ValueError, OverflowError) as error:
-            fault = _syntax_fault(error, text)
+            fault = syntax_fault(error, text)
         else:
             return self._root
         # Outside of the handler: the parser's own error quotes the document.
@@ -146,7 +153,7 @@ class _Reader:
     def _start(self, event: Any) -> None:
         if self._is_at_key() or len(self._open) >= _DEEPEST:
             path = self._open[-1].path
-            text = "found a key that is no text" if self._is_at_key() else "is nested too deeply"
+            text = _NO_KEY if self._is_at_key() else "is nested too deeply"
             raise ConfigError([*self.faults, Fault(shown_place(path), text, _line(event))])
         path = self._path(event)
         self._refuse_properties(event, path)
@@ -175,6 +182,10 @@ class _Reader:
                 return float(text)
         reference = _REFERENCE.fullmatch(text)
         if reference is None:
+            private = not PRIVATE.isdisjoint(path.split("."))
+            if mistake := in_scalar(text, private=private):
+                self._fault(path, event, mistake)
+                return None
             if "${" in text:
                 self._fault(
                     path,
@@ -186,10 +197,16 @@ class _Reader:
         name = reference[1]
         self.variables[path] = name
         if not self.environ.get(name):
-            state = "is empty" if name in self.environ else "is not set"
-            self._fault(path, event, f"environment variable {name} {state}")
+            self._fault(path, event, self._unset(name))
             return None
         return self.environ[name]
+
+    def _unset(self, name: str) -> str:
+        if name in self.environ:
+            return f"environment variable {name} is empty: expected a value in it"
+        known = (each for each in self.environ if shown_variable(each) == each)
+        hint = did_you_mean(name, known, cutoff=0.8)
+        return f"environment variable {name} is not set{hint or ': expected a value in it'}"
 
     def _refuse_properties(self, event: Any, path: str) -> None:
         if getattr(event, "tag", None) is not None:
@@ -205,22 +222,3 @@ class _Reader:
 
 def _line(event: Any) -> int:
     return int(event.start_mark.line) + 1
-
-
-def _syntax_fault(error: Exception, document: str) -> Fault:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None)
-    line = mark.line + 1 if mark else None
-    # The parser quotes names that it does not know.
-    text = re.sub(r"'([^']*)'", lambda quoted: shown(quoted[1]), problem or "it cannot be read")
-    return Fault("", f"not valid YAML: {text}{_usual_cause(document, line)}", line)
-
-
-def _usual_cause(document: str, line: int | None) -> str:
-    """Return what is most often wrong on the line and the one before, where the parser stopped."""
-    lines = document.splitlines()[max(0, (line or 0) - 2) : line or 0]
-    if any(_TAB.match(one) for one in lines):
-        return ": expected spaces, found a tab"
-    if any(_BARE_REFERENCE.search(one) for one in lines):
-        return ': expected quotes around a reference inside of brackets, ["${NAME}"]'
-    return ""

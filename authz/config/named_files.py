@@ -4,6 +4,7 @@ A version that names a file which cannot be used is refused like any other fault
 credentials are not: they may arrive later, and readiness waits for them (`authz.entra.credentials`).
 """
 
+import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,12 +40,16 @@ def faults_of_files(config: Config) -> Iterator[Fault]:
         if name is None:
             continue
         try:
-            check(BoundedFile(name, max_bytes=_LARGEST).read())
+            content = BoundedFile(name, max_bytes=_LARGEST).read()
         except FileFault as fault:
-            yield Fault(path, f"{shown_file(name)}: {fault}")
+            instead = f": expected the path of a file, {expected}" * (shown_file(name) == NO_PATH)
+            yield Fault(path, f"{shown_file(name)}: {fault}{instead}")
+            continue
+        try:
+            check(content)
         except (ValueError, TypeError, ssl.SSLError, UnsupportedAlgorithm):
             # Not its own message, which can quote the content.
-            yield Fault(path, f"{shown_file(name)}: expected {expected}, PEM")
+            yield Fault(path, f"{shown_file(name)}: {_instead(content)}expected {expected}")
 
 
 def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[Notice]:
@@ -102,8 +107,32 @@ def _private_key(content: bytes) -> None:
     load_pem_private_key(content, None)
 
 
+def _instead(content: bytes) -> str:
+    """Return what a content is in place of PEM, as the beginning of a sentence, or nothing."""
+    text = content.lstrip(b"\xef\xbb\xbf\r\n\t ")
+    if not text:
+        return "is empty: "
+    if text.startswith(b"\x30") and not text.isascii():
+        return "is in DER or PKCS #12 (openssl x509 -inform der -in FILE makes PEM of DER): "
+    if text.startswith(b"<"):
+        return "is a web page or XML: "
+    labels = sorted({label.decode() for label in _LABEL.findall(text)})
+    return f"holds {', '.join(labels)}: " if labels else ""
+
+
+_LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9# ]{1,40})-----")
+"""What a part of PEM is (RFC 7468 section 2)."""
 _Kind = tuple[Callable[[bytes], None], str]
 """How a content is checked, and what it should be."""
-_AUTHORITIES: Final[_Kind] = (_authorities, "certificates of authorities")
-_CHAIN: Final[_Kind] = (_certificates, "a chain of certificates")
-_KEY: Final[_Kind] = (_private_key, "a private key without a password")
+_AUTHORITIES: Final[_Kind] = (
+    _authorities,
+    "certificates of authorities, PEM: texts from -----BEGIN CERTIFICATE----- to its end, complete",
+)
+_CHAIN: Final[_Kind] = (
+    _certificates,
+    "a chain of certificates, PEM: texts from -----BEGIN CERTIFICATE----- to its end, complete",
+)
+_KEY: Final[_Kind] = (
+    _private_key,
+    "a private key without a password, PEM: a text that begins with -----BEGIN PRIVATE KEY-----",
+)

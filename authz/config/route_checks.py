@@ -1,5 +1,6 @@
 """Rules of routes that concern several keys: which flow goes with which client and which scopes."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -30,6 +31,7 @@ _CARRIED: Final = REFERENCES | {SubjectSource.BEARER}
 """What an app can hand on; `Forward` and `SubjectSource` spell it alike."""
 _RESERVED_SCOPES: Final = frozenset({"openid", "profile", "offline_access"})
 _GRAPH: Final = "https://graph.microsoft.com"
+_IS_RESOURCE: Final = re.compile("(?:api|https)://[^/]+/?")
 _APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.BLUEPRINT, Flow.APP)
 
 
@@ -342,10 +344,7 @@ def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault
             yield Fault(path, f"is missing: flow {route.flow} needs at least one scope")
         return
     for index, scope in enumerate(scopes):
-        if scope.lower() in _RESERVED_SCOPES:
-            yield Fault(
-                f"{path}.{index}", f"found {shown(scope)}, which is added where it is needed"
-            )
+        yield from _check_scope(f"{path}.{index}", scope)
     resources = sorted({_resource(scope) for scope in scopes})
     if len(resources) > 1:
         yield Fault(path, f"found scopes of {' and '.join(resources)}: expected one resource")
@@ -359,6 +358,18 @@ def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault
     elif defaults and len(scopes) > 1:
         yield Fault(
             path, f"found {shown(defaults[0])} beside others: expected it alone, or the others"
+        )
+
+
+def _check_scope(path: str, scope: str) -> Iterator[Fault]:
+    if scope.lower() in _RESERVED_SCOPES:
+        yield Fault(path, f"found {shown(scope)}, which is added where it is needed")
+    elif _IS_RESOURCE.fullmatch(scope):
+        whole = f"{scope.rstrip('/')}/.default"
+        yield Fault(
+            path,
+            f"found {shown(scope)}, a resource without a permission: expected {shown(whole)}, or the name of "
+            "one permission in place of .default",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field
 
+from authz.config.faults import did_you_mean
 from authz.config.section import Section
 from authz.config.sidecar_api import Downstream
 from authz.config.values import (
@@ -172,7 +173,8 @@ class Requires(Section):
 def _flow(value: Any) -> Flow:
     if isinstance(value, str) and value in FLOWS:
         return Flow(value)
-    raise Expected(f"expected one of {', '.join(FLOWS)}")
+    hint = did_you_mean(value, map(str, FLOWS), cutoff=0.8) if isinstance(value, str) else ""
+    raise Expected(f"expected one of {', '.join(FLOWS)}{hint}")
 
 
 _FLOW: Final = Scalar(_flow, {"type": "string", "enum": list(FLOWS), "x-kind": "flow"})
@@ -219,6 +221,11 @@ def _removed(value: str) -> str:
     name = canonical(value)
     if name.startswith("*") or name.endswith("*"):
         raise Expected("expected the whole name of a header: there are no wildcards")
+    if name == "authorization":
+        raise Expected(
+            "expected no authorization, which each answer replaces or removes: leave it out, and where the agent "
+            "shall send a credential of its own to this host, name the header that carries it"
+        )
     if _NOT_REMOVED.fullmatch(name):
         raise Expected(
             "expected a header that can be removed: not one that the service sets, nor one that a request "

@@ -16,6 +16,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz.config.host_spelling import NoHost, spelling
 from authz.config.hosts import HTTP, HTTPS, EgressHost
+from authz.config.mistakes import GUID as GUID_PATTERN
+from authz.config.mistakes import in_address, in_guid, in_host
 from authz.config.shown import shown
 
 _SUN_PATH_BYTES: Final = 107
@@ -57,7 +59,14 @@ class Scalar:
         return dict(self.schema)
 
 
-def text(pattern: str, *, kind: str, expected: str, make: Callable[[str], Any] = str) -> Scalar:
+def text(
+    pattern: str,
+    *,
+    kind: str,
+    expected: str,
+    make: Callable[[str], Any] = str,
+    usual: Callable[[str], str] = lambda _: "",
+) -> Scalar:
     """Return the type of a text that matches a pattern as a whole.
 
     Args:
@@ -65,13 +74,15 @@ def text(pattern: str, *, kind: str, expected: str, make: Callable[[str], Any] =
         kind: Name of the type in the reference.
         expected: What a fault says was expected.
         make: Turns the matching text into the value; may raise `Expected`.
+        usual: Returns the end of that sentence for a text that does not match.
     """
     compiled = re.compile(pattern, re.ASCII)
 
     def read(value: Any) -> Any:
         given = str(value) if isinstance(value, Path) else value
         if not isinstance(given, str) or compiled.fullmatch(given) is None:
-            raise Expected(f"expected {expected}")
+            hint = usual(str(given)) if isinstance(given, str | int) else ""
+            raise Expected(f"expected {expected}{hint}")
         return make(given)
 
     return Scalar(read, {"type": "string", "pattern": f"^(?:{pattern})$", "x-kind": kind})
@@ -192,6 +203,8 @@ def _read_egress_host(value: Any) -> str:
         if str(error):
             raise Expected(str(error)) from None
         right = None
+    if isinstance(value, str) and (expected := in_host(value)):
+        raise Expected(expected)
     if right is None or not right.expected:
         read: str = _EGRESS_HOST.read(value)
         return read
@@ -222,7 +235,6 @@ def _login_host(value: str) -> str:
     return authority
 
 
-_GUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
 _LABEL: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _DOMAIN: Final = rf"{_LABEL}(?:\.{_LABEL})*"
 _IPV6: Final = r"\[[0-9a-fA-F:.]{2,45}\]"
@@ -236,10 +248,11 @@ Name = Annotated[
     ),
 ]
 GUID: Final = text(
-    _GUID,
+    GUID_PATTERN,
     kind="GUID",
     expected="a GUID such as 11111111-2222-3333-4444-555555555555",
     make=str.lower,
+    usual=in_guid,
 )
 USER_PRINCIPAL_NAME: Final = text(
     r"[^\s@]+@[^\s@]+", kind="user principal name", expected="a user principal name"
@@ -287,6 +300,7 @@ Address = Annotated[
         kind="address",
         expected="an address: host:port or unix:PATH",
         make=_address,
+        usual=in_address,
     ),
 ]
 PlainHost = Annotated[

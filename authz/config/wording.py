@@ -14,8 +14,19 @@ from authz.config.faults import did_you_mean
 from authz.config.model import Config
 from authz.config.shown import cut, shown
 
-_PRIVATE: Final = frozenset({"credentials", "proxy"})
+PRIVATE: Final = frozenset({"credentials", "proxy"})
 """Keys at and below which no value is shown; a proxy's address may carry a password."""
+
+_KUBERNETES: Final = frozenset({"apiVersion", "kind", "metadata", "data", "stringData", "spec"})
+_FORMS: Final[Mapping[str, tuple[type | tuple[type, ...], str]]] = {
+    "model_type": (list, ", NAME: VALUE, with no - before it"),
+    "dict_type": (list, ", NAME: VALUE, with no - before it"),
+    "tuple_type": (
+        (str, int, float, dict),
+        ", in brackets or with - before each entry",
+    ),
+}
+"""For kinds of pydantic's errors: what is often written instead, and how the expected is written."""
 
 _EXPECTED: Final[Mapping[str, str]] = {
     "missing": "is missing",
@@ -39,7 +50,7 @@ def shown_path(detail: ErrorDetails) -> tuple[int | str, ...]:
     An unknown key among credentials is not named: `client_secret: {…}` may hold the secret as a key.
     """
     path = detail["loc"]
-    unknown = detail["type"] == "extra_forbidden" and not _PRIVATE.isdisjoint(path)
+    unknown = detail["type"] == "extra_forbidden" and not PRIVATE.isdisjoint(path)
     return path[:-1] if unknown else path
 
 
@@ -53,6 +64,8 @@ def message(detail: ErrorDetails, *, variable: str | None = None) -> str:
     path, kind = detail["loc"], detail["type"]
     if kind == "extra_forbidden":
         key, known = str(path[-1]), known_keys(path[:-1])
+        if len(path) == 1 and key in _KUBERNETES:
+            return "unknown key; expected the text of authz.yaml alone, not a Kubernetes object around it"
         hint = did_you_mean(key, known) or f"; expected one of {', '.join(known)}"
         return f"unknown key{hint if known else ''}"
     if kind == "missing":
@@ -63,7 +76,9 @@ def message(detail: ErrorDetails, *, variable: str | None = None) -> str:
         text = str(detail["ctx"]["error"])
     else:
         text = _EXPECTED.get(kind, detail["msg"])
-    found = _found(detail["input"], private=not _PRIVATE.isdisjoint(path), variable=variable)
+        instead, form = _FORMS.get(kind, ((), ""))
+        text += form if isinstance(detail["input"], instead) else ""
+    found = _found(detail["input"], private=not PRIVATE.isdisjoint(path), variable=variable)
     return f"{found}: {text}" if found else text
 
 

@@ -21,7 +21,7 @@ from authz.config.model import Config
 from authz.core.exchange import AgentUser
 from authz.core.policy import PeerSource
 from authz.core.request import Direction
-from config.samples import AGENT, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
+from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 
 def test_defaults_are_those_of_a_sidecar() -> None:
@@ -219,9 +219,9 @@ def test_workload_identity_gives_the_authority_and_the_file_goes_before_it() -> 
     ("written", "expected"),
     [
         ("mailbot@contoso.example", AgentUser(username="mailbot@contoso.example")),
-        (AGENT.upper(), AgentUser(object_id=AGENT)),
+        (APP.upper(), AgentUser(object_id=APP)),
         ({"username": "m@c"}, AgentUser(username="m@c")),
-        ({"object_id": AGENT}, AgentUser(object_id=AGENT)),
+        ({"object_id": APP}, AgentUser(object_id=APP)),
     ],
 )
 def test_an_agent_user_is_named_by_what_the_text_looks_like(
@@ -247,7 +247,7 @@ def test_references_stand_for_variables_anywhere_in_the_values() -> None:
         "limits.exchanges": "${N}",
         "limits.max_token_bytes": "${SIZE}",
         "reload_interval": "${SPAN}",
-        "inbound.chat.scopes": ["${SCOPE}", "$SCOPE"],
+        "inbound.chat.scopes": ["${SCOPE}", "$scope"],
     }
     config = load_data(changed(changes), environ)
     assert TENANT == config.blueprints["support"].tenant_id
@@ -256,7 +256,7 @@ def test_references_stand_for_variables_anywhere_in_the_values() -> None:
         config.limits.max_token_bytes,
         config.reload_interval,
     )
-    assert ("read", "$SCOPE") == config.inbound["chat"].scopes
+    assert ("read", "$scope") == config.inbound["chat"].scopes
 
 
 @pytest.mark.parametrize(

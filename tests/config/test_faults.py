@@ -34,12 +34,16 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "is missing",
     ),
     "section is no mapping": ({"limits": 5}, "limits", "found 5: expected a mapping"),
-    "entry is no mapping": ({"agents.x": ["a"]}, "agents.x", "found a list: expected a mapping"),
+    "entry is no mapping": (
+        {"agents.x": ["a"]},
+        "agents.x",
+        "found a list: expected a mapping, NAME: VALUE, with no - before it",
+    ),
     "entry is nothing": ({"agents.x": None}, "agents.x", "found nothing: expected a mapping"),
     "text for a list": (
         {"inbound.chat.scopes": "a b"},
         "inbound.chat.scopes",
-        "found 'a b': expected a list",
+        "found 'a b': expected a list, in brackets or with - before each entry",
     ),
     "nothing for a list": (
         {"inbound.chat.scopes": None},
@@ -54,7 +58,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no GUID": (
         {"blueprints.support.tenant_id": "common"},
         "blueprints.support.tenant_id",
-        "found 'common': expected a GUID such as 11111111-2222-3333-4444-555555555555",
+        (
+            "found 'common': expected a GUID such as 11111111-2222-3333-4444-555555555555: a tenant by its id, "
+            "which `az account show --query tenantId` prints"
+        ),
     ),
     "wildcard tenant": (
         {"inbound.chat.tenants": ["*"]},
@@ -121,7 +128,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "bad address": (
         {"listen.grpc": "9901"},
         "listen.grpc",
-        "found '9901': expected an address: host:port or unix:PATH",
+        (
+            "found '9901': expected an address: host:port or unix:PATH, with the host before the port, such as "
+            "127.0.0.1:9901"
+        ),
     ),
     "bad port": (
         {"listen.admin": "127.0.0.1:65536"},
@@ -136,7 +146,10 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "api without a port": (
         {"listen.api": "127.0.0.1"},
         "listen.api",
-        "found '127.0.0.1': expected an address: host:port or unix:PATH",
+        (
+            "found '127.0.0.1': expected an address: host:port or unix:PATH, with the port after the host, such "
+            "as 127.0.0.1:9901"
+        ),
     ),
     "api with workers": (
         {"listen": {"grpc": "127.0.0.1:0", "api": "127.0.0.1:5000", "workers": 2}},
@@ -455,8 +468,8 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"egress.graph.hosts": ["*.internal:8443"]},
         "egress.graph.hosts.0",
         (
-            "found '*.internal:8443': expected a host without path: host, host:port, "
-            "*.suffix or *, with http:// before it where it has no TLS"
+            "found '*.internal:8443': expected no port after a wildcard, which means the scheme's own port: name "
+            "a host on another port by itself, such as orders.example:8443"
         ),
     ),
     "bad host port": (
@@ -1000,13 +1013,21 @@ YAML_CASES: dict[str, tuple[str, Fault]] = {
         "a: \x01",
         Fault("", "not valid YAML: control characters are not allowed"),
     ),
-    "no mapping": ("- a", Fault("", "found a list: expected a mapping", 1)),
+    "no mapping": (
+        "- a",
+        Fault("", "found a list: expected a mapping, NAME: VALUE, with no - before it", 1),
+    ),
     "text": ("hello", Fault("", "found 'hello': expected a mapping", 1)),
     "empty": ("", Fault("", "found nothing: expected a mapping")),
     "several documents": ("a: 1\n---\nb: 2", Fault("", "found several documents: expected one", 2)),
     "key that is a list": (
         "inbound:\n  [a]: 1",
-        Fault("inbound", "found a key that is no text", 2),
+        Fault(
+            "inbound",
+            "found a key that is no text: fill in a template such as {{ NAME }} first, and put quotes around a "
+            "text that begins with { or [",
+            2,
+        ),
     ),
     "too deep": ("a: " + "[" * 40, Fault("a" + ".0" * 30, "is nested too deeply", 1)),
     "duplicate key": (
@@ -1031,11 +1052,11 @@ YAML_CASES: dict[str, tuple[str, Fault]] = {
     ),
     "reference not set": (
         "log:\n  level: ${LEVEL}",
-        Fault("log.level", "environment variable LEVEL is not set", 2),
+        Fault("log.level", "environment variable LEVEL is not set: expected a value in it", 2),
     ),
     "reference empty": (
         "log: {level: '${EMPTY}'}",
-        Fault("log.level", "environment variable EMPTY is empty", 1),
+        Fault("log.level", "environment variable EMPTY is empty: expected a value in it", 1),
     ),
     "reference inside": (
         "log: {level: 'x${LEVEL}'}",

@@ -14,6 +14,8 @@ from authz.envoy.bootstrap import render
 from authz.envoy.sidecar import SidecarSettings
 
 ONE = "11111111-0000-4000-8000-000000000001"
+TENANT = "33333333-0000-4000-8000-000000000003"
+AGENT = "44444444-0000-4000-8000-000000000004"
 OTHER = "22222222-0000-4000-8000-000000000002"
 
 
@@ -23,12 +25,12 @@ def document() -> dict[str, Any]:
         "listen": {"grpc": "unix:/run/authz/authz.sock"},
         "blueprints": {
             "desk": {
-                "tenant_id": ONE,
+                "tenant_id": TENANT,
                 "client_id": ONE,
                 "credentials": [{"client_secret": {"file": "/run/secret"}}],
             }
         },
-        "agents": {"desk": {"blueprint": "desk", "agent_identity": ONE}},
+        "agents": {"desk": {"blueprint": "desk", "agent_identity": AGENT}},
         "inbound": {"desk": {"agent": "desk", "scopes": ["access_agent"]}},
         "egress": {
             "graph": {
@@ -159,15 +161,15 @@ def test_placeholders_need_no_values_where_they_are_not_in_the_result(tmp_path: 
     del data["blueprints"]["desk"]["credentials"]
     file = tmp_path / "authz.yaml"
     file.write_text(yaml.safe_dump(data))
-    values = stand_ins(file, {"TENANT_ID": ONE})
+    values = stand_ins(file, {"TENANT_ID": TENANT})
     real = {
-        "TENANT_ID": ONE,
+        "TENANT_ID": TENANT,
         "SCOPE": "read",
         "AGENT_USER": "desk@contoso.example",
         "AZURE_FEDERATED_TOKEN_FILE": "/run/token",
     }
 
-    found = parse(file.read_text(), {"TENANT_ID": ONE, **values})
+    found = parse(file.read_text(), {"TENANT_ID": TENANT, **values})
 
     assert {"SCOPE", "AGENT_USER", "AZURE_FEDERATED_TOKEN_FILE"} == values.keys()
     assert mark_of(parse(file.read_text(), real)) == mark_of(found)

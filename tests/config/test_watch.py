@@ -97,10 +97,13 @@ def test_a_file_that_a_version_names_is_opened(watch: ConfigWatch, file: Path) -
         watch.refused = None
     named.write_bytes(trustme.CA().cert_pem.bytes())
 
-    expected = "expected certificates of authorities, PEM"
+    expected = (
+        "expected certificates of authorities, PEM: texts from -----BEGIN CERTIFICATE----- to its end, "
+        "complete"
+    )
     assert [
         [f"{key}.ca_file: {named}: {cause}" for key in ("entra", "api")]
-        for cause in ("No such file or directory", expected, expected, expected)
+        for cause in ("No such file or directory", f"is empty: {expected}", expected, expected)
     ] == refused
     assert watch.look() is not None
 
