@@ -6,14 +6,17 @@ The body is a problem (RFC 9457) with the members that SDKs of APIs print (secti
 
 import base64
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
 import orjson
 
+from authz.core.baggage import MEMBER
 from authz.core.decision import Deny
 from authz.core.errors import Reason
+from authz.core.subject import PLACEHOLDER, SubjectSource
 
 OK: Final = 0
 INVALID_ARGUMENT: Final = 3
@@ -191,6 +194,16 @@ _UNREAD: Final = (
 )
 """Detail of `Reason.TUNNEL_REFUSED` for a destination without a token: ending TLS would keep no key."""
 
+_NO_REFERENCE: Final = (
+    "This destination takes no user's token: send on what the agent received of its user, unchanged ({}). If that is a "
+    "token, an operator lets the agent receive the reference (forward of the inbound route)."
+)
+"""Detail of `Reason.MISSING_TOKEN` for a route that takes references only, by the headers that carry them."""
+_CARRIED_BY: Final = {
+    SubjectSource.PLACEHOLDER: f"Authorization: Bearer {PLACEHOLDER}…",
+    SubjectSource.HANDLE: f"baggage: {MEMBER}=…",
+}
+
 _DESTINATION: Final = "this destination"
 _ABOUT_DESTINATIONS: Final = frozenset({Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED})
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._*:\[\]-]{1,259}", re.ASCII)
@@ -207,14 +220,25 @@ class Problem:
     body: str
 
 
-def detail_of(reason: Reason, authority: str, *, has_token: bool = True) -> str:
+def detail_of(
+    reason: Reason,
+    authority: str,
+    *,
+    has_token: bool = True,
+    sources: Collection[SubjectSource] = (),
+) -> str:
     """Return the detail of a denial, which names the destination where the reason is about that.
 
     Args:
         reason: Why.
         authority: Host and port that the request asked for, any text. What is none is not repeated.
         has_token: Whether the destination's route has a token, as far as it is known.
+        sources: Where that route finds its user.
     """
+    if reason is Reason.MISSING_TOKEN and sources and SubjectSource.BEARER not in sources:
+        return _NO_REFERENCE.format(
+            " or ".join(_CARRIED_BY[source] for source in sources if source in _CARRIED_BY)
+        )
     unread = reason is Reason.TUNNEL_REFUSED and not has_token
     detail = _UNREAD if unread else FACES[reason].detail
     if reason not in _ABOUT_DESTINATIONS or _AUTHORITY.fullmatch(authority) is None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
+from authz.core.subject import SubjectSource
 from authz.problem import FACES, OK, describe, detail_of
 
 
@@ -72,6 +73,31 @@ def test_a_denial_of_a_destination_names_it(reason: Reason, authority: str) -> N
 def test_what_is_no_host_and_port_is_not_repeated(reason: Reason, authority: str) -> None:
     """It comes from the request, and goes into JSON and into a header of gRPC."""
     assert FACES[reason].detail == detail_of(reason, authority)
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ((SubjectSource.BEARER,), "Send a bearer token in the Authorization header."),
+        (
+            (SubjectSource.BEARER, SubjectSource.HANDLE),
+            "Send a bearer token in the Authorization header.",
+        ),
+        (
+            (SubjectSource.PLACEHOLDER,),
+            "unchanged (Authorization: Bearer authz_placeholder_…). If that is a token",
+        ),
+        (
+            (SubjectSource.PLACEHOLDER, SubjectSource.HANDLE),
+            "(Authorization: Bearer authz_placeholder_… or baggage: authz-subject=…)",
+        ),
+    ],
+)
+def test_a_missing_user_is_asked_for_in_the_form_that_the_route_takes(
+    sources: tuple[SubjectSource, ...], expected: str
+) -> None:
+    """A route of references does not ask for the token that it would not take."""
+    assert expected in detail_of(Reason.MISSING_TOKEN, "api.example", sources=sources)
 
 
 @pytest.mark.parametrize("reason", Reason)

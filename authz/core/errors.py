@@ -53,7 +53,12 @@ _LONGEST_SHOWN: Final = 100
 
 def difference(found: Collection[str], expected: Collection[str]) -> str:
     """Return, for a log, what a verified token has and what would have done."""
-    return f"found {_shown(found)}, expected {_shown(expected)}"
+    return f"found {_shown(found)}, {wanted(expected)}"
+
+
+def wanted(expected: Collection[str]) -> str:
+    """Return, for a log, what would have done, where what was found is not shown."""
+    return f"expected {_shown(expected)}"
 
 
 def _shown(values: Collection[str]) -> str:

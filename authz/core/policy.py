@@ -285,8 +285,19 @@ class Policy:
             case _ as unreachable:
                 assert_never(unreachable)
         if found is None:
-            raise UnknownRoute(f"no route {request.route!r} for host {request.host!r}")
+            raise UnknownRoute(self._why_none(request))
         return found
+
+    def _why_none(self, request: CheckRequest) -> str:
+        """Say for the log what was looked for, and among what; names that Envoy sent are bounded there."""
+        direction = self._direction(request)
+        if request.route:
+            return f"no {direction} route has the name {request.route!r}"
+        if direction is Direction.EGRESS:
+            return f"no egress route has the host {request.host!r}"
+        if self.default_inbound:
+            return f"listen.inbound_route is {self.default_inbound!r}, and no inbound route has the name"
+        return "the request names no inbound route, and listen.inbound_route gives none"
 
     def _direction(self, request: CheckRequest) -> Direction | None:
         if request.direction is None:

@@ -131,7 +131,20 @@ def find_subject(
             _refuse_another(found, sources, authorization, baggage)
         if found is not None:
             return found
-    raise MissingToken(f"none of {', '.join(sources)}")
+    raise MissingToken(_what_is_missing(sources, authorization))
+
+
+def _what_is_missing(sources: Sequence[SubjectSource], authorization: Secret | None) -> str:
+    expected = f"expected {' or '.join(sources)} (subject)"
+    if authorization is None:
+        return f"found no Authorization: {expected}"
+    if SubjectSource.BEARER not in sources and not _is_placeholder(authorization):
+        # The usual cause: the app got the token before its route gave out references.
+        return (
+            f"found a token or another value in Authorization, where this route takes no token: {expected}, "
+            "which the app receives where its inbound route has it in forward"
+        )
+    return f"found no user: {expected}"
 
 
 def authorize_reference(

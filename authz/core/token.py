@@ -18,7 +18,7 @@ from jwt.algorithms import RSAAlgorithm
 from jwt.exceptions import PyJWTError
 
 from authz.core.base64url import PATTERN
-from authz.core.errors import InvalidToken, TokenFault, difference
+from authz.core.errors import InvalidToken, TokenFault, difference, wanted
 from authz.core.keys import SigningKey
 from authz.core.principal import Actor, Principal, Subject, SubjectType
 from authz.core.request import BearerToken
@@ -34,6 +34,10 @@ _VISIBLE: Final = re.compile(r"[!-~]*")
 _COMPACT: Final = re.compile(rf"{PATTERN}\.{PATTERN}\.{PATTERN}")
 _JWS: Final = jwt.PyJWS(algorithms=[ALGORITHM])
 _RS256: Final = RSAAlgorithm(RSAAlgorithm.SHA256)
+_ISSUER: Final = re.compile(
+    r"https://[a-z0-9.-]{1,60}(?:/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})?(?:/v2\.0)?/?",
+    re.ASCII,
+)
 _HALF_PAIR: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -92,8 +96,18 @@ def read(bearer: BearerToken, expectation: Expectation) -> UnverifiedToken:
     if not isinstance(key_id, str) or not key_id:
         raise InvalidToken(TokenFault.UNKNOWN_KEY, "no kid")
     if not isinstance(issuer, str) or issuer not in expectation.issuers:
-        raise InvalidToken(TokenFault.ISSUER)
+        raise InvalidToken(TokenFault.ISSUER, _other_issuer(issuer, expectation))
     return UnverifiedToken(issuer, key_id, claims, parsed.signature, bearer.secret)
+
+
+def _other_issuer(issuer: object, expectation: Expectation) -> str:
+    """Return, for a log, the issuer of a token that nobody has verified and those that would have done.
+
+    Anybody writes such a claim, so it is shown in the form of Entra's issuers only, or not at all.
+    """
+    if isinstance(issuer, str) and _ISSUER.fullmatch(issuer) is not None:
+        return difference([issuer], expectation.issuers)
+    return f"found one of another form, {wanted(expectation.issuers)}"
 
 
 def verify(
@@ -115,7 +129,7 @@ def verify(
     issuer = _text(claims, "iss")
     # The key vouches for one issuer only (Entra page "access-tokens": validate the signing key issuer).
     if issuer != key.issuer or issuer not in expectation.issuers:
-        raise InvalidToken(TokenFault.ISSUER)
+        raise InvalidToken(TokenFault.ISSUER, _other_issuer(issuer, expectation))
     # A tenant's issuer speaks for that tenant only (same page: `tid` must match the issuer).
     tenant_id = expectation.issuers[issuer]
     if (tid := _text(claims, "tid")) != tenant_id:

@@ -198,7 +198,8 @@ def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
 def _detail(record: CheckRecord, reason: Reason) -> str:
     route = record.route
     has_token = not isinstance(route, EgressRoute) or route.flow is not Flow.NONE
-    return detail_of(reason, record.request.host, has_token=has_token)
+    sources = route.sources if isinstance(route, EgressRoute) else ()
+    return detail_of(reason, record.request.host, has_token=has_token, sources=sources)
 
 
 def _set(name: str, value: str) -> HeaderValueOption:

@@ -6,7 +6,10 @@ from typing import Final
 
 import pytest
 
-from authz.core.errors import TokenFault
+from authz.core.errors import InvalidToken, TokenFault
+from authz.core.request import BearerToken
+from authz.core.secret import Secret
+from authz.core.token import read
 from support.attack import accepted, fault_of
 from support.clock import Clock
 from support.scene import INBOUND, Scene
@@ -35,6 +38,41 @@ async def test_a_foreign_tenants_genuine_token_is_refused(
 
     assert TokenFault.ISSUER is await fault_of(mint(), scene)
     assert [] == scene.keys.finds
+
+
+def log_of(issuer: object) -> str:
+    """Return what the log says of a token with an issuer."""
+    bearer = BearerToken(Secret(ENTRA.user_token(iss=issuer)))
+    with pytest.raises(InvalidToken) as refused:
+        read(bearer, ENTRA.expectation())
+    return refused.value.detail
+
+
+def test_the_log_names_the_issuer_found_and_those_expected() -> None:
+    """An operator sees which tenant's token it is, or that it is of the other version."""
+    expected = ", ".join(map(repr, sorted(ENTRA.expectation().issuers)))
+    assert [
+        f"issuer: found '{OTHER.issuer}', expected {expected}",
+        f"issuer: found 'https://accounts.google.com', expected {expected}",
+    ] == [log_of(OTHER.issuer), log_of("https://accounts.google.com")]
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        None,
+        [ENTRA.issuer],
+        "eyJhbGciOiJub25lIn0.eyJzZWNyZXQiOiJ4In0.",
+        f"{ENTRA.issuer}?secret=x",
+        "https://" + "a" * 100,
+        f"{ENTRA.issuer}\nsecond line",
+        "https://secret:word@login.example",
+    ],
+    ids=repr,
+)
+def test_the_log_shows_no_issuer_of_another_form(issuer: object) -> None:
+    """Anybody writes the claims of a token that is not verified."""
+    assert "issuer: found one of another form, expected" in log_of(issuer)
 
 
 async def test_a_foreign_tenant_cannot_claim_to_be_ours() -> None:

@@ -125,6 +125,40 @@ def test_an_unknown_inbound_route_is_denied(route: str | None) -> None:
         _found(direction="inbound", route=route)
 
 
+@pytest.mark.parametrize(
+    ("default", "direction", "route", "expected"),
+    [
+        (None, "inbound", "nonesuch", "no inbound route has the name 'nonesuch'"),
+        (None, "egress", "nonesuch", "no egress route has the name 'nonesuch'"),
+        (None, "egress", None, "no egress route has the host 'nobody.example'"),
+        (
+            None,
+            "inbound",
+            None,
+            "the request names no inbound route, and listen.inbound_route gives none",
+        ),
+        (
+            "nonesuch",
+            "inbound",
+            None,
+            "listen.inbound_route is 'nonesuch', and no inbound route has the name",
+        ),
+    ],
+)
+def test_the_log_says_what_was_looked_for(
+    default: str | None, direction: str, route: str | None, expected: str
+) -> None:
+    """By name, by host, or by the default: each is mended elsewhere."""
+    with pytest.raises(UnknownRoute) as refused:
+        _found(
+            replace(POLICY, egress={}, default_inbound=default),
+            direction=direction,
+            route=route,
+            host="nobody.example",
+        )
+    assert expected == refused.value.detail
+
+
 def test_an_unknown_inbound_name_does_not_fall_back_to_the_default() -> None:
     """The default is for requests that name no route."""
     with pytest.raises(UnknownRoute):

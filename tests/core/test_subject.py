@@ -120,6 +120,31 @@ def test_what_a_source_has_is_believed_or_refused(
     assert REFERENCE not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("sources", "authorization", "expected"),
+    [
+        ((PLACE,), None, "found no Authorization: expected placeholder (subject)"),
+        (
+            (PLACE,),
+            TOKEN,
+            (
+                "found a token or another value in Authorization, where this route takes no token: expected placeholder "
+                "(subject), which the app receives where its inbound route has it in forward"
+            ),
+        ),
+        ((BEARER, HANDLE), HELD, "found no user: expected bearer or handle (subject)"),
+        ((HANDLE,), HELD, "found no user: expected handle (subject)"),
+    ],
+)
+def test_the_log_says_what_was_expected_in_place_of_what_was_found(
+    sources: tuple[SubjectSource, ...], authorization: Secret | None, expected: str
+) -> None:
+    """A token on a route that takes references only is the usual case."""
+    with pytest.raises(MissingToken) as refused:
+        find(*sources, authorization=authorization)
+    assert expected == refused.value.detail
+
+
 CHUNKS: Final = st.sampled_from(
     [
         *(MEMBER, "=", ",", ";", " ", "%", "%2d", "+", "Bearer ", PLACEHOLDER, REFERENCE, OTHER),
