@@ -107,18 +107,28 @@ check_timeout() {
   fi
 }
 
+# is_reference TEXT: whether it can be the name of an image, by the grammar of OCI references.
+is_reference() {
+  label='[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?' part='[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*'
+  is_plain "$1" && printf '%s\n' "$1" | grep -Eqx \
+    "($label([.]$label)*(:[0-9]{1,5})?/)?$part(/$part)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?"
+}
+
 images=
 # use_image NAME VARIABLE: add to $images that the image of that name is the one that the variable names.
 use_image() {
   reference=
   eval "reference=\${$2:-}"
+  if ! is_reference "$reference"; then
+    fault "$2 is not the name of an image: expected one such as registry.example/team/$1:1.2.3 or registry.example/team/$1@sha256:..."
+    return
+  fi
   case ${reference##*/} in
     *@sha256:*) version="digest: ${reference#*@}" ;;
     *:latest) fault "$2 has the tag latest, which is another image tomorrow" ;;
     *:?*) version="newTag: '${reference##*:}'" ;;
     *) fault "$2 has neither a tag nor a digest" ;;
   esac
-  is_plain "$reference" || fault "$2 is not the name of an image"
   name=${reference%@*}
   case ${name##*/} in *:*) name=${name%:*} ;; esac
   images="$images

@@ -169,7 +169,7 @@ def test_the_client_of_entra_says_it(strangers: Path) -> None:
             f"https://{place}/"
         )
 
-    expected = "127.0.0.1: its certificate is not trusted: name its authority in entra.ca_file"
+    expected = "127.0.0.1: its certificate is not trusted: name its authority in entra.ca_file or AUTHZ_CA_FILE"
     assert expected == fault.value.detail
 
 

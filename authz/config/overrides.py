@@ -26,6 +26,7 @@ OVERRIDES: Final = (
     Override("AUTHZ_LISTEN_API", "listen", "api"),
     Override("AUTHZ_LISTEN_DIRECTION", "listen", "direction"),
     Override("AUTHZ_CA_FILE", "entra", "ca_file"),
+    Override("AUTHZ_API_CA_FILE", "api", "ca_file"),
     Override("AUTHZ_LOG_LEVEL", "log", "level"),
     # Any of these turns the section on.
     Override("AUTHZ_HTTPS_CA_FILE", "https", "ca_file"),
@@ -35,6 +36,11 @@ OVERRIDES: Final = (
 )
 OFF: Final = "off"
 """Value of `AUTHZ_LISTEN_ADMIN` and `AUTHZ_LISTEN_API` that stands for `null`."""
+
+ENTRA_AUTHORITIES: Final = "entra.ca_file or AUTHZ_CA_FILE"
+"""Where authorities of Entra's certificate are named, for hints: key and variable, whichever is in use."""
+API_AUTHORITIES: Final = "api.ca_file or AUTHZ_API_CA_FILE"
+"""The same for the APIs that `/DownstreamApi` calls."""
 
 _NAMES: Final = (
     CONFIG_VARIABLE,
@@ -63,6 +69,14 @@ def override(data: Any, environ: Mapping[str, str]) -> tuple[Any, dict[str, str]
         data[entry.section] = {**(section or {}), entry.key: None if turned_off else value}
         keys[f"{entry.section}.{entry.key}"] = entry.variable
     return data, keys
+
+
+def variable_of(path: str, environ: Mapping[str, str]) -> str | None:
+    """Return the variable that gives the value at a path, if one does."""
+    for entry in OVERRIDES:
+        if path == f"{entry.section}.{entry.key}" and environ.get(entry.variable):
+            return entry.variable
+    return None
 
 
 def unknown_variables(environ: Mapping[str, str]) -> Iterator[Notice]:

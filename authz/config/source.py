@@ -14,7 +14,7 @@ from authz.config.extras import missing_extras
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.named_files import faults_of_files
-from authz.config.overrides import CONFIG_VARIABLE, unknown_variables
+from authz.config.overrides import CONFIG_VARIABLE, unknown_variables, variable_of
 from authz.files import BoundedFile, FileFault
 
 _LARGEST: Final = 16 * 1024**2
@@ -87,7 +87,11 @@ class ConfigSource:
             missing = list(missing_extras(config))
             if self.path is None:
                 missing = [replace(fault, path=CREDENTIALS) for fault in missing]
-            if faults := [*missing, *faults_of_files(config)]:
+            files = (
+                replace(fault, path=variable_of(fault.path, self.environ) or fault.path)
+                for fault in faults_of_files(config)
+            )
+            if faults := [*missing, *files]:
                 raise ConfigError(faults)
         return Loaded(config, notices + tuple(advice(config)), _digest(content), name)
 

@@ -19,6 +19,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from authz import connection_fault
+from authz.config.overrides import ENTRA_AUTHORITIES
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.entra.calls import current
 from authz.entra.connections import POOLS, Allowance, hold, socket_options, within
@@ -263,7 +264,7 @@ class HttpClient:
             return f"the answer took over {allowance.seconds_given:.3g} s"
         if allowance.bytes_left <= 0:
             return f"the answer has a head of over {MAX_HEAD_BYTES} bytes, or is too large"
-        return connection_fault.words(error, ca_file="entra.ca_file")
+        return connection_fault.words(error, ca_file=ENTRA_AUTHORITIES)
 
 
 def _place(url: str) -> str:

@@ -11,6 +11,7 @@ import structlog
 
 from authz.config import Config
 from authz.config.environment import is_any_tenant
+from authz.config.overrides import ENTRA_AUTHORITIES
 from authz.config.policy import tenant_of
 from authz.core.errors import AuthzError
 from authz.entra.configured import http_client
@@ -51,7 +52,9 @@ class TenantNames:
         try:
             http = http_client(config, pool_size=1)
         except OSError as error:  # ssl.SSLError is one
-            return self._failed(name, f"entra.ca_file: {error.strerror or type(error).__name__}")
+            return self._failed(
+                name, f"{ENTRA_AUTHORITIES}: {error.strerror or type(error).__name__}"
+            )
         try:
             tenant_id = look_up(http, config.entra.authority, name)
         except (AuthzError, DiscoveryFault) as error:

@@ -24,6 +24,7 @@ from azure.keyvault.secrets import SecretClient
 from requests.adapters import HTTPAdapter
 
 from authz import connection_fault
+from authz.config.overrides import ENTRA_AUTHORITIES
 from authz.entra.http import tls_context
 from authz.entra.key_vault import VaultPlace
 from authz.entra.sources import MAX_FILE_BYTES, CredentialAway, CredentialFault
@@ -145,7 +146,7 @@ class _OwnTrust(HTTPAdapter):
 
 def _fault(place: VaultPlace, error: Exception) -> CredentialFault:
     if isinstance(error, ServiceRequestError | ServiceResponseError):
-        cause = connection_fault.words(error, ca_file="entra.ca_file")
+        cause = connection_fault.words(error, ca_file=ENTRA_AUTHORITIES)
         return CredentialAway(f"key_vault {place}: no answer ({cause})")
     status = error.status_code if isinstance(error, HttpResponseError) else None
     text = f"key_vault {place}: {type(error).__name__}"

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import httpx
 
 from authz import connection_fault
+from authz.config.overrides import API_AUTHORITIES
 from authz.config.sidecar_api import Api, Downstream
 from authz.core.errors import BadWish, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
@@ -131,7 +132,7 @@ class DownstreamClient:
             raise DownstreamUnavailable(f"no answer in {self._settings.timeout:g} s") from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             # Not its message, which can quote the URL.
-            cause = connection_fault.words(error, ca_file="api.ca_file")
+            cause = connection_fault.words(error, ca_file=API_AUTHORITIES)
             raise DownstreamUnavailable(cause) from error
         finally:
             self._under_way -= 1

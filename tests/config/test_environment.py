@@ -922,6 +922,15 @@ def test_variables_of_others_are_left_alone() -> None:
     assert load(None, SEED).warnings == load(None, {**SEED, **others}).warnings
 
 
+@pytest.mark.parametrize("variable", ["AUTHZ_CA_FILE", "AUTHZ_API_CA_FILE"])
+def test_a_file_that_cannot_be_used_is_named_by_its_variable(variable: str, tmp_path: Path) -> None:
+    """Who configures by the environment has no keys of YAML to look at."""
+    (tmp_path / "ca.pem").write_text("garbage")
+    environ = {**SEED, variable: str(tmp_path / "ca.pem")}
+    found = faults_of(lambda: load(None, environ, to_serve=True))
+    assert [variable] == [fault.path for fault in found]
+
+
 def test_a_misspelt_variable_of_our_own_is_reported() -> None:
     """It would be lost silently otherwise."""
     expected = Notice(

@@ -160,6 +160,24 @@ def test_the_overlays_earlier_name_says_where_it_went(script: Path, inputs: dict
         ("AGENT_IMAGE", "registry.example:5000/agent", "neither a tag nor a digest"),
         ("AGENT_IMAGE", "registry.example/agent:latest", "AGENT_IMAGE has the tag latest"),
         ("AGENT_IMAGE", "agent:1'}", "AGENT_IMAGE is not the name of an image"),
+        *(
+            (
+                "AGENT_IMAGE",
+                image,
+                "AGENT_IMAGE is not the name of an image: expected one such as registry.example/team/agent:1.2.3",
+            )
+            for image in (
+                "a:b@c",
+                "registry.example/Team/app:1",
+                "https://registry.example/app:1",
+                "registry.example/app:1:2",
+                "registry.example//app:1",
+                "registry.example/app:-1",
+                "registry.example/app@sha256:abc",
+                "registry.example/-app:1",
+                "/app:1",
+            )
+        ),
         ("AUTHZ_IMAGE", "entra-authz", "AUTHZ_IMAGE has neither"),
         ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
         ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
