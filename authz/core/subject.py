@@ -134,7 +134,7 @@ def find_subject(
     raise MissingToken(_what_is_missing(sources, authorization))
 
 
-def _what_is_missing(sources: Sequence[SubjectSource], authorization: Secret | None) -> str:
+def _what_is_missing(sources: Sequence[SubjectSource], authorization: Authorization | None) -> str:
     expected = f"expected {' or '.join(sources)} (subject)"
     if authorization is None:
         return f"found no Authorization: {expected}"

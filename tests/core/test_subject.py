@@ -137,7 +137,7 @@ def test_what_a_source_has_is_believed_or_refused(
     ],
 )
 def test_the_log_says_what_was_expected_in_place_of_what_was_found(
-    sources: tuple[SubjectSource, ...], authorization: Secret | None, expected: str
+    sources: tuple[SubjectSource, ...], authorization: Authorization | None, expected: str
 ) -> None:
     """A token on a route that takes references only is the usual case."""
     with pytest.raises(MissingToken) as refused:
