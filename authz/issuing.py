@@ -6,6 +6,7 @@ those of the Checks.
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import assert_never
 
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
@@ -16,12 +17,14 @@ from authz.core.errors import (
     MissingToken,
     UnknownApi,
 )
+from authz.core.exchange import SubjectToken, TokenExchange
+from authz.core.grant import Delegated, Grant, NoToken, Own
 from authz.core.lifetime import ONCE
 from authz.core.outcome import Denied, Granted, Issued, Outcome
-from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize, authorize_workload, plan
-from authz.core.principal import Principal
+from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize_workload
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import BearerToken, CheckRequest
+from authz.core.requirement import authorize
 from authz.core.wish import Grants, Wish, fulfil
 from authz.ports import Clock, Observer, Timer
 from authz.steps import Asked, Snapshot, Steps
@@ -94,9 +97,7 @@ class TokenIssuer:
             found = configured or _unconfigured(asked, wish)
             route = asked.trace.route = fulfil(found, wish, _grants(asked, entrance))
             authorize_workload(route, request)
-            principal = await self._user(asked, route, bearer)
-            exchange = plan(route, principal, bearer)
-            assert exchange is not None
+            exchange = await self._exchange(asked, route.grant, bearer)
             with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
                 token = await self._steps.exchanged(asked, exchange, anew=wish.anew)
             caller = asked.trace.principal
@@ -124,17 +125,22 @@ class TokenIssuer:
         self._observer.decided((record,))
         return record
 
-    async def _user(
-        self, asked: Asked, route: EgressRoute, bearer: BearerToken | None
-    ) -> Principal | None:
-        if not route.flow.is_delegated:
-            return None
-        if bearer is None:
-            raise MissingToken("a token on behalf of a user is had with that user's token only")
-        assert route.expectation is not None
-        principal = await self._steps.verified(asked, bearer, route.expectation)
-        authorize(route.requirement, principal)
-        return principal
+    async def _exchange(
+        self, asked: Asked, grant: Grant, bearer: BearerToken | None
+    ) -> TokenExchange:
+        match grant:
+            case Own(exchange=own):
+                return own
+            case Delegated():
+                if bearer is None:
+                    raise MissingToken("a token on behalf of a user needs that user's token")
+                principal = await self._steps.verified(asked, bearer, grant.expectation)
+                authorize(grant.requirement, principal)
+                return grant.exchange(SubjectToken(bearer.secret, principal.expires_at))
+            case NoToken():
+                raise BadWish("this API is configured to get no token")
+            case _ as unreachable:
+                assert_never(unreachable)
 
 
 @contextmanager

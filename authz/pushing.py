@@ -16,9 +16,10 @@ import structlog
 from authz.caching import CachedExchange
 from authz.core.errors import AuthzError, ExchangeUnavailable, Reason, WorkloadNotAllowed
 from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
+from authz.core.grant import OwnExchange
 from authz.core.lifetime import usable_until
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute, Policy, authorize_workload, plan
+from authz.core.policy import EgressRoute, Policy, authorize_workload
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.ports import Clock, Peer, Timer
@@ -177,10 +178,11 @@ class PushedTokens:
         self._policy, self._tokens = policy, tokens
         for name, keeper in list(self._keepers.items()):
             route = policy.egress.get(name)
-            if route is None or not route.push:
+            own = None if route is None else route.pushed
+            if route is None or own is None:
                 self._end(name)
             else:
-                keeper.adopt(route, tokens)
+                keeper.adopt(route, own.exchange, tokens)
         for subscription in self._subscriptions:
             before = subscription.value
             self._settle(subscription)
@@ -226,13 +228,14 @@ class PushedTokens:
         name = subscription.route
         route = self._policy.egress.get(name)
         subscription.is_configured = route is not None
+        own = None if route is None else route.pushed
         subscription.refusal = _refusal(route, subscription.peer)
-        if subscription.refusal is not None or route is None:
+        if subscription.refusal is not None or route is None or own is None:
             self._part(subscription)
             return
         keeper = self._keepers.get(name)
         if keeper is None:
-            keeper = self._keepers[name] = _Keeper(route, self._tokens, self._means)
+            keeper = self._keepers[name] = _Keeper(route, own.exchange, self._tokens, self._means)
         keeper.subscribers[subscription] = None
         subscription._join(keeper)  # noqa: SLF001 - of this module
 
@@ -254,7 +257,7 @@ def _refusal(route: EgressRoute | None, peer: Peer) -> str | None:
     """Return why a peer gets no token of a route; None when it does (law 2)."""
     if route is None:
         return "no egress route has this name"
-    if not route.push:
+    if route.pushed is None:
         return f"the route is not pushed: its flow is {route.flow.value}, or it has push: false"
     try:
         # A connection proves its own end only. What an Envoy says about others, which counts with
@@ -284,7 +287,9 @@ class _Means:
 class _Keeper:
     """Keeps one route's token, from its making until `end`."""
 
-    def __init__(self, route: EgressRoute, tokens: CachedExchange, means: _Means) -> None:
+    def __init__(
+        self, route: EgressRoute, exchange: OwnExchange, tokens: CachedExchange, means: _Means
+    ) -> None:
         self._means = means
         self.subscribers: dict[Subscription, None] = {}
         self.value: PushedValue | None = None
@@ -294,17 +299,17 @@ class _Keeper:
         self.held: IssuedToken | None = None
         self._held_for: CacheKey | None = None
         self._expiry: asyncio.Task[None] | None = None
-        self._begin(route, tokens)
+        self._begin(route, exchange, tokens)
 
     @property
     def holders(self) -> int:
         """How many Envoys hold the token."""
         return sum(not subscription.asks_why for subscription in self.subscribers)
 
-    def adopt(self, route: EgressRoute, tokens: CachedExchange) -> None:
+    def adopt(self, route: EgressRoute, exchange: OwnExchange, tokens: CachedExchange) -> None:
         """Go by another version of the route."""
         self._renewal.cancel()
-        self._begin(route, tokens)
+        self._begin(route, exchange, tokens)
 
     def end(self) -> Iterator[asyncio.Task[None]]:
         """Stop; returns what is still to come to its end."""
@@ -313,9 +318,7 @@ class _Keeper:
                 task.cancel()
                 yield task
 
-    def _begin(self, route: EgressRoute, tokens: CachedExchange) -> None:
-        exchange = plan(route, None, None)
-        assert exchange is not None
+    def _begin(self, route: EgressRoute, exchange: OwnExchange, tokens: CachedExchange) -> None:
         self._route, self._tokens, self._exchange = route, tokens, exchange
         self._renewal = asyncio.get_running_loop().create_task(self._renew())
 

@@ -6,34 +6,30 @@ time, and both end with the Check's own deadline.
 """
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
 from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
 from authz.core.errors import TunnelRefused
-from authz.core.lifetime import ONCE, Lifetime, lifetime
+from authz.core.exchange import SubjectToken, TokenExchange
+from authz.core.grant import Delegated, NoToken, Own
+from authz.core.lifetime import ENDLESS, ONCE, lifetime
 from authz.core.moment import NEVER, Moment
 from authz.core.outcome import Denied, Granted, Outcome
-from authz.core.policy import (
-    EgressRoute,
-    InboundRoute,
-    authorize,
-    authorize_workload,
-    plan,
-)
+from authz.core.policy import EgressRoute, InboundRoute, authorize_workload
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
 from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
+from authz.core.requirement import authorize
 from authz.core.secret import Secret
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.forwarding import AUTHORIZATION, BAGGAGE, forwarded, received, without_reference
 from authz.ports import Clock, Observer, SubjectStore, Timer
 from authz.prefetching import Prefetches
 from authz.steps import Asked, Snapshot, Steps
-
-_ENDLESS: Final = Lifetime(NEVER, NEVER)
 
 
 class CheckService:
@@ -168,27 +164,36 @@ class CheckService:
     async def _egress(self, asked: Asked, route: EgressRoute) -> Granted:
         authorize_workload(route, asked.request)
         baggage = Baggage.parse(asked.request.baggage)
-        bearer: BearerToken | None = None
-        principal: Principal | None = None
-        subject_ends = NEVER
-        if route.flow.is_delegated:
-            bearer, subject_ends = await self._subject(asked, route, baggage)
-            if bearer is None:
-                assert route.fallback is not None
-                route = asked.trace.route = route.fallback
-            else:
-                assert route.expectation is not None
-                principal = await self._steps.verified(asked, bearer, route.expectation)
-                authorize(route.requirement, principal)
-        exchange = plan(route, principal, bearer)
-        # Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
-        carried, gone = without_reference(baggage)
-        remove = (*asked.request.own_headers, *gone, *route.remove)
-        if exchange is None:
-            allow = Allow(baggage=carried, remove=(*remove, AUTHORIZATION))
-            return Granted(route, allow, _ENDLESS)
+        match route.grant:
+            case NoToken():
+                return Granted(route, _outgoing(asked, route, baggage, None), ENDLESS)
+            case Own() as own:
+                return await self._exchanged(asked, route, baggage, own.exchange)
+            case Delegated() as grant:
+                bearer, ends = await self._subject(asked, grant, baggage)
+                if bearer is None:
+                    own = grant.stand_in()
+                    route = asked.trace.route = replace(route, grant=own)
+                    return await self._exchanged(asked, route, baggage, own.exchange)
+                principal = await self._steps.verified(asked, bearer, grant.expectation)
+                authorize(grant.requirement, principal)
+                subject = SubjectToken(bearer.secret, principal.expires_at)
+                exchange = grant.exchange(subject)
+                return await self._exchanged(asked, route, baggage, exchange, principal, ends)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _exchanged(
+        self,
+        asked: Asked,
+        route: EgressRoute,
+        baggage: Baggage,
+        exchange: TokenExchange,
+        principal: Principal | None = None,
+        subject_ends: Moment = NEVER,
+    ) -> Granted:
+        """Return the allowance by the token of an exchange."""
         token = await self._steps.exchanged(asked, exchange)
-        allow = Allow(token.secret, carried, remove=remove)
         life = lifetime(
             self._now(),
             principal=principal,
@@ -196,20 +201,21 @@ class CheckService:
             margin=asked.snapshot.tokens.margin,
             subject_ends=subject_ends,
         )
+        allow = _outgoing(asked, route, baggage, token.secret)
         return Granted(route, allow, life, principal, token)
 
     async def _subject(
-        self, asked: Asked, route: EgressRoute, baggage: Baggage
+        self, asked: Asked, grant: Delegated, baggage: Baggage
     ) -> tuple[BearerToken | None, Moment]:
         """Return the token of the user for whom the agent calls, and the end of what led to it.
 
         There is no token where the route does without a user.
         """
         policy, request = asked.snapshot.policy, asked.request
-        if route.sources == (SubjectSource.BEARER,):
+        if grant.sources == (SubjectSource.BEARER,):
             return asked.bearer(), NEVER
         found = find_subject(
-            route.sources, request.authorization, baggage, max_bytes=policy.max_token_bytes
+            grant.sources, request.authorization, baggage, max_bytes=policy.max_token_bytes
         )
         if not isinstance(found, Secret):
             return found, NEVER
@@ -219,7 +225,7 @@ class CheckService:
             result = CacheResult.HIT
         finally:
             self._observer.looked_up(CacheName.SUBJECTS, result)
-        authorize_reference(subject.origin, peer=request.peer, accepted=route.origins)
+        authorize_reference(subject.origin, peer=request.peer, accepted=grant.origins)
         return BearerToken(subject.token), subject.expires_at
 
     def _edge_ttl(self, request: CheckRequest, snapshot: Snapshot, granted: Granted) -> float:
@@ -256,6 +262,18 @@ class CheckService:
         return Moment(self._clock(), self._timer())
 
 
+def _outgoing(asked: Asked, route: EgressRoute, baggage: Baggage, token: Secret | None) -> Allow:
+    """Return what becomes of the app's request.
+
+    Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
+    """
+    carried, gone = without_reference(baggage)
+    remove = (*asked.request.own_headers, *gone, *route.remove)
+    if token is None:
+        remove = (*remove, AUTHORIZATION)
+    return Allow(token, carried, remove=remove)
+
+
 def _tunnel(asked: Asked) -> Granted:
     """Decide on a connection, which no answer of before has decided on.
 
@@ -263,10 +281,10 @@ def _tunnel(asked: Asked) -> Granted:
     """
     policy, host = asked.snapshot.policy, asked.request.host
     route, own = policy.find(asked.request), policy.by_host(host, any_port=True)
-    if isinstance(route, EgressRoute) and own is not None and not own.tunnel:
+    if isinstance(route, EgressRoute) and own is not None and not own.allows_tunnels:
         route = own
     asked.trace.route = route
-    if not isinstance(route, EgressRoute) or not route.tunnel:
+    if not isinstance(route, EgressRoute) or not route.allows_tunnels:
         raise TunnelRefused(f"a connection to {host!r}")
     allow = Allow(remove=(*asked.request.own_headers, AUTHORIZATION, BAGGAGE))
     return Granted(route, allow, ONCE)

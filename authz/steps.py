@@ -10,10 +10,11 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import PrincipalCache
 from authz.core.exchange import IssuedToken, TokenExchange, check_subject_lives
 from authz.core.moment import Moment
-from authz.core.policy import InboundRoute, Policy, authorize
+from authz.core.policy import InboundRoute, Policy
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, Trace
 from authz.core.request import BearerToken, CheckRequest, parse_bearer
+from authz.core.requirement import authorize
 from authz.core.token import Expectation, read, verify
 from authz.ports import Clock, KeySource, Observer, Timer
 

@@ -18,12 +18,14 @@ from authz.core.exchange import (
     OnBehalfOf,
     Target,
 )
-from authz.core.policy import EgressRoute, KnownAgent, Policy, Requirement
+from authz.core.policy import EgressRoute, KnownAgent, Policy
 from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.requirement import Requirement
 from authz.core.secret import Secret
 from authz.core.wish import Wish
 from authz.issuing import TokenIssuer
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.routes import route_of
 from support.scene import INBOUND, Scene
 from support.tenant import AGENT, USER
 
@@ -182,9 +184,7 @@ async def test_what_is_refused_is_refused_before_entra_is_asked() -> None:
 
 def unconfigured(**changes: Any) -> EgressRoute:
     """The route for APIs that are not configured."""
-    route = EgressRoute(
-        "(not configured)", (), Flow.APP_ON_BEHALF_OF, Target(()), client=BLUEPRINT_CLIENT
-    )
+    route = route_of("(not configured)", Flow.APP_ON_BEHALF_OF, target=Target(()))
     return replace(route, **changes)
 
 

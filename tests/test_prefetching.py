@@ -9,9 +9,10 @@ import pytest
 from authz.core.decision import Allow
 from authz.core.errors import ConsentRequired
 from authz.core.exchange import Client, Flow
-from authz.core.policy import Requirement
 from authz.core.record import CacheName, CacheResult
+from authz.core.requirement import Requirement
 from authz.core.shares import Shares
+from support.routes import regranted
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
@@ -106,7 +107,7 @@ async def test_the_egress_routes_own_rules_hold() -> None:
     """A user who may call the agent, but for whom nothing may be exchanged."""
     scene = _scene(OBO.value, Flow.AUTONOMOUS.value)
     scene.configure(
-        replace(scene.egress_routes[OBO], requirement=Requirement(scopes=("another",))),
+        regranted(scene.egress_routes[OBO], requirement=Requirement(scopes=("another",))),
         replace(scene.egress_routes["autonomous"], workloads=frozenset({"spiffe://a/agent"})),
     )
     await scene.inbound(scene.tenant.user_token(), source_principal="spiffe://a/agent")
@@ -164,7 +165,7 @@ async def test_the_prefetches_of_one_client_leave_another_its_places() -> None:
     """Where the one's exchanges hang, the other's are still begun."""
     scene = _scene(OBO.value, Flow.APP.value)
     other = Client("other", "other-tenant", "other-client")
-    scene.configure(replace(scene.egress_routes[Flow.APP], client=other))
+    scene.configure(regranted(scene.egress_routes[Flow.APP], client=other))
     scene.prefetches.places = Shares(4, holders=2)
     scene.entra.hang()
     for number in range(4):

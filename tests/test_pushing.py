@@ -339,8 +339,8 @@ async def test_who_may_not_have_a_token_has_the_empty_value_at_once(
         (route(), Peer(OTHER)),
         (route(peer_source=PeerSource.SOURCE_PRINCIPAL), Peer(OTHER)),
         (route(flow=Flow.AGENT_USER), SOCKET),
-        (route(flow=Flow.BLUEPRINT, agent=None, client=BLUEPRINT_CLIENT), SOCKET),
-        (route(flow=Flow.APP, agent=None, client=BLUEPRINT_CLIENT), SOCKET),
+        (route(flow=Flow.BLUEPRINT, asker=BLUEPRINT_CLIENT), SOCKET),
+        (route(flow=Flow.APP, asker=BLUEPRINT_CLIENT), SOCKET),
     ],
 )
 async def test_who_may_have_a_token_has_it(found: EgressRoute, peer: Peer) -> None:
@@ -402,7 +402,7 @@ OTHER_AGENT: Final = AgentIdentity("other", "a9", BLUEPRINT_CLIENT)
 @pytest.mark.parametrize(
     "changed",
     [
-        route(agent=OTHER_AGENT),
+        route(asker=OTHER_AGENT),
         route(target=Target(("api://other/.default",))),
         route(target=replace(GRAPH, claims="{}")),
         route(flow=Flow.AGENT_USER),

@@ -22,6 +22,7 @@ from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
 from authz.forwarding import IDENTITY_HEADERS
 from support.clock import START
+from support.routes import grant_of, regranted
 from support.scene import INBOUND, Scene
 from support.tenant import USER
 
@@ -60,7 +61,7 @@ def scene(
     """A world whose inbound route forwards so, and whose delegated route looks there."""
     made = Scene()
     made.inbound_route = replace(made.inbound_route, forward=frozenset(forward))
-    made.egress_routes[OBO] = replace(
+    made.egress_routes[OBO] = regranted(
         made.egress_routes[OBO],
         sources=sources or (PLACE, HANDLE),
         origins={INBOUND: None} if origins is None else origins,
@@ -197,8 +198,8 @@ async def test_a_stolen_reference_is_useless(
     made = scene(forward)
     route = made.egress_routes[OBO]
     made.configure(
-        replace(route, name="another-agent", hosts=(), origins={INBOUND: "agent-2"}),
-        replace(route, name="another-inbound", hosts=(), origins={"other": None}),
+        replace(regranted(route, origins={INBOUND: "agent-2"}), name="another-agent", hosts=()),
+        replace(regranted(route, origins={"other": None}), name="another-inbound", hosts=()),
     )
     held = await received(made, made.tenant.user_token(exp=START + 3600), peer=PEER)
     assert isinstance((await made.egress(OBO, **held, peer=PEER)).decision, Allow)
@@ -225,7 +226,9 @@ async def test_a_reference_is_no_token() -> None:
     assert authorization is not None
     value = authorization.reveal().removeprefix("Bearer ")
     made.configure(
-        replace(made.egress_routes[OBO], name="by-bearer", hosts=(), sources=(BEARER, HANDLE))
+        replace(
+            regranted(made.egress_routes[OBO], sources=(BEARER, HANDLE)), name="by-bearer", hosts=()
+        )
     )
 
     assert Reason.INVALID_TOKEN is reason(await made.inbound(value))
@@ -237,7 +240,7 @@ async def test_a_reference_ends_with_its_route() -> None:
     made = scene({Forward.HANDLE})
     held = await received(made, made.tenant.user_token())
     made.inbound_route = replace(made.inbound_route, called="agent-2")
-    made.configure(replace(made.egress_routes[OBO], origins={INBOUND: "agent-2"}))
+    made.configure(regranted(made.egress_routes[OBO], origins={INBOUND: "agent-2"}))
 
     assert Reason.FOREIGN_SUBJECT is reason(await made.egress(OBO, **held))
 
@@ -320,12 +323,9 @@ async def test_an_evicted_reference_is_not_given_again() -> None:
 
 def falling_back(*sources: SubjectSource) -> Scene:
     """A world whose delegated route does without a user where it finds none."""
-    made = Scene()
-    route = made.egress_routes[OBO]
-    fallback = EgressRoute(
-        OBO, (), Flow.AUTONOMOUS, Target(("api://x/.default",)), agent=route.agent, stands_in=True
-    )
-    return scene({Forward.HANDLE}, *sources, NONE, fallback=fallback)
+    target = Target(("api://x/.default",))
+    instead = grant_of(Flow.AUTONOMOUS, target=target, stands_in=True)
+    return scene({Forward.HANDLE}, *sources, NONE, without_user=instead)
 
 
 async def test_without_a_user_the_agent_acts_for_itself_where_the_route_says_so() -> None:

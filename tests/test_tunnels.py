@@ -8,14 +8,15 @@ import pytest
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
+from authz.core.grant import NoToken
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import CONNECT, Direction
 from support.scene import EGRESS_FLOWS, INBOUND, Scene
 
-OPEN: Final = EgressRoute("open", ("*",), Flow.NONE, tunnel=True)
-WEATHER: Final = EgressRoute("weather", ("weather.example",), Flow.NONE, tunnel=True)
-LEGACY: Final = EgressRoute("legacy", ("legacy.example",), Flow.NONE)
+OPEN: Final = EgressRoute("open", ("*",), NoToken(tunnel=True))
+WEATHER: Final = EgressRoute("weather", ("weather.example",), NoToken(tunnel=True))
+LEGACY: Final = EgressRoute("legacy", ("legacy.example",), NoToken())
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from authz.config.origins import belongs
 from authz.config.routes import Egress, Inbound, Requires, SubjectKind
 from authz.config.tunnels import tunnelled
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
-from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy, Requirement
+from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
+from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy
+from authz.core.requirement import Requirement
 from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation
 
@@ -106,7 +108,7 @@ def issuers(config: Config) -> list[IssuerSettings]:
         tenants.update(dict.fromkeys(_tenants(config, inbound)))
     for egress in config.egress.values():
         if egress.flow.is_delegated:
-            tenants[_asker(config, egress).tenant_id] = None
+            tenants[_application(config, egress).tenant_id] = None
     # Keys of a tenant that is not known cannot be asked for.
     tenants.pop(NO_TENANT, None)
     authority = config.entra.authority
@@ -172,7 +174,7 @@ def _agent(config: Config, name: str, agent: Agent) -> AgentIdentity:
     return AgentIdentity(name, agent.agent_identity, blueprint, agent.agent_user)
 
 
-def _asker(config: Config, route: Egress | Inbound) -> Application:
+def _application(config: Config, route: Egress | Inbound) -> Application:
     """Return the application that a route speaks of: of an agent, its blueprint."""
     if route.agent is not None:
         return config.blueprints[config.agents[route.agent].blueprint]
@@ -183,10 +185,10 @@ def _asker(config: Config, route: Egress | Inbound) -> Application:
 
 
 def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
-    audiences = route.audiences or _asker(config, route).accepted_audiences
+    audiences = route.audiences or _application(config, route).accepted_audiences
     return InboundRoute(
         name=name,
-        expectation=_expectation(config, audiences, _tenants(config, route), route.leeway),
+        expectation=_entrance(config, route),
         requirement=Requirement(
             users=SubjectKind.USER in route.served,
             applications=SubjectKind.APPLICATION in route.served,
@@ -216,58 +218,53 @@ def _egress(
 ) -> EgressRoute:
     hosts = tuple(name for host in route.hosts for name in EgressHost.of(host).names)
     if route.flow is Flow.NONE:
-        return EgressRoute(
-            name,
-            hosts,
-            route.flow,
-            remove=route.removed,
-            tunnel=name in tunnels,
-        )
-    asker = _asker(config, route)
-    requires = route.requires or Requires()
-    agent = client = None
+        return EgressRoute(name, hosts, NoToken(tunnel=name in tunnels), remove=route.removed)
     workloads = route.workloads
     if route.agent is not None:
-        agent = _agent(config, route.agent, config.agents[route.agent])
         workloads = config.agents[route.agent].workloads
-    elif route.blueprint is not None:
-        client = _client(route.blueprint, asker)
-    elif route.application is not None:
-        client = _client(route.application, asker)
-    return EgressRoute(
-        name=name,
-        hosts=hosts,
-        flow=route.flow,
-        target=Target(route.scopes, route.claims, tokens),
-        agent=agent,
-        client=client,
-        expectation=_expectation(config, asker.accepted_audiences, (asker.tenant_id,), route.leeway)
+    target = Target(route.scopes, route.claims, tokens)
+    grant = (
+        _delegated(config, route, target)
         if route.flow.is_delegated
-        else None,
-        requirement=Requirement(
-            scopes=requires.scopes,
-            actors=frozenset(requires.actors),
-            resource=_resource(asker.accepted_audiences) if route.flow.is_delegated else "",
-        ),
+        else Own(own_exchange(route.flow, _asker(config, route), target), push=route.pushed)
+    )
+    return EgressRoute(
+        name,
+        hosts,
+        grant,
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
-        push=route.pushed,
-        sources=route.sources,
-        origins=_origins(config, route) if REFERENCES.intersection(route.sources) else {},
-        fallback=EgressRoute(
-            name=name,
-            hosts=hosts,
-            flow=_WITHOUT_USER[route.flow],
-            target=Target((_default_scope(route.scopes[0]),), route.claims, tokens),
-            agent=agent,
-            client=client,
-            stands_in=True,
-            remove=route.removed,
-        )
-        if SubjectSource.NONE in route.sources
-        else None,
         remove=route.removed,
     )
+
+
+def _delegated(config: Config, route: Egress, target: Target) -> Delegated:
+    application, asker = _application(config, route), _asker(config, route)
+    audiences, requires = application.accepted_audiences, route.requires or Requires()
+    without_user = None
+    if SubjectSource.NONE in route.sources:
+        own = replace(target, scopes=(_default_scope(route.scopes[0]),))
+        without_user = Own(own_exchange(_WITHOUT_USER[route.flow], asker, own), stands_in=True)
+    return Delegated(
+        asker,
+        target,
+        _expectation(config, audiences, (application.tenant_id,), route.leeway),
+        Requirement(
+            scopes=requires.scopes,
+            actors=frozenset(requires.actors),
+            resource=_resource(audiences),
+        ),
+        sources=route.sources,
+        origins=_origins(config, route) if REFERENCES.intersection(route.sources) else {},
+        without_user=without_user,
+    )
+
+
+def _asker(config: Config, route: Egress | Inbound) -> Asker:
+    """Return who asks for a route's token: its agent identity, else its application."""
+    if route.agent is not None:
+        return _agent(config, route.agent, config.agents[route.agent])
+    return _client(route.blueprint or route.application or "", _application(config, route))
 
 
 def _lacks_scopes(route: Egress) -> bool:
@@ -279,23 +276,19 @@ def _unconfigured(config: Config, entrance: str | None, tokens: str) -> EgressRo
     route = config.inbound.get(entrance or "")
     if route is None or not config.api.any_resource or _called(config, route) is None:
         return None
-    asker = _asker(config, route)
-    agent = client = None
+    asker, target = _asker(config, route), Target((), None, tokens)
     workloads: tuple[str, ...] = ()
-    flow = Flow.APP_ON_BEHALF_OF
     if route.agent is not None:
-        agent = _agent(config, route.agent, config.agents[route.agent])
         workloads = config.agents[route.agent].workloads
-        flow = Flow.ON_BEHALF_OF if agent.user is None else Flow.AGENT_USER
+    grant: Own | Delegated
+    if isinstance(asker, AgentIdentity) and asker.user is not None:
+        grant = Own(own_exchange(Flow.AGENT_USER, asker, target))
     else:
-        client = _client(route.blueprint or route.application or "", asker)
+        grant = Delegated(asker, target, _entrance(config, route))
     return EgressRoute(
-        name=UNCONFIGURED,
-        hosts=(),
-        flow=flow,
-        target=Target((), None, tokens),
-        agent=agent,
-        client=client,
+        UNCONFIGURED,
+        (),
+        grant,
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
     )
@@ -312,7 +305,7 @@ def _called(config: Config, route: Inbound) -> str | None:
         return config.agents[route.agent].agent_identity
     if route.blueprint is None and route.application is None:
         return None
-    return _asker(config, route).client_id
+    return _application(config, route).client_id
 
 
 def _origins(config: Config, route: Egress) -> dict[str, str | None]:
@@ -325,7 +318,13 @@ def _origins(config: Config, route: Egress) -> dict[str, str | None]:
 
 
 def _tenants(config: Config, route: Inbound) -> tuple[str, ...]:
-    return route.tenants or (_asker(config, route).tenant_id,)
+    return route.tenants or (_application(config, route).tenant_id,)
+
+
+def _entrance(config: Config, route: Inbound) -> Expectation:
+    """Return what a token must be that comes in by an inbound route."""
+    audiences = route.audiences or _application(config, route).accepted_audiences
+    return _expectation(config, audiences, _tenants(config, route), route.leeway)
 
 
 def _expectation(

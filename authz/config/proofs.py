@@ -20,11 +20,10 @@ from authz.core.exchange import (
     BlueprintAssertion,
     BlueprintToken,
     Client,
-    Flow,
     Target,
     TokenExchange,
 )
-from authz.core.policy import EgressRoute
+from authz.core.grant import Delegated, Own
 
 
 def proofs(config: Config) -> dict[Client, TokenExchange]:
@@ -48,22 +47,16 @@ def _candidates(config: Config) -> Iterator[tuple[Client, TokenExchange]]:
     agents = [route.agent for route in routes if route.agent is not None]
     for agent in (*agents, *agent_identities(config).values()):
         yield agent.blueprint, _assertion(agent, assertion)
-    for route in (
-        route for route in routes if route.client is not None and route.target is not None
-    ):
-        if (found := _own_token(route)) is not None:
-            yield found
-    for route in routes:
-        if (
-            route.flow is Flow.APP_ON_BEHALF_OF
-            and route.client is not None
-            and route.target is not None
-        ):
-            scopes = tuple(
-                f"{scope.rpartition('/')[0]}/.default" for scope in route.target.scopes[:1]
-            )
-            if scopes:
-                yield route.client, AppToken(route.client, replace(route.target, scopes=scopes))
+    grants = [route.grant for route in routes]
+    for grant in grants:
+        if isinstance(grant, Own) and grant.target.scopes:
+            exchange = grant.exchange
+            if isinstance(exchange, AppToken | BlueprintToken):
+                yield exchange.client, exchange
+    for grant in grants:
+        if isinstance(grant, Delegated) and isinstance(grant.asker, Client) and grant.target.scopes:
+            scope = f"{grant.target.scopes[0].rpartition('/')[0]}/.default"
+            yield grant.asker, AppToken(grant.asker, replace(grant.target, scopes=(scope,)))
     blueprints = {blueprint.client_id for blueprint in config.blueprints.values()}
     for client in credentials(config):
         if client.client_id in blueprints:
@@ -75,18 +68,3 @@ def _candidates(config: Config) -> Iterator[tuple[Client, TokenExchange]]:
 
 def _assertion(agent: AgentIdentity, target: Target) -> BlueprintAssertion:
     return BlueprintAssertion(replace(agent, user=None), target)
-
-
-def _own_token(route: EgressRoute) -> tuple[Client, TokenExchange] | None:
-    """Return the client's own token that a route asks for, if it is one that needs no user."""
-    assert route.client is not None
-    assert route.target is not None
-    if not route.target.scopes:
-        return None
-    match route.flow:
-        case Flow.APP:
-            return route.client, AppToken(route.client, route.target)
-        case Flow.BLUEPRINT:
-            return route.client, BlueprintToken(route.client, route.target)
-        case _:
-            return None

@@ -33,6 +33,8 @@ class Lifetime:
         return max(0.0, min(most, self.ends.left(now)))
 
 
+ENDLESS: Final = Lifetime(NEVER, NEVER)
+"""Of an allowance that rests on nothing that ends."""
 _BEFORE_ALL: Final = Moment(0.0, 0.0)
 ONCE: Final = Lifetime(_BEFORE_ALL, _BEFORE_ALL)
 """Of an allowance for one request only."""

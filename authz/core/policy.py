@@ -6,38 +6,14 @@ A `Policy` is one immutable version of the configuration. What is not configured
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar, assert_never
+from typing import assert_never
 
-from authz.core.errors import (
-    ActorNotAllowed,
-    InsufficientScope,
-    MalformedRequest,
-    SubjectNotAllowed,
-    UnknownRoute,
-    WorkloadNotAllowed,
-    difference,
-)
-from authz.core.exchange import (
-    AgentIdentity,
-    AgentUser,
-    AppOnBehalfOf,
-    AppToken,
-    AsAgentUser,
-    Autonomous,
-    BlueprintToken,
-    Client,
-    Flow,
-    OnBehalfOf,
-    SubjectToken,
-    Target,
-    TokenExchange,
-)
-from authz.core.principal import Principal
-from authz.core.request import BearerToken, CheckRequest, Direction, normalize_host
-from authz.core.subject import SubjectSource
+from authz.core.errors import MalformedRequest, UnknownRoute, WorkloadNotAllowed
+from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow
+from authz.core.grant import Delegated, Grant, NoToken, Own
+from authz.core.request import CheckRequest, Direction, normalize_host
+from authz.core.requirement import Requirement
 from authz.core.token import Expectation
-
-Part = TypeVar("Part")
 
 
 class Forward(StrEnum):
@@ -57,38 +33,6 @@ class PeerSource(StrEnum):
 
     CONNECTION = "connection"
     SOURCE_PRINCIPAL = "source_principal"
-
-
-@dataclass(frozen=True, slots=True)
-class Requirement:
-    """What a verified principal must be and hold.
-
-    Attributes:
-        users: Whether delegated tokens are served.
-        applications: Whether app-only tokens are served.
-        scopes: A delegated token needs one of these; empty asks for none in particular.
-        roles: An app-only token needs one of these; empty asks for none in particular.
-        actors: Client ids that may call; empty admits every one.
-        resource: What Entra knows the API by whose permissions these are, such as `api://CLIENT_ID`; empty
-            where a client is to be shown the names alone.
-    """
-
-    users: bool = True
-    applications: bool = False
-    scopes: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-    actors: frozenset[str] = frozenset()
-    resource: str = ""
-
-    def to_ask_for(self, *, delegated: bool) -> tuple[str, ...]:
-        """Return the scopes by which a client asks Entra for what is needed.
-
-        Roles are not asked for by name: an application gets those that it has by `/.default`.
-        """
-        if not self.resource:
-            return self.scopes if delegated else ()
-        names = self.scopes if delegated else (".default",)
-        return tuple(f"{self.resource}/{name}" for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,56 +78,68 @@ class InboundRoute:
 
 @dataclass(frozen=True, slots=True)
 class EgressRoute:
-    """Agent to API: replace whatever the app sent by the token that the route names.
+    """Agent to API: replace whatever the app sent by what the route grants.
 
     Attributes:
         name: Route name.
         hosts: Authorities that select the route when Envoy names none. `*.suffix` and `*` match.
-        flow: Which exchange.
-        target: What the token is for; None for flow `none`.
-        agent: The agent identity of an agent flow.
-        client: The application of a flow without agent.
-        expectation: What the user's token must be, for delegated flows.
-        requirement: What the user must be and hold, for delegated flows.
+        grant: Which token, if any.
         workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
         peer_source: Whose word says which workload is asking.
-        push: Whether Envoy may be given the token ahead, to be used without a Check.
-        sources: Where the user's token is found, for delegated flows.
-        origins: The inbound routes whose references count, with the client id that each calls.
-        fallback: The route that stands in where `sources` found no user and end in `none`.
-        stands_in: Whether this is such a route.
         remove: Names of headers that Envoy removes from each request.
-        tunnel: Whether the app may have connections to the hosts whose content nobody sees.
     """
 
     name: str
     hosts: tuple[str, ...]
-    flow: Flow
-    target: Target | None = None
-    agent: AgentIdentity | None = None
-    client: Client | None = None
-    expectation: Expectation | None = None
-    requirement: Requirement = field(default_factory=Requirement)
+    grant: Grant
     workloads: frozenset[str] = frozenset()
     peer_source: PeerSource = PeerSource.CONNECTION
-    push: bool = False
-    sources: tuple[SubjectSource, ...] = (SubjectSource.BEARER,)
-    origins: Mapping[str, str | None] = field(default_factory=dict)
-    fallback: "EgressRoute | None" = None
-    stands_in: bool = False
     remove: tuple[str, ...] = ()
-    tunnel: bool = False
+
+    @property
+    def flow(self) -> Flow:
+        """Which flow gives the token."""
+        return self.grant.flow
+
+    @property
+    def agent(self) -> AgentIdentity | None:
+        """The agent identity that acts; None where an application does, or nobody."""
+        match self.grant:
+            case Own(asker=AgentIdentity() as agent) | Delegated(asker=AgentIdentity() as agent):
+                return agent
+            case _:
+                return None
 
     @property
     def credential_holder(self) -> Client | None:
-        """The application whose credential the exchange uses: of an agent, its blueprint."""
-        return self.client if self.agent is None else self.agent.blueprint
+        """The application whose credential is used: of an agent, its blueprint; None where none is."""
+        match self.grant:
+            case NoToken():
+                return None
+            case Own() | Delegated():
+                asker = self.grant.asker
+                return asker.blueprint if isinstance(asker, AgentIdentity) else asker
+
+    @property
+    def pushed(self) -> Own | None:
+        """The token that Envoy may be given ahead; None where it may not."""
+        return self.grant if isinstance(self.grant, Own) and self.grant.push else None
+
+    @property
+    def stands_in(self) -> bool:
+        """Whether the token is given in place of a user's who was not found."""
+        return isinstance(self.grant, Own) and self.grant.stands_in
+
+    @property
+    def allows_tunnels(self) -> bool:
+        """Whether the app may have connections to the hosts whose content nobody sees."""
+        return isinstance(self.grant, NoToken) and self.grant.tunnel
 
     @property
     def reads_authorization(self) -> bool:
         """Whether the request's `Authorization` has a part in the decision."""
         # That there was no user in it, too.
-        return self.flow.is_delegated or self.stands_in
+        return isinstance(self.grant, Delegated) or self.stands_in
 
     @property
     def reads_baggage(self) -> bool:
@@ -325,27 +281,6 @@ class Policy:
         return found or self.hosts.get("*")
 
 
-def authorize(requirement: Requirement, principal: Principal) -> None:
-    """Check what a verified principal may do.
-
-    Raises:
-        SubjectNotAllowed: A user where applications are served, or the other way round.
-        ActorNotAllowed: The calling application is not named.
-        InsufficientScope: None of the accepted scopes or roles is there.
-    """
-    delegated = principal.subject.type.is_user
-    if not (requirement.users if delegated else requirement.applications):
-        raise SubjectNotAllowed(f"the subject is of type {principal.subject.type.value}")
-    if requirement.actors and principal.actor.client_id not in requirement.actors:
-        raise ActorNotAllowed(f"actor {principal.actor.client_id}")
-    accepted = requirement.scopes if delegated else requirement.roles
-    held = principal.scopes if delegated else principal.roles
-    if accepted and held.isdisjoint(accepted):
-        raise InsufficientScope(
-            accepted, requirement.to_ask_for(delegated=delegated), difference(held, accepted)
-        )
-
-
 def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:
     """Check that the verified peer may act as the route's agent. No header can widen this.
 
@@ -358,42 +293,3 @@ def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:
     peer = request.peer if by_connection else request.source_principal
     if peer not in route.workloads:
         raise WorkloadNotAllowed(f"peer {peer}")
-
-
-def plan(
-    route: EgressRoute, principal: Principal | None, bearer: BearerToken | None
-) -> TokenExchange | None:
-    """Return the exchange that the route names, or None for flow `none`.
-
-    A delegated flow without a verified user cannot be planned: there is no other flow to fall to.
-    """
-    if route.flow is Flow.NONE:
-        return None
-    target = _given(route.target)
-    match route.flow:
-        case Flow.ON_BEHALF_OF:
-            return OnBehalfOf(_given(route.agent), target, _subject_token(principal, bearer))
-        case Flow.AUTONOMOUS:
-            return Autonomous(_given(route.agent), target)
-        case Flow.AGENT_USER:
-            return AsAgentUser(_given(route.agent), target)
-        case Flow.BLUEPRINT:
-            return BlueprintToken(_given(route.client), target)
-        case Flow.APP_ON_BEHALF_OF:
-            return AppOnBehalfOf(_given(route.client), target, _subject_token(principal, bearer))
-        case Flow.APP:
-            return AppToken(_given(route.client), target)
-        case Flow.BLUEPRINT_ASSERTION | Flow.AGENT_ASSERTION:
-            raise ValueError(f"{route.flow.value} is a leg, not a flow of a route")
-        case _ as unreachable:
-            assert_never(unreachable)
-
-
-def _subject_token(principal: Principal | None, bearer: BearerToken | None) -> SubjectToken:
-    return SubjectToken(_given(bearer).secret, _given(principal).expires_at)
-
-
-def _given(part: Part | None) -> Part:
-    if part is None:
-        raise ValueError("the route's flow needs a part that the route does not have")
-    return part

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from authz.core.errors import AgentNotAllowed, BadWish
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
+from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, KnownAgent
-from authz.core.subject import SubjectSource
 from authz.core.token import Expectation
 
 _GRAPH: Final = "https://graph.microsoft.com"
@@ -80,8 +80,8 @@ def fulfil(route: EgressRoute, wish: Wish, grants: Grants) -> EgressRoute:
         BadWish: Its parts do not go together, or not with what is configured.
         AgentNotAllowed: It names an agent, or a user account, that callers may not name.
     """
-    client = route.client if route.agent is None else route.agent.blueprint
-    if client is None or route.target is None:
+    grant, client = route.grant, route.credential_holder
+    if isinstance(grant, NoToken) or client is None:
         raise BadWish("this API is configured to get no token")
     if wish.user is not None and wish.agent is None:
         raise BadWish("AgentUsername and AgentUserId need AgentIdentity")
@@ -90,20 +90,22 @@ def fulfil(route: EgressRoute, wish: Wish, grants: Grants) -> EgressRoute:
             "optionsOverride.AcquireTokenOptions.Tenant: not the tenant of this API's client"
         )
     known = _agent(route, wish, client, grants)
-    agent = None if known is None else known.identity
-    flow = _flow(route, wish, agent)
-    return replace(
-        route,
-        flow=flow,
-        agent=agent,
-        client=client if agent is None else None,
-        target=_target(route.target, wish, flow, grants),
-        workloads=route.workloads if known is None else known.workloads,
-        expectation=(route.expectation or grants.subject) if flow.is_delegated else None,
-        sources=(SubjectSource.BEARER,),
-        fallback=None,
-        push=False,
-    )
+    flow = _flow(route, wish, None if known is None else known.identity)
+    target = _target(grant.target, wish, flow, grants)
+    asker = client if known is None else known.identity
+    workloads = route.workloads if known is None else known.workloads
+    return replace(route, grant=_grant(grant, flow, asker, target, grants), workloads=workloads)
+
+
+def _grant(
+    configured: Own | Delegated, flow: Flow, asker: Asker, target: Target, grants: Grants
+) -> Own | Delegated:
+    if not flow.is_delegated:
+        return Own(own_exchange(flow, asker, target))
+    if isinstance(configured, Delegated):
+        expectation, requirement = configured.expectation, configured.requirement
+        return Delegated(asker, target, expectation, requirement)
+    return Delegated(asker, target, grants.subject)
 
 
 def _agent(route: EgressRoute, wish: Wish, client: Client, grants: Grants) -> KnownAgent | None:

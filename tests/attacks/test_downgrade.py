@@ -1,6 +1,5 @@
 """A route on behalf of a user acts for a verified user or not at all: there is nothing to fall to."""
 
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -16,9 +15,11 @@ from authz.core.errors import (
     ExchangeUnavailable,
     InteractionRequired,
     KeysUnavailable,
+    MissingToken,
 )
 from authz.core.exchange import Flow
 from authz.core.secret import Secret
+from support.routes import delegated
 from support.scene import DELEGATED_FLOWS, Scene
 from support.tenant import ABSENT
 
@@ -109,20 +110,16 @@ async def test_a_refused_exchange_is_a_denial_and_not_a_reason_to_try_another(
 
 
 @pytest.mark.parametrize("flow", DELEGATED_FLOWS)
-async def test_a_route_with_an_unreadable_user_does_not_serve_its_agent(flow: Flow) -> None:
-    """Even a route that also names everything an app-only flow needs stays with its own."""
+async def test_a_route_without_its_user_does_not_serve_its_agent(flow: Flow) -> None:
+    """Where the route names nothing that stands in, there is nothing to fall to."""
     scene = Scene()
-    rich = replace(
-        scene.egress_routes[flow],
-        agent=scene.egress_routes["autonomous"].agent,
-        client=scene.egress_routes["app"].client,
-    )
-    scene.configure(rich)
     denied = await scene.egress(flow)
     await scene.egress(flow, scene.tenant.user_token())
 
     assert isinstance(denied.decision, Deny)
     assert [flow] == [exchange.flow for exchange in scene.entra.calls]
+    with pytest.raises(MissingToken):
+        delegated(scene.egress_routes[flow]).stand_in()
 
 
 def test_there_are_two_flows_on_behalf_of_users() -> None:

@@ -19,6 +19,7 @@ from authz.core.secret import Secret
 from authz.core.subject import SubjectSource
 from authz.envoy.ext_authz import decode
 from support.properties import brief
+from support.routes import regranted
 from support.scene import INBOUND, Scene
 from support.spellings import Headers, Speller, received, seen_by_authz
 
@@ -37,7 +38,7 @@ def scene(forward: set[Forward]) -> Scene:
     """A world with a route that gives handles to the agent, and one beside it that forwards so."""
     made = Scene()
     made.inbound_route = replace(made.inbound_route, forward=frozenset({Forward.HANDLE}))
-    made.egress_routes[OBO] = replace(
+    made.egress_routes[OBO] = regranted(
         made.egress_routes[OBO],
         sources=(SubjectSource.HANDLE,),
         origins={INBOUND: None, "other": None},

@@ -7,7 +7,8 @@ import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.policy import InboundRoute, Requirement
+from authz.core.policy import InboundRoute
+from authz.core.requirement import Requirement
 from support.clock import Clock
 from support.scene import DELEGATED_FLOWS, INBOUND, Scene
 from support.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant

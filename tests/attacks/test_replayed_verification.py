@@ -7,8 +7,8 @@ import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.policy import Requirement
 from authz.core.record import CacheResult
+from authz.core.requirement import Requirement
 from authz.core.token import Expectation
 from support.scene import INBOUND, Scene
 from support.tenant import AUDIENCE, OTHER_TENANT

@@ -131,7 +131,7 @@ def test_agent_and_app_token_give_the_flow(keys: dict[str, str], flow: Flow) -> 
     config = read(**{"DownstreamApis__graph__RequestAppToken": None, **changes})
     route = compile_policy(config).egress["graph"]
     assert flow is route.flow
-    client = route.agent.blueprint if route.agent else route.client
+    client = route.credential_holder
     assert client is not None
     assert CLIENT == client.client_id
 

@@ -16,10 +16,13 @@ from authz.config.policy import (
 )
 from authz.core.errors import UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
-from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource, Requirement
+from authz.core.grant import Delegated, NoToken, Own, own_exchange
+from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.request import CheckRequest, Direction
+from authz.core.requirement import Requirement
 from authz.core.token import Expectation
 from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
+from support.routes import delegated, own, target_of
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 BLUEPRINT = Client("support", TENANT, CLIENT)
@@ -121,12 +124,13 @@ def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
     expected = EgressRoute(
         name="graph",
         hosts=("graph.microsoft.com", "graph.microsoft.com:443", "graph.microsoft.com:80"),
-        flow=Flow.ON_BEHALF_OF,
-        target=Target((GRAPH,), '{"a":1}', version),
-        agent=ASSISTANT,
-        expectation=Expectation(OWN, TRUSTED, 1.0),
-        requirement=Requirement(
-            scopes=("access_agent",), actors=frozenset({APP}), resource=f"api://{CLIENT}"
+        grant=Delegated(
+            ASSISTANT,
+            Target((GRAPH,), '{"a":1}', version),
+            Expectation(OWN, TRUSTED, 1.0),
+            Requirement(
+                scopes=("access_agent",), actors=frozenset({APP}), resource=f"api://{CLIENT}"
+            ),
         ),
     )
     assert expected == route
@@ -152,27 +156,26 @@ def test_own_audiences_of_a_client_replace_the_default_ones() -> None:
     """On inbound routes and on delegated egress routes alike."""
     policy = compile_policy(load_data(changed({"blueprints.support.audiences": ["api://support"]})))
     expected = [frozenset({"api://support"})] * 2
-    graph = policy.egress["graph"].expectation
-    assert graph is not None
+    graph = delegated(policy.egress["graph"]).expectation
     assert expected == [policy.inbound["chat"].expectation.audiences, graph.audiences]
 
 
 @pytest.mark.parametrize(
     ("flow", "client", "expected"),
     [
-        ("autonomous", {"agent": "assistant"}, {"agent": ASSISTANT}),
-        ("blueprint", {"blueprint": "support"}, {"client": BLUEPRINT}),
-        ("app", {"application": "portal"}, {"client": PORTAL}),
-        ("app", {"blueprint": "support"}, {"client": BLUEPRINT}),
+        ("autonomous", {"agent": "assistant"}, ASSISTANT),
+        ("blueprint", {"blueprint": "support"}, BLUEPRINT),
+        ("app", {"application": "portal"}, PORTAL),
+        ("app", {"blueprint": "support"}, BLUEPRINT),
     ],
 )
 def test_app_only_flows_look_at_no_users_token(
-    flow: str, client: dict[str, str], expected: dict[str, Any]
+    flow: str, client: dict[str, str], expected: AgentIdentity | Client
 ) -> None:
     """They have no expectation, so there is nothing to downgrade from."""
     route, version = egress(flow=flow, scopes=[GRAPH], **client)
     target = Target((GRAPH,), None, version)
-    wanted = EgressRoute("graph", (), Flow(flow), target, push=True, **expected)
+    wanted = EgressRoute("graph", (), Own(own_exchange(Flow(flow), expected, target), push=True))
     assert wanted == route
 
 
@@ -180,7 +183,9 @@ def test_app_on_behalf_of_demands_a_token_for_the_application() -> None:
     """The same as for agents, with the application in the blueprint's place."""
     route, _ = egress(flow="app_on_behalf_of", application="portal", scopes=["api://x/Read"])
     audiences = frozenset({APP, f"api://{APP}"})
-    assert (PORTAL, Expectation(audiences, TRUSTED)) == (route.client, route.expectation)
+    assert (PORTAL, Expectation(audiences, TRUSTED)) == (
+        delegated(route).asker, delegated(route).expectation,
+    )  # fmt: skip
 
 
 def test_an_agent_user_goes_along_with_its_agent() -> None:
@@ -188,13 +193,13 @@ def test_an_agent_user_goes_along_with_its_agent() -> None:
     changes = {"agents.assistant.agent_user": "a@b", "egress.graph.flow": "agent_user"}
     route = compile_policy(load_data(changed(changes))).egress["graph"]
     expected = AgentIdentity("assistant", AGENT, BLUEPRINT, AgentUser(username="a@b"))
-    assert (expected, None) == (route.agent, route.expectation)
+    assert (expected, Flow.AGENT_USER) == (own(route).asker, route.flow)
 
 
 def test_flow_none_has_nothing_but_its_hosts() -> None:
     """No client, no target, no expectation."""
     route, _ = egress(flow="none", hosts=["*"])
-    assert EgressRoute("graph", ("*",), Flow.NONE) == route
+    assert EgressRoute("graph", ("*",), NoToken()) == route
 
 
 @pytest.mark.parametrize(
@@ -256,7 +261,7 @@ def test_token_that_no_request_changes_is_pushed_unless_told_otherwise(
 
     route = compile_policy(load_data(changed(changes))).egress["graph"]
 
-    assert (given is not False) == route.push
+    assert (given is not False) == own(route).push
 
 
 @pytest.mark.parametrize(
@@ -272,7 +277,7 @@ def test_token_of_a_user_is_never_pushed(route: dict[str, Any]) -> None:
     """Law 1: there is no user ahead of a request. And no token is none to push."""
     policy = compile_policy(load_data(changed({"egress.graph": route})))
 
-    assert not policy.egress["graph"].push
+    assert policy.egress["graph"].pushed is None
 
 
 def test_the_only_inbound_route_is_the_default_one() -> None:
@@ -443,7 +448,9 @@ def test_references_count_where_the_same_agent_was_called() -> None:
         "inbound.anyone": anyone,
     }
     routes = compile_policy(load_data(changed({**REFERRING, **others}))).egress
-    assert {"chat": AGENT, "blueprint": CLIENT, "anyone": None} == dict(routes["graph"].origins)
+    assert {"chat": AGENT, "blueprint": CLIENT, "anyone": None} == dict(
+        delegated(routes["graph"]).origins
+    )
 
 
 def test_references_to_callers_of_a_blueprint_count_for_the_blueprint() -> None:
@@ -462,26 +469,25 @@ def test_references_to_callers_of_a_blueprint_count_for_the_blueprint() -> None:
     }  # fmt: skip
     routes = compile_policy(load_data(changed(flows))).egress
     assert [{"chat": AGENT}, {"portal": APP}] == [
-        dict(routes[name].origins) for name in ("graph", "portal")
+        dict(delegated(routes[name]).origins) for name in ("graph", "portal")
     ]
 
 
 def test_a_route_without_user_asks_for_what_the_agent_was_granted() -> None:
     """The same agent and resource, and nothing of the user's permissions."""
     routes = compile_policy(load_data(changed(REFERRING))).egress
-    fallback = routes["graph"].fallback
-    assert fallback is not None
+    instead = delegated(routes["graph"]).stand_in()
     assert (Flow.AUTONOMOUS, ASSISTANT, True) == (
-        fallback.flow, fallback.agent, fallback.stands_in,
+        instead.flow, instead.asker, instead.stands_in,
     )  # fmt: skip
-    assert fallback.target is not None
-    assert (GRAPH,) == fallback.target.scopes
+    assert (GRAPH,) == instead.target.scopes
 
 
 def test_a_route_that_wants_a_user_has_no_way_round() -> None:
     """Law 1."""
     changes = {**REFERRING, "egress.graph.subject": ["placeholder", "handle"]}
-    assert compile_policy(load_data(changed(changes))).egress["graph"].fallback is None
+    grant = delegated(compile_policy(load_data(changed(changes))).egress["graph"])
+    assert grant.without_user is None
 
 
 def test_tokens_outlive_a_change_that_does_not_concern_them() -> None:
@@ -501,15 +507,15 @@ def test_tokens_outlive_a_change_that_does_not_concern_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("inbound", "flow", "client", "agent"),
+    ("inbound", "flow", "asker"),
     [
-        ({"agent": "assistant"}, Flow.ON_BEHALF_OF, None, ASSISTANT),
-        ({"blueprint": "support"}, Flow.APP_ON_BEHALF_OF, BLUEPRINT, None),
-        ({"application": "portal"}, Flow.APP_ON_BEHALF_OF, PORTAL, None),
+        ({"agent": "assistant"}, Flow.ON_BEHALF_OF, ASSISTANT),
+        ({"blueprint": "support"}, Flow.APP_ON_BEHALF_OF, BLUEPRINT),
+        ({"application": "portal"}, Flow.APP_ON_BEHALF_OF, PORTAL),
     ],
 )
 def test_apis_that_are_not_configured_go_by_what_callers_call(
-    inbound: dict[str, str], flow: Flow, client: Client | None, agent: AgentIdentity | None
+    inbound: dict[str, str], flow: Flow, asker: AgentIdentity | Client
 ) -> None:
     """Where any resource is granted; an agent's workloads stay bound."""
     workload = "spiffe://c/w"
@@ -521,9 +527,9 @@ def test_apis_that_are_not_configured_go_by_what_callers_call(
     }
     found = compile_policy(load_data(changed(changes))).unconfigured
     assert found is not None
-    assert (flow, client, agent) == (found.flow, found.client, found.agent)
-    assert frozenset({workload} if agent else ()) == found.workloads
-    assert Target((), None, tokens_version(load_data(changed(changes)))) == found.target
+    assert (flow, asker) == (found.flow, delegated(found).asker)
+    assert frozenset({workload} if asker is ASSISTANT else ()) == found.workloads
+    assert Target((), None, tokens_version(load_data(changed(changes)))) == target_of(found)
 
 
 @pytest.mark.parametrize(
@@ -546,7 +552,7 @@ def test_a_route_without_scopes_is_for_callers_that_name_some() -> None:
     changes = {"egress.bare": bare, "api.any_resource": True}
     policy = compile_policy(load_data(changed(changes)))
     assert ({"graph"}, {"bare"}) == (set(policy.egress), set(policy.unscoped))
-    assert not policy.unscoped["bare"].push
+    assert not own(policy.unscoped["bare"]).push
 
 
 @pytest.mark.parametrize(

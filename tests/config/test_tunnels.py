@@ -44,7 +44,7 @@ def test_routes_allow_tunnels_where_the_app_has_no_users_token(
 
     assert expected == tunnelled(config)
     routes = compile_policy(config).egress.values()
-    assert expected == {route.name for route in routes if route.tunnel}
+    assert expected == {route.name for route in routes if route.allows_tunnels}
 
 
 def test_one_route_that_gives_the_token_is_enough() -> None:

@@ -17,12 +17,13 @@ from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from support.clock import START, Clock, at
 from support.principals import principal
+from support.routes import route_of
 from support.tenant import FakeTenant
 
 NOW: Final = at(START)
 LATER: Final = NOW.later(100.0)
-DELEGATED: Final = EgressRoute("graph", (), Flow.ON_BEHALF_OF)
-OWN: Final = EgressRoute("own", (), Flow.AUTONOMOUS)
+DELEGATED: Final = route_of("graph", Flow.ON_BEHALF_OF)
+OWN: Final = route_of("own", Flow.AUTONOMOUS)
 ASKED: Final = CheckRequest(
     "GET", "graph.example", "/", Authorization("Bearer a"), direction="egress", route="graph"
 )
@@ -240,12 +241,9 @@ def test_a_forgotten_situation_does_not_get_anothers_answer() -> None:
 def test_a_route_whose_clients_envoy_vouches_for_is_not_repeated_at_the_edge() -> None:
     """Envoy's own cache does not know who its client is; a connection's peer is always the same."""
     bound = frozenset({"spiffe://a/b"})
-    vouched = EgressRoute(
-        "a", (), Flow.APP, workloads=bound, peer_source=PeerSource.SOURCE_PRINCIPAL
-    )
+    elsewhere = PeerSource.SOURCE_PRINCIPAL
+    vouched = route_of("a", Flow.APP, own={"workloads": bound, "peer_source": elsewhere})
 
     assert not vouched.may_repeat_at_edge
-    assert EgressRoute("a", (), Flow.APP, workloads=bound).may_repeat_at_edge
-    assert EgressRoute(
-        "a", (), Flow.APP, peer_source=PeerSource.SOURCE_PRINCIPAL
-    ).may_repeat_at_edge
+    assert route_of("a", Flow.APP, own={"workloads": bound}).may_repeat_at_edge
+    assert route_of("a", Flow.APP, own={"peer_source": elsewhere}).may_repeat_at_edge

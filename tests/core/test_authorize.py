@@ -11,18 +11,11 @@ from authz.core.errors import (
     SubjectNotAllowed,
     WorkloadNotAllowed,
 )
-from authz.core.exchange import (
-    Flow,
-)
-from authz.core.policy import (
-    EgressRoute,
-    PeerSource,
-    Requirement,
-    authorize,
-    authorize_workload,
-)
+from authz.core.grant import NoToken
+from authz.core.policy import EgressRoute, PeerSource, authorize_workload
 from authz.core.principal import SubjectType
 from authz.core.request import CheckRequest
+from authz.core.requirement import Requirement, authorize
 from support.principals import principal
 from support.tenant import AGENT, CLIENT
 
@@ -99,7 +92,7 @@ def test_what_is_missing_is_said_as_entra_is_asked_for_it(
 
 
 BOUND: Final = EgressRoute(
-    "bound", (), Flow.NONE, workloads=frozenset({"spiffe://cluster/ns/a/sa/agent"})
+    "bound", (), NoToken(), workloads=frozenset({"spiffe://cluster/ns/a/sa/agent"})
 )
 ME: Final = "spiffe://cluster/ns/a/sa/agent"
 SOMEBODY: Final = "spiffe://cluster/ns/b/sa/other"
@@ -107,7 +100,7 @@ SOMEBODY: Final = "spiffe://cluster/ns/b/sa/other"
 
 def test_a_route_without_workloads_trusts_its_socket() -> None:
     """A sidecar's socket is reached by its own pod only."""
-    authorize_workload(EgressRoute("free", (), Flow.NONE), CheckRequest())
+    authorize_workload(EgressRoute("free", (), NoToken()), CheckRequest())
 
 
 @pytest.mark.parametrize(

@@ -15,21 +15,18 @@ from authz.core.errors import (
 from authz.core.exchange import (
     Flow,
 )
-from authz.core.policy import (
-    EgressRoute,
-    InboundRoute,
-    Policy,
-)
+from authz.core.policy import EgressRoute, InboundRoute, Policy
 from authz.core.request import CheckRequest, Direction
 from support.clock import Clock
 from support.properties import thorough
+from support.routes import route_of
 from support.tenant import FakeTenant
 
 AGENT_ROUTE: Final = InboundRoute("agent", FakeTenant(clock=Clock()).expectation())
 
 
-def _egress(name: str, *hosts: str, flow: Flow = Flow.NONE, **parts: Any) -> EgressRoute:
-    return EgressRoute(name, hosts, flow, **parts)
+def _egress(name: str, *hosts: str, flow: Flow = Flow.NONE) -> EgressRoute:
+    return route_of(name, flow, hosts)
 
 
 EXACT: Final = _egress("exact", "api.example", "Mixed.Example")

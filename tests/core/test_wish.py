@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from authz.core.errors import AgentNotAllowed, AuthzError, BadWish
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
+from authz.core.grant import Delegated
 from authz.core.policy import EgressRoute, KnownAgent
 from authz.core.token import Expectation
 from authz.core.wish import Grants, Wish, fulfil
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.properties import thorough
+from support.routes import delegated, route_of, target_of
 from support.tenant import AGENT, TENANT
 
 SUBJECT: Final = Expectation(frozenset({"aud"}), {"iss": TENANT}, 60.0)
@@ -36,16 +38,12 @@ OPEN: Final = replace(CLOSED, open_blueprints=frozenset({replace(BLUEPRINT_CLIEN
 def api(flow: Flow = Flow.APP, **changes: Any) -> EgressRoute:
     """An API's route, as configured."""
     by_agent = flow in (Flow.ON_BEHALF_OF, Flow.AUTONOMOUS, Flow.AGENT_USER)
-    route = EgressRoute(
-        "graph",
-        ("graph.example",),
-        flow,
-        target=GRAPH,
-        agent=replace(AGENT_IDENTITY, user=USER) if by_agent else None,
-        client=None if by_agent else BLUEPRINT_CLIENT,
-        expectation=OWN if flow.is_delegated else None,
-    )
-    return replace(route, **changes)
+    asker = replace(AGENT_IDENTITY, user=USER) if by_agent else BLUEPRINT_CLIENT
+    mine = {key: changes.pop(key) for key in ("workloads",) if key in changes}
+    parts = {"expectation": OWN} if flow.is_delegated else {}
+    if flow is Flow.NONE:
+        return route_of("graph", flow, ("graph.example",))
+    return route_of("graph", flow, ("graph.example",), own=mine, asker=asker, **parts, **changes)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +73,7 @@ def test_agent_user_and_app_token_give_the_flow(configured: Flow, wish: Wish, fl
     """The sidecar's table (its page "configuration"); `RequestAppToken=false` counts as well."""
     route = fulfil(api(configured), wish, CLOSED)
     assert (flow, "graph") == (route.flow, route.name)
-    assert flow.is_delegated == (route.expectation is not None)
-    assert (route.agent is None) != (route.client is None)
+    assert flow.is_delegated == isinstance(route.grant, Delegated)
 
 
 def test_who_is_named_is_who_acts() -> None:
@@ -132,7 +129,7 @@ def test_what_is_not_configured_is_refused(wish: Wish) -> None:
         (api(), Wish(scopes=("api://other/.default",)), "own resource"),
         (api(), Wish(scopes=("api://a/.default", "api://b/.default")), "one resource"),
         (api(), Wish(scopes=("https://graph.microsoft.com/User.Read",)), "/.default"),
-        (api(Flow.NONE, target=None, client=None), Wish(), "no token"),
+        (api(Flow.NONE), Wish(), "no token"),
     ],
 )
 def test_what_does_not_go_together_is_told(route: EgressRoute, wish: Wish, names: str) -> None:
@@ -145,8 +142,7 @@ def test_scopes_of_another_resource_where_they_are_granted() -> None:
     """But never for a call to the API itself: its host would get another one's token."""
     grants = replace(CLOSED, any_resource=True)
     elsewhere = Wish(scopes=("api://other/.default",))
-    target = fulfil(api(), elsewhere, grants).target
-    assert target is not None
+    target = target_of(fulfil(api(), elsewhere, grants))
     assert ("api://other/.default",) == target.scopes
     with pytest.raises(BadWish):
         fulfil(api(), replace(elsewhere, for_own_resource=True), grants)
@@ -157,8 +153,7 @@ def test_an_api_without_scopes_takes_those_that_are_named() -> None:
     bare, grants = api(target=Target(())), replace(CLOSED, any_resource=True)
     wish = Wish(scopes=("api://other/.default",))
     for each in (wish, replace(wish, for_own_resource=True)):
-        target = fulfil(bare, each, grants).target
-        assert target is not None
+        target = target_of(fulfil(bare, each, grants))
         assert wish.scopes == target.scopes
     with pytest.raises(BadWish, match="expected scopes, as none are configured"):
         fulfil(bare, Wish(), grants)
@@ -185,17 +180,15 @@ def test_credentials_of_agents_are_not_given_out(scope: str) -> None:
 )
 def test_microsoft_graph_has_several_names(scope: str) -> None:
     """Scopes without a resource are Graph's."""
-    target = fulfil(api(Flow.ON_BEHALF_OF), Wish(scopes=(scope,)), CLOSED).target
+    target = target_of(fulfil(api(Flow.ON_BEHALF_OF), Wish(scopes=(scope,)), CLOSED))
     assert target == Target((scope,), policy_version=GRAPH.policy_version)
 
 
 def test_claims_and_tenant() -> None:
     """The caller's claims go before the configured ones; its tenant can only be the client's."""
     configured = api(target=replace(GRAPH, claims='{"a":1}'))
-    kept = fulfil(configured, Wish(tenant=TENANT.upper()), CLOSED).target
-    changed = fulfil(configured, Wish(claims='{"b":2}'), CLOSED).target
-    assert kept is not None
-    assert changed is not None
+    kept = target_of(fulfil(configured, Wish(tenant=TENANT.upper()), CLOSED))
+    changed = target_of(fulfil(configured, Wish(claims='{"b":2}'), CLOSED))
     assert ('{"a":1}', '{"b":2}') == (kept.claims, changed.claims)
 
 
@@ -203,7 +196,7 @@ def test_a_delegated_flow_of_an_app_route_expects_what_the_entrance_does() -> No
     """A route that was made for users has an expectation of its own."""
     made = fulfil(api(Flow.APP), Wish(app_token=False), CLOSED)
     own = fulfil(api(Flow.ON_BEHALF_OF), Wish(), CLOSED)
-    assert (SUBJECT, OWN) == (made.expectation, own.expectation)
+    assert (SUBJECT, OWN) == (delegated(made).expectation, delegated(own).expectation)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +219,7 @@ def test_what_the_api_demands_comes_on_top(
 
     found = fulfil(route, Wish(claims=wished, challenge=challenge), CLOSED)
 
-    assert found.target is not None
-    assert expected == found.target.claims
+    assert expected == target_of(found).claims
 
 
 IDS: Final = st.sampled_from([AGENT, SIBLING.client_id, FOREIGN.client_id, STRANGER])
@@ -258,7 +250,9 @@ def test_no_wish_gives_a_token_of_another_identity(wish: Wish, flow: Flow, grant
     except AuthzError:
         return
     if wish.agent is None:
-        assert (configured.agent, configured.client) == (route.agent, route.client)
+        assert (configured.agent, configured.credential_holder) == (
+            route.agent, route.credential_holder,
+        )  # fmt: skip
     else:
         assert route.agent is not None
         assert (wish.agent, wish.user) == (route.agent.client_id, route.agent.user)

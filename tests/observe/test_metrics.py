@@ -8,16 +8,16 @@ import pytest
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
-from authz.core.policy import EgressRoute
 from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
 from support.records import record_of
+from support.routes import regranted, route_of
 
-FALLBACK = EgressRoute("graph", (), Flow.AUTONOMOUS, stands_in=True)
+FALLBACK = route_of("graph", Flow.AUTONOMOUS, stands_in=True)
 ALLOWED = record_of(Allow(), route=FALLBACK)
-ELSEWHERE = record_of(Allow(), route=replace(FALLBACK, stands_in=False))
+ELSEWHERE = record_of(Allow(), route=regranted(FALLBACK, stands_in=False))
 
 
 def test_calls_without_a_user_are_counted_and_told() -> None:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authz.core.exchange import Flow
+from authz.core.grant import NoToken
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy
 from authz.pushing import PushedTokens
 from support.clock import AlarmClock
-from support.exchanges import AGENT_IDENTITY, GRAPH
+from support.routes import regranted, route_of, target_of
 from support.scene import Scene
 
 LIFETIME: Final = 3600.0
@@ -18,16 +19,21 @@ MARGIN: Final = 60.0
 
 def route(name: str = "api", **changes: Any) -> EgressRoute:
     """Return a route of the agent itself, pushed."""
-    own = EgressRoute(name, (), Flow.AUTONOMOUS, GRAPH, AGENT_IDENTITY, push=True)
-    return replace(own, **changes)
+    mine = {key: changes.pop(key) for key in ("workloads", "peer_source") if key in changes}
+    push, flow = changes.pop("push", True), changes.pop("flow", Flow.AUTONOMOUS)
+    if flow is Flow.NONE or flow.is_delegated:
+        return route_of(name, flow, own=mine, **changes)
+    return route_of(name, flow, own=mine, push=push, **changes)
 
 
 def policy(*routes: EgressRoute, version: str = "v1") -> Policy:
     """Return a policy with these routes, each asking under its version."""
     egress = {}
     for one in routes:
-        target = None if one.target is None else replace(one.target, policy_version=version)
-        egress[one.name] = replace(one, target=target)
+        same = isinstance(one.grant, NoToken)
+        egress[one.name] = (
+            one if same else regranted(one, target=replace(target_of(one), policy_version=version))
+        )
     return Policy(version=version, egress=egress)
 
 

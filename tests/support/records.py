@@ -8,11 +8,12 @@ from authz.core.exchange import Flow
 from authz.core.lifetime import Lifetime
 from authz.core.moment import NEVER
 from authz.core.outcome import Denied, Granted, Outcome
-from authz.core.policy import EgressRoute, Route
+from authz.core.policy import Route
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import CheckRequest
+from support.routes import route_of
 
-ROUTE: Final = EgressRoute("graph", ("graph.example",), Flow.AUTONOMOUS)
+ROUTE: Final = route_of("graph", Flow.AUTONOMOUS, ("graph.example",))
 ENDLESS: Final = Lifetime(NEVER, NEVER)
 
 

@@ -12,9 +12,10 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute, InboundRoute, Policy, Requirement
+from authz.core.policy import EgressRoute, InboundRoute, Policy
 from authz.core.record import CacheName, CheckRecord
 from authz.core.request import Authorization, CheckRequest
+from authz.core.requirement import Requirement
 from authz.core.shares import Shares
 from authz.ports import Timer
 from authz.prefetching import Prefetches
@@ -22,8 +23,8 @@ from authz.service import CheckService
 from authz.steps import Snapshot
 from authz.subjects import SubjectMemory
 from support.clock import Clock
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.fakes import FakeExchange, FakeKeys, FakeObserver
+from support.routes import route_of
 from support.tenant import FakeTenant
 
 INBOUND: Final = "agent"
@@ -128,14 +129,13 @@ class Scene:
         return request._replace(**changes)
 
     def _egress_route(self, flow: Flow) -> EgressRoute:
-        client = flow in (Flow.BLUEPRINT, Flow.APP_ON_BEHALF_OF, Flow.APP)
-        return EgressRoute(
-            name=flow.value,
-            hosts=(f"{flow.value}.example".replace("_", "-"),),
-            flow=flow,
-            target=None if flow is Flow.NONE else GRAPH,
-            agent=None if client or flow is Flow.NONE else AGENT_IDENTITY,
-            client=BLUEPRINT_CLIENT if client else None,
-            expectation=self.tenant.expectation() if flow.is_delegated else None,
+        hosts = (f"{flow.value}.example".replace("_", "-"),)
+        if not flow.is_delegated:
+            return route_of(flow.value, flow, hosts)
+        return route_of(
+            flow.value,
+            flow,
+            hosts,
+            expectation=self.tenant.expectation(),
             requirement=Requirement(scopes=("access_as_user",)),
         )
