@@ -29,7 +29,7 @@ from authz.config.rendered import MARK
 from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.exchange import Flow
+from authz.core.grant import Delegated, NoToken
 from authz.core.header_name import spellings
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
@@ -197,8 +197,9 @@ def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
 
 def _detail(record: CheckRecord, reason: Reason) -> str:
     route = record.route
-    has_token = not isinstance(route, EgressRoute) or route.flow is not Flow.NONE
-    sources = route.sources if isinstance(route, EgressRoute) else ()
+    grant = route.grant if isinstance(route, EgressRoute) else None
+    has_token = not isinstance(grant, NoToken)
+    sources = grant.sources if isinstance(grant, Delegated) else ()
     return detail_of(reason, record.request.host, has_token=has_token, sources=sources)
 
 
