@@ -156,9 +156,11 @@ def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
         if error.by_credential:
             raise
         if wish.agent is not None and known is None:
-            raise AgentNotAllowed(f"agent {wish.agent}: {error.detail}") from error
+            text = f"agent {wish.agent}: {error.detail}"
+            raise AgentNotAllowed(text, by_entra=True) from error
         if wish.user is not None and (known is None or wish.user not in known.users):
-            raise AgentNotAllowed(f"user account of agent {wish.agent}: {error.detail}") from error
+            text = f"user account of agent {wish.agent}: {error.detail}"
+            raise AgentNotAllowed(text, by_entra=True) from error
         if wish.scopes:
             raise BadWish("optionsOverride.Scopes: Entra does not accept them here") from error
         if wish.app_token is not None and changed:

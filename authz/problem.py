@@ -204,6 +204,12 @@ _CARRIED_BY: Final = {
     SubjectSource.HANDLE: f"baggage: {MEMBER}=…",
 }
 
+NOT_ENTRAS: Final = (
+    "Entra knows no such agent identity of this blueprint, or no such user account of it. Check the ids that the "
+    "request names; the log has Entra's answer."
+)
+"""Detail of `Reason.AGENT_NOT_ALLOWED` where the configuration lets callers name the agent."""
+
 _DESTINATION: Final = "this destination"
 _ABOUT_DESTINATIONS: Final = frozenset({Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED})
 _AUTHORITY: Final = re.compile(r"[A-Za-z0-9._*:\[\]-]{1,259}", re.ASCII)

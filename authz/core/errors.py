@@ -305,9 +305,18 @@ class WorkloadNotAllowed(Forbidden):
 
 
 class AgentNotAllowed(Forbidden):
-    """A caller of the HTTP API names an agent identity, or its user account, that it may not name."""
+    """A caller of the HTTP API names an agent identity, or its user account, that it may not name.
+
+    Args:
+        detail: What happened, for the log.
+        by_entra: Whether the configuration lets callers name it, and it is Entra that does not know it so.
+    """
 
     reason = Reason.AGENT_NOT_ALLOWED
+
+    def __init__(self, detail: str = "", *, by_entra: bool = False) -> None:
+        super().__init__(detail)
+        self.by_entra = by_entra
 
 
 class OverrideNotAllowed(Forbidden):

@@ -13,6 +13,7 @@ from authz.config.settings import Decisions
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import Flow
+from authz.core.grant import NoToken
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
 from authz.core.record import CacheName, CacheResult, CheckRecord
@@ -151,7 +152,17 @@ def _denial(record: CheckRecord, denial: Deny) -> dict[str, Any]:
         fields["detail"] = record.error.detail
     if isinstance(record.error, EntraError) and record.error.code is not None:
         fields["entra_code"] = record.error.code
+    if isinstance(record.error, EntraError) and isinstance(record.route, EgressRoute):
+        # What nobody has consented to, or what Entra does not give.
+        fields |= _asked_for(record.route)
     return fields
+
+
+def _asked_for(route: EgressRoute) -> dict[str, Any]:
+    """Return the scopes that were asked for; empty for a route without a token."""
+    if isinstance(route.grant, NoToken):
+        return {}
+    return {"scopes": " ".join(route.grant.target.scopes)}
 
 
 def _add_route(fields: dict[str, Any], record: CheckRecord) -> None:

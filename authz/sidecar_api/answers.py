@@ -9,8 +9,8 @@ import orjson
 from starlette.responses import Response
 
 from authz.core.decision import Deny
-from authz.core.errors import AuthzError, BadWish
-from authz.problem import describe
+from authz.core.errors import AgentNotAllowed, AuthzError, BadWish
+from authz.problem import NOT_ENTRAS, describe
 
 _JSON: Final = "application/json"
 _NEVER_STORED: Final = {
@@ -32,10 +32,19 @@ def refusal(error: AuthzError, *, request_id: str = "") -> Response:
 
 def problem(denial: Deny, error: AuthzError | None = None, *, request_id: str = "") -> Response:
     """Return what a denial looks like; `error` is what led to it, if anything of ours did."""
-    # It speaks of the caller's own parameters, and of nobody's token.
-    detail = error.detail if isinstance(error, BadWish) else None
-    found = describe(denial, request_id=request_id, detail=detail)
+    found = describe(denial, request_id=request_id, detail=_detail(error))
     return Response(found.body, found.http_status, headers=dict(found.headers))
+
+
+def _detail(error: AuthzError | None) -> str | None:
+    match error:
+        case BadWish():
+            # It speaks of the caller's own parameters, and of nobody's token.
+            return error.detail
+        case AgentNotAllowed(by_entra=True):
+            return NOT_ENTRAS
+        case _:
+            return None
 
 
 def payload_of(token: str) -> Any:
