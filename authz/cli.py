@@ -97,8 +97,10 @@ def serve(file: Path | None, config_file: Path | None) -> None:
 @click.option(
     "--envoy",
     "envoy_file",
+    envvar="AUTHZ_ENVOY_CONFIG",
     type=_FILE,
-    help="Envoy's configuration beside it: exit status 1 if it was rendered from another one.",
+    help="Envoy's configuration beside it: exit status 1 if it was rendered from another one. "
+    "Default: $AUTHZ_ENVOY_CONFIG, if it is set.",
 )
 @_no_values_option
 def check_config(
