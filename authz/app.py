@@ -46,6 +46,8 @@ from authz.sidecar_api.server import SidecarApi
 
 HOUSEKEEPING: Final = 1.0
 """Seconds between looks at readiness, and between updates of the gauges."""
+STARTING: Final = 5.0
+"""Seconds from the start within which it is normal that something is still missing."""
 QUIET: Final = 0.5
 """Seconds without a Check after which those who ask have taken notice of a stop."""
 _log = structlog.get_logger("authz")
@@ -310,6 +312,7 @@ class App:
     async def _watch_readiness(self) -> None:
         last: dict[str, Any] | None = None
         unserved: set[tuple[str, str]] = set()
+        started: float | None = time.monotonic()
         renewal, doors = Rounds("renewal of certificates"), Rounds("mending of sockets")
         while True:
             self._engine.check()
@@ -320,11 +323,19 @@ class App:
             with doors.surviving():
                 await self._mend_doors()
             missing = self._missing()
+            if started is not None and (not missing or time.monotonic() - started >= STARTING):
+                # What is still missing is missing for too long: it is said once more, as a warning.
+                started, last = None, None if missing else last
             if missing != last:
                 last = missing
                 if not self._stopping.is_set():
                     await self._grpc.set_serving(serving=not missing)
-                    _log.info("ready") if not missing else _log.warning("not ready", **missing)
+                    if not missing:
+                        _log.info("ready")
+                    elif started is not None:
+                        _log.info("not ready yet", **missing)
+                    else:
+                        _log.warning("not ready", **missing)
                 if self._seat is not None:
                     with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
                         os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
@@ -374,12 +385,16 @@ class App:
 
     async def _reload(self) -> None:
         """Apply a new version of the configuration as a whole, or refuse it and keep the old one."""
+        was_refused = self._watch.refused is not None
         try:
             loaded = await asyncio.to_thread(self._watch.look)
         except ConfigError as error:
             self._refused(str(error))
             return
         if loaded is None:
+            if was_refused and self._watch.refused is None:
+                digest = self._watch.current.digest
+                _log.info("configuration is again the one in use", digest=digest)
             return
         try:
             config, waiting = in_effect(self._first, loaded.config)

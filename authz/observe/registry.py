@@ -15,6 +15,7 @@ from prometheus_client import (
     GCCollector,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     multiprocess,
 )
 from prometheus_client.metrics_core import Metric
@@ -33,6 +34,9 @@ Registry = CollectorRegistry
 
 def own_registry() -> Registry:
     """Return a registry with nothing in it but this process: `process_*` and `python_*`."""
+    # A `*_created` series beside each counter and histogram: twice the series, which no query here asks for.
+    # Of several workers there are none either.
+    disable_created_metrics()
     registry = CollectorRegistry()
     if FOLDER_VARIABLE not in os.environ:
         ProcessCollector(registry=registry)

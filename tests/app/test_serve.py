@@ -1,5 +1,6 @@
 """The running program: doors, permissions, health, metrics, logs, exit statuses."""
 
+import asyncio
 import grp
 import os
 import signal
@@ -187,14 +188,46 @@ def test_not_ready_without_credential_and_why(world: World, write: Callable[...,
     world.secret_file.unlink()
     world.app_secret_file.unlink()
     with Process("serve", "--config", str(write())) as process:
-        process.event("not ready")
+        missing = process.event("not ready")
         answer = process.admin("/readyz")
 
         assert 503 == answer.status_code
+        assert ("warning", answer.json()["missing"]["credentials"]) == (
+            missing["level"],
+            missing["credentials"],
+        )
         assert "support" in answer.json()["missing"]["credentials"]
         assert 200 == process.admin("/livez").status_code
         world.secret_file.write_text(world.blueprint["client_secret"])
         process.wait_ready()
+
+
+def test_a_start_that_takes_its_time_is_no_warning(serve: Serve) -> None:
+    """What every start waits for is information; the warning is for what is missing for longer."""
+    process = serve()
+    process.event("ready")
+    records = process.events()
+    names = [record["event"] for record in records]
+    before = records[: names.index("ready")]
+
+    # Notices about the configuration itself are warnings.
+    assert {"info"} == {each["level"] for each in before if each["event"] != "configuration"}
+    waiting = next(record for record in before if record["event"] == "not ready yet")
+    assert "not read yet" == waiting["credentials"]
+
+
+async def test_the_way_back_to_the_version_in_use_is_logged(
+    serve: Serve, write: Callable[..., Path]
+) -> None:
+    """A file that is put back after a refusal is a change, though nothing has to be applied."""
+    process = serve(reload_interval="50ms")
+    write(reload_interval="50ms", surprise=1)
+    await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    write(reload_interval="50ms")
+    back = await asyncio.to_thread(process.event, "configuration is again the one in use")
+    status = process.admin("/status").json()["configuration"]
+
+    assert (status["digest"], None) == (back["digest"], status["refused"])
 
 
 async def test_metrics_and_status_tell_what_happened_and_no_secret(

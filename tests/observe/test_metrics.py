@@ -53,6 +53,16 @@ def test_evictions_are_counted_over_the_life_of_the_process(
     )
 
 
+def test_no_series_says_when_another_one_began() -> None:
+    """`*_created` would be a series more for each counter and histogram, and nothing asks for it."""
+    registry = own_registry()
+    Metrics(registry, frozenset()).decided(ALLOWED)
+    names = {sample.name for family in registry.collect() for sample in family.samples}
+
+    assert "authz_checks_total" in names
+    assert set() == {name for name in names if name.endswith("_created")}
+
+
 def test_a_certificate_that_is_in_use_no_more_raises_no_alarm() -> None:
     """Its last value would be the least for ever; files of several workers cannot forget a label."""
     registry = own_registry()
