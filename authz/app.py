@@ -328,23 +328,27 @@ class App:
                 started, last = None, None if missing else last
             if missing != last:
                 last = missing
-                if not self._stopping.is_set():
-                    await self._grpc.set_serving(serving=not missing)
-                    if not missing:
-                        _log.info("ready")
-                    elif started is not None:
-                        _log.info("not ready yet", **missing)
-                    else:
-                        _log.warning("not ready", **missing)
-                if self._seat is not None:
-                    with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
-                        os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
+                await self._say_readiness(missing, starting=started is not None)
             self._gauge(missing)
             if not missing and (now := self._engine.unserved()) != unserved:
                 unserved = now
                 if now:
                     _log.warning("ready, but not for all", **self._engine.missing())
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
+
+    async def _say_readiness(self, missing: Mapping[str, Any], *, starting: bool) -> None:
+        """Say to health checkers, to the log and to the supervisor whether Checks can be answered."""
+        if not self._stopping.is_set():
+            await self._grpc.set_serving(serving=not missing)
+            if not missing:
+                _log.info("ready")
+            elif starting:
+                _log.info("not ready yet", **missing)
+            else:
+                _log.warning("not ready", **missing)
+        if self._seat is not None:
+            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
+                os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
 
     async def _mend_doors(self) -> None:
         if self._stopping.is_set():

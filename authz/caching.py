@@ -121,11 +121,13 @@ class CachedExchange:
         *,
         deadline: float,
         needed_by: float | None = None,
+        route: str | None = None,
         seen: Callable[[CacheResult], None] = lambda _: None,
     ) -> IssuedToken:
         """Return a token for the exchange before `deadline` (monotonic seconds).
 
-        `needed_by` is the earlier moment at which a Check stops waiting, where it is another.
+        `needed_by` is the earlier moment at which a Check stops waiting, where it is another,
+        and `route` the egress route that asks, for the log.
 
         A hit does not wait. Past its `refresh_at` a token is still handed out while one flight fetches
         its successor, so that Entra can be down for the rest of the token's life unnoticed.
@@ -140,7 +142,7 @@ class CachedExchange:
         if token is not None:
             self._note(CacheResult.HIT, seen)
             if token.refresh_at.has_come(now) and self._failures.get(key, now) is None:
-                self._refresh(key, exchange)
+                self._refresh(key, exchange, route)
             return token
         failure = self._failures.get(key, now)
         if failure is not None:
@@ -149,12 +151,17 @@ class CachedExchange:
         flight = self._flights.get(key)
         self._note(CacheResult.MISS if flight is None else CacheResult.JOINED, seen)
         flight = flight or self._take_off(
-            key, exchange, deadline if needed_by is None else needed_by
+            key, exchange, deadline if needed_by is None else needed_by, route
         )
         return await self._land(flight, deadline)
 
     async def renew(
-        self, exchange: TokenExchange, *, instead_of: IssuedToken | None, deadline: float
+        self,
+        exchange: TokenExchange,
+        *,
+        instead_of: IssuedToken | None,
+        deadline: float,
+        route: str | None = None,
     ) -> IssuedToken:
         """Return a token that is not due for renewal, and not `instead_of`, before `deadline`.
 
@@ -172,7 +179,7 @@ class CachedExchange:
         failure = self._failures.get(key, now)
         if failure is not None:
             raise failure.with_traceback(None)
-        flight = self._flights.get(key) or self._take_off(key, exchange, deadline)
+        flight = self._flights.get(key) or self._take_off(key, exchange, deadline, route)
         return await self._land(flight, deadline)
 
     def held(self, exchange: TokenExchange) -> IssuedToken | None:
@@ -213,9 +220,9 @@ class CachedExchange:
         self._observer.looked_up(self._name, result)
         seen(result)
 
-    def _refresh(self, key: CacheKey, exchange: TokenExchange) -> None:
+    def _refresh(self, key: CacheKey, exchange: TokenExchange, route: str | None) -> None:
         if key not in self._flights and self._places.take(client_of(exchange)):
-            self._start(key, exchange, needed_by=inf)
+            self._start(key, exchange, inf, route)
 
     async def _land(
         self, flight: asyncio.Task[IssuedToken | AuthzError], deadline: float
@@ -232,17 +239,17 @@ class CachedExchange:
         return outcome
 
     def _take_off(
-        self, key: CacheKey, exchange: TokenExchange, needed_by: float
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
     ) -> asyncio.Task[IssuedToken | AuthzError]:
         client = client_of(exchange)
         if not self._places.take(client):
             raise ExchangeUnavailable(
                 f"too many exchanges of {client.name} are under way", retry_after=RETRY_SOON
             )
-        return self._start(key, exchange, needed_by)
+        return self._start(key, exchange, needed_by, route)
 
     def _start(
-        self, key: CacheKey, exchange: TokenExchange, needed_by: float
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
     ) -> asyncio.Task[IssuedToken | AuthzError]:
         """Start a flight, whose place has been taken."""
 
@@ -250,16 +257,16 @@ class CachedExchange:
             self._flights.pop(key, None)
             self._places.give_back(client_of(exchange))
 
-        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange, needed_by))
+        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange, needed_by, route))
         self._flights[key] = flight
         flight.add_done_callback(landed)
         return flight
 
     async def _fly(
-        self, key: CacheKey, exchange: TokenExchange, needed_by: float
+        self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
     ) -> IssuedToken | AuthzError:
         started = self._timer()
-        budget = Budget(needed_by, ends=started + self._flight_timeout)
+        budget = Budget(needed_by, ends=started + self._flight_timeout, route=route)
         error: AuthzError | None = None
         try:
             async with asyncio.timeout(self._flight_timeout):
@@ -269,7 +276,7 @@ class CachedExchange:
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
         if budget.carried_out is not False:
-            self._observer.exchanged(exchange.flow, error, self._timer() - started)
+            self._observer.exchanged(exchange, error, self._timer() - started, route=route)
         now, subject = Moment(self._clock(), self._timer()), subject_of(exchange)
         if error is not None:
             seconds = self._lifetimes.seconds(error, of_a_user=subject is not None)

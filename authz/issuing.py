@@ -99,7 +99,9 @@ class TokenIssuer:
             authorize_workload(route, request)
             exchange = await self._exchange(asked, route.grant, bearer)
             with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
-                token = await self._steps.exchanged(asked, exchange, anew=wish.anew)
+                token = await self._steps.exchanged(
+                    asked, exchange, route=route.name, anew=wish.anew
+                )
             caller = asked.trace.principal
             return Issued(route, Allow(token.secret), ONCE, caller, token, exchange=exchange)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from authz.core.budget import Budget
 from authz.core.errors import AuthzError
-from authz.core.exchange import Flow, IssuedToken, TokenExchange
+from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.moment import Moment
 from authz.core.record import CacheName, CacheResult, CheckRecord
@@ -123,8 +123,22 @@ class Observer(Protocol):
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Hear of a cache look-up."""
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
-        """Hear of the end of an exchange or a leg that was really carried out."""
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
+        """Hear of the end of an exchange or a leg that was really carried out.
+
+        Args:
+            exchange: Which. It holds the user's token, as a `Secret`.
+            error: Why nothing was issued; None where a token was.
+            seconds: How long it took.
+            route: The egress route for which it was begun, if it was for one.
+        """
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
         """Hear of a call to an API, made for a caller of the HTTP API: its status, or why there is none."""

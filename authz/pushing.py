@@ -347,7 +347,9 @@ class _Keeper:
 
     async def _attempt(self, due: IssuedToken | None) -> IssuedToken:
         deadline = self._means.timer() + ATTEMPT
-        token = await self._tokens.renew(self._exchange, instead_of=due, deadline=deadline)
+        token = await self._tokens.renew(
+            self._exchange, instead_of=due, deadline=deadline, route=self._route.name
+        )
         if self._hard_expiry(token).has_come(self._means.now()):
             raise ExchangeUnavailable("the token expires within cache.tokens.margin")
         return token

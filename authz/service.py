@@ -193,7 +193,7 @@ class CheckService:
         subject_ends: Moment = NEVER,
     ) -> Granted:
         """Return the allowance by the token of an exchange."""
-        token = await self._steps.exchanged(asked, exchange)
+        token = await self._steps.exchanged(asked, exchange, route=route.name)
         life = lifetime(
             self._now(),
             principal=principal,

@@ -96,9 +96,9 @@ class Steps:
         return principal
 
     async def exchanged(
-        self, asked: Asked, exchange: TokenExchange, *, anew: bool = False
+        self, asked: Asked, exchange: TokenExchange, *, route: str, anew: bool = False
     ) -> IssuedToken:
-        """Return the token of an exchange, from the cache unless a new one is demanded.
+        """Return the token of a route's exchange, from the cache unless a new one is demanded.
 
         Raises:
             InvalidToken: The user's token has ended, be it within the leeway.
@@ -112,9 +112,13 @@ class Steps:
         check_subject_lives(exchange, self._clock())
         try:
             if not anew:
-                return await tokens.obtain(exchange, deadline=asked.deadline, seen=seen)
+                return await tokens.obtain(
+                    exchange, deadline=asked.deadline, route=route, seen=seen
+                )
             held = tokens.held(exchange)
-            return await tokens.renew(exchange, instead_of=held, deadline=asked.deadline)
+            return await tokens.renew(
+                exchange, instead_of=held, deadline=asked.deadline, route=route
+            )
         finally:
             trace.exchange_seconds = self._timer() - started
 

@@ -76,10 +76,14 @@ class World:
             lifetimes=lifetimes,
         )
 
-    async def obtain(self, exchange: TokenExchange = ALICE, *, within: float = 5.0) -> str:
+    async def obtain(
+        self, exchange: TokenExchange = ALICE, *, within: float = 5.0, route: str | None = None
+    ) -> str:
         """Return the text of a token."""
         deadline = self.timer() + within
-        token = await self.cached.obtain(exchange, deadline=deadline, seen=self.seen.append)
+        token = await self.cached.obtain(
+            exchange, deadline=deadline, route=route, seen=self.seen.append
+        )
         return token.secret.reveal()
 
     async def failure(self, exchange: TokenExchange = ALICE, *, within: float = 5.0) -> AuthzError:
@@ -647,12 +651,14 @@ async def test_draining_waits_for_every_flight() -> None:
 
 
 async def test_each_exchange_that_was_carried_out_is_observed_once() -> None:
-    """Flow, outcome and duration, for the flight and not for each of its callers."""
+    """Flow, outcome, duration and route, for the flight and not for each of its callers."""
     world = World()
     refusal = ConsentRequired()
     world.entra.fail(refusal, when=lambda exchange: exchange == BOB)
     world.entra.hang()
-    callers = await _started(world.obtain(AGENT), world.obtain(AGENT), world.obtain(BOB))
+    callers = await _started(
+        world.obtain(AGENT, route="mail"), world.obtain(AGENT, route="files"), world.obtain(BOB)
+    )
     world.clock.advance(2.0)
     world.entra.release()
     await asyncio.gather(*callers, return_exceptions=True)
@@ -661,6 +667,19 @@ async def test_each_exchange_that_was_carried_out_is_observed_once() -> None:
         (Flow.AUTONOMOUS, None, 2.0),
         (Flow.ON_BEHALF_OF, refusal, 2.0),
     ] == world.observer.exchanges
+    assert ["mail", None] == world.observer.begun_for
+
+
+async def test_a_renewal_is_observed_for_the_route_that_wants_it() -> None:
+    """One that is waited for, and one that nobody waits for."""
+    world = World()
+    token = await world.cached.obtain(AGENT, deadline=world.timer() + 5, route="mail")
+    await world.cached.renew(AGENT, instead_of=token, deadline=world.timer() + 5, route="pushed")
+    world.clock.advance(REFRESH)
+    await world.obtain(AGENT, route="files")
+    await world.cached.drain()
+
+    assert ["mail", "pushed", "files"] == world.observer.begun_for
 
 
 async def test_an_exchange_that_was_not_carried_out_is_not_observed() -> None:

@@ -13,8 +13,11 @@ class Budget:
         carried_out: Whether a request of the exchange itself has gone out: False where there was no
             assertion for it, an open circuit or an unreadable credential. None where the exchange does not
             report it.
+        route: Name of the egress route for which the exchange was begun, for the log; None where it was
+            begun for none, as when a credential is shown to Entra. Others may wait for the same exchange.
     """
 
     needed_by: float
     ends: float
     carried_out: bool | None = field(default=None, compare=False)
+    route: str | None = field(default=None, compare=False)

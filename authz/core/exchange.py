@@ -254,7 +254,7 @@ def subject_of(exchange: TokenExchange) -> SubjectToken | None:
 
 def client_of(exchange: TokenExchange) -> Client:
     """Return the application whose credential the exchange uses: of an agent, its blueprint."""
-    asker = _asker(exchange)
+    asker = asker_of(exchange)
     return asker.blueprint if isinstance(asker, AgentIdentity) else asker
 
 
@@ -277,12 +277,13 @@ def cache_key(exchange: TokenExchange) -> CacheKey:
     It covers flow, tenant, client, agent, agent user, scopes, claims, policy version and the hash of
     the subject token: two exchanges share a key only if Entra would be asked the very same thing.
     """
-    shared = _shared_part(exchange.flow, _asker(exchange), exchange.target)
+    shared = _shared_part(exchange.flow, asker_of(exchange), exchange.target)
     subject = subject_of(exchange)
     return shared if subject is None else shared + subject.secret.digest()
 
 
-def _asker(exchange: TokenExchange) -> AgentIdentity | Client:
+def asker_of(exchange: TokenExchange) -> AgentIdentity | Client:
+    """Return as whom Entra is asked: an agent identity, or an application."""
     match exchange:
         case BlueprintToken() | AppOnBehalfOf() | AppToken():
             return exchange.client

@@ -266,7 +266,11 @@ class EntraExchange:
         deadline = self._timer() + self._timeout
         try:
             return await self.assertions.obtain(
-                assertion, deadline=deadline, needed_by=budget.needed_by, seen=seen
+                assertion,
+                deadline=deadline,
+                needed_by=budget.needed_by,
+                route=budget.route,
+                seen=seen,
             )
         except ExchangeThrottled as error:
             # It is not about what needs the assertion, and must not be repeated for that as long.

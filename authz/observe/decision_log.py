@@ -12,7 +12,7 @@ import structlog
 from authz.config.settings import Decisions
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
-from authz.core.exchange import Flow
+from authz.core.exchange import AgentIdentity, TokenExchange, asker_of, client_of
 from authz.core.grant import NoToken
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
@@ -75,9 +75,19 @@ class DecisionLog:
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
         """Look-ups are part of the record."""
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
         """Log an exchange that was really carried out: what Entra was asked, and its answer."""
-        fields: dict[str, Any] = {"flow": flow.value, "ms": _milliseconds(seconds)}
+        fields = _asked(exchange)
+        if route is not None:
+            fields["route"] = route
+        fields["ms"] = _milliseconds(seconds)
         if error is None:
             _log.debug("exchange", **fields)
             return
@@ -189,6 +199,19 @@ def _add_principal(fields: dict[str, Any], record: CheckRecord) -> None:
     fields["actor"] = principal.actor.client_id
     if principal.token_id:
         fields["uti"] = principal.token_id
+
+
+def _asked(exchange: TokenExchange) -> dict[str, Any]:
+    """Return what was asked of Entra: as whom, by the names of the configuration, and for what."""
+    asker, client = asker_of(exchange), client_of(exchange)
+    fields: dict[str, Any] = {
+        "flow": exchange.flow.value,
+        "client": client.name,
+        "client_id": client.client_id,
+    }
+    if isinstance(asker, AgentIdentity):
+        fields |= {"agent": asker.name, "agent_identity": asker.client_id}
+    return fields | {"scopes": list(exchange.target.scopes)}
 
 
 def _milliseconds(seconds: float) -> float:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from authz import __version__
 from authz.core.errors import AuthzError, EntraError
-from authz.core.exchange import Flow
+from authz.core.exchange import TokenExchange
 from authz.core.outcome import Denied
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.record import CacheName, CacheResult, CheckRecord
@@ -204,8 +204,17 @@ class Metrics:
         """Count one cache look-up."""
         self._lookup_child(cache, result).inc()
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
         """Count one exchange or leg that was carried out."""
+        del route  # the labels are few
+        flow = exchange.flow
         outcome = "issued" if error is None else error.reason.value
         self._exchanges.labels(flow.value, outcome).inc()
         self._exchange_duration.labels(flow.value).observe(seconds)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from authz.core.errors import AuthzError
-from authz.core.exchange import Flow
+from authz.core.exchange import TokenExchange
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.ports import Observer, SecretObserver
 
@@ -65,9 +65,16 @@ class Observers:
         """Pass on a cache look-up."""
         self._tell(lambda observer: observer.looked_up(cache, result))
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
         """Pass on the end of an exchange."""
-        self._tell(lambda observer: observer.exchanged(flow, error, seconds))
+        self._tell(lambda observer: observer.exchanged(exchange, error, seconds, route=route))
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
         """Pass on the end of a call to an API."""

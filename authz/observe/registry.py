@@ -36,7 +36,7 @@ def own_registry() -> Registry:
     """Return a registry with nothing in it but this process: `process_*` and `python_*`."""
     # A `*_created` series beside each counter and histogram: twice the series, which no query here asks for.
     # Of several workers there are none either.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     if FOLDER_VARIABLE not in os.environ:
         ProcessCollector(registry=registry)

@@ -241,7 +241,7 @@ async def test_metrics_and_status_tell_what_happened_and_no_secret(
         await client.check("egress", "graph", token)
         await client.check("egress", "graph", world.token("bob"))
         await client.check("egress", "nowhere")
-    process.event("exchange failed")
+    failed = process.event("exchange failed")
     metrics = process.admin("/metrics").text
     status = process.admin("/status").text
 
@@ -267,6 +267,9 @@ async def test_metrics_and_status_tell_what_happened_and_no_secret(
         'python_gc_collections_total{generation="0"}',
     ):
         assert line in metrics, line
+    assert ("graph", "support", "desk", "on_behalf_of") == tuple(
+        failed[name] for name in ("route", "client", "agent", "flow")
+    )
     for text in (metrics, status, process.log()):
         assert "eyJ" not in text
         assert world.blueprint["client_secret"] not in text

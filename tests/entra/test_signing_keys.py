@@ -386,7 +386,8 @@ async def test_tenants_that_hang_hold_up_no_others_keys(world: World) -> None:
             **document["blueprints"]["support"],
             "tenant_id": tenant_id,
         }
-        agent = {"blueprint": f"silent-{number}", "agent_identity": tenant_id}
+        identity = f"{number:08d}-0000-4000-8000-00000000000a"
+        agent = {"blueprint": f"silent-{number}", "agent_identity": identity}
         document["agents"][f"silent-{number}"] = agent
         document["inbound"][f"silent-{number}"] = {"agent": f"silent-{number}"}
         world.emulator.faults.add(Fault("hang", "discovery", match=Match(tenant=tenant_id)))

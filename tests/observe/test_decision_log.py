@@ -7,14 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from authz.config.settings import Decisions
-from authz.core.errors import AuthzError, ExchangeUnavailable, InvalidToken, TokenFault
+from authz.core.errors import (
+    AuthzError,
+    ConsentRequired,
+    ExchangeUnavailable,
+    InvalidToken,
+    TokenFault,
+)
+from authz.core.exchange import AppToken
 from authz.core.outcome import Denied
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
+from support.exchanges import BLUEPRINT_CLIENT, GRAPH, on_behalf_of
 from support.records import record_of
 from support.scene import Scene
+from support.tenant import AGENT, BLUEPRINT
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"
@@ -216,3 +225,47 @@ async def test_a_repeated_answer_below_the_level_is_not_told(
     log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
 
     assert [] == written(capfd)
+
+
+@pytest.mark.parametrize("route", ["graph", None])
+def test_a_failed_exchange_says_as_whom_and_for_what(
+    capfd: pytest.CaptureFixture[str], route: str | None
+) -> None:
+    """Client, agent and scopes, the route if it was for one; nothing of the user's token."""
+    DecisionLog(Decisions.NONE).exchanged(
+        on_behalf_of(TOKEN), ConsentRequired("AADSTS65001", code=65001), 0.25, route=route
+    )
+
+    (record,) = written(capfd)
+    assert {
+        "flow": "on_behalf_of",
+        "client": "blueprint",
+        "client_id": BLUEPRINT,
+        "agent": "agent",
+        "agent_identity": AGENT,
+        "scopes": ["https://graph.microsoft.com/.default"],
+        **({} if route is None else {"route": route}),
+        "ms": 250.0,
+        "reason": "consent_required",
+        "detail": "AADSTS65001",
+        "entra_code": 65001,
+        "event": "exchange failed",
+        "level": "warning",
+    } == {name: value for name, value in record.items() if name != "timestamp"}
+
+
+def test_an_application_that_is_no_agent_has_none_in_the_record(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """It asks for itself."""
+    DecisionLog(Decisions.NONE).exchanged(
+        AppToken(BLUEPRINT_CLIENT, GRAPH), ExchangeUnavailable("no answer"), 0.25, route="app"
+    )
+
+    (record,) = written(capfd)
+    assert {"client", "client_id"} == record.keys() & {
+        "client",
+        "client_id",
+        "agent",
+        "agent_identity",
+    }

@@ -56,7 +56,7 @@ def test_evictions_are_counted_over_the_life_of_the_process(
 def test_no_series_says_when_another_one_began() -> None:
     """`*_created` would be a series more for each counter and histogram, and nothing asks for it."""
     registry = own_registry()
-    Metrics(registry, frozenset()).decided(ALLOWED)
+    Metrics(registry, frozenset()).decided([ALLOWED])
     names = {sample.name for family in registry.collect() for sample in family.samples}
 
     assert "authz_checks_total" in names

@@ -145,6 +145,8 @@ class FakeObserver:
         self.records: list[CheckRecord] = []
         self.lookups: list[tuple[CacheName, CacheResult]] = []
         self.exchanges: list[tuple[Flow, AuthzError | None, float]] = []
+        self.begun_for: list[str | None] = []
+        """Routes of the exchanges."""
         self.prefetches: list[tuple[str, str]] = []
 
     def decided(self, records: Sequence[CheckRecord]) -> None:
@@ -157,9 +159,17 @@ class FakeObserver:
         """Remember a look-up."""
         self.lookups.append((cache, result))
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
         """Remember an exchange."""
-        self.exchanges.append((flow, error, seconds))
+        self.exchanges.append((exchange.flow, error, seconds))
+        self.begun_for.append(route)
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
         """Take no interest."""

@@ -23,7 +23,7 @@ from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.config.document import parse
 from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, Reason
-from authz.core.exchange import Flow
+from authz.core.exchange import Flow, TokenExchange
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
@@ -63,6 +63,7 @@ class Recorder:
     records: list[CheckRecord] = field(default_factory=list)
     lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
     exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
+    begun_for: list[tuple[Flow, str | None]] = field(default_factory=list)
     prefetches: list[tuple[str, str]] = field(default_factory=list)
     calls: list[tuple[str, int | AuthzError]] = field(default_factory=list)
 
@@ -76,9 +77,17 @@ class Recorder:
         """Remember a look-up."""
         self.lookups.append((cache, result))
 
-    def exchanged(self, flow: Flow, error: AuthzError | None, seconds: float) -> None:
+    def exchanged(
+        self,
+        exchange: TokenExchange,
+        error: AuthzError | None,
+        seconds: float,
+        *,
+        route: str | None,
+    ) -> None:
         """Remember an exchange."""
-        self.exchanges.append((flow, error))
+        self.exchanges.append((exchange.flow, error))
+        self.begun_for.append((exchange.flow, route))
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
         """Remember a call to an API."""
