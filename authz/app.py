@@ -22,6 +22,7 @@ from authz.admin.server import AdminServer
 from authz.allocator import give_back
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
 from authz.config.effect import in_effect
+from authz.config.named_files import NamedFiles
 from authz.config.rendered import difference
 from authz.core.policy import PeerSource
 from authz.engine import Engine
@@ -48,6 +49,8 @@ HOUSEKEEPING: Final = 1.0
 """Seconds between looks at readiness, and between updates of the gauges."""
 STARTING: Final = 5.0
 """Seconds from the start within which it is normal that something is still missing."""
+FILES: Final = 5.0
+"""Seconds between looks at the files of certificates that the configuration names."""
 QUIET: Final = 0.5
 """Seconds without a Check after which those who ask have taken notice of a stop."""
 _log = structlog.get_logger("authz")
@@ -154,6 +157,8 @@ class App:
         self._started = False
         self._doors: dict[str, str] = {}
         """Why nobody can connect, by listener."""
+        self._files: dict[str, str | None] = {}
+        """What is wrong with each file of certificates, by its key in the configuration."""
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT (the second one hurries); SIGHUP reloads at once.
@@ -189,6 +194,7 @@ class App:
         background = [
             loop.create_task(self._watch_readiness()),
             loop.create_task(self._watch_configuration()),
+            loop.create_task(self._watch_files()),
             loop.create_task(self._learn_tenant()),
         ]
         stop = loop.create_task(self._stopping.wait())
@@ -264,8 +270,11 @@ class App:
             expiries |= self._certificates.expiries()
         self._metrics.gauge_secrets(expiries, self._secrets.streams())
         self._metrics.gauge_credentials(self._engine.credential_expiries())
-        self._metrics.gauge_unserved(self._engine.unserved())
-        self._metrics.gauge_refused(self._engine.refused_credentials())
+        unreadable = self._engine.unreadable_credentials()
+        self._metrics.gauge_unserved(self._engine.unserved(), known=self._engine.servable())
+        self._metrics.gauge_refused(self._engine.refused_credentials(), known=unreadable.keys())
+        self._metrics.gauge_unreadable(unreadable)
+        self._metrics.gauge_files({key: bool(fault) for key, fault in self._files.items()})
         self._metrics.gauge_proved(self._engine.proved_credentials())
         self._metrics.gauge_envoys(self._pairing.counts())
         self._metrics.gauge_circuits(self._engine.circuits())
@@ -301,6 +310,7 @@ class App:
             "missing": self._engine.missing() | self._missing(),
             **self._notices(),
             "credentials": self._engine.credentials(),
+            "files": self._files,
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
             "envoy": self._pairing.status(),
             "pushed_secrets": self._engine.pushed.status(),
@@ -349,6 +359,19 @@ class App:
         if self._seat is not None:
             with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
                 os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
+
+    async def _watch_files(self) -> None:
+        named, rounds = NamedFiles(), Rounds("look at certificate files")
+        while True:
+            with rounds.surviving():
+                found = await asyncio.to_thread(named.look, self._engine.config)
+                before, self._files = self._files, found
+                for key, fault in found.items():
+                    if fault is not None and fault != before.get(key):
+                        _log.error("certificate file not usable", key=key, cause=fault)
+                    elif fault is None and before.get(key) is not None:
+                        _log.info("certificate file usable again", key=key)
+            await asyncio.sleep(FILES)
 
     async def _mend_doors(self) -> None:
         if self._stopping.is_set():

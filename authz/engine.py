@@ -205,6 +205,13 @@ class Engine:
             *(("credential", client) for client in faults),
         }
 
+    def servable(self) -> set[tuple[str, str]]:
+        """Return the kind and name of each issuer with keys and of each client: what may become unserved."""
+        return {
+            *(("signing_keys", issuer) for issuer in self._parts.keys.ages()),
+            *(("credential", client.name) for client in credentials(self.config)),
+        }
+
     def _faults(self, *, with_proofs: bool = True) -> dict[str, str] | None:
         """Return why clients cannot be served, by name; None until somebody has looked."""
         faults, proofs = self._parts.credential_faults, self._parts.proofs
@@ -227,6 +234,10 @@ class Engine:
     def refused_credentials(self) -> set[tuple[str, str]]:
         """Return name of the client and kind of each credential whose newest version Entra refuses."""
         return self._parts.applications.refused()
+
+    def unreadable_credentials(self) -> dict[tuple[str, str], bool]:
+        """Return whether a credential could not be read when it was last tried, by client and kind."""
+        return self._parts.applications.unreadable()
 
     def proved_credentials(self) -> dict[tuple[str, str], bool]:
         """Return whether Entra has taken the newest version of a credential, by client and kind.

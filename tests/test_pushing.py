@@ -85,6 +85,7 @@ async def test_token_is_there_before_any_request() -> None:
 
     assert ("issued-1", 1) == (envoy.holds, envoy.stirs)
     assert [Autonomous(AGENT_IDENTITY, GRAPH)] == world.entra.calls
+    assert ["api"] == world.observer.begun_for
 
 
 async def test_fifty_envoys_and_a_check_cost_one_exchange() -> None:

@@ -1,12 +1,13 @@
-"""Files of certificates that a configuration names: opened before the configuration is used.
+"""Files of certificates that a configuration names: opened before it is used, and looked at again later.
 
-A version that names a file which cannot be used is refused like any other faulty version. Files of
-credentials are not: they may arrive later, and readiness waits for them (`authz.entra.credentials`).
+A version that names a file which cannot be used is refused like any other faulty version. `NamedFiles` finds
+a file that becomes so while its version is in use. Files of credentials are not refused: they may arrive
+later, and readiness waits for them (`authz.entra.credentials`).
 """
 
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,48 @@ from authz.files import BoundedFile, FileFault
 
 _LARGEST: Final = 4 * 1024**2
 """Bytes; a bundle of all public authorities has some 200 kB."""
+_CERTIFICATE_FILE: Final = "listen.tls.certificate_file"
+_KEY_FILE: Final = "listen.tls.key_file"
+
+
+class NamedFiles:
+    """The files of certificates that a configuration names, looked at again and again.
+
+    They are parsed again only where one has changed. While a read hangs, no further thread is left behind.
+    """
+
+    def __init__(self) -> None:
+        self._readers: dict[Path, BoundedFile] = {}
+        self._seen: list[tuple[str, Path, bytes]] = []
+        self._faults: dict[str, str | None] = {}
+
+    def look(self, config: Config) -> dict[str, str | None]:
+        """Return what is wrong with each file, None where nothing is, by its key in the configuration."""
+        named = _named(config)
+        contents = [_content(self._reader(path)) for _, path, _ in named]
+        seen = [
+            (key, path, repr(content).encode() if isinstance(content, FileFault) else content)
+            for (key, path, _), content in zip(named, contents, strict=True)
+        ]
+        if seen != self._seen:
+            self._seen = seen
+            faults = {fault.path: fault.message for fault in _judged(named, contents)}
+            self._faults = {key: faults.get(key) for key, _, _ in named}
+        return self._faults
+
+    def _reader(self, path: Path) -> BoundedFile:
+        return self._readers.setdefault(path, BoundedFile(path, max_bytes=_LARGEST))
 
 
 def faults_of_files(config: Config) -> Iterator[Fault]:
     """Yield what is wrong with each file of certificates that a configuration names. Reads them."""
+    named = _named(config)
+    yield from _judged(
+        named, [_content(BoundedFile(path, max_bytes=_LARGEST)) for _, path, _ in named]
+    )
+
+
+def _named(config: Config) -> "list[_Named]":
     tls = config.listen.tls
     named: list[tuple[str, Path | None, _Kind]] = [
         ("entra.ca_file", config.entra.ca_file, _AUTHORITIES),
@@ -32,24 +71,38 @@ def faults_of_files(config: Config) -> Iterator[Fault]:
     ]
     if tls is not None:
         named += [
-            ("listen.tls.certificate_file", tls.certificate_file, _CHAIN),
-            ("listen.tls.key_file", tls.key_file, _KEY),
+            (_CERTIFICATE_FILE, tls.certificate_file, _CHAIN),
+            (_KEY_FILE, tls.key_file, _KEY),
             ("listen.tls.client_ca_file", tls.client_ca_file, _AUTHORITIES),
         ]
-    for path, name, (check, expected) in named:
-        if name is None:
-            continue
-        try:
-            content = BoundedFile(name, max_bytes=_LARGEST).read()
-        except FileFault as fault:
-            instead = f": expected the path of a file, {expected}" * (shown_file(name) == NO_PATH)
-            yield Fault(path, f"{shown_file(name)}: {fault}{instead}")
+    return [(key, path, kind) for key, path, kind in named if path is not None]
+
+
+def _content(file: BoundedFile) -> "bytes | FileFault":
+    try:
+        return file.read()
+    except FileFault as fault:
+        return fault
+
+
+def _judged(named: "Sequence[_Named]", contents: "Sequence[bytes | FileFault]") -> Iterator[Fault]:
+    good: dict[str, bytes] = {}
+    for (key, path, (check, expected)), content in zip(named, contents, strict=True):
+        if isinstance(content, FileFault):
+            instead = f": expected the path of a file, {expected}" * (shown_file(path) == NO_PATH)
+            yield Fault(key, f"{shown_file(path)}: {content}{instead}")
             continue
         try:
             check(content)
         except (ValueError, TypeError, ssl.SSLError, UnsupportedAlgorithm):
             # Not its own message, which can quote the content.
-            yield Fault(path, f"{shown_file(name)}: {_instead(content)}expected {expected}")
+            yield Fault(key, f"{shown_file(path)}: {_instead(content)}expected {expected}")
+        else:
+            good[key] = content
+    certificate, private = good.get(_CERTIFICATE_FILE), good.get(_KEY_FILE)
+    if certificate is not None and private is not None and not _fit(certificate, private):
+        (path,) = [path for name, path, _ in named if name == _KEY_FILE]
+        yield Fault(_KEY_FILE, f"{shown_file(path)}: is not the key of {_CERTIFICATE_FILE}")
 
 
 def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[Notice]:
@@ -107,6 +160,12 @@ def _private_key(content: bytes) -> None:
     load_pem_private_key(content, None)
 
 
+def _fit(certificates: bytes, key: bytes) -> bool:
+    """Whether the first certificate is that of the key."""
+    first = x509.load_pem_x509_certificates(certificates)[0]
+    return first.public_key() == load_pem_private_key(key, None).public_key()
+
+
 def _instead(content: bytes) -> str:
     """Return what a content is in place of PEM, as the beginning of a sentence, or nothing."""
     text = content.lstrip(b"\xef\xbb\xbf\r\n\t ")
@@ -124,6 +183,8 @@ _LABEL: Final = re.compile(rb"-----BEGIN ([A-Z0-9# ]{1,40})-----")
 """What a part of PEM is (RFC 7468 section 2)."""
 _Kind = tuple[Callable[[bytes], None], str]
 """How a content is checked, and what it should be."""
+_Named = tuple[str, Path, _Kind]
+"""A key of the configuration, the file that it names, and what that should hold."""
 _AUTHORITIES: Final[_Kind] = (
     _authorities,
     "certificates of authorities, PEM: texts from -----BEGIN CERTIFICATE----- to its end, complete",

@@ -224,6 +224,15 @@ class Applications:
             if credential.is_refused
         }
 
+    def unreadable(self) -> dict[tuple[str, str], bool]:
+        """Return whether a credential could not be read of late, by client and kind. Reads nothing."""
+        found: dict[tuple[str, str], bool] = {}
+        for client, credentials in self._credentials.items():
+            for credential in credentials:
+                key = client.name, credential.kind
+                found[key] = found.get(key, False) or credential.fault is not None
+        return found
+
     def standings(self) -> dict[Client, Standing]:
         """Return how each client stands with Entra, by the first credential that it takes. Reads nothing."""
         return {client: _standing(credentials) for client, credentials in self._credentials.items()}
@@ -244,6 +253,7 @@ class Applications:
                     "credential": credential.described_as,
                     "standing": credential.standing.value,
                     "accepted_in_use": credential.accepted_in_use,
+                    "fault": credential.fault,
                 }
                 for credential in credentials
             ]
@@ -463,11 +473,12 @@ def _standing(credentials: Sequence[Credential]) -> Standing:
 def _all_faults(credentials: Sequence[Credential]) -> list[str]:
     """Return the faults of all credentials, or nothing if one is usable.
 
-    After a usable one only those that Entra refused are looked at: their files may have been put right.
+    After a usable one only those are looked at that Entra refused, or that could not be read: their files
+    may have been put right.
     """
     causes, is_served = [], False
     for credential in credentials:
-        if is_served and not credential.is_refused:
+        if is_served and not credential.is_refused and credential.fault is None:
             continue
         try:
             credential.look()

@@ -99,6 +99,12 @@ class Credential(ABC):
         return self._last is not None and self._last.version in self._refused
 
     @property
+    def fault(self) -> str | None:
+        """Why it could not be read when that was last tried; None where it could. Reads nothing."""
+        complained = self._complained
+        return complained[0] if complained is not None else None
+
+    @property
     def standing(self) -> Standing:
         """How the version that was read last stands with Entra. Reads nothing."""
         newest, taken = self._last, self._taken
@@ -131,8 +137,7 @@ class Credential(ABC):
             if not good:
                 raise
             return good
-        self._complained = None
-        self._last = newest
+        self._note(newest)
         others = self._still_usable(self._taken)
         return [newest, *(other for other in others if other.version != newest.version)]
 
@@ -189,9 +194,23 @@ class Credential(ABC):
         }
         return list(reversed(usable.values()))
 
+    def _note(self, newest: Proof) -> None:
+        """Take note of what was read. Each change is logged once, the way back to an earlier version too."""
+        with self._lock:
+            complained, self._complained = self._complained, None
+            before, self._last = self._last, newest
+        if complained is not None:
+            _log.info("credential usable again", credential=self.described_as)
+        if before is not None and before.version != newest.version:
+            _log.info(
+                "credential changed", credential=self.described_as, standing=self.standing.value
+            )
+
     def _complain(self, cause: str, *, old_one_goes_on: bool) -> None:
-        if (cause, old_one_goes_on) != self._complained:
-            self._complained = (cause, old_one_goes_on)
+        complaint = cause, old_one_goes_on
+        with self._lock:
+            is_news, self._complained = complaint != self._complained, complaint
+        if is_news:
             _log.error(
                 "credential not usable",
                 credential=self.described_as,

@@ -116,6 +116,12 @@ class KeptCertificate:
             self._fetch_if_due()
             return self._held()
 
+    @property
+    def fault(self) -> str | None:
+        """Why the last fetch failed; None where it did not, and before the first has ended."""
+        fault = self._fault
+        return None if fault is None else str(fault)
+
     def _held(self) -> bytes:
         if self._content is not None:
             return self._content
@@ -153,6 +159,8 @@ class KeptCertificate:
 
     def _complain(self, fault: CredentialFault | None) -> None:
         """Say that the old certificate stays in use. Where there is none, its reader complains."""
+        if fault is None and self._fault is not None and self._content is not None:
+            _log.info("credential usable again", credential=f"key_vault {self._place}")
         if fault is not None and self._content is not None and str(fault) != str(self._fault):
             _log.error(
                 "credential not usable",
@@ -170,6 +178,11 @@ class KeyVaultCertificate(Certificate):
     def __init__(self, kept: KeptCertificate, described_as: str, *, send_x5c: bool) -> None:
         super().__init__(kept.read, described_as, send_x5c=send_x5c)
         self._kept = kept
+
+    @property
+    def fault(self) -> str | None:
+        """Why it could not be fetched or read when that was last tried. Fetches and reads nothing."""
+        return self._kept.fault or super().fault
 
     def look(self) -> None:
         """Raise `CredentialFault` while there is nothing to prove oneself with. Does not wait."""

@@ -259,6 +259,7 @@ class _Certificate:
         self._contents = self._read()
         _check(files)
         self._refused: tuple[bytes, ...] | None = None
+        self._complained: str | None = None
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
         """Return what the files hold now, or the last version that could be used."""
@@ -268,6 +269,9 @@ class _Certificate:
                 _check(self._files)
                 self._contents, self._refused = contents, None
                 _log.info("certificate renewed", file=shown_file(self._files.certificate_file))
+            if contents == self._contents and self._complained is not None:
+                self._complained = None
+                _log.info("certificate usable again", file=shown_file(self._files.certificate_file))
         except (OSError, FileFault) as error:  # ssl.SSLError is an OSError
             self._refuse(error)
         certificate, key, authorities = self._contents
@@ -278,6 +282,9 @@ class _Certificate:
     def _refuse(self, error: Exception) -> None:
         with contextlib.suppress(FileFault):
             self._refused = self._read()
+        if str(error) == self._complained:
+            return
+        self._complained = str(error)
         _log.error(
             "certificate not usable, the old one goes on",
             file=shown_file(self._files.certificate_file),

@@ -149,6 +149,18 @@ class Metrics:
             "1 while Entra refuses the newest version of a client's credential, else 0.",
             ["client", "kind"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
+        self._credential_unreadable = Gauge(
+            "authz_credential_unreadable",
+            "1 while a credential of a client cannot be read, 0 while all that are tried can.",
+            ["client", "kind"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._unreadable_seen: set[tuple[str, str]] = set()
+        self._file_unusable = Gauge(
+            "authz_file_unusable",
+            "1 while a file of certificates that the configuration names cannot be used, else 0.",
+            ["key"], registry=registry, multiprocess_mode="livemax",
+        )  # fmt: skip
+        self._files_seen: set[str] = set()
         self._credential_accepted = Gauge(
             "authz_credential_accepted",
             "1 if Entra has taken the newest version of a client's credential, 0 while it has not.",
@@ -297,17 +309,44 @@ class Metrics:
             self._circuit_openings.labels(tenant).inc(opened - self._openings_seen.get(tenant, 0))
             self._openings_seen[tenant] = opened
 
-    def gauge_unserved(self, unserved: AbstractSet[tuple[str, str]]) -> None:
-        """State which issuers and clients cannot be served, by kind and name."""
-        self._unserved_seen |= unserved
+    def gauge_unserved(
+        self,
+        unserved: AbstractSet[tuple[str, str]],
+        *,
+        known: AbstractSet[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """State which issuers and clients cannot be served, by kind and name, of all that are known."""
+        self._unserved_seen |= unserved | known
         for entry in self._unserved_seen:
             self._unserved.labels(*entry).set(entry in unserved)
 
-    def gauge_refused(self, refused: AbstractSet[tuple[str, str]]) -> None:
-        """State which clients' newest credentials Entra refuses, by client and kind."""
-        self._refused_seen |= refused
+    def gauge_refused(
+        self,
+        refused: AbstractSet[tuple[str, str]],
+        *,
+        known: AbstractSet[tuple[str, str]] = frozenset(),
+    ) -> None:
+        """State which clients' newest credentials Entra refuses, by client and kind, of all known ones."""
+        self._refused_seen |= refused | known
         for entry in self._refused_seen:
             self._credential_refused.labels(*entry).set(entry in refused)
+
+    def gauge_unreadable(self, unreadable: Mapping[tuple[str, str], bool]) -> None:
+        """State which clients' credentials cannot be read, by client and kind."""
+        # What is configured no more raises no alarm.
+        for entry in self._unreadable_seen - unreadable.keys():
+            self._credential_unreadable.labels(*entry).set(0)
+        self._unreadable_seen |= unreadable.keys()
+        for entry, is_unreadable in unreadable.items():
+            self._credential_unreadable.labels(*entry).set(is_unreadable)
+
+    def gauge_files(self, unusable: Mapping[str, bool]) -> None:
+        """State which files of certificates cannot be used, by their keys in the configuration."""
+        for key in self._files_seen - unusable.keys():
+            self._file_unusable.labels(key).set(0)
+        self._files_seen |= unusable.keys()
+        for key, is_unusable in unusable.items():
+            self._file_unusable.labels(key).set(is_unusable)
 
     def gauge_proved(self, proved: Mapping[tuple[str, str], bool]) -> None:
         """State which clients' newest credentials Entra has taken, by client and kind."""

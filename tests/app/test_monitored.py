@@ -31,6 +31,7 @@ Serve = Callable[..., Process]
 
 MAY_BE_EMPTY = {
     "Memory": "the kubelet's metric, and there is no kubelet",
+    "Credentials not accepted yet": "each is accepted at once",
 }
 """Panels without data here, and why."""
 WINDOW = "10s"
@@ -64,10 +65,12 @@ ASLEEP = {
     "AuthzCredentialExpiringSoon",
     "AuthzCredentialRefused",
     "AuthzCredentialUnproved",
+    "AuthzCredentialUnreadable",
     "AuthzDown",
     "AuthzEdgeCacheErrors",
     "AuthzEnvoyOutdated",
     "AuthzEntraCircuitOpen",
+    "AuthzFileUnusable",
     "AuthzForeignSubject",
     "AuthzInternalErrors",
     "AuthzLogRecordsDropped",
@@ -209,7 +212,8 @@ async def test_every_panel_draws_and_alerts_wake_up(
     while waiting or asleep:
         assert asyncio.get_running_loop().time() < end, (waiting, asleep, process.log()[-4000:])
         await traffic.round()
-        waiting = [query for query in waiting if not running.query(query.filled(WINDOW))]
+        # Without their zeros, which would be drawn in any case.
+        waiting = [query for query in waiting if not running.query(query.own(WINDOW))]
         rules = running.rules()
         states = {rule["name"]: rule["state"] for rule in rules}
         asleep = {name for name in WAKING if states[name] == "inactive"}
@@ -223,6 +227,23 @@ async def test_every_panel_draws_and_alerts_wake_up(
     assert running.values("pod", 'authz_build_info{job="authz", namespace=~"agents"}') == [
         "agent-1"
     ]
+
+
+async def test_no_panel_is_without_data_where_nothing_has_happened_yet(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """A zero, or words of its own: "No data" would look like a fault."""
+    process = serve()
+    waiting = {query.panel for query in queries() if query.no_value is None}
+    end = asyncio.get_running_loop().time() + PATIENCE
+    with Prometheus(process.event("serving")["admin"], tmp_path) as running:
+        while waiting:
+            assert asyncio.get_running_loop().time() < end, waiting
+            waiting -= {
+                query.panel
+                for query in queries()
+                if query.panel in waiting and running.query(query.filled(WINDOW))
+            }
 
 
 def test_the_exposition_is_well_formed(serve: Serve) -> None:

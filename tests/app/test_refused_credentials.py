@@ -112,6 +112,27 @@ async def test_a_secret_that_entra_refuses_leaves_the_accepted_one_in_use(
     assert wrong not in process.log()
 
 
+async def test_a_secret_that_is_gone_is_in_status_and_metrics(world: World, serve: Serve) -> None:
+    """Users are served meanwhile from what was read before; the operator sees which file, and why."""
+    process = serve()
+    series = 'authz_credential_unreadable{client="reports",kind="client_secret"} '
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        callers = Callers(client, world)
+        before = metric(process, series + "0.0")
+        world.app_secret_file.unlink()
+        lost = await asyncio.to_thread(process.event, "credential not usable")
+        served = await callers.call("alice")
+        (stands,) = process.admin("/status").json()["credentials"]["reports"]
+        meanwhile = metric(process, series + "1.0")
+        world.app_secret_file.write_text(world.reports["client_secret"])
+        await asyncio.to_thread(process.event, "credential usable again")
+        after = metric(process, series + "0.0")
+
+    assert (True, True, True) == (before, meanwhile, after)
+    assert [world.users["alice"]["username"]] == served
+    assert f"{world.app_secret_file}: No such file or directory" == stands["fault"] == lost["cause"]
+
+
 async def test_a_reload_does_not_forget_which_secret_entra_took(
     world: World, serve: Serve, write: Callable[..., Path]
 ) -> None:

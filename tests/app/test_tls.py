@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from support.secret_stream import SecretStream
-from support.stack import Client, Process, World, authorization, claims, problem
+from support.stack import Client, Process, World, authorization, claims, problem, until
 from support.workload import workload_certificate
 
 Serve = Callable[..., Process]
@@ -85,6 +85,60 @@ def test_certificate_is_renewed_without_restart(files: Files, serve: Serve) -> N
     assert first != renewed
     assert renewed.strip() == second.strip() == third.strip()
     assert "the old one goes on" in process.log()
+
+
+@pytest.mark.parametrize("kind", ["gone", "garbage", "another certificate's"])
+async def test_a_key_that_cannot_be_used_any_more_is_said_without_a_connection(
+    files: Files, serve: Serve, kind: str
+) -> None:
+    """Log, status and metrics have the file and the cause, and their end."""
+    process = serve(listen=listen(files, mutual=False))
+    series = 'authz_file_unusable{key="listen.tls.key_file"} '
+    key = files.key.read_bytes()
+    await until(lambda: series + "0.0" in process.admin("/metrics").text, seconds=30)
+    if kind == "gone":
+        files.key.unlink()
+    elif kind == "garbage":
+        files.key.write_text("garbage")
+    else:
+        files.authority.issue_cert("other").private_key_pem.write_to_path(files.key)
+    said = await asyncio.to_thread(process.event, "certificate file not usable", 30.0)
+    status = process.admin("/status").json()["files"]
+    metrics = process.admin("/metrics").text
+    files.key.write_bytes(key)
+    await asyncio.to_thread(process.event, "certificate file usable again", 30.0)
+    after = process.admin("/status").json()["files"]
+
+    cause = {
+        "gone": "No such file or directory",
+        "garbage": "expected a private key without a password, PEM",
+        "another certificate's": "is not the key of listen.tls.certificate_file",
+    }[kind]
+    expected = {"listen.tls.certificate_file": None, "listen.tls.key_file": f"{files.key}: {cause}"}
+    assert expected == {name: status[name] for name in expected}
+    assert ("listen.tls.key_file", expected["listen.tls.key_file"]) == (said["key"], said["cause"])
+    assert series + "1.0" in metrics
+    assert after["listen.tls.key_file"] is None
+
+
+def test_a_certificate_that_cannot_be_used_is_logged_once_and_so_is_its_return(
+    files: Files, serve: Serve
+) -> None:
+    """Not at each connection; a file that is put back to the version in use is a change as well."""
+    process = serve(listen=listen(files, mutual=False))
+    certificate = files.certificate.read_bytes()
+    served(process)
+    files.certificate.unlink()
+    for _ in range(3):
+        served(process)
+    files.certificate.write_bytes(certificate)
+    for _ in range(2):
+        served(process)
+    process.event("certificate usable again")
+
+    said = [record["event"] for record in process.events()]
+    names = ("certificate not usable, the old one goes on", "certificate usable again")
+    assert [1, 1] == [said.count(name) for name in names]
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a key with a pass phrase"])

@@ -1,14 +1,17 @@
 """Noticing new versions: once each, bad ones with their faults, and none where there is none."""
 
+import os
 from pathlib import Path
 
 import pytest
 import trustme
 
 from authz.config import ConfigError, ConfigSource, ConfigWatch
+from authz.config.named_files import NamedFiles
 
 GOOD = "log: {level: info}\negress: {plain: {hosts: [a.example], flow: none}}\n"
 OTHER = GOOD.replace("info", "debug")
+_PAIR = {"certificate": "crt", "key": "key"}
 BAD = GOOD.replace("info", "loud")
 
 
@@ -120,6 +123,57 @@ def test_files_of_the_door_are_opened_as_well(file: Path) -> None:
         ConfigWatch(ConfigSource(file, {}))
 
     assert [f"listen.tls.{key}" for key in tls] == [fault.path for fault in error.value.faults]
+
+
+def test_a_key_of_another_certificate_is_a_fault(file: Path) -> None:
+    """Each file is good by itself; the pair is not, until both are of one certificate."""
+    (folder := file.parent / "tls").mkdir()
+    authority = trustme.CA()
+    one, other = authority.issue_cert("one.example"), authority.issue_cert("other.example")
+    one.cert_chain_pems[0].write_to_path(folder / "crt")
+    other.private_key_pem.write_to_path(folder / "key")
+    lines = [f"    {key}_file: {folder / name}" for key, name in _PAIR.items()]
+    file.write_text("\n".join([GOOD, "listen:", "  grpc: 127.0.0.1:1", "  tls:", *lines, ""]))
+    with pytest.raises(ConfigError) as error:
+        ConfigWatch(ConfigSource(file, {}))
+    one.private_key_pem.write_to_path(folder / "key")
+    config = ConfigWatch(ConfigSource(file, {})).current.config
+
+    cause = f"{folder / 'key'}: is not the key of listen.tls.certificate_file"
+    assert [f"listen.tls.key_file: {cause}"] == [str(fault) for fault in error.value.faults]
+    assert {f"listen.tls.{key}_file": None for key in _PAIR} == NamedFiles().look(config)
+
+
+@pytest.mark.parametrize("kind", ["gone", "a pipe", "too large", "garbage"])
+def test_a_named_file_that_becomes_unusable_is_found_and_so_is_its_return(
+    file: Path, kind: str
+) -> None:
+    """While the version that names it is in use."""
+    named = file.with_name("ca.pem")
+    named.write_bytes(good := trustme.CA().cert_pem.bytes())
+    file.write_text(f"{GOOD}entra: {{ca_file: {named}}}\n")
+    config, files = ConfigWatch(ConfigSource(file, {})).current.config, NamedFiles()
+    before = files.look(config)
+    named.unlink()
+    match kind:
+        case "a pipe":
+            os.mkfifo(named)
+        case "too large":
+            named.write_bytes(b"x" * (4 * 1024**2 + 1))
+        case "garbage":
+            named.write_bytes(b"garbage")
+    meanwhile = files.look(config)
+    named.unlink(missing_ok=True)
+    named.write_bytes(good)
+
+    cause = {
+        "gone": "No such file or directory",
+        "a pipe": "is no regular file",
+        "too large": "exceeds 4194304 bytes",
+        "garbage": "expected certificates of authorities, PEM",
+    }[kind]
+    assert {"entra.ca_file": None} == before == files.look(config)
+    assert {"entra.ca_file": f"{named}: {cause}"} == meanwhile
 
 
 def test_a_tenant_whose_id_was_found_out_is_a_new_version() -> None:

@@ -3,6 +3,7 @@
 Needs promtool, of Debian's package `prometheus`.
 """
 
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from support.monitoring import alerts, rules, write_rules
+from support.monitoring import COMPONENT, alerts, rules, write_rules
 from support.prometheus import installed
 
 pytestmark = pytest.mark.system
@@ -93,6 +94,7 @@ ISSUER = ', issuer="https://issuer.example/v2.0"'
 CERTIFICATE = ', client="desk", kind="certificate"'
 SECRET = ', secret="mail"'
 CREDENTIAL = ', client="desk", kind="client_secret"'
+NAMED_FILE = ', key="listen.tls.key_file"'
 CIRCUIT = ', tenant="contoso"'
 UNSERVED = ', kind="credential", name="desk"'
 PLACE = {"namespace": "agents"}
@@ -360,6 +362,28 @@ CASES = {
             },
         ),
     ),
+    "AuthzCredentialUnreadable": Case(
+        at=8,
+        fires=gauge("authz_credential_unreadable", CREDENTIAL, "0 0 1x30"),
+        labels={**PLACE, "client": "desk", "kind": "client_secret"},
+        summary="The client_secret of desk in agents cannot be read",
+        # There; replaced by way of nothing.
+        quiet=(
+            gauge("authz_credential_unreadable", CREDENTIAL, "0x30"),
+            gauge("authz_credential_unreadable", CREDENTIAL, "0 1x4 0x30"),
+        ),
+    ),
+    "AuthzFileUnusable": Case(
+        at=8,
+        fires=gauge("authz_file_unusable", NAMED_FILE, "0 0 1x30"),
+        labels={**PLACE, "key": "listen.tls.key_file"},
+        summary="The file of listen.tls.key_file in agents cannot be used",
+        # In order; in the middle of a rotation.
+        quiet=(
+            gauge("authz_file_unusable", NAMED_FILE, "0x30"),
+            gauge("authz_file_unusable", NAMED_FILE, "0 1x4 0x30"),
+        ),
+    ),
     "AuthzPushedSecretExpiring": Case(
         at=5,
         fires=gauge("authz_pushed_secret_expiry_seconds", SECRET, "420-60x7"),
@@ -474,6 +498,40 @@ def test_the_rules_are_well_formed(promtool: str, tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     assert f"SUCCESS: {number} rules found" in result.stdout
+
+
+def test_the_readmes_command_makes_links_of_the_runbooks(
+    promtool: str, kubectl: str, tmp_path: Path
+) -> None:
+    """With what kubectl renders: each alert has `runbook_url` and no `runbook`, and the rules stay good."""
+    readme = (COMPONENT / "README.md").read_text()
+    address, command = readme.partition("\n```sh\n")[2].partition("\n```")[0].splitlines()
+    render, edit, _ = command.split(" | ")
+    shown = subprocess.run(
+        ["sh", "-c", f"{address}\n{render} | {edit}"],
+        cwd=COMPONENT,
+        env={**os.environ, "PATH": f"{Path(kubectl).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    (item,) = [each for each in yaml.safe_load_all(shown) if each["kind"] == "PrometheusRule"]
+    file = tmp_path / "linked.yml"
+    file.write_text(yaml.safe_dump(item["spec"], sort_keys=False))
+    linked = {
+        rule["alert"]: rule["annotations"]
+        for group in item["spec"]["groups"]
+        for rule in group["rules"]
+    }
+    base = address.partition("=")[2]
+
+    assert _run(promtool, "check", "rules", "--lint-fatal", file).returncode == 0
+    assert list(linked) == list(alerts())
+    assert {name: f"{base}#{name.lower()}" for name in alerts()} == {
+        name: notes.get("runbook_url") for name, notes in linked.items()
+    }
+    assert [name for name, notes in linked.items() if "runbook" in notes] == []
 
 
 def test_every_alert_has_a_case() -> None:

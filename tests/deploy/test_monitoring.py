@@ -311,6 +311,18 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
     assert [text for text in texts(board) if "://" in text] == []
 
 
+def test_a_panel_without_series_says_why_or_draws_zero() -> None:
+    """Counts and states are zero then; times, ages and shares are not, and have words instead."""
+    zero = {query.panel for query in queries() if query.own("5m") != query.filled("5m")}
+    words = {query.panel: query.no_value for query in queries() if query.no_value is not None}
+
+    assert set() == zero & words.keys()
+    assert all(words.values())
+    for query in queries():
+        is_time = "histogram_quantile" in query.expression or "_expiry_" in query.expression
+        assert query.panel in words or not is_time, query.panel
+
+
 def test_a_legend_names_labels_that_its_query_keeps() -> None:
     """A legend with a label that is summed away is blank."""
     for query in queries():

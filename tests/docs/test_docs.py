@@ -1,6 +1,7 @@
 """The documentation says what the code does: maps, tables and links are compared with it."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,27 @@ def test_every_alert_has_its_page() -> None:
     entries = [entry.partition("\n")[::2] for entry in section.split("\n### ")[1:]]
 
     assert list(alerts()) == [name for name, _ in entries]
-    assert [name for name, text in entries if "**Do**" not in text] == []
+    for word in ("**Look", "**Do**", "\n```sh\n"):
+        assert [name for name, text in entries if word not in text] == []
+
+
+def test_the_commands_of_alerts_can_be_pasted() -> None:
+    """A shell reads them; records and metrics that they look for are ones that authz writes."""
+    page = (ROOT / "docs/operations.md").read_text()
+    section = page.partition("\n## Alerts\n")[2].partition("\n## ")[0]
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
+    read = subprocess.run(["sh", "-n"], input=commands, text=True, capture_output=True, check=False)
+    code = "\n".join(path.read_text() for path in sorted((ROOT / "authz").rglob("*.py")))
+    records = set(re.findall(r"'\"([a-zA-Z][^\"]* [^\"]*)\"'", commands))
+    metrics = set(re.findall(r"\^(authz_\w+)", commands))
+
+    assert (0, "") == (read.returncode, read.stderr)
+    assert "exchange failed" in records
+    # The end of some is filled in: `circuit open`.
+    filled = [record.rpartition(" ")[0] for record in sorted(records) if f'"{record}"' not in code]
+    assert [] == [head for head in filled if f'f"{head} {{' not in code]
+    assert "authz_cache_entries" in metrics
+    assert [] == [one for one in sorted(metrics) if f'"{one.removesuffix("_total")}"' not in code]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

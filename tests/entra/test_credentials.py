@@ -3,8 +3,9 @@
 import base64
 import datetime as dt
 import json
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -207,6 +208,94 @@ async def test_managed_identity(world: World, metadata_service: list[str]) -> No
         ]
         assert 1 == len(metadata_service)
         assert "AzureADTokenExchange" in metadata_service[0]
+
+
+UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "gone": (Path.unlink, "No such file or directory"),
+    "a pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is no regular file"),
+    "too large": (lambda file: file.write_bytes(b"x" * 70_000), "exceeds 65536 bytes"),
+    "garbage": (lambda file: file.write_bytes(b"\x80garbage"), "is neither PEM nor PFX"),
+    "empty": (lambda file: file.write_bytes(b""), "is neither PEM nor PFX"),
+}
+"""What becomes of a certificate's file, and what is said of it."""
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+async def test_a_file_that_cannot_be_read_any_more_is_said_once_and_so_is_its_return(
+    world: World, tmp_path: Path, kind: str
+) -> None:
+    """Status and gauge have it for as long as it lasts; the log has its beginning and its end."""
+    spoil, cause = UNREADABLE[kind]
+    certified = Certified()
+    register(world, certified)
+    file = tmp_path / "cert.pem"
+    file.write_bytes(certified.pem())
+    document = with_credentials(world, {"certificate": {"file": str(file)}})
+    key = "support", "certificate"
+    async with stack(world, document=document) as service:
+        engine = service.engine
+        before = engine.unreadable_credentials()[key]
+        with capture_logs() as logs:
+            spoil(file)
+            for _ in range(3):
+                assert {} == await missing(engine)
+            ((meanwhile,), is_unreadable) = (
+                engine.credentials()["support"],
+                engine.unreadable_credentials()[key],
+            )
+            if kind == "a pipe":
+                file.unlink()
+            file.write_bytes(certified.pem())
+            for _ in range(3):
+                assert {} == await missing(engine)
+        ((after,), is_still) = (
+            engine.credentials()["support"],
+            engine.unreadable_credentials()[key],
+        )
+
+    assert (False, True, False) == (before, is_unreadable, is_still)
+    assert str(file) in meanwhile["fault"]
+    assert cause in meanwhile["fault"]
+    assert after["fault"] is None
+    assert ["credential not usable", "credential usable again"] == [
+        entry["event"] for entry in logs if "usable" in entry["event"]
+    ]
+
+
+async def test_a_fault_behind_a_credential_that_is_usable_again_ends_as_well(
+    world: World, tmp_path: Path
+) -> None:
+    """It is looked at until it is put right, though the one before it serves; then no more is read."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    document = with_credentials(
+        world, *({"client_secret": {"file": str(file)}} for file in (first, second))
+    )
+    async with stack(world, document=document) as service:
+        engine = service.engine
+        both = await missing(engine)
+        first.write_text(world.blueprint["client_secret"])
+        second.write_text("another")
+        served = await missing(engine)
+        faults = [one["fault"] for one in engine.credentials()["support"]]
+
+    assert (["credentials"], {}) == (list(both), served)
+    assert [None, None] == faults
+
+
+async def test_the_way_back_to_an_earlier_secret_is_logged(world: World) -> None:
+    """Like any other change, with what Entra has said of this version."""
+    secret = world.secret_file.read_text()
+    async with stack(world) as service:
+        await service.egress("autonomous")
+        with capture_logs() as logs:
+            for content in ("wrong", secret, secret):
+                world.secret_file.write_text(content)
+                await missing(service.engine)
+
+    changes = [entry for entry in logs if entry["event"] == "credential changed"]
+    assert ["unproved", "accepted"] == [entry["standing"] for entry in changes]
+    assert {f"client_secret {world.secret_file}"} == {entry["credential"] for entry in changes}
+    assert secret not in str(logs)
 
 
 async def test_credentials_are_tried_in_order(world: World, tmp_path: Path) -> None:

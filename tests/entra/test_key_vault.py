@@ -207,9 +207,15 @@ async def test_an_outage_leaves_the_old_certificate(
                 await until(lambda kept=kept: not kept._is_fetching)
             assert {} == await missing(service.engine)
             clerk = issued(await service.egress("autonomous-clerk"))
+        ((stands,), unreadable) = (
+            service.engine.credentials()["support"],
+            service.engine.unreadable_credentials()["support", "key_vault"],
+        )
 
     assert world.sibling["client_id"] == clerk["appid"]
     assert [True] == [e["old_one_goes_on"] for e in logs if e["event"] == "credential not usable"]
+    assert unreadable
+    assert "key_vault" in stands["fault"]
 
 
 async def test_a_new_configuration_need_not_wait_for_the_vault(

@@ -19,6 +19,7 @@ COMPONENT: Final = KUBERNETES / "components/monitoring"
 _SELECTOR: Final = re.compile(r"([a-z]\w*)\{([^}]*)\}")
 _MATCHER: Final = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 _GROUPING: Final = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_ZERO: Final = re.compile(r" or (?:vector\(0\)|label_replace\(vector\(0\), [^)]*\))$")
 _VARIABLES: Final = {"$namespace": ".*", "$pod": ".*"}
 
 
@@ -49,11 +50,17 @@ class Query:
         panel: Title of the panel.
         expression: PromQL with Grafana's variables in it.
         legend: How its series are named.
+        no_value: What the panel shows where no query of it has a series; None for Grafana's own words.
     """
 
     panel: str
     expression: str
     legend: str
+    no_value: str | None = None
+
+    def own(self, interval: str) -> str:
+        """Return the same without the zero that it draws where there is no series."""
+        return _ZERO.sub("", self.filled(interval))
 
     def filled(self, interval: str) -> str:
         """Return the PromQL that Grafana sends when everything is selected."""
@@ -66,7 +73,12 @@ class Query:
 def queries() -> list[Query]:
     """Return every query of the dashboard."""
     return [
-        Query(panel["title"], target["expr"], target["legendFormat"])
+        Query(
+            panel["title"],
+            target["expr"],
+            target["legendFormat"],
+            panel["fieldConfig"]["defaults"].get("noValue"),
+        )
         for panel in dashboard()["panels"]
         for target in panel.get("targets", [])
     ]
