@@ -58,6 +58,7 @@ class ServerTls:
         self._version = self._seen()
         self.context = self._load()
         self._latest = self.context
+        self._complained: str | None = None
         # Asked for each connection, whether or not the client names a server.
         self.context.sni_callback = self._refresh
 
@@ -80,12 +81,18 @@ class ServerTls:
             if version != self._version:
                 self._latest, self._version = self._load(), version
                 _log.info("certificate renewed", file=str(self._files[0]))
+            elif self._complained is not None:
+                _log.info("certificate usable again", file=str(self._files[0]))
+            self._complained = None
         except OSError as error:
             # Half written, perhaps: the next connection looks again.
-            _log.warning(
-                "certificate not usable", file=str(self._files[0]), cause=type(error).__name__,
-                old_one_goes_on=True,
-            )  # fmt: skip
+            cause = type(error).__name__
+            if cause != self._complained:
+                self._complained = cause
+                _log.warning(
+                    "certificate not usable", file=str(self._files[0]), cause=cause,
+                    old_one_goes_on=True,
+                )  # fmt: skip
         connection.context = self._latest
 
 

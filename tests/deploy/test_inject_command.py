@@ -12,6 +12,7 @@ import trustme
 import yaml
 from click.testing import CliRunner
 from cryptography import x509
+from structlog.testing import capture_logs
 
 from authz.cli import main
 from authz.http_server import ServerTls
@@ -332,10 +333,24 @@ async def test_a_renewed_certificate_is_used_and_a_broken_one_is_not(keys: Keys)
 
     renewed = keys.renew()
     assert renewed == await number()
-    keys.certificate.write_text("half a certi")
-    assert renewed == await number()
-    assert keys.renew() == await number()
+    aside = keys.certificate.with_suffix(".aside")
+    with capture_logs() as logs:
+        keys.certificate.rename(aside)
+        assert [renewed] * 3 == [await number() for _ in range(3)]
+        aside.rename(keys.certificate)
+        assert [renewed] * 2 == [await number() for _ in range(2)]
+        keys.certificate.write_text("half a certi")
+        assert [renewed] * 3 == [await number() for _ in range(3)]
+        assert keys.renew() == await number()
     await webhook.stop()
+
+    # Once each, and not at each connection.
+    assert [
+        "certificate not usable",
+        "certificate usable again",
+        "certificate not usable",
+        "certificate renewed",
+    ] == [entry["event"] for entry in logs]
 
 
 def test_the_webhook_as_a_program(keys: Keys) -> None:
