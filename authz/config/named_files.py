@@ -8,6 +8,7 @@ later, and readiness waits for them (`authz.entra.credentials`).
 import re
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -34,15 +35,20 @@ class NamedFiles:
 
     def __init__(self) -> None:
         self._readers: dict[Path, BoundedFile] = {}
-        self._seen: list[tuple[str, Path, bytes]] = []
+        self._seen: list[tuple[str, Path, str | bytes]] = []
+        """What was found, by its digest: no key stays in memory for it."""
         self._faults: dict[str, str | None] = {}
 
     def look(self, config: Config) -> dict[str, str | None]:
         """Return what is wrong with each file, None where nothing is, by its key in the configuration."""
         named = _named(config)
         contents = [_content(self._reader(path)) for _, path, _ in named]
-        seen = [
-            (key, path, repr(content).encode() if isinstance(content, FileFault) else content)
+        seen: list[tuple[str, Path, str | bytes]] = [
+            (
+                key,
+                path,
+                str(content) if isinstance(content, FileFault) else sha256(content).digest(),
+            )
             for (key, path, _), content in zip(named, contents, strict=True)
         ]
         if seen != self._seen:

@@ -210,9 +210,14 @@ async def test_managed_identity(world: World, metadata_service: list[str]) -> No
         assert "AzureADTokenExchange" in metadata_service[0]
 
 
+def _to_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (Path.unlink, "No such file or directory"),
-    "a pipe": (lambda file: (file.unlink(), os.mkfifo(file)), "is no regular file"),
+    "a pipe": (_to_pipe, "is no regular file"),
     "too large": (lambda file: file.write_bytes(b"x" * 70_000), "exceeds 65536 bytes"),
     "garbage": (lambda file: file.write_bytes(b"\x80garbage"), "is neither PEM nor PFX"),
     "empty": (lambda file: file.write_bytes(b""), "is neither PEM nor PFX"),
