@@ -256,6 +256,8 @@ async def test_a_token_anew_replaces_the_one_that_is_held() -> None:
     assert held != anew
     assert anew == after
     assert 2 == len(desk.entra.calls)
+    # Each of them for the log of failed exchanges.
+    assert [APP] * 2 == desk.observer.begun_for
 
 
 REFUSED: Final = ExchangeMisconfigured("AADSTS90100", code=90100)
