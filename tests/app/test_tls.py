@@ -114,9 +114,10 @@ async def test_a_key_that_cannot_be_used_any_more_is_said_without_a_connection(
         "garbage": "expected a private key without a password, PEM",
         "another certificate's": "is not the key of listen.tls.certificate_file",
     }[kind]
-    expected = {"listen.tls.certificate_file": None, "listen.tls.key_file": f"{files.key}: {cause}"}
-    assert expected == {name: status[name] for name in expected}
-    assert ("listen.tls.key_file", expected["listen.tls.key_file"]) == (said["key"], said["cause"])
+    assert status["listen.tls.certificate_file"] is None
+    # What is expected is said at more length.
+    assert status["listen.tls.key_file"].startswith(f"{files.key}: {cause}")
+    assert ("listen.tls.key_file", status["listen.tls.key_file"]) == (said["key"], said["cause"])
     assert series + "1.0" in metrics
     assert after["listen.tls.key_file"] is None
 
