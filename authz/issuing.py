@@ -18,14 +18,14 @@ from authz.core.errors import (
     UnknownApi,
 )
 from authz.core.exchange import SubjectToken, TokenExchange
-from authz.core.grant import Delegated, Grant, NoToken, Own
+from authz.core.grant import Delegated, Own
 from authz.core.lifetime import ONCE
 from authz.core.outcome import Denied, Granted, Issued, Outcome
 from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize_workload
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.requirement import authorize
-from authz.core.wish import Grants, Wish, fulfil
+from authz.core.wish import Grants, Wish, fulfil, granted
 from authz.ports import Clock, Observer, Timer
 from authz.steps import Asked, Snapshot, Steps
 
@@ -97,7 +97,7 @@ class TokenIssuer:
             found = configured or _unconfigured(asked, wish)
             route = asked.trace.route = fulfil(found, wish, _grants(asked, entrance))
             authorize_workload(route, request)
-            exchange = await self._exchange(asked, route.grant, bearer)
+            exchange = await self._exchange(asked, granted(route), bearer)
             with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
                 token = await self._steps.exchanged(
                     asked, exchange, route=route.name, anew=wish.anew
@@ -128,7 +128,7 @@ class TokenIssuer:
         return record
 
     async def _exchange(
-        self, asked: Asked, grant: Grant, bearer: BearerToken | None
+        self, asked: Asked, grant: Own | Delegated, bearer: BearerToken | None
     ) -> TokenExchange:
         match grant:
             case Own(exchange=own):
@@ -139,8 +139,6 @@ class TokenIssuer:
                 principal = await self._steps.verified(asked, bearer, grant.expectation)
                 authorize(grant.requirement, principal)
                 return grant.exchange(SubjectToken(bearer.secret, principal.expires_at))
-            case NoToken():
-                raise BadWish("this API is configured to get no token")
             case _ as unreachable:
                 assert_never(unreachable)
 

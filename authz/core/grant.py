@@ -6,6 +6,7 @@ Each variant has exactly the parts that its flows need. A new flow is a line in 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from authz.core.errors import MissingToken
 from authz.core.exchange import (
@@ -74,6 +75,8 @@ class Own:
                 return self.exchange.agent
             case BlueprintToken() | AppToken():
                 return self.exchange.client
+            case _ as unreachable:
+                assert_never(unreachable)
 
     @property
     def target(self) -> Target:
@@ -116,6 +119,8 @@ class Delegated:
                 return OnBehalfOf(agent, self.target, subject)
             case Client() as client:
                 return AppOnBehalfOf(client, self.target, subject)
+            case _ as unreachable:
+                assert_never(unreachable)
 
     def stand_in(self) -> Own:
         """Return what is given where there is no user.

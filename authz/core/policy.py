@@ -119,6 +119,8 @@ class EgressRoute:
             case Own() | Delegated():
                 asker = self.grant.asker
                 return asker.blueprint if isinstance(asker, AgentIdentity) else asker
+            case _ as unreachable:
+                assert_never(unreachable)
 
     @property
     def pushed(self) -> Own | None:

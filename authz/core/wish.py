@@ -80,9 +80,8 @@ def fulfil(route: EgressRoute, wish: Wish, grants: Grants) -> EgressRoute:
         BadWish: Its parts do not go together, or not with what is configured.
         AgentNotAllowed: It names an agent, or a user account, that callers may not name.
     """
-    grant, client = route.grant, route.credential_holder
-    if isinstance(grant, NoToken) or client is None:
-        raise BadWish("this API is configured to get no token")
+    grant = granted(route)
+    client = grant.asker.blueprint if isinstance(grant.asker, AgentIdentity) else grant.asker
     if wish.user is not None and wish.agent is None:
         raise BadWish("AgentUsername and AgentUserId need AgentIdentity")
     if wish.tenant is not None and wish.tenant.lower() != client.tenant_id.lower():
@@ -95,6 +94,17 @@ def fulfil(route: EgressRoute, wish: Wish, grants: Grants) -> EgressRoute:
     asker = client if known is None else known.identity
     workloads = route.workloads if known is None else known.workloads
     return replace(route, grant=_grant(grant, flow, asker, target, grants), workloads=workloads)
+
+
+def granted(route: EgressRoute) -> Own | Delegated:
+    """Return what gives a route's token.
+
+    Raises:
+        BadWish: It has none.
+    """
+    if isinstance(route.grant, NoToken):
+        raise BadWish("this API is configured to get no token")
+    return route.grant
 
 
 def _grant(

@@ -21,7 +21,7 @@ from authz.core.grant import Delegated, Own, OwnExchange, own_exchange
 from authz.core.secret import Secret
 from support.clock import START
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.routes import SOME_TOKEN, grant_of
+from support.routes import SOME_TOKEN, grant_of, route_of
 from support.tenant import LIFETIME
 
 SUBJECT: Final = SubjectToken(Secret("the user's token"), START + LIFETIME)
@@ -97,3 +97,20 @@ def test_a_flow_is_not_for_every_asker(flow: Flow) -> None:
 def test_every_flow_of_a_route_has_a_grant() -> None:
     """A flow added to the configuration needs a line above."""
     assert set(Flow) - LEGS == {grant_of(flow).flow for flow in set(Flow) - LEGS}
+
+
+@pytest.mark.parametrize(
+    ("flow", "expected"),
+    [
+        (Flow.NONE, None),
+        (Flow.APP, BLUEPRINT_CLIENT),
+        (Flow.AUTONOMOUS, BLUEPRINT_CLIENT),
+        (Flow.ON_BEHALF_OF, BLUEPRINT_CLIENT),
+        (Flow.APP_ON_BEHALF_OF, BLUEPRINT_CLIENT),
+    ],
+)
+def test_the_credential_is_the_clients_and_of_an_agent_its_blueprints(
+    flow: Flow, expected: Client | None
+) -> None:
+    """Its share of threads and flights is what the exchange takes from."""
+    assert expected == route_of("r", flow).credential_holder
