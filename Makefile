@@ -70,7 +70,7 @@ coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run -m pytest --quiet tests/core tests/attacks tests/test_*.py
 	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report --include 'authz/core/*,authz/service.py,authz/issuing.py,authz/steps.py,authz/forwarding.py,authz/subjects.py,authz/caching.py,authz/prefetching.py,authz/pushing.py' --show-missing --fail-under 100
+	@$(BIN)/coverage report --include 'authz/core/*,authz/checks/service.py,authz/doors/sidecar_api/issuer.py,authz/checks/steps.py,authz/checks/identity_headers.py,authz/tokens/references.py,authz/tokens/caching.py,authz/checks/prefetching.py,authz/tokens/pushing.py' --show-missing --fail-under 100
 
 check: lint types layers protos-check coverage test ## everything CI checks: lint, types, layering, generated files, tests
 
@@ -98,7 +98,7 @@ protos-check: $(STAMP) ## fail when authz/_pb differs from what protos/ generate
 	@$(BIN)/python protos/generate.py --check
 
 docs: $(STAMP) ## regenerate docs/configuration.md, docs/authz.schema.json, docs/compatibility.md and the admission policy from what they tell
-	@$(BIN)/python -m authz.config.schema docs/
+	@$(BIN)/python -m authz.config.publish.schema docs/
 	@cd tests && ../$(BIN)/python -m recipes.compatibility_page ../docs/compatibility.md
 	@$(BIN)/python -m authz.injection.policy kubernetes/components/interception/admission-policy.yaml
 

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from authz import __version__
-from authz.distribution import advice, clash
+from authz.system.distribution import advice, clash
 
 _CONFIG_HELP = (
     "Configuration file (YAML). Default: $AUTHZ_CONFIG; without either, the environment keys of the "
@@ -66,7 +66,7 @@ def serve(file: Path | None, config_file: Path | None) -> None:
     FILE is the configuration, as with --config.
     """
     from authz.config import ConfigError, load  # noqa: PLC0415
-    from authz.supervisor import SEAT_VARIABLE, supervise  # noqa: PLC0415
+    from authz.process.supervisor import SEAT_VARIABLE, supervise  # noqa: PLC0415
 
     config_file = file or config_file
     environ = dict(os.environ)
@@ -74,7 +74,7 @@ def serve(file: Path | None, config_file: Path | None) -> None:
     try:
         if seat is None and load(config_file, environ).config.listen.workers > 1:
             sys.exit(supervise(config_file, environ))
-        from authz.app import WorkerSeat, run  # noqa: PLC0415
+        from authz.process.app import WorkerSeat, run  # noqa: PLC0415
 
         place = None
         if seat is not None:
@@ -119,7 +119,7 @@ def check_config(
         values = _stand_ins(path, given) if without_values else {}
         loaded = load(path, given | values, to_serve=not without_values)
         if prepare:
-            from authz.envoy.pod_authority import open_pod_authority  # noqa: PLC0415
+            from authz.process.wiring.pod_authority import open_pod_authority  # noqa: PLC0415
 
             open_pod_authority(loaded.config)
     except ConfigError as error:
@@ -140,8 +140,8 @@ def check_config(
 
 def _check_envoy(config: Any, file: Path) -> None:
     """Say whether an Envoy configuration belongs to this one; end with status 1 if it does not."""
-    from authz.envoy.counterpart import CounterpartFault, compare, read_envoy  # noqa: PLC0415
-    from authz.envoy.pairing import Match  # noqa: PLC0415
+    from authz.doors.envoy.pairing import Match  # noqa: PLC0415
+    from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy  # noqa: PLC0415
 
     try:
         found = compare(config, read_envoy(file))
@@ -172,8 +172,8 @@ def _check_envoy(config: Any, file: Path) -> None:
 
 def _stand_ins(file: Path | None, environ: dict[str, str]) -> dict[str, str]:
     """Return values for variables that a configuration file refers to and that are not set."""
-    from authz.config.overrides import CONFIG_VARIABLE  # noqa: PLC0415
     from authz.config.placeholders import stand_ins  # noqa: PLC0415
+    from authz.config.reading.overrides import CONFIG_VARIABLE  # noqa: PLC0415
 
     named = environ.get(CONFIG_VARIABLE)
     path = file or (Path(named) if named else None)
@@ -267,11 +267,11 @@ def envoy(
     from authz.config import ConfigError, load  # noqa: PLC0415
 
     try:
-        from authz.envoy.bootstrap import render  # noqa: PLC0415
+        from authz.envoy_config.bootstrap import render  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
-    from authz.envoy.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
-    from authz.envoy.sidecar import RenderError  # noqa: PLC0415
+    from authz.envoy_config.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
+    from authz.envoy_config.settings import RenderError  # noqa: PLC0415
 
     try:
         given, path = dict(os.environ), file or config_file
@@ -326,7 +326,7 @@ def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
     from authz.core.request import Direction  # noqa: PLC0415
-    from authz.envoy.sidecar import (  # noqa: PLC0415
+    from authz.envoy_config.settings import (  # noqa: PLC0415
         AppProtocol,
         AuthzTls,
         RenderError,
@@ -382,7 +382,7 @@ def drain_envoy(admin: str) -> None:
 
     For a hook that runs before the pod stops: callers that keep connections open go elsewhere.
     """
-    from authz.envoy.administration import AdministrationError, drain  # noqa: PLC0415
+    from authz.envoy_config.administration import AdministrationError, drain  # noqa: PLC0415
 
     try:
         drain(admin)
@@ -445,7 +445,7 @@ def inject(file: Any, **options: Any) -> None:
 @_with_injection_options
 def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) -> None:
     """Serve the admission webhook that puts Envoy and authz into new pods."""
-    from authz.http_server import ServerTls  # noqa: PLC0415
+    from authz.doors.http_server import ServerTls  # noqa: PLC0415
     from authz.injection.command import run  # noqa: PLC0415
     from authz.injection.parts import Additions  # noqa: PLC0415
 
@@ -463,7 +463,7 @@ def inject_webhook(listen: str, certificate: Path, key: Path, **options: Any) ->
 def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     """Take the two-minute tour: real Envoy, an unmodified agent, the local Entra."""
     try:
-        from authz.demo.command import run  # noqa: PLC0415
+        from authz_dev.demo.command import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error.name} is missing: {advice('demo')}, or run `make demo` there"
@@ -533,7 +533,7 @@ def emulator(listen: str, out: Path, **options: Any) -> None:
     Anyone who reaches it gets tokens for anybody.
     """
     try:
-        from authz.emulator.command import Options, run  # noqa: PLC0415
+        from authz_dev.emulator.command import Options, run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise click.ClickException(
             f"{error.name} is missing: {advice('emulator')}, for development only"

@@ -17,7 +17,6 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
-from authz.core.wish import Wish
 
 Clock = Callable[[], float]
 """Epoch seconds, as `time.time`: what tokens go by. Somebody may set it at any time."""
@@ -35,26 +34,6 @@ class Checks(Protocol):
 
     def check(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
         """Decide before `deadline` (monotonic seconds). Never raises."""
-
-
-class Tokens(Protocol):
-    """Tokens for those who ask for one by themselves: what the HTTP API calls."""
-
-    def issue(
-        self,
-        request: CheckRequest,
-        read_wish: Callable[[], Wish],
-        *,
-        authenticated: bool,
-        deadline: float,
-    ) -> Awaitable[CheckRecord]:
-        """Get the token of an egress route, changed as wished. Never raises."""
-
-    def refused(self, record: CheckRecord) -> None:
-        """Hear that the API refused the token that was issued."""
-
-    def validate(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
-        """Verify a caller as the default inbound route does. Never raises."""
 
 
 class KeySource(Protocol):

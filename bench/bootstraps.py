@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import yaml
 
-from authz.config.document import parse
-from authz.envoy.bootstrap import render
-from authz.envoy.clusters import AUTHZ
-from authz.envoy.connect import INSIDE
-from authz.envoy.sidecar import SidecarSettings, Upstream
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.clusters import AUTHZ
+from authz.envoy_config.connect import INSIDE
+from authz.envoy_config.settings import SidecarSettings, Upstream
 
 LISTENER: Final = "egress"
 ROUTER: Final = "envoy.filters.http.router"

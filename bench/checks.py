@@ -6,7 +6,7 @@ from typing import Final
 import grpc
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
-from authz.envoy.ext_authz import SERVICE
+from authz.doors.envoy.ext_authz import SERVICE
 from bench.load import LoadError, Target
 
 METHOD: Final = f"/{SERVICE}/Check"

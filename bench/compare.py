@@ -10,7 +10,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from authz.demo.processes import StartFailure
+from authz_dev.demo.processes import StartFailure
 from bench import load, machine, rows, through_envoy
 from bench.load import LoadError
 from bench.machine import Cores, pinned

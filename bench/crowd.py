@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from authz import app, engine
 from authz.core.budget import Budget
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.moment import Moment
 from authz.core.secret import Secret
+from authz.process import app, engine
 
 _TOKEN_BYTES: Final = 1150
 """Random bytes in a token; as text a third more."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from authz.demo.processes import free_ports
+from authz_dev.demo.processes import free_ports
 from bench.entra import Entra
 from bench.population import APIS
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from bench.population import populated
 
 READY: Final = "emulator.json"

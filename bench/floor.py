@@ -7,7 +7,7 @@ import grpc
 import uvloop
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
-from authz.envoy.ext_authz import SERVICE
+from authz.doors.envoy.ext_authz import SERVICE
 
 ANSWER = CheckResponse()
 

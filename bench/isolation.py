@@ -23,7 +23,7 @@ import grpc
 import httpx
 
 from authz._pb.external_auth_pb2 import CheckResponse
-from authz.demo.processes import Program, free_ports, stop_all
+from authz_dev.demo.processes import Program, free_ports, stop_all
 from bench.checks import METHOD, request
 from bench.population import APIS
 from bench.programs import wait

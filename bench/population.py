@@ -6,8 +6,8 @@ The permissions are given for every user at once, as an administrator would.
 import uuid
 from typing import Final
 
-from authz.emulator import Directory, default_directory
-from authz.emulator.entities import GRAPH_APP_ID, AgentIdentity, Application, User
+from authz_dev.emulator import Directory, default_directory
+from authz_dev.emulator.entities import GRAPH_APP_ID, AgentIdentity, Application, User
 
 AGENTS: Final = 200
 """Agents that nobody has used yet, so that both legs of their first exchange are cold."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from authz.demo.processes import Program, StartFailure
+from authz_dev.demo.processes import Program, StartFailure
 from bench.machine import pinned
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.console import Console
 
-from authz.demo.processes import StartFailure
+from authz_dev.demo.processes import StartFailure
 from bench import cold, flights, load, machine, plot, rows, straight, through_envoy, users, workers
 from bench.load import LoadError
 from bench.machine import Cores, pinned

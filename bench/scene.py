@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
-from authz.demo.processes import free_ports, stop_all
+from authz_dev.demo.processes import free_ports, stop_all
 from bench import documents
 from bench.entra import READY, Entra
 from bench.envoys import Envoy

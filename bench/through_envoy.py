@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
-from authz.demo.processes import StartFailure
+from authz_dev.demo.processes import StartFailure
 from bench import documents
 from bench.bootstraps import Bootstrap
 from bench.documents import APP_ONLY, APP_ONLY_HOST, DELEGATED, DELEGATED_HOST

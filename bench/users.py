@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from bench import caller, documents
 from bench.checks import request
 from bench.documents import DELEGATED

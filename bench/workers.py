@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from authz.demo.processes import free_ports
+from authz_dev.demo.processes import free_ports
 from bench.checks import answer_bytes, request, target
 from bench.documents import DELEGATED
 from bench.machine import pinned

@@ -20,12 +20,14 @@ from typing import Any, Final, Self
 
 import httpx
 
-import authz.demo
+import authz_dev.demo
 from authz.config import ConfigError, load
-from authz.demo.folder import temporary_folder
-from authz.demo.guardian import Guardian
-from authz.demo.landscape import ORDERS_HOSTS, Landscape, Paths, write_certificates
-from authz.demo.processes import (
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream
+from authz_dev.demo.folder import temporary_folder
+from authz_dev.demo.guardian import Guardian
+from authz_dev.demo.landscape import ORDERS_HOSTS, Landscape, Paths, write_certificates
+from authz_dev.demo.processes import (
     Interrupted,
     Interruption,
     Program,
@@ -34,9 +36,7 @@ from authz.demo.processes import (
     stop_all,
     wait_until_ready,
 )
-from authz.emulator import Emulator
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import RenderError, SidecarSettings, Upstream
+from authz_dev.emulator import Emulator
 
 HERE: Final = Path(__file__).resolve().parent
 LOOPBACK: Final = "127.0.0.1"
@@ -137,7 +137,7 @@ class Scene:
         self._run(
             "orders API",
             [sys.executable, "-m", "uvicorn", "orders_api:app",
-             "--app-dir", str(Path(authz.demo.__file__).parent), "--host", LOOPBACK,
+             "--app-dir", str(Path(authz_dev.demo.__file__).parent), "--host", LOOPBACK,
              "--port", str(ports.orders), "--ssl-certfile", certificate, "--ssl-keyfile", certificate],
             f"https://{LOOPBACK}:{ports.orders}/calls",
             {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from support.stack import Clock, World
 
 # A busy machine is no fault of the code.

@@ -9,7 +9,6 @@ from typing import Final, TypeVar
 
 import pytest
 
-from authz.caching import CachedExchange, FailureLifetimes
 from authz.core.budget import Budget
 from authz.core.cache import FailureCache, TokenCache
 from authz.core.circuit import CircuitOpen
@@ -29,6 +28,7 @@ from authz.core.exchange import Autonomous, Flow, IssuedToken, TokenExchange, ca
 from authz.core.record import CacheName, CacheResult
 from authz.core.shares import Shares
 from authz.core.throttle import ApplicationThrottled
+from authz.tokens.caching import CachedExchange, FailureLifetimes
 from support.clock import START, Clock
 from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
 from support.fakes import FakeExchange, FakeObserver

@@ -14,9 +14,9 @@ import requests
 import trustme
 import urllib3
 
-from authz import connection_fault
 from authz.core.errors import ExchangeUnavailable
 from authz.entra.http import HttpClient
+from authz.system import connection_fault
 
 CA = trustme.CA()
 Get = Callable[[str, Path], BaseException]

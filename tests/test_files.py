@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from authz.files import BoundedFile, FileFault
+from authz.system.files import BoundedFile, FileFault
 from support.faults.files import hanging
 
 LARGEST = 64

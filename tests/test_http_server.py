@@ -13,8 +13,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from authz import http_server
-from authz.http_server import HttpServer
+from authz.doors import http_server
+from authz.doors.http_server import HttpServer
 from support.stack import until
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]

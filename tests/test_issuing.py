@@ -22,8 +22,8 @@ from authz.core.policy import EgressRoute, KnownAgent, Policy
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
-from authz.core.wish import Wish
-from authz.issuing import TokenIssuer
+from authz.doors.sidecar_api.issuer import TokenIssuer
+from authz.doors.sidecar_api.overrides import Wish
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.routes import route_of
 from support.scene import INBOUND, Scene

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.subject import SubjectSource
-from authz.problem import FACES, OK, describe, detail_of
+from authz.doors.problem import FACES, OK, describe, detail_of
 
 
 def test_every_reason_has_a_face() -> None:

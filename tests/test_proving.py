@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from authz.caching import CachedExchange
 from authz.core.cache import FailureCache, TokenCache
 from authz.core.errors import (
     ConsentRequired,
@@ -17,7 +16,8 @@ from authz.core.exchange import AppToken, Client, Target
 from authz.core.record import CacheName
 from authz.core.shares import Shares
 from authz.ports import Standing
-from authz.proving import LONGEST_PAUSE, LONGEST_PAUSE_REFUSED, SPREAD, Proofs
+from authz.tokens.caching import CachedExchange
+from authz.tokens.proving import LONGEST_PAUSE, LONGEST_PAUSE_REFUSED, SPREAD, Proofs
 from support.clock import Clock
 from support.fakes import FakeExchange, FakeObserver
 

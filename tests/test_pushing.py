@@ -16,7 +16,7 @@ from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, PeerSource
 from authz.core.secret import Secret
 from authz.ports import Peer
-from authz.pushing import (
+from authz.tokens.pushing import (
     ATTEMPT,
     REFUSED,
     UNEXPLAINED,

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 
+from authz.checks.identity_headers import IDENTITY_HEADERS
 from authz.core.baggage import Baggage
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
@@ -20,7 +21,6 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
-from authz.forwarding import IDENTITY_HEADERS
 from support.clock import START
 from support.routes import grant_of, regranted
 from support.scene import INBOUND, Scene

@@ -2,7 +2,7 @@
 
 from structlog.testing import capture_logs
 
-from authz.rounds import Rounds
+from authz.system.rounds import Rounds
 
 
 def test_a_round_that_fails_is_logged_once_for_each_cause() -> None:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from authz.checks.identity_headers import IDENTITY_HEADERS, identity_headers
 from authz.core.decision import Allow, Deny
 from authz.core.errors import (
     ConsentRequired,
@@ -22,7 +23,6 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Direction
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
-from authz.forwarding import IDENTITY_HEADERS, identity_headers
 from support.clock import START, Ticks
 from support.exchanges import GRAPH
 from support.principals import principal

@@ -10,7 +10,7 @@ from authz.core.errors import UnknownSubject
 from authz.core.moment import Moment
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference
-from authz.subjects import SubjectMemory
+from authz.tokens.references import SubjectMemory
 from support.clock import START, at
 from support.properties import brief
 

@@ -4,10 +4,7 @@ Nothing here opens a connection. Files of certificates that a configuration name
 references until `authz.entra` needs them.
 """
 
-from authz.config.faults import ConfigError, Fault, Notice
-from authz.config.model import Config
-from authz.config.named_files import missing_credentials
-from authz.config.policy import (
+from authz.config.compile import (
     IssuerSettings,
     agent_identities,
     compile_policy,
@@ -15,6 +12,9 @@ from authz.config.policy import (
     exchange_resource,
     issuers,
 )
+from authz.config.faults import ConfigError, Fault, Notice
+from authz.config.model import Config
+from authz.config.reading.named_files import missing_credentials
 from authz.config.source import ConfigSource, Loaded, load
 from authz.config.watch import ConfigWatch
 

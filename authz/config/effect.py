@@ -8,11 +8,11 @@ tests/app/test_effect.py are made of the same table.
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from authz.config.checks import check
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
-from authz.config.route_checks import https_hosts
-from authz.config.section import Section
+from authz.config.rules.checks import check
+from authz.config.rules.route_checks import https_hosts
+from authz.config.sections.section import Section
 
 _S = TypeVar("_S", bound=Section)
 _DOORS: Final = "Servers and their sockets are made once."

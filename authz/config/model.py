@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from authz.config.checks import check
-from authz.config.clients import Agent, Application, Blueprint
 from authz.config.faults import ConfigError
-from authz.config.listen import Listen
-from authz.config.routes import Egress, Inbound
-from authz.config.section import Section
-from authz.config.settings import Cache, Entra, Https, Limits, Log, Subject
-from authz.config.sidecar_api import Api
-from authz.config.values import Name, duration
+from authz.config.rules.checks import check
+from authz.config.sections.api import Api
+from authz.config.sections.clients import Agent, Application, Blueprint
+from authz.config.sections.listen import Listen
+from authz.config.sections.routes import Egress, Inbound
+from authz.config.sections.section import Section
+from authz.config.sections.settings import Cache, Entra, Https, Limits, Log, Subject
+from authz.config.sections.values import Name, duration
 
 
 class Config(Section):

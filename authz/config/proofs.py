@@ -1,19 +1,19 @@
 """By which exchange each client shows its credential to Entra: one whose token is of use anyhow.
 
-When that happens, and what follows from it, is `authz.proving`.
+When that happens, and what follows from it, is `authz.tokens.proving`.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from authz.config.model import Config
-from authz.config.policy import (
+from authz.config.compile import (
     agent_identities,
     compile_policy,
     credentials,
     exchange_resource,
     tokens_version,
 )
+from authz.config.model import Config
 from authz.core.exchange import (
     AgentIdentity,
     AppToken,

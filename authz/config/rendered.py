@@ -1,7 +1,7 @@
 """What of a configuration Envoy's own is rendered from, and the mark by which each side knows the other's.
 
 Credentials, scopes and whatever else only the service uses have no part in it. How Envoy's configuration
-carries the mark is `authz.envoy.bootstrap`; who compares is `authz.envoy.pairing` and `authz check-config`.
+carries the mark is `envoy_config.bootstrap`; `authz.doors.envoy.pairing` and `check-config` compare it.
 """
 
 import json
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Self
 
-from authz.config.hosts import EgressHost
+from authz.config.compile import compile_policy
 from authz.config.model import Config
-from authz.config.policy import compile_policy
-from authz.config.route_checks import https_hosts
-from authz.config.tunnels import tunnelled
+from authz.config.rules.route_checks import https_hosts
+from authz.config.rules.tunnels import tunnelled
+from authz.config.sections.hosts import EgressHost
 
 MARK: Final = "authz.rendered"
 """Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""

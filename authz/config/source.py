@@ -6,16 +6,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from authz.config.advice import advice
-from authz.config.document import parse
-from authz.config.environment import is_environment_form, read_environment, tenant_name
-from authz.config.environment_credentials import CREDENTIALS
-from authz.config.extras import missing_extras
+from authz.config.entra_sdk.credentials import CREDENTIALS
+from authz.config.entra_sdk.environment import is_environment_form, read_environment, tenant_name
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
-from authz.config.named_files import faults_of_files
-from authz.config.overrides import CONFIG_VARIABLE, unknown_variables, variable_of
-from authz.files import BoundedFile, FileFault
+from authz.config.reading.document import parse
+from authz.config.reading.named_files import faults_of_files
+from authz.config.reading.overrides import CONFIG_VARIABLE, unknown_variables, variable_of
+from authz.config.rules.advice import advice
+from authz.config.rules.extras import missing_extras
+from authz.system.files import BoundedFile, FileFault
 
 _LARGEST: Final = 16 * 1024**2
 """Bytes; a ConfigMap holds one MiB."""

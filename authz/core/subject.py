@@ -1,7 +1,7 @@
 """How the user's identity crosses the app: references to tokens, what carries them, who may use them.
 
 A reference is 256 random bits. It stands for a token that was verified on an inbound route, and means
-something only to the service that gave it. Where tokens are kept is `authz.subjects`.
+something only to the service that gave it. Where tokens are kept is `authz.tokens.references`.
 """
 
 import re

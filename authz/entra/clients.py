@@ -1,8 +1,8 @@
 """MSAL's confidential clients: one per agent identity, one per credential of each application.
 
 Blocking code, to be called in worker threads. MSAL speaks the protocol; caching, joining and repeating
-of failures are ours (`authz.caching`), so all three are switched off in MSAL here, and nothing of one answer
-is left in it for the next request.
+of failures are ours (`authz.tokens.caching`), so all three are switched off in MSAL here, and nothing of one
+answer is left in it for the next request.
 """
 
 import logging

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, assert_never
 
-from authz.caching import CachedExchange
 from authz.core.budget import Budget
 from authz.core.errors import EntraError, ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import (
@@ -43,6 +42,7 @@ from authz.entra.clients import Acquire, Agents, Applications, user_argument
 from authz.entra.endpoints import Endpoint, Endpoints, Question
 from authz.entra.http import EndpointUnavailable
 from authz.ports import Exchange, Timer
+from authz.tokens.caching import CachedExchange
 
 REPLICATION_DELAYS: Final = (0.3, 0.9)
 """Seconds before the second and third try when the directory does not know something yet."""

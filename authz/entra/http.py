@@ -18,11 +18,11 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from authz import connection_fault
-from authz.config.overrides import ENTRA_AUTHORITIES
+from authz.config.reading.overrides import ENTRA_AUTHORITIES
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.entra.calls import current
 from authz.entra.connections import POOLS, Allowance, hold, socket_options, within
+from authz.system import connection_fault
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Entra's heads have some 2 KiB. Also what chunk lines and trailers may take beside the body."""

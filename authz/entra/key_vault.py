@@ -14,10 +14,10 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from authz.distribution import advice
 from authz.entra.credentials import Certificate
 from authz.entra.sources import CredentialAway, CredentialFault, decoded
 from authz.ports import Timer
+from authz.system.distribution import advice
 
 REFRESH_AFTER: Final = 600.0
 """Seconds after which a certificate is fetched again, so that a renewed one is noticed."""

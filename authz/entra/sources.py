@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.shown import shown_file, shown_variable
-from authz.files import BoundedFile, FileFault
+from authz.system.files import BoundedFile, FileFault
 
 MAX_FILE_BYTES: Final = 64 * 1024
 

@@ -10,11 +10,11 @@ from typing import Final
 import structlog
 
 from authz.config import Config
-from authz.config.environment import is_any_tenant
-from authz.config.overrides import ENTRA_AUTHORITIES
-from authz.config.policy import tenant_of
+from authz.config.compile import tenant_of
+from authz.config.entra_sdk.environment import is_any_tenant
+from authz.config.reading.overrides import ENTRA_AUTHORITIES
 from authz.core.errors import AuthzError
-from authz.entra.configured import http_client
+from authz.entra.configured_http import http_client
 from authz.entra.discovery import (
     FIRST_PAUSE,
     LONGEST_PAUSE,

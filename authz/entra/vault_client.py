@@ -23,11 +23,11 @@ from azure.identity import (
 from azure.keyvault.secrets import SecretClient
 from requests.adapters import HTTPAdapter
 
-from authz import connection_fault
-from authz.config.overrides import ENTRA_AUTHORITIES
+from authz.config.reading.overrides import ENTRA_AUTHORITIES
 from authz.entra.http import tls_context
 from authz.entra.key_vault import VaultPlace
 from authz.entra.sources import MAX_FILE_BYTES, CredentialAway, CredentialFault
+from authz.system import connection_fault
 
 RETRIES: Final = 0
 """The SDK would sleep as long as a server tells it to. `key_vault` asks again, some seconds later."""

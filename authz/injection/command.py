@@ -7,11 +7,11 @@ import click
 import structlog
 import uvloop
 
-from authz.allocator import give_back
-from authz.http_server import ServerTls
+from authz.doors.http_server import ServerTls
 from authz.injection.parts import Additions
 from authz.injection.webhook import InjectionWebhook
 from authz.observe.logging import configure_logging, log_output
+from authz.system.allocator import give_back
 
 _log = structlog.get_logger("authz")
 

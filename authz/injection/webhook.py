@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from authz.http_server import HttpServer, ServerTls
+from authz.doors.http_server import HttpServer, ServerTls
 from authz.injection.parts import Additions
 from authz.injection.pod import (
     LABEL,

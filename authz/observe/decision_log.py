@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from authz.config.settings import Decisions
+from authz.config.sections.settings import Decisions
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
 from authz.core.exchange import AgentIdentity, TokenExchange, asker_of, client_of

@@ -17,11 +17,11 @@ import pytest
 import structlog
 import trustme
 
-from authz.app import App
 from authz.config import Config, ConfigWatch
 from authz.config.effect import AT_START
-from authz.config.section import Section
+from authz.config.sections.section import Section
 from authz.observe.output import LogOutput
+from authz.process.app import App
 from support.held_values import held
 from support.stack import Client, Process, World, authorization, problem, until
 

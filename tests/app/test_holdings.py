@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.holdings import descriptors, most_memory
 from support.stack import Client, Process, World, authorization, problem, until
 

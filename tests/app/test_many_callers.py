@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from authz.emulator.entities import User
+from authz_dev.emulator.entities import User
 from support.stack import World, claims
 from support.token_api import Sidecar
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.envoy import free_port
 from support.faults.answers import ODD_ERRORS
 from support.faults.files import BAD_CERTIFICATES, hanging, laid

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.config.document import parse
-from authz.emulator.faults import Fault, Match
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings
+from authz_dev.emulator.faults import Fault, Match
 from entra.test_credentials import Certified, register
 from support.envoy import EnvoyProcess, free_port
 from support.monitoring import alerts, queries

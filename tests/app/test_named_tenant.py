@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.stack import Process, World, until
 from support.token_api import Sidecar, bearer, environment
 

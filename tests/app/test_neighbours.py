@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from authz.emulator import Fault
+from authz_dev.emulator import Fault
 from support.middlebox import middlebox
 from support.neighbours import (
     TROUBLES,

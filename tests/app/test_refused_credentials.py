@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.emulator.entities import Secret
+from authz_dev.emulator.entities import Secret
 from support.stack import Client, Process, World, authorization, until
 
 Serve = Callable[..., Process]

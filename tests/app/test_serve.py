@@ -17,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.cli import main
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.envoy import validate
 from support.stack import Client, Process, World, authorization, problem
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.secret_stream import SecretStream
 from support.set_clock import SetClock
 from support.stack import Client, Clock, Process, World, problem

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.envoy.server import MOST_RETIRING
+from authz.doors.envoy.grpc_server import MOST_RETIRING
 from support.holdings import descriptors
 from support.stack import Client, Process, World, authorization, until
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from authz.emulator.faults import Fault
+from authz_dev.emulator.faults import Fault
 from support.sidecar import Authority
 from support.stack import Process, World, claims
 from support.token_api import Sidecar

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from authz.emulator.entities import Secret
+from authz_dev.emulator.entities import Secret
 from support.secret_stream import SecretStream
 from support.stack import Client, Process, World, authorization, claims, problem, until
 
@@ -132,7 +132,7 @@ async def test_sigterm_under_load_loses_no_request(world: World, serve: Serve) -
 
 async def test_sigterm_lets_a_slow_exchange_end(world: World, serve: Serve) -> None:
     """A Check that waits for Entra when the stop comes still gets its token."""
-    from authz.emulator import Fault  # noqa: PLC0415
+    from authz_dev.emulator import Fault  # noqa: PLC0415
 
     process = serve()
     world.emulator.faults.add(Fault("latency", seconds=1.0))

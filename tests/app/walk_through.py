@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 
 NAMES = ("login.microsoftonline.com", "graph.microsoft.com")
 RUN = Path("/run")

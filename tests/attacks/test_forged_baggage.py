@@ -17,7 +17,7 @@ from authz.core.exchange import Flow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.secret import Secret
 from authz.core.subject import SubjectSource
-from authz.envoy.ext_authz import decode
+from authz.doors.envoy.ext_authz import decode
 from support.properties import brief
 from support.routes import regranted
 from support.scene import INBOUND, Scene

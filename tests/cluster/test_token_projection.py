@@ -12,7 +12,7 @@ import pytest
 from jwt import PyJWKSet
 
 from authz.core.errors import Reason
-from authz.emulator.entities import FederatedCredential
+from authz_dev.emulator.entities import FederatedCredential
 from support.apiserver import ApiServer
 from support.manifests import Object, composed
 from support.stack import World, claims, denied, issued, stack

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from authz.config.document import parse
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
+from authz.config.reading.document import parse
 
 TENANT = "11111111-0000-4000-8000-000000000001"
 CLIENT = "22222222-0000-4000-8000-000000000001"

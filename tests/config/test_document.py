@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
-from authz.config.clients import (
+from authz.config.faults import ConfigError, Fault
+from authz.config.model import Config
+from authz.config.reading.document import parse
+from authz.config.sections.clients import (
     Agent,
     Blueprint,
     Certificate,
@@ -14,10 +17,7 @@ from authz.config.clients import (
     KeyVault,
     ManagedIdentity,
 )
-from authz.config.document import parse
-from authz.config.faults import ConfigError, Fault
-from authz.config.listen import Listen
-from authz.config.model import Config
+from authz.config.sections.listen import Listen
 from authz.core.exchange import AgentUser
 from authz.core.policy import PeerSource
 from authz.core.request import Direction

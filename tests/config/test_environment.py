@@ -5,21 +5,21 @@ from typing import Any
 
 import pytest
 
-from authz.config.advice import advice
-from authz.config.clients import (
+from authz.config.clouds import NO_TENANT
+from authz.config.compile import compile_policy, issuers
+from authz.config.entra_sdk.environment import read_environment
+from authz.config.entra_sdk.keys import KEYS, Use, split
+from authz.config.faults import ConfigError, Notice
+from authz.config.model import Config
+from authz.config.rules.advice import advice
+from authz.config.sections.api import Downstream, Endpoint
+from authz.config.sections.clients import (
     Certificate,
     ClientSecret,
     FederatedToken,
     KeyVault,
     ManagedIdentity,
 )
-from authz.config.clouds import NO_TENANT
-from authz.config.environment import read_environment
-from authz.config.environment_keys import KEYS, Use, split
-from authz.config.faults import ConfigError, Notice
-from authz.config.model import Config
-from authz.config.policy import compile_policy, issuers
-from authz.config.sidecar_api import Downstream, Endpoint
 from authz.config.source import load
 from authz.core.exchange import AgentUser, Flow
 from config.samples import AGENT, CLIENT, TENANT, faults_of

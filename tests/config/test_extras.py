@@ -9,7 +9,7 @@ import yaml
 
 from authz.config.faults import ConfigError
 from authz.config.source import ConfigSource, load
-from authz.distribution import advice
+from authz.system.distribution import advice
 from config.samples import CLIENT, TENANT, changed
 
 NEEDED = f"key_vault needs the Azure SDK, which is not installed: {advice('key-vault')}"

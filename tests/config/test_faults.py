@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from authz.config.document import parse
 from authz.config.faults import ConfigError, Fault
+from authz.config.reading.document import parse
 from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 OTHER = "99999999-0000-4000-8000-000000000009"

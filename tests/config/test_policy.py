@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from authz.config.clients import ClientSecret, ManagedIdentity
-from authz.config.policy import (
+from authz.config.compile import (
     agent_identities,
     compile_policy,
     credentials,
@@ -14,6 +13,7 @@ from authz.config.policy import (
     policy_version,
     tokens_version,
 )
+from authz.config.sections.clients import ClientSecret, ManagedIdentity
 from authz.core.errors import UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated, NoToken, Own, own_exchange

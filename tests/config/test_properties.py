@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from authz.config.document import parse
-from authz.config.environment import read_environment
-from authz.config.environment_keys import KEYS
+from authz.config.compile import compile_policy, credentials, issuers
+from authz.config.entra_sdk.environment import read_environment
+from authz.config.entra_sdk.keys import KEYS
 from authz.config.faults import ConfigError
 from authz.config.model import Config
-from authz.config.policy import compile_policy, credentials, issuers
+from authz.config.reading.document import parse
+from authz.config.reading.validation import validate
 from authz.config.source import Loaded, load
-from authz.config.validation import validate
 from config.samples import BASE, changed, faults_of, load_data
 from config.test_environment import SEED
 

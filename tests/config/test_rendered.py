@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from authz.config import Config, ConfigError
-from authz.config.document import parse
 from authz.config.placeholders import shown_in, stand_ins
+from authz.config.reading.document import parse
 from authz.config.rendered import Selection, difference, mark_of
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings
 
 ONE = "11111111-0000-4000-8000-000000000001"
 TENANT = "33333333-0000-4000-8000-000000000003"

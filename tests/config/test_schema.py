@@ -9,9 +9,9 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from authz.config import compile_policy, load
-from authz.config.environment_keys import KEYS
+from authz.config.entra_sdk.keys import KEYS
 from authz.config.model import Config
-from authz.config.schema import documents, json_schema, write
+from authz.config.publish.schema import documents, json_schema, write
 from config.samples import BASE, changed
 from config.test_faults import CASES
 
@@ -22,7 +22,7 @@ ENVIRON = dict.fromkeys(("TENANT_ID", "BLUEPRINT_CLIENT_ID", "AGENT_CLIENT_ID"),
 
 
 def test_the_generated_documents_are_up_to_date(tmp_path: Path) -> None:
-    """Otherwise: python -m authz.config.schema docs/."""
+    """Otherwise: python -m authz.config.publish.schema docs/."""
     (tmp_path / "examples").mkdir()
     example = DOCS / "examples" / "sidecar.yaml"
     (tmp_path / "examples" / "sidecar.yaml").write_bytes(example.read_bytes())

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from authz.config.advice import advice
-from authz.config.policy import compile_policy
-from authz.config.route_checks import https_hosts
-from authz.config.tunnels import tunnelled
+from authz.config.compile import compile_policy
+from authz.config.rules.advice import advice
+from authz.config.rules.route_checks import https_hosts
+from authz.config.rules.tunnels import tunnelled
 from config.samples import DELETED, changed, faults_of, load_data
 
 BEARER = "inbound.chat.forward"

@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from authz.config import ConfigError, ConfigSource, ConfigWatch
-from authz.config.named_files import NamedFiles
+from authz.config.reading.named_files import NamedFiles
 
 GOOD = "log: {level: info}\negress: {plain: {hosts: [a.example], flow: none}}\n"
 OTHER = GOOD.replace("info", "debug")

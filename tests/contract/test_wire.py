@@ -47,7 +47,7 @@ from authz.core.errors import Reason
 from authz.core.request import Authorization
 from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import decode, encode
+from authz.doors.envoy.ext_authz import decode, encode
 from support.properties import thorough
 from support.records import record_of
 from support.workload import workload_certificate

@@ -12,7 +12,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated
 from authz.core.policy import EgressRoute, KnownAgent
 from authz.core.token import Expectation
-from authz.core.wish import Grants, Wish, fulfil
+from authz.doors.sidecar_api.overrides import Grants, Wish, fulfil
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.properties import thorough
 from support.routes import delegated, route_of, target_of

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-import authz.demo
+import authz_dev.demo
 
-FOLDER = Path(authz.demo.__file__).parent
+FOLDER = Path(authz_dev.demo.__file__).parent
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.command import _NEEDED, started_as
+from authz_dev.demo.command import _NEEDED, started_as
 
 ROOT = Path(__file__).resolve().parents[2]
 

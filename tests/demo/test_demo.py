@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.tour import tour
+from authz_dev.demo.tour import tour
 from support.demo import Demo, Ended, running
 
 PROGRAM = str(Path(sys.executable).with_name("authz"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.folder import LOCK, PREFIX, remove_stale, temporary_folder
+from authz_dev.demo.folder import LOCK, PREFIX, remove_stale, temporary_folder
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.processes import (
+from authz_dev.demo.processes import (
     Interrupted,
     Interruption,
     Program,

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from authz.config import Config, ConfigError, load
-from authz.config.clients import ClientSecret, FederatedToken
 from authz.config.clouds import cloud_of
+from authz.config.sections.clients import ClientSecret, FederatedToken
 from authz.core.exchange import Flow
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings
 from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests
 from support.manifests import render as kustomize

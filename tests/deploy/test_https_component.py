@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from authz.config import Config, load
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings, Transparent
 from support.envoy import validate
 from support.manifests import (
     KUBERNETES,

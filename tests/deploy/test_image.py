@@ -61,7 +61,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8000), Agent).serve_forever()
 ENTRA = """\
 import signal, sys
 from pathlib import Path
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 
 with Emulator(host="127.0.0.1", port=443, names=("graph.microsoft.com",)) as entra:
     entra.write(Path(sys.argv[1]))

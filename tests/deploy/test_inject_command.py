@@ -15,7 +15,7 @@ from cryptography import x509
 from structlog.testing import capture_logs
 
 from authz.cli import main
-from authz.http_server import ServerTls
+from authz.doors.http_server import ServerTls
 from authz.injection.manifests import ManifestError, inject_manifest
 from authz.injection.parts import Additions
 from authz.injection.pod import inject

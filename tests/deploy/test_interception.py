@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from authz.config import load
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings, Transparent
 from authz.injection.policy import render as render_policy
 from authz.injection.rules import RULES
 from support.envoy import validate

@@ -9,12 +9,12 @@ import yaml
 
 import authz
 from authz.config import Config, load
-from authz.config.clients import ClientSecret, FederatedToken
-from authz.emulator import default_directory
-from authz.emulator.description import describe_tenants
-from authz.emulator.federation import KEYS, METADATA
-from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import SidecarSettings
+from authz.config.sections.clients import ClientSecret, FederatedToken
+from authz.envoy_config.bootstrap import render as render_envoy
+from authz.envoy_config.settings import SidecarSettings
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.description import describe_tenants
+from authz_dev.emulator.federation import KEYS, METADATA
 from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, STATISTICS, Manifests, Object, render
 from support.schemas import check

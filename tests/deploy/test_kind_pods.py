@@ -15,8 +15,8 @@ from typing import Any
 import jwt
 import pytest
 
-from authz.emulator import default_directory
-from authz.emulator.entities import Client
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.entities import Client
 from support.engine import Engine
 from support.images import AUTHZ
 from support.laptop import Laptop, checkout, missing, up

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from authz.config import load
-from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.envoy_config.bootstrap import render as render_envoy
+from authz.envoy_config.settings import SidecarSettings, Transparent
 from support.engine import Engine
 from support.images import INTERCEPT, build_intercept_image
 from support.laptop import Laptop, checkout, missing, up

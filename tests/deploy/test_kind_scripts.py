@@ -17,8 +17,8 @@ import yaml
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store
 
-from authz.emulator import default_directory
-from authz.emulator.federation import KEYS, METADATA, trust
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.federation import KEYS, METADATA, trust
 from support.kind import TOKEN, Kind, publish
 from support.manifests import KUBERNETES, OVERLAYS
 from support.schemas import check

@@ -12,17 +12,17 @@ import jsonschema
 import pytest
 import yaml
 
-from authz.config.settings import Keys
+from authz.config.sections.settings import Keys
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult
+from authz.doors.envoy.pairing import Match
+from authz.doors.problem import FACES
 from authz.entra.aadsts import MEANINGS
-from authz.envoy.pairing import Match
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics
 from authz.observe.registry import own_registry
-from authz.problem import FACES
 from support import custom_resources
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 from support.monitoring import COMPONENT, Matcher, alerts, bare, dashboard, names_of, queries, texts

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from authz.config import Config, load
-from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import SECRET_NAMES, AuthzTls, SidecarSettings
+from authz.envoy_config.bootstrap import render as render_envoy
+from authz.envoy_config.settings import SECRET_NAMES, AuthzTls, SidecarSettings
 from support.envoy import validate
 from support.manifests import KUBERNETES, STATISTICS, Manifests, Object, render
 from support.schemas import check

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 import trustme
 
-from authz.envoy.sidecar import SECRET_NAMES, AuthzTls
+from authz.envoy_config.settings import SECRET_NAMES, AuthzTls
 from support.manifests import KUBERNETES, Manifests, render
 from support.shared import GRAPH, NAME, Shared, serving
 from support.stack import World, claims

@@ -13,8 +13,8 @@ import yaml
 import authz
 from authz.config import Config, load
 from authz.core.exchange import Flow
-from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy_config.bootstrap import render as render_envoy
+from authz.envoy_config.settings import SidecarSettings
 from support.envoy import validate
 from support.manifests import KUBERNETES, Manifests, render
 from support.schemas import VERSIONS, check_core

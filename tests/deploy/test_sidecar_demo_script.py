@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from authz.config import load
-from authz.emulator import default_directory
-from authz.emulator.description import describe_tenants
-from authz.envoy.bootstrap import render as render_envoy
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy_config.bootstrap import render as render_envoy
+from authz.envoy_config.settings import SidecarSettings
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.description import describe_tenants
 from support.kind import Kind, publish
 from support.manifests import KUBERNETES
 from support.schemas import check

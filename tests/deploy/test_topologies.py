@@ -11,7 +11,7 @@ import yaml
 
 import authz
 from authz.config import load
-from authz.config.clients import Certificate, ClientSecret, FederatedToken
+from authz.config.sections.clients import Certificate, ClientSecret, FederatedToken
 from support.manifests import CREDENTIALS, KUBERNETES, TOPOLOGIES, Manifests, Object, render
 from support.schemas import OLDEST, check, mesh_config_schema
 

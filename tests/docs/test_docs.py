@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from authz.core.errors import Reason
+from authz.doors.problem import FACES
 from authz.entra.aadsts import MEANINGS
-from authz.problem import FACES
 from support.monitoring import alerts
 
 ROOT = Path(__file__).resolve().parents[2]

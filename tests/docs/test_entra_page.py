@@ -11,8 +11,8 @@ from typing import Final
 import jwt
 import pytest
 
-from authz.emulator import Emulator
-from authz.emulator.entities import FederatedCredential
+from authz_dev.emulator import Emulator
+from authz_dev.emulator.entities import FederatedCredential
 from emulator.scene import GRAPH, Scene, trusting
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs/entra.md"

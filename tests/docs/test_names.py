@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from authz import __version__
 from authz.cli import main
-from authz.distribution import NAME, NAMESAKE, clash
+from authz.system.distribution import NAME, NAMESAKE, clash
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALLS_THE_STRANGER = re.compile(

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.emulator import Fault
+from authz_dev.emulator import Fault
 from support.pod import GRAPH, Pod, calling, pod_of
 from support.stack import World
 

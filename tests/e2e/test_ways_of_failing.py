@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from authz.emulator import Fault
+from authz_dev.emulator import Fault
 from support.pod import GRAPH, Pod, pod_of
 from support.stack import Process, World, until
 from support.token_api import Sidecar, environment

@@ -10,8 +10,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from authz.emulator import Emulator
-from authz.emulator.federation import KEYS, METADATA
+from authz_dev.emulator import Emulator
+from authz_dev.emulator.federation import KEYS, METADATA
 from emulator.scene import Clock, Scene, trusting
 
 

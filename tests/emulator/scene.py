@@ -10,7 +10,7 @@ import jwt
 import msal
 import requests
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 
 EXCHANGE = "api://AzureADTokenExchange/.default"
 GRAPH = "https://graph.microsoft.com/.default"

@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from authz.emulator.entities import Application, FederatedCredential
-from authz.emulator.keys import b64url
+from authz_dev.emulator.entities import Application, FederatedCredential
+from authz_dev.emulator.keys import b64url
 from emulator.scene import ASSERTION_TYPE, EXCHANGE, Clock, Scene, claims_of
 
 CLUSTER = "https://cluster.example"

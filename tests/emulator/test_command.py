@@ -17,8 +17,8 @@ import pytest
 import requests
 import trustme
 
-from authz.emulator import default_directory
-from authz.emulator.description import describe_tenants
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.description import describe_tenants
 
 CLUSTER = "https://kubernetes.default.svc.cluster.local"
 SUBJECT = "system:serviceaccount:agent:agent"

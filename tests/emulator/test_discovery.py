@@ -9,7 +9,7 @@ import jwt
 import pytest
 import requests
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from emulator.scene import Scene, trusting
 
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 from msal.exceptions import MsalServiceError
 
-from authz.emulator import Emulator, Fault, Match
+from authz_dev.emulator import Emulator, Fault, Match
 from emulator.scene import GRAPH, Scene, trusting
 
 

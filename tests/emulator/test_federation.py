@@ -11,8 +11,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from authz.emulator.entities import Application
-from authz.emulator.federation import KEYS, METADATA, FederationError, trust
+from authz_dev.emulator.entities import Application
+from authz_dev.emulator.federation import KEYS, METADATA, FederationError, trust
 from emulator.scene import ASSERTION_TYPE, EXCHANGE, Scene
 
 CLUSTER = "https://kubernetes.default.svc.cluster.local"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from authz.emulator.claims import exchange_subject
+from authz_dev.emulator.claims import exchange_subject
 from emulator.scene import EXCHANGE, GRAPH, Scene, claims_of
 
 ORDERS = "api://orders/.default"

@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from authz.emulator import MintError
+from authz_dev.emulator import MintError
 from emulator.scene import Scene, claims_of
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz.emulator import Emulator, default_directory
-from authz.emulator.own_apis import ApiError, add_api
+from authz_dev.emulator import Emulator, default_directory
+from authz_dev.emulator.own_apis import ApiError, add_api
 from emulator.scene import Scene, claims_of, trusting
 
 

@@ -11,7 +11,7 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from authz.emulator.entities import TOKEN_EXCHANGE_URI, FederatedCredential
+from authz_dev.emulator.entities import TOKEN_EXCHANGE_URI, FederatedCredential
 from emulator.scene import ASSERTION_TYPE, GRAPH, Scene, claims_of
 
 GRAPH_URI = "https://graph.microsoft.com"

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import requests
 
-from authz.emulator.entities import Secret
+from authz_dev.emulator.entities import Secret
 from emulator.scene import EXCHANGE, GRAPH, JWT_BEARER, Clock, Scene, claims_of
 
 Refused = Callable[[Scene], requests.Response]

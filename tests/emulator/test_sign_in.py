@@ -16,7 +16,7 @@ import msal
 import pytest
 import requests
 
-from authz.emulator.codes import CODE_LIFETIME, DEVICE_LIFETIME
+from authz_dev.emulator.codes import CODE_LIFETIME, DEVICE_LIFETIME
 from emulator.scene import GRAPH, Clock, Scene, claims_of
 
 VERIFIER = "v" * 64

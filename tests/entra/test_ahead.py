@@ -2,9 +2,9 @@
 
 import pytest
 
-from authz.emulator import Fault, Match
-from authz.emulator.claims import APP_LIFETIME
 from authz.entra.exchange import EntraExchange
+from authz_dev.emulator import Fault, Match
+from authz_dev.emulator.claims import APP_LIFETIME
 from support.stack import Clock, Stack, World, issued, stack
 
 STANDING_FAILURE = 5.0

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from authz.core.decision import Deny
 from authz.core.errors import EntraError, Reason
 from authz.core.exchange import AgentIdentity, Client, IssuedToken
-from authz.emulator import Fault, Match
 from authz.entra.answers import DAY, MAX_TOKEN_BYTES, IdentityTransport
 from authz.entra.clients import Agents, Applications, MsalTransport, NoHttpCache, NoTokenCache
 from authz.entra.credentials import ClientSecret, ManagedIdentity
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import MAX_CHALLENGE
+from authz_dev.emulator import Fault, Match
 from support.clock import Clock as TwoClocks
 from support.faults.answers import ODD_ERRORS
 from support.properties import JSON, brief

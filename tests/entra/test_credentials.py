@@ -20,9 +20,9 @@ from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
 from authz.core.errors import Reason
-from authz.emulator.entities import Secret
 from authz.entra.credentials import CLOCK_SKEW, Credential, FederatedToken
 from authz.entra.sources import CredentialFault
+from authz_dev.emulator.entities import Secret
 from support.service_account import Cluster
 from support.stack import Stack, World, denied, issued, missing, reload, stack
 

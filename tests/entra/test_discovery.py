@@ -15,7 +15,6 @@ from authz.core.errors import EntraError, ExchangeUnavailable, KeysUnavailable, 
 from authz.core.keys import RefreshPolicy
 from authz.core.secret import Secret
 from authz.core.shares import Shares
-from authz.emulator import Fault, Match
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.clients import MsalTransport, build
 from authz.entra.discovery import (
@@ -30,6 +29,7 @@ from authz.entra.discovery import (
 from authz.entra.exchange import may_be_for
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
+from authz_dev.emulator import Fault, Match
 from support.clock import Clock
 from support.jws import b64url
 from support.stack import Clock as SharedClock

@@ -10,7 +10,7 @@ from authz.core.circuit import FAILURES, FIRST_PAUSE, SPAN
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.record import CheckRecord
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.neighbours import neighbours_token, two_tenants
 from support.people import crowd, people
 from support.stack import Clock, Stack, World, denied, issued, reload, stack

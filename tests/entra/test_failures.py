@@ -16,8 +16,8 @@ from authz.core.exchange import AppToken, Client, Flow, Target
 from authz.core.lifetime import LOOK_AGAIN
 from authz.core.record import CheckRecord
 from authz.core.throttle import PROBE_EVERY
-from authz.emulator import Fault, Match
 from authz.entra.exchange import REPLICATION_DELAYS
+from authz_dev.emulator import Fault, Match
 from support.people import people
 from support.stack import GRAPH, Clock, World, denied, issued, stack
 

@@ -18,10 +18,10 @@ import pytest
 import trustme
 
 from authz.core.errors import EntraError, ExchangeUnavailable, Reason
-from authz.emulator import Fault
 from authz.entra import connections
 from authz.entra.calls import Call
 from authz.entra.http import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, HttpClient
+from authz_dev.emulator import Fault
 from support.stack import World, stack
 
 TIMEOUT = 1.0

@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 from structlog.testing import capture_logs
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.errors import Reason
-from authz.emulator.entities import Secret
-from authz.engine import Engine
 from authz.entra.key_vault import REFRESH_AFTER, RETRY_AFTER, KeyVaults, VaultPlace, fetch
 from authz.entra.sources import CredentialAway, CredentialFault
 from authz.entra.vault_client import VaultClient
+from authz.process.engine import Engine
+from authz_dev.emulator.entities import Secret
 from entra.test_credentials import Certified, register, with_credentials
 from entra.test_proxy import running
 from support.key_vault import (
@@ -547,7 +547,7 @@ def test_without_the_extra_the_fault_says_what_to_install(monkeypatch: pytest.Mo
 
 def test_the_sdk_is_not_loaded_until_it_is_needed() -> None:
     """It costs memory that a service without such a credential does not pay."""
-    code = "import sys, authz.app, authz.config; print([n for n in sys.modules if n.startswith('azure')])"
+    code = "import sys, authz.process.app, authz.config; print([n for n in sys.modules if n.startswith('azure')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "[]" == done.stdout.strip()

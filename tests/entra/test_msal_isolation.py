@@ -9,10 +9,10 @@ import msal
 import pytest
 
 from authz.core.errors import ExchangeThrottled
-from authz.emulator import Fault, Match
 from authz.entra.answers import TokenRefused
 from authz.entra.clients import MsalTransport, NoHttpCache, NoTokenCache, build
 from authz.entra.http import HttpClient
+from authz_dev.emulator import Fault, Match
 from support.stack import World
 
 

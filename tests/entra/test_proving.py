@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from authz.config.document import parse
 from authz.config.proofs import proofs
+from authz.config.reading.document import parse
 from authz.core.exchange import AppToken, BlueprintAssertion, BlueprintToken, Target
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.stack import GRAPH, Clock, Stack, World, issued, reload, stack, until
 
 WRONG = "of another application"

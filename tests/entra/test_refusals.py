@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Client
-from authz.emulator import Fault, Match
-from authz.emulator.errors import REFUSALS
 from authz.entra.aadsts import MEANINGS
 from authz.entra.clients import Applications, MsalTransport
 from authz.entra.credentials import REFUSED_FOR, ClientSecret
 from authz.entra.http import HttpClient
 from authz.entra.refusals import refusal
+from authz_dev.emulator import Fault, Match
+from authz_dev.emulator.errors import REFUSALS
 from support.stack import World, denied, issued, stack
 
 USERS_FAULTS = [65001, 50105, 50076, 53003, 50013, 50027, 50057, 82007]

@@ -20,10 +20,10 @@ from authz.core.errors import InvalidToken, KeysUnavailable, Reason, TokenFault
 from authz.core.keys import KeyFault, RefreshPolicy
 from authz.core.record import CheckRecord
 from authz.core.shares import Shares
-from authz.emulator import Fault, Match
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import MOST_WAITING, NOT_PUBLISHED, Issuer, SigningKeys
+from authz_dev.emulator import Fault, Match
 from support.clock import Clock as Epoch
 from support.manifests import ROOT
 from support.stack import Clock, World, denied, stack, until

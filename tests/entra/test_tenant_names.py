@@ -7,10 +7,10 @@ import pytest
 
 from authz.config import load
 from authz.core.errors import EntraError, ExchangeUnavailable
-from authz.emulator import Fault
 from authz.entra.discovery import FIRST_PAUSE, LONGEST_PAUSE, DiscoveryFault
 from authz.entra.http import Answer
 from authz.entra.tenant_names import TenantNames, look_up
+from authz_dev.emulator import Fault
 from support.stack import World
 
 PUBLIC: Final = "https://login.microsoftonline.com"

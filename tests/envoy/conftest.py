@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from authz.config import Config, load
-from authz.envoy.server import ServerSettings
+from authz.doors.envoy.grpc_server import ServerSettings
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.sidecar import EXAMPLE_ENVIRONMENT, Authority, Sidecar
 

@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 import pytest
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from support.connecting import (
     COLLECTOR,
     GRAPH,

@@ -8,9 +8,9 @@ import pytest
 import trustme
 
 from authz.config import Config
-from authz.config.document import parse
-from authz.envoy.server import ServerSettings, TlsFiles
-from authz.envoy.sidecar import AuthzTls
+from authz.config.reading.document import parse
+from authz.doors.envoy.grpc_server import ServerSettings, TlsFiles
+from authz.envoy_config.settings import AuthzTls
 from support.envoy import envoy_binary
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.sidecar import Authority, Sidecar

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz.core.decision import Deny
 from authz.core.request import CheckRequest
-from authz.envoy.ext_authz import decode, encode
+from authz.doors.envoy.ext_authz import decode, encode
 from support.properties import thorough
 from support.scene import Scene
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from authz.cli import main
 from authz.config import Config
-from authz.envoy.administration import FAIL_HEALTH
+from authz.envoy_config.administration import FAIL_HEALTH
 from support.envoy import EnvoyProcess, free_port
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.sidecar import Authority, Sidecar

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
-from authz.envoy.server import ServerSettings
-from authz.envoy.virtual_hosts import EXT_AUTHZ
+from authz.doors.envoy.grpc_server import ServerSettings
+from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 from support.edge import (
     DENIED,
     Issuer,

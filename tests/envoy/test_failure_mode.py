@@ -10,7 +10,7 @@ from authz._pb.external_auth_pb2 import CheckResponse
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.ext_authz import encode
+from authz.doors.envoy.ext_authz import encode
 from support.ext_authz_server import ExtAuthzServer
 from support.records import record_of
 from support.sidecar import Authority, Sidecar

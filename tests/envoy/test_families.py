@@ -13,9 +13,9 @@ import yaml
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.bootstrap import render
-from authz.envoy.ext_authz import encode
-from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.doors.envoy.ext_authz import encode
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings, Transparent
 from support.envoy import envoy_binary
 from support.ext_authz_server import ExtAuthzServer
 from support.namespaces import Namespace, missing

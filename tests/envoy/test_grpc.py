@@ -8,13 +8,13 @@ import grpc
 import pytest
 import trustme
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import encode
-from authz.envoy.sidecar import AppProtocol
-from authz.problem import FACES
+from authz.doors.envoy.ext_authz import encode
+from authz.doors.problem import FACES
+from authz.envoy_config.settings import AppProtocol
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.grpc_peer import GrpcClient, GrpcServer
 from support.http2_peer import http2_call

@@ -13,8 +13,8 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult
-from authz.envoy.ext_authz import SERVICE, ExtAuthz
-from authz.envoy.server import GrpcServer, ServerSettings
+from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
+from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from support.clock import START
 from support.scene import INBOUND, Scene
 from support.workload import workload_certificate

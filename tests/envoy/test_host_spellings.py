@@ -8,7 +8,7 @@ from hypothesis import given
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.ext_authz import encode
+from authz.doors.envoy.ext_authz import encode
 from support.edge import Eager
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.host_spellings import fixed, send, spellings

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from authz.cli import main
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 from authz.cli import main
 from authz.config import Config
-from authz.config.document import parse
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import RenderError, SidecarSettings, Transparent
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import RenderError, SidecarSettings, Transparent
 from support.envoy import validate
 from support.sidecar import Authority
 

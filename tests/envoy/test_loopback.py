@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from authz.config.document import parse
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings
 from support.envoy import EnvoyProcess
 
 GUID = "11111111-0000-4000-8000-000000000001"

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from authz.config import Config
-from authz.config.document import parse
-from authz.envoy.server import ServerSettings
-from authz.envoy.sidecar import SidecarSettings
+from authz.config.reading.document import parse
+from authz.doors.envoy.grpc_server import ServerSettings
+from authz.envoy_config.settings import SidecarSettings
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.name_server import Code, NameServer, Said
 from support.sidecar import Authority, Sidecar

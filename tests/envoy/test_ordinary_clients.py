@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config import Config
-from authz.envoy.sidecar import SidecarSettings
+from authz.envoy_config.settings import SidecarSettings
 from support.bytes_of_http import exchange
 from support.edge import denial
 from support.ext_authz_server import ExtAuthzServer, allow

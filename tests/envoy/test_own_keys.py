@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from authz.config import ConfigError
-from authz.config.document import parse
 from authz.config.model import Config
-from authz.emulator import Emulator
+from authz.config.reading.document import parse
+from authz_dev.emulator import Emulator
 from support.connecting import LEGACY, WEATHER, Deployed, Pod, document
 from support.stack import World
 

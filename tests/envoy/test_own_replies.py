@@ -16,9 +16,9 @@ from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.envoy.ext_authz import encode
-from authz.envoy.replies import TLS_FAILED
-from authz.problem import describe
+from authz.doors.envoy.ext_authz import encode
+from authz.doors.problem import describe
+from authz.envoy_config.replies import TLS_FAILED
 from support.envoy import free_port
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.http2_peer import http2_call

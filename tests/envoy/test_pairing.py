@@ -12,13 +12,13 @@ import yaml
 from structlog.testing import capture_logs
 
 from authz._pb.discovery_pb2 import DiscoveryRequest
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.config.rendered import MARK, Selection, mark_of
-from authz.envoy.bootstrap import render
-from authz.envoy.counterpart import CounterpartFault, compare, read_envoy
-from authz.envoy.discovery import mark_in
-from authz.envoy.pairing import KEPT, MOST_MARKS, Match, Pairing
-from authz.envoy.sidecar import SidecarSettings
+from authz.doors.envoy.conversation import mark_in
+from authz.doors.envoy.pairing import KEPT, MOST_MARKS, Match, Pairing
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
+from authz.envoy_config.settings import SidecarSettings
 from support.pod import Pod, pod_of
 from support.sidecar import Authority, Sidecar
 from support.stack import Clock, Process, World, until

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 
 from authz._pb.external_auth_pb2 import CheckResponse
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.decision import Allow
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import encode
+from authz.doors.envoy.ext_authz import encode
 from support.edge import Eager, denial
 from support.ext_authz_server import PUSHED, ExtAuthzServer
 from support.host_spellings import send, spellings

@@ -13,10 +13,10 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from authz.config.document import parse
-from authz.emulator import Fault
-from authz.emulator import claims as emulated
-from authz.envoy.sidecar import AuthzTls
+from authz.config.reading.document import parse
+from authz.envoy_config.settings import AuthzTls
+from authz_dev.emulator import Fault
+from authz_dev.emulator import claims as emulated
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims, until
 from support.upstream import EchoUpstream

@@ -10,9 +10,9 @@ import yaml
 
 from authz.config import Config
 from authz.core.baggage import CARRIERS
-from authz.envoy.bootstrap import render
-from authz.envoy.edge_cache import EDGE_EXTENSION
-from authz.envoy.sidecar import SidecarSettings, Transparent
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.edge_cache import EDGE_EXTENSION
+from authz.envoy_config.settings import SidecarSettings, Transparent
 
 PAGE: Final = Path(__file__).parents[2] / "envoy" / "README.md"
 ABSENT: Final = ("never set", "none", "left false", "false")

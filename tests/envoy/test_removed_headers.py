@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from authz.config import ConfigError
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World
 

@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config import Config, ConfigError, compile_policy, load
-from authz.config.document import parse
-from authz.config.settings import EdgeCache
+from authz.config.reading.document import parse
+from authz.config.sections.settings import EdgeCache
 from authz.core.baggage import CARRIERS
 from authz.core.request import CheckRequest
-from authz.envoy.bootstrap import render
-from authz.envoy.destinations import destinations, left_on_checks
-from authz.envoy.edge_cache import EDGE, EDGE_CACHE, script
-from authz.envoy.sidecar import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.destinations import destinations, left_on_checks
+from authz.envoy_config.edge_cache import EDGE, EDGE_CACHE, script
+from authz.envoy_config.settings import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
 from shipped.render import unmarked
 from support.envoy import validate
 from support.properties import thorough
@@ -211,7 +211,7 @@ def test_script_is_in_the_wheel(tmp_path: Path) -> None:
 
     (wheel,) = tmp_path.iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        assert script() == archive.read("authz/envoy/edge_cache.lua").decode()
+        assert script() == archive.read("authz/envoy_config/edge_cache.lua").decode()
 
 
 def test_shipped_configuration_is_what_is_rendered_for_the_example(example: Config) -> None:

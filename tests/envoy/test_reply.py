@@ -11,7 +11,7 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
-from authz.envoy.ext_authz import Replies, decode, encode
+from authz.doors.envoy.ext_authz import Replies, decode, encode
 from support.clock import START
 from support.records import record_of
 from support.scene import INBOUND, Scene

@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 
 from authz._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from authz.core.policy import EgressRoute
-from authz.envoy.discovery import MAX_NAMES
-from authz.envoy.sds import SERVICE, SecretDiscovery
-from authz.envoy.server import GrpcServer, ServerSettings
+from authz.doors.envoy.conversation import MAX_NAMES
+from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
+from authz.doors.envoy.sds import SERVICE, SecretDiscovery
 from support.pushed import REFRESH, PushedScene, policy, route
 from support.secret_stream import SecretStream
 from support.stack import until

@@ -11,7 +11,7 @@ from authz.config.rendered import MARK
 from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import Reason
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import encode
+from authz.doors.envoy.ext_authz import encode
 from support.bytes_of_http import exchange
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
 from support.records import record_of

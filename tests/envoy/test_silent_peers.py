@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from authz.envoy import server as door
-from authz.envoy.server import GrpcServer, ServerSettings
+from authz.doors.envoy import grpc_server as door
+from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 SETTINGS = b"\0\0\0\4\0\0\0\0\0"

@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.request import Direction
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import RenderError, SidecarSettings
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import RenderError, SidecarSettings
 from support.edge import until
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.sidecar import Authority, Sidecar

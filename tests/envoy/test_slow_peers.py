@@ -14,7 +14,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from support.ext_authz_server import ExtAuthzServer, allow
 from support.http2_front import Http2Front
 from support.models_api import ModelsApi

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from authz.config import Config
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import RenderError, SidecarSettings
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import RenderError, SidecarSettings
 from support.envoy import EnvoyProcess, free_port
 
 PATH: Final = "/stats/prometheus"

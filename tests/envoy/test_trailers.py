@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.decision import Allow
 from authz.core.secret import Secret
-from authz.envoy.ext_authz import encode
-from authz.envoy.sidecar import AppProtocol
+from authz.doors.envoy.ext_authz import encode
+from authz.envoy_config.settings import AppProtocol
 from support.edge import exchange
 from support.ext_authz_server import PUSHED, ExtAuthzServer
 from support.http2_peer import Http2Upstream, http2_call

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import pytest
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.decision import Allow
 from authz.core.request import Direction
 from authz.core.secret import Secret
-from authz.envoy.bootstrap import render
-from authz.envoy.ext_authz import encode
-from authz.envoy.sidecar import AppProtocol, RenderError, SidecarSettings
+from authz.doors.envoy.ext_authz import encode
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import AppProtocol, RenderError, SidecarSettings
 from support.edge import Issuer, bearer, denial
 from support.envoy import validate
 from support.ext_authz_server import PUSHED, ExtAuthzServer, allow

@@ -12,8 +12,8 @@ import trustme
 import yaml
 from cryptography import x509
 
-from authz.config.document import parse
-from authz.envoy.sidecar import AuthzTls
+from authz.config.reading.document import parse
+from authz.envoy_config.settings import AuthzTls
 from support.envoy import EnvoyProcess
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims

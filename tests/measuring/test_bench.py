@@ -8,7 +8,7 @@ import pytest
 from authz._pb.external_auth_pb2 import CheckResponse, DeniedHttpResponse
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
-from authz.envoy.server import ServerSettings
+from authz.doors.envoy.grpc_server import ServerSettings
 from bench import compare, plot, run, straight, through_envoy
 from bench.load import LoadError
 from bench.rows import Effort

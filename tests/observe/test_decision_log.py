@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz.config.settings import Decisions
+from authz.config.sections.settings import Decisions
 from authz.core.errors import (
     AuthzError,
     ConsentRequired,

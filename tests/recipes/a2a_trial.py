@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.envoy.sidecar import AppProtocol
+from authz.config.reading.document import parse
+from authz.envoy_config.settings import AppProtocol
+from authz_dev.emulator import Emulator
 from recipes.agents import ENVIRONMENT, Program, require_environment
 from recipes.compatibility import Client
 from recipes.trial import FOLDER, execute

@@ -17,11 +17,11 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.emulator.entities import User
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings, Upstream
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings, Upstream
+from authz_dev.emulator import Emulator
+from authz_dev.emulator.entities import User
 from recipes.agents import Program, agent, configuration, require_environment
 from support.envoy import EnvoyProcess, free_port
 from support.sidecar import Authority

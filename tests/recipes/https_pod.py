@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from authz.config.document import parse
-from authz.emulator import Emulator
+from authz.config.reading.document import parse
+from authz_dev.emulator import Emulator
 from recipes.agents import APPS
 from support.models_api import ModelsApi
 from support.sidecar import Authority, Sidecar

@@ -14,7 +14,7 @@ from authz.core.errors import AmbiguousSubject, MissingToken
 from authz.core.policy import Forward
 from authz.core.secret import Secret
 from authz.core.subject import SubjectSource, find_subject
-from authz.envoy.ext_authz import decode
+from authz.doors.envoy.ext_authz import decode
 from recipes.agents import APPS, ENVIRONMENT
 from support.scene import Scene
 from support.spellings import BLANKS, INVISIBLE, Headers, Speller, received, seen_by_authz

@@ -10,10 +10,10 @@ from typing import Final
 
 import httpx
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import SidecarSettings, Upstream
+from authz.config.reading.document import parse
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import SidecarSettings, Upstream
+from authz_dev.emulator import Emulator
 from recipes.agents import APPS, Program, require_environment
 from support.envoy import EnvoyProcess, free_port
 from support.sidecar import Authority

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from authz.core.request import Direction
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, NODE_APP, require_environment
 from support.connecting import COLLECTOR, GRAPH, RPC, SPEECH, TALK, Deployed, Pod, document
 from support.stack import World

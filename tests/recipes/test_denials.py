@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.errors import Reason
-from authz.emulator import Emulator
-from authz.problem import FACES, detail_of
+from authz.doors.problem import FACES, detail_of
+from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, require_environment
 from support.envoy import free_port
 from support.sidecar import Authority, Sidecar

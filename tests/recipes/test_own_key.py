@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, PAGE, require_environment
 from support.connecting import WEATHER, Deployed, Pod, document
 from support.stack import World

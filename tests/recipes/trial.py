@@ -19,9 +19,9 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.envoy.sidecar import AppProtocol
+from authz.config.reading.document import parse
+from authz.envoy_config.settings import AppProtocol
+from authz_dev.emulator import Emulator
 from recipes.agents import ENVIRONMENT, ROOT, require_environment
 from recipes.compatibility import JARS, Client, Needs
 from support.grpc_peer import GrpcServer

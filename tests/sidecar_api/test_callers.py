@@ -7,7 +7,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
 
-from authz.sidecar_api.callers import KnownCallers
+from authz.doors.sidecar_api.callers import KnownCallers
 
 PATHS = ["healthz", "Validate", "AuthorizationHeader"]
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from authz.sidecar_api.challenges import MAX_CHALLENGE, demanded_claims
+from authz.doors.sidecar_api.challenges import MAX_CHALLENGE, demanded_claims
 from sidecar_api.conftest import OK, Seen, SomeApi
 from support.properties import thorough
 from support.stack import Process, World

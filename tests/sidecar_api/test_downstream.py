@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import Response
 
-from authz.config.sidecar_api import Api, Downstream
+from authz.config.sections.api import Api, Downstream
 from authz.core.errors import BadWish, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
-from authz.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
-from authz.sidecar_api.parameters import Call
+from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
+from authz.doors.sidecar_api.parameters import Call
 from sidecar_api.conftest import SomeApi
 from support.properties import thorough
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from authz.core.errors import BadWish
 from authz.core.exchange import AgentUser
-from authz.core.wish import Wish
-from authz.sidecar_api.parameters import Call, Parameters
+from authz.doors.sidecar_api.overrides import Wish
+from authz.doors.sidecar_api.parameters import Call, Parameters
 from support.properties import thorough
 
 OTHER = "a2a2a2a2-0000-4000-8000-00000000000a"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import httpx
 import trustme
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from support.edge import exchange, first_line
 from support.grpc_echo import GrpcEcho
 from support.sidecar import Authority, Sidecar

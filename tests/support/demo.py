@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _CODE = (
-    "import sys; from authz.demo.command import run; "
+    "import sys; from authz_dev.demo.command import run; "
     "sys.exit(run(as_json='--json' in sys.argv, keep='--keep' in sys.argv, verbose='--verbose' in sys.argv))"
 )
 _LONGEST = 60.0

@@ -15,7 +15,7 @@ from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse, DeniedHttpR
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.config import Config
-from authz.envoy.edge_cache import EDGE_CACHE
+from authz.envoy_config.edge_cache import EDGE_CACHE
 from support.ext_authz_server import allow
 from support.sidecar import Sidecar
 

@@ -18,10 +18,10 @@ from authz._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse, OkHttpResponse
 from authz._pb.secret_pb2 import GenericSecret, Secret
 from authz._pb.status_pb2 import Status
-from authz.envoy import sds
-from authz.envoy.discovery import TYPE_URL
-from authz.envoy.ext_authz import SERVICE
-from authz.envoy.server import GrpcServer, ServerSettings
+from authz.doors.envoy import sds
+from authz.doors.envoy.conversation import TYPE_URL
+from authz.doors.envoy.ext_authz import SERVICE
+from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 
 Answer = Callable[[CheckRequest], CheckResponse]
 

@@ -14,7 +14,7 @@ from typing import Final
 
 import trustme
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from support.namespaces import OTHER
 from support.quiet_server import QuietHandler, QuietServer
 

@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from authz.emulator.entities import Application, FederatedCredential
-from authz.emulator.server import TlsServer
+from authz_dev.emulator.entities import Application, FederatedCredential
+from authz_dev.emulator.server import TlsServer
 from support.stack import World
 
 RESOURCE = "https://vault.azure.net"

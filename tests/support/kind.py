@@ -16,8 +16,8 @@ from typing import Final
 
 import yaml
 
-from authz.emulator import default_directory
-from authz.emulator.description import describe_tenants
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.description import describe_tenants
 from support.manifests import Manifests
 
 _KUBECTL: Final = """\

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 from support.people import people
 from support.stack import GRAPH, Client, Process, World
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import trustme
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from support.grpc_echo import GrpcEcho
 from support.namespaces import ENTRA, OTHER
 from support.quiet_server import QuietHandler, QuietServer

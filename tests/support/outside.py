@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trustme
 
-from authz.emulator import Emulator
+from authz_dev.emulator import Emulator
 from support.namespaces import ENTRA, OTHER
 from support.quiet_server import QuietHandler, QuietServer
 

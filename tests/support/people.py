@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from authz.emulator.entities import User
+from authz_dev.emulator.entities import User
 from support.stack import World
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import httpx
 
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World, claims, until
 

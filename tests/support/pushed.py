@@ -7,7 +7,7 @@ from authz.core.exchange import Flow
 from authz.core.grant import NoToken
 from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, Policy
-from authz.pushing import PushedTokens
+from authz.tokens.pushing import PushedTokens
 from support.clock import AlarmClock
 from support.routes import regranted, route_of, target_of
 from support.scene import Scene

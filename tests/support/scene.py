@@ -7,7 +7,9 @@ from dataclasses import replace
 from math import inf
 from typing import Any, Final
 
-from authz.caching import CachedExchange
+from authz.checks.prefetching import Prefetches
+from authz.checks.service import CheckService
+from authz.checks.steps import Snapshot
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
@@ -18,10 +20,8 @@ from authz.core.request import Authorization, CheckRequest
 from authz.core.requirement import Requirement
 from authz.core.shares import Shares
 from authz.ports import Timer
-from authz.prefetching import Prefetches
-from authz.service import CheckService
-from authz.steps import Snapshot
-from authz.subjects import SubjectMemory
+from authz.tokens.caching import CachedExchange
+from authz.tokens.references import SubjectMemory
 from support.clock import Clock
 from support.fakes import FakeExchange, FakeKeys, FakeObserver
 from support.routes import route_of

@@ -14,8 +14,8 @@ from authz._pb.discovery_pb2 import (
 )
 from authz._pb.secret_pb2 import Secret
 from authz._pb.status_pb2 import Status
-from authz.envoy.discovery import TYPE_URL
-from authz.envoy.sds import SERVICE
+from authz.doors.envoy.conversation import TYPE_URL
+from authz.doors.envoy.sds import SERVICE
 
 ENDED: Final = grpc.aio.EOF
 PATIENCE: Final = 60.0

@@ -6,7 +6,7 @@ from typing import Final
 import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from authz.emulator.entities import FederatedCredential
+from authz_dev.emulator.entities import FederatedCredential
 from support.stack import World
 
 ISSUER: Final = "https://cluster.example"

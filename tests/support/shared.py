@@ -11,7 +11,7 @@ import trustme
 import yaml
 
 from authz.config import Config, load
-from authz.envoy.sidecar import AuthzTls
+from authz.envoy_config.settings import AuthzTls
 from support.manifests import Manifests
 from support.sidecar import Authority, Sidecar
 from support.stack import Process, World

@@ -15,8 +15,8 @@ import httpx
 import trustme
 
 from authz.config import Config
-from authz.envoy.bootstrap import render
-from authz.envoy.sidecar import AuthzTls, SidecarSettings, Upstream
+from authz.envoy_config.bootstrap import render
+from authz.envoy_config.settings import AuthzTls, SidecarSettings, Upstream
 from support.envoy import EnvoyProcess
 from support.upstream import EchoUpstream
 

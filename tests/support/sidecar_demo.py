@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from authz.emulator import default_directory
-from authz.emulator.description import describe_tenants
+from authz_dev.emulator import default_directory
+from authz_dev.emulator.description import describe_tenants
 from support.engine import Engine
 from support.kind import Kind, publish
 from support.laptop import checkout

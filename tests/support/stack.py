@@ -20,17 +20,17 @@ import jwt
 
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
-from authz.config.document import parse
+from authz.config.reading.document import parse
 from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import Flow, TokenExchange
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
-from authz.emulator import Emulator
-from authz.engine import Engine
 from authz.entra.exchange import EntraExchange
 from authz.entra.key_vault import KeyVaults
+from authz.process.engine import Engine
+from authz_dev.emulator import Emulator
 
 GRAPH = "https://graph.microsoft.com/.default"
 

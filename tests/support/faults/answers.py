@@ -1,6 +1,6 @@
 """Odd answers of Entra, as the emulator gives them: one of each kind, for one user, agent or tenant.
 
-What they look like on the wire is in `authz.emulator.fault_response`.
+What they look like on the wire is in `authz_dev.emulator.fault_response`.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
-from authz.emulator import Fault, Match
+from authz_dev.emulator import Fault, Match
 
 ODD_ERRORS: Final[tuple[object, ...]] = (
     7,

@@ -10,9 +10,9 @@ from random import Random
 from typing import Final
 
 from authz.core.errors import Reason
-from authz.emulator import Match
-from authz.emulator.entities import Secret
-from authz.emulator.faults import Fault
+from authz_dev.emulator import Match
+from authz_dev.emulator.entities import Secret
+from authz_dev.emulator.faults import Fault
 from support.faults.answers import ODD_ANSWERS, ODD_DOCUMENTS
 from support.faults.files import BAD_CERTIFICATES, laid, spoiled
 from support.faults.strangers import GET, begun, strangers

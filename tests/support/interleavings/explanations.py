@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
-from authz.caching import FailureLifetimes
 from authz.core.errors import Reason
+from authz.tokens.caching import FailureLifetimes
 
 FLIGHT: Final = 6.0
 """Seconds for which an exchange that was begun in a fault may go on after it, and some."""

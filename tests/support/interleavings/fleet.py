@@ -12,9 +12,9 @@ from typing import Any, Final, Self
 
 import httpx
 
-from authz.config.document import parse
-from authz.emulator import Emulator
-from authz.emulator.entities import User
+from authz.config.reading.document import parse
+from authz_dev.emulator import Emulator
+from authz_dev.emulator.entities import User
 from support.faults.output import Reader
 from support.interleavings.explanations import Ledger
 from support.set_clock import SetClock

@@ -1,0 +1,1 @@
+"""The path of a Check, and what an app receives at its end."""

@@ -1,0 +1,296 @@
+"""The path of one Check, to be read from top to bottom.
+
+`CheckService` goes down the path and returns a value, `Granted`, or raises why not; `authz.core` decides;
+the doors in `authz.envoy` translate. Only the wait for a signing key and the wait for an exchange can take
+time, and both end with the Check's own deadline.
+"""
+
+from collections.abc import Awaitable
+from dataclasses import replace
+from functools import partial
+from typing import assert_never
+
+from authz.checks.identity_headers import (
+    AUTHORIZATION,
+    BAGGAGE,
+    forwarded,
+    received,
+    without_reference,
+)
+from authz.checks.prefetching import Prefetches
+from authz.checks.steps import Asked, Snapshot, Steps
+from authz.core.baggage import Baggage
+from authz.core.cache import PrincipalCache
+from authz.core.decision import Allow
+from authz.core.errors import TunnelRefused
+from authz.core.exchange import SubjectToken, TokenExchange
+from authz.core.grant import Delegated, NoToken, Own
+from authz.core.lifetime import ENDLESS, ONCE, lifetime
+from authz.core.moment import NEVER, Moment
+from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.policy import EgressRoute, InboundRoute, authorize_workload
+from authz.core.principal import Principal
+from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
+from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
+from authz.core.requirement import authorize
+from authz.core.secret import Secret
+from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
+from authz.ports import Clock, Observer, SubjectStore, Timer
+
+
+class CheckService:
+    """Decides on requests.
+
+    Args:
+        snapshot: The configuration to start with.
+        principals: Cache of verified tokens.
+        subjects: References that are given to apps.
+        observer: Is notified of each decision, once.
+        clock: Epoch seconds, for tokens.
+        timer: Monotonic seconds, for durations and for what is counted here.
+        prefetches: Runs what inbound routes prefetch.
+        prefetch_timeout: Seconds that one of those may take; may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        principals: PrincipalCache,
+        subjects: SubjectStore,
+        observer: Observer,
+        clock: Clock,
+        timer: Timer,
+        prefetches: Prefetches,
+        prefetch_timeout: float,
+    ) -> None:
+        self._snapshot = snapshot
+        self._steps = Steps(principals=principals, observer=observer, clock=clock, timer=timer)
+        self._subjects = subjects
+        self._observer = observer
+        self._clock = clock
+        self._timer = timer
+        self._prefetches = prefetches
+        self.prefetch_timeout = prefetch_timeout
+
+    @property
+    def gives_handles(self) -> bool:
+        """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
+        return self._snapshot.policy.gives_handles
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Use another configuration from the next Check on; those under way end with the old one."""
+        self._snapshot = snapshot
+
+    async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+        """Decide on one request before `deadline` (monotonic seconds). Never raises.
+
+        An unexpected exception is a defect of ours and a denial like any other (law 3).
+        """
+        record = await self._decided(request, self._snapshot, deadline)
+        self._observer.decided((record,))
+        return record
+
+    async def _decided(
+        self, request: CheckRequest, snapshot: Snapshot, deadline: float
+    ) -> CheckRecord:
+        trace = Trace(self._timer())
+        outcome: Outcome
+        edge_ttl = 0.0
+        try:
+            outcome = await self._granted(Asked(request, snapshot, deadline, trace))
+            if request.at_edge:
+                edge_ttl = self._edge_ttl(request, snapshot, outcome)
+        except Exception as cause:  # noqa: BLE001 - fail closed by type
+            outcome = Denied.because(cause)
+        trace.finished, trace.at = self._timer(), self._clock()
+        return CheckRecord(request, outcome, trace, edge_ttl)
+
+    async def _granted(self, asked: Asked) -> Granted:
+        """Return the allowance: the one that stands, or a new one, which then stands."""
+        if asked.request.opens_tunnel:
+            return _tunnel(asked)
+        known = self._known(asked)
+        if known is not None:
+            asked.trace.repeated = True
+            return known
+        policy, trace = asked.snapshot.policy, asked.trace
+        route = trace.route = policy.find(asked.request)
+        match route:
+            case InboundRoute():
+                granted = await self._inbound(asked, route)
+            case EgressRoute():
+                granted = await self._egress(asked, route)
+            case _ as unreachable:
+                assert_never(unreachable)
+        asked.snapshot.answers.put(asked.request, granted, self._now())
+        return granted
+
+    def _known(self, asked: Asked) -> Granted | None:
+        """Return the allowance that such a request had before, if all that it rests on still holds."""
+        request, snapshot, now = asked.request, asked.snapshot, self._now()
+        most = snapshot.policy.max_token_bytes
+        if request.authorization is not None and is_oversized(request.authorization, most):
+            # Not even hashed; the parser refuses it.
+            return None
+        granted = snapshot.answers.find(request, now)
+        if granted is not None and not self._stands(granted, snapshot, now):
+            snapshot.answers.drop(request)
+            granted = None
+        if granted is None:
+            self._observer.looked_up(CacheName.ANSWERS, CacheResult.MISS)
+        return granted
+
+    def _stands(self, granted: Granted, snapshot: Snapshot, now: Moment) -> bool:
+        principal, reference = granted.principal, granted.reference
+        # A key that was withdrawn proves nothing any more.
+        if principal and snapshot.keys.current(principal.issuer, principal.key_id) is None:
+            return False
+        # A reference that was evicted would be refused on egress.
+        return reference is None or self._subjects.holds(reference, now)
+
+    async def _inbound(self, asked: Asked, route: InboundRoute) -> Granted:
+        bearer, principal = await self._steps.admitted(asked, route)
+        reference = None
+        if route.gives_reference:
+            reference = await self._subjects.give(
+                bearer.secret,
+                Origin(route.name, route.called, asked.request.peer),
+                expires_at=principal.expires_at,
+                now=self._now(),
+            )
+        allow = forwarded(asked.request, route, principal, reference)
+        self._prefetch(asked, route, allow)
+        life = lifetime(
+            self._now(), principal=principal, token=None, margin=0.0, reference=reference
+        )
+        secret = None if reference is None else reference.secret
+        return Granted(route, allow, life, principal, reference=secret)
+
+    async def _egress(self, asked: Asked, route: EgressRoute) -> Granted:
+        authorize_workload(route, asked.request)
+        baggage = Baggage.parse(asked.request.baggage)
+        match route.grant:
+            case NoToken():
+                return Granted(route, _outgoing(asked, route, baggage, None), ENDLESS)
+            case Own() as own:
+                return await self._exchanged(asked, route, baggage, own.exchange)
+            case Delegated() as grant:
+                bearer, ends = await self._subject(asked, grant, baggage)
+                if bearer is None:
+                    own = grant.stand_in()
+                    route = asked.trace.route = replace(route, grant=own)
+                    return await self._exchanged(asked, route, baggage, own.exchange)
+                principal = await self._steps.verified(asked, bearer, grant.expectation)
+                authorize(grant.requirement, principal)
+                subject = SubjectToken(bearer.secret, principal.expires_at)
+                exchange = grant.exchange(subject)
+                return await self._exchanged(asked, route, baggage, exchange, principal, ends)
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    async def _exchanged(
+        self,
+        asked: Asked,
+        route: EgressRoute,
+        baggage: Baggage,
+        exchange: TokenExchange,
+        principal: Principal | None = None,
+        subject_ends: Moment = NEVER,
+    ) -> Granted:
+        """Return the allowance by the token of an exchange."""
+        token = await self._steps.exchanged(asked, exchange, route=route.name)
+        life = lifetime(
+            self._now(),
+            principal=principal,
+            token=token,
+            margin=asked.snapshot.tokens.margin,
+            subject_ends=subject_ends,
+        )
+        allow = _outgoing(asked, route, baggage, token.secret)
+        return Granted(route, allow, life, principal, token)
+
+    async def _subject(
+        self, asked: Asked, grant: Delegated, baggage: Baggage
+    ) -> tuple[BearerToken | None, Moment]:
+        """Return the token of the user for whom the agent calls, and the end of what led to it.
+
+        There is no token where the route does without a user.
+        """
+        policy, request = asked.snapshot.policy, asked.request
+        if grant.sources == (SubjectSource.BEARER,):
+            return asked.bearer(), NEVER
+        found = find_subject(
+            grant.sources, request.authorization, baggage, max_bytes=policy.max_token_bytes
+        )
+        if not isinstance(found, Secret):
+            return found, NEVER
+        now, result = self._now(), CacheResult.MISS
+        try:
+            subject = await self._subjects.find(found, now)
+            result = CacheResult.HIT
+        finally:
+            self._observer.looked_up(CacheName.SUBJECTS, result)
+        authorize_reference(subject.origin, peer=request.peer, accepted=grant.origins)
+        return BearerToken(subject.token), subject.expires_at
+
+    def _edge_ttl(self, request: CheckRequest, snapshot: Snapshot, granted: Granted) -> float:
+        """Return for how many seconds Envoy may repeat the answer without asking."""
+        if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
+            return 0.0
+        return granted.lifetime.at_edge(snapshot.policy.edge_ttl, self._now())
+
+    def _prefetch(self, asked: Asked, route: InboundRoute, allow: Allow) -> None:
+        """Begin the Checks that the agent will probably ask for, as if it had asked already."""
+        for name in route.prefetch:
+            wanted = asked.snapshot.policy.egress.get(name)
+            client = None if wanted is None else wanted.credential_holder
+            foresee = partial(
+                self._foresee, asked, name, received(asked.request, route, allow), allow
+            )
+            self._prefetches.begin(name, client, foresee)
+
+    def _foresee(
+        self, asked: Asked, name: str, authorization: Authorization | None, allow: Allow
+    ) -> Awaitable[CheckRecord]:
+        request = CheckRequest(
+            host=asked.request.host,
+            authorization=authorization,
+            baggage=allow.baggage,
+            direction=Direction.EGRESS.value,
+            route=name,
+            peer=asked.request.peer,
+            at_edge=asked.request.at_edge,
+        )
+        return self._decided(request, asked.snapshot, self._timer() + self.prefetch_timeout)
+
+    def _now(self) -> Moment:
+        return Moment(self._clock(), self._timer())
+
+
+def _outgoing(asked: Asked, route: EgressRoute, baggage: Baggage, token: Secret | None) -> Allow:
+    """Return what becomes of the app's request.
+
+    Law 4: what the app sent, very likely the user's token or what stands for it, does not go out.
+    """
+    carried, gone = without_reference(baggage)
+    remove = (*asked.request.own_headers, *gone, *route.remove)
+    if token is None:
+        remove = (*remove, AUTHORIZATION)
+    return Allow(token, carried, remove=remove)
+
+
+def _tunnel(asked: Asked) -> Granted:
+    """Decide on a connection, which no answer of before has decided on.
+
+    Where Envoy's route is for any host, the host may still have one of its own, in whatever spelling.
+    """
+    policy, host = asked.snapshot.policy, asked.request.host
+    route, own = policy.find(asked.request), policy.by_host(host, any_port=True)
+    if isinstance(route, EgressRoute) and own is not None and not own.allows_tunnels:
+        route = own
+    asked.trace.route = route
+    if not isinstance(route, EgressRoute) or not route.allows_tunnels:
+        raise TunnelRefused(f"a connection to {host!r}")
+    allow = Allow(remove=(*asked.request.own_headers, AUTHORIZATION, BAGGAGE))
+    return Granted(route, allow, ONCE)

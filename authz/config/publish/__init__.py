@@ -1,0 +1,1 @@
+"""The configuration's reference page and JSON Schema, made from the model."""

@@ -1,0 +1,1 @@
+"""From YAML and environment to the model: references, validation, and how faults read."""

@@ -1,0 +1,118 @@
+"""From plain data to `Config`, with every fault of both kinds found in one pass.
+
+Pydantic checks each value. Where an entry fails, it is left out and the rules that concern several keys
+are asked about the rest, so that one typing error does not hide ten others. How a fault reads is in
+`wording`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from authz.config.faults import ConfigError, Fault
+from authz.config.model import Config
+from authz.config.reading.wording import dotted, message, shown_path
+from authz.config.sections.settings import AUTHORITY_HOST
+from authz.config.shown import shown_place
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where values came from, each by its path: keys joined by dots.
+
+    Attributes:
+        lines: Line of the document.
+        variables: Name of the environment variable whose value stands here; never shown itself.
+        keys: Name of the environment variable that a fault names in place of the path.
+    """
+
+    lines: Mapping[str, int] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def fault(self, path: str, text: str) -> Fault:
+        """Return a fault, placed as well as is known."""
+        key = self.keys.get(path)
+        return Fault(key, text) if key else Fault(shown_place(path), text, self._line(path))
+
+    def with_defaults(self, data: object, environ: Mapping[str, str]) -> "Origin":
+        """Return the origin that also knows which default the environment gave."""
+        entra = data.get("entra") if isinstance(data, dict) else None
+        given = isinstance(entra, dict) and entra.get("authority") is not None
+        if given or not environ.get(AUTHORITY_HOST):
+            return self
+        return replace(self, keys={"entra.authority": AUTHORITY_HOST, **self.keys})
+
+    def _line(self, path: str) -> int | None:
+        while path and path not in self.lines:
+            path = path.rpartition(".")[0]
+        return self.lines.get(path)
+
+
+def validate(data: object, *, environ: Mapping[str, str], origin: Origin | None = None) -> Config:
+    """Return the configuration that plain data describes.
+
+    Args:
+        data: What a document or the environment said.
+        environ: The environment, for the defaults that it gives.
+        origin: Where the values came from.
+
+    Raises:
+        ConfigError: With every fault.
+    """
+    origin = (origin or Origin()).with_defaults(data, environ)
+    result, faults = _attempt(data, environ, {}, origin)
+    if isinstance(result, Config):
+        return result
+    if result and isinstance(data, dict):
+        remainder, left_out = _without(data, result)
+        faults += _attempt(remainder, environ, left_out, origin)[1]
+    raise ConfigError(sorted(faults, key=lambda fault: fault.line or 0))
+
+
+_Paths = list[tuple[int | str, ...]]
+
+
+def _attempt(
+    data: object, environ: Mapping[str, str], left_out: Mapping[str, set[str]], origin: Origin
+) -> tuple[Config | _Paths, list[Fault]]:
+    """Return the configuration, or the paths that pydantic refused, and the faults."""
+    try:
+        context = {"environ": environ, "left_out": left_out}
+        return Config.model_validate(data, context=context), []
+    except ConfigError as error:
+        return [], [origin.fault(fault.path, fault.message) for fault in error.faults]
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    paths = [detail["loc"] for detail in details]
+    faults = []
+    for detail in details:
+        # Pydantic counts only the entries that are fine, and says of the others' list it is short.
+        if detail["type"] == "too_short" and any(
+            len(path) > len(detail["loc"]) and path[: len(detail["loc"])] == detail["loc"]
+            for path in paths
+        ):
+            continue
+        path = dotted(shown_path(detail))
+        faults.append(origin.fault(path, message(detail, variable=origin.variables.get(path))))
+    return paths, faults
+
+
+def _without(data: Mapping[Any, Any], paths: _Paths) -> tuple[dict[Any, Any], dict[str, set[str]]]:
+    """Return the data without the entries at the paths, and the names of those entries."""
+    remainder = {
+        section: dict(entries) if isinstance(entries, dict) else entries
+        for section, entries in data.items()
+    }
+    left_out: dict[str, set[str]] = {}
+    for section, *rest in (path for path in paths if path):
+        if rest and isinstance(remainder.get(section), dict):
+            remainder[section].pop(rest[0], None)
+            left_out.setdefault(str(section), set()).add(str(rest[0]))
+        else:
+            remainder.pop(section, None)
+            # Nothing is known about what a whole section would have named.
+            left_out.setdefault(str(section), set())
+    return remainder, left_out

@@ -1,0 +1,1 @@
+"""The sections of the configuration (pydantic), a module for each; the whole is `authz.config.model`."""

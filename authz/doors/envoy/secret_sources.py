@@ -1,0 +1,42 @@
+"""`SecretSources`: who keeps which of the secrets that Envoys subscribe to, by name."""
+
+from collections.abc import Callable
+
+from authz.pod_ca.certificates import (
+    PREFIX,
+    CertificateSubscription,
+    CertificateValue,
+    PodCertificates,
+)
+from authz.ports import Peer
+from authz.tokens.pushing import PushedTokens, PushedValue, RefusalValue
+from authz.tokens.pushing import Subscription as TokenSubscription
+
+Subscription = TokenSubscription | CertificateSubscription
+Value = PushedValue | RefusalValue | CertificateValue
+
+
+class SecretSources:
+    """Tokens by the name of their route, why there is none by `refusal/ROUTE`, certificates by `https/HOST`.
+
+    Args:
+        tokens: Keeps tokens.
+        certificates: Keeps certificates, where the pod has an authority.
+    """
+
+    def __init__(self, tokens: PushedTokens, certificates: PodCertificates | None = None) -> None:
+        self._tokens = tokens
+        self._certificates = certificates
+
+    def subscribe(self, name: str, peer: Peer, stir: Callable[[], None]) -> Subscription:
+        """Begin to keep a secret for a peer; `stir` is called when its value has changed."""
+        if self._certificates is not None and name.startswith(PREFIX):
+            return self._certificates.subscribe(name, peer, stir)
+        return self._tokens.subscribe(name, peer, stir)
+
+    def cancel(self, subscription: Subscription) -> None:
+        """End a subscription."""
+        if isinstance(subscription, TokenSubscription):
+            self._tokens.cancel(subscription)
+        elif self._certificates is not None:
+            self._certificates.cancel(subscription)

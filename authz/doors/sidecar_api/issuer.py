@@ -1,0 +1,203 @@
+"""The path of an app's request for a token over the HTTP API, to be read from top to bottom.
+
+`overrides` says which token is meant; the endpoints are in `server`. Caches, keys and exchanges are those of
+the Checks.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import assert_never
+
+from authz.checks.steps import Asked, Snapshot, Steps
+from authz.core.cache import PrincipalCache
+from authz.core.decision import Allow
+from authz.core.errors import (
+    AgentNotAllowed,
+    BadWish,
+    ExchangeMisconfigured,
+    MissingToken,
+    UnknownApi,
+)
+from authz.core.exchange import SubjectToken, TokenExchange
+from authz.core.grant import Delegated, Own
+from authz.core.lifetime import ONCE
+from authz.core.outcome import Denied, Granted, Issued, Outcome
+from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize_workload
+from authz.core.record import CheckRecord, Trace
+from authz.core.request import BearerToken, CheckRequest
+from authz.core.requirement import authorize
+from authz.doors.sidecar_api.overrides import Grants, Wish, fulfil, granted
+from authz.ports import Clock, Observer, Timer
+
+
+class TokenIssuer:
+    """Verifies callers and gets them tokens.
+
+    Args:
+        snapshot: The configuration to start with.
+        principals: Cache of verified tokens.
+        observer: Is notified of each decision, once.
+        clock: Epoch seconds, for tokens.
+        timer: Monotonic seconds, for durations.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        principals: PrincipalCache,
+        observer: Observer,
+        clock: Clock,
+        timer: Timer,
+    ) -> None:
+        self._snapshot = snapshot
+        self._steps = Steps(principals=principals, observer=observer, clock=clock, timer=timer)
+        self._observer = observer
+        self._clock = clock
+        self._timer = timer
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Use another configuration from the next request on; those under way end with the old one."""
+        self._snapshot = snapshot
+
+    async def validate(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+        """Verify a caller as the default inbound route does. Never raises."""
+
+        async def validated(asked: Asked) -> Granted:
+            asked.trace.route = entrance = _entrance(asked)
+            _, principal = await self._steps.admitted(asked, entrance)
+            return Granted(entrance, Allow(), ONCE, principal)
+
+        return await self._serve(request, deadline, validated)
+
+    async def issue(
+        self,
+        request: CheckRequest,
+        read_wish: Callable[[], Wish],
+        *,
+        authenticated: bool,
+        deadline: float,
+    ) -> CheckRecord:
+        """Get the token of an egress route, changed as wished. Never raises.
+
+        Args:
+            request: Its `route` names the egress route.
+            read_wish: Reads what the caller wishes; may raise `BadWish`.
+            authenticated: Whether the caller must be one whom the default inbound route lets in.
+            deadline: Monotonic second at which the answer must stand.
+        """
+
+        async def issued(asked: Asked) -> Granted:
+            entrance = _entrance(asked)
+            bearer: BearerToken | None = None
+            if authenticated:
+                bearer, _ = await self._steps.admitted(asked, entrance)
+            configured = _api(asked)
+            wish = read_wish()
+            found = configured or _unconfigured(asked, wish)
+            route = asked.trace.route = fulfil(found, wish, _grants(asked, entrance))
+            authorize_workload(route, request)
+            exchange = await self._exchange(asked, granted(route), bearer)
+            with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
+                token = await self._steps.exchanged(
+                    asked, exchange, route=route.name, anew=wish.anew
+                )
+            caller = asked.trace.principal
+            return Issued(route, Allow(token.secret), ONCE, caller, token, exchange=exchange)
+
+        return await self._serve(request, deadline, issued)
+
+    def refused(self, record: CheckRecord) -> None:
+        """Hear that the API refused the token that was issued: nobody is to get it again."""
+        match record.outcome:
+            case Issued(exchange=exchange, token=token) if exchange and token:
+                self._snapshot.tokens.reject(exchange, token)
+
+    async def _serve(
+        self, request: CheckRequest, deadline: float, path: Callable[[Asked], Awaitable[Granted]]
+    ) -> CheckRecord:
+        trace = Trace(self._timer())
+        outcome: Outcome
+        try:
+            outcome = await path(Asked(request, self._snapshot, deadline, trace))
+        except Exception as cause:  # noqa: BLE001 - fail closed by type
+            outcome = Denied.because(cause)
+        trace.finished, trace.at = self._timer(), self._clock()
+        record = CheckRecord(request, outcome, trace)
+        self._observer.decided((record,))
+        return record
+
+    async def _exchange(
+        self, asked: Asked, grant: Own | Delegated, bearer: BearerToken | None
+    ) -> TokenExchange:
+        match grant:
+            case Own(exchange=own):
+                return own
+            case Delegated():
+                if bearer is None:
+                    raise MissingToken("a token on behalf of a user needs that user's token")
+                principal = await self._steps.verified(asked, bearer, grant.expectation)
+                authorize(grant.requirement, principal)
+                return grant.exchange(SubjectToken(bearer.secret, principal.expires_at))
+            case _ as unreachable:
+                assert_never(unreachable)
+
+
+@contextmanager
+def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
+    """Make the caller's error of what Entra would otherwise call a wrong configuration of ours.
+
+    That is so where the caller named what no configuration knows, and Entra does not either.
+    """
+    try:
+        yield
+    except ExchangeMisconfigured as error:
+        known = policy.agents.get(wish.agent or "")
+        if error.by_credential:
+            raise
+        if wish.agent is not None and known is None:
+            text = f"agent {wish.agent}: {error.detail}"
+            raise AgentNotAllowed(text, by_entra=True) from error
+        if wish.user is not None and (known is None or wish.user not in known.users):
+            text = f"user account of agent {wish.agent}: {error.detail}"
+            raise AgentNotAllowed(text, by_entra=True) from error
+        if wish.scopes:
+            raise BadWish("optionsOverride.Scopes: Entra does not accept them here") from error
+        if wish.app_token is not None and changed:
+            raise BadWish(
+                "optionsOverride.RequestAppToken: Entra gives no such token here"
+            ) from error
+        raise
+
+
+def _entrance(asked: Asked) -> InboundRoute:
+    policy = asked.snapshot.policy
+    found = policy.inbound.get(policy.default_inbound or "")
+    if found is None:
+        raise ValueError("the configuration has no inbound route by which callers are verified")
+    return found
+
+
+def _api(asked: Asked) -> EgressRoute | None:
+    """Return the route of a configured API, and record it: also for what is wrong with the wish."""
+    policy, name = asked.snapshot.policy, asked.request.route or ""
+    asked.trace.route = found = policy.egress.get(name) or policy.unscoped.get(name)
+    return found
+
+
+def _unconfigured(asked: Asked, wish: Wish) -> EgressRoute:
+    """Return the route of an API that is not configured: scopes say what its tokens are for."""
+    found = asked.snapshot.policy.unconfigured
+    if found is None or not wish.scopes or wish.for_own_resource:
+        raise UnknownApi(f"no API {asked.request.route!r}")
+    return found
+
+
+def _grants(asked: Asked, entrance: InboundRoute) -> Grants:
+    policy = asked.snapshot.policy
+    return Grants(
+        policy.agents,
+        policy.open_blueprints,
+        entrance.expectation,
+        any_resource=policy.any_resource,
+    )

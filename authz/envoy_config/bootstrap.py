@@ -1,0 +1,203 @@
+"""`render`: the whole configuration of the Envoy beside an agent, as YAML.
+
+Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
+"""
+
+from typing import Any as Anything
+from typing import Final
+
+import yaml
+from betterproto2 import Casing
+from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
+from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
+    DownstreamConnectionsConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any
+
+from authz.config import Config, compile_policy
+from authz.config.rendered import MARK, Selection, mark_of
+from authz.config.rules.route_checks import https_hosts
+from authz.envoy_config.administration import FAIL_HEALTH
+from authz.envoy_config.clusters import (
+    AUTHZ,
+    address,
+    app_cluster,
+    authz_cluster,
+    destination_clusters,
+)
+from authz.envoy_config.connect import bootstrap_extension, connect_clusters, inner_listener
+from authz.envoy_config.credentials import NODE
+from authz.envoy_config.destinations import destinations
+from authz.envoy_config.https import https_chains, https_listener
+from authz.envoy_config.interception import original_destination, take_redirected
+from authz.envoy_config.listeners import egress_listener, inbound_listener
+from authz.envoy_config.settings import RenderError, SidecarSettings, Transparent
+from authz.envoy_config.statistics import administration_cluster, statistics_listener
+from authz.envoy_config.virtual_hosts import egress_routes, inbound_routes
+
+_MAX_CONNECTIONS: Final = 10_000
+"""Downstream connections of the whole process; those beyond are closed at once."""
+
+_READABLE: Final = r"/(ready|clusters|listeners|stats|stats/prometheus)(\?.*)?"
+"""Paths of the administration interface that only tell, with any query. The agent shares the loopback
+interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy. The one path
+beside them, `FAIL_HEALTH`, costs an agent that uses it its own connections."""
+
+# Words that one YAML parser or another takes for something else than text, when they are not quoted.
+_NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+
+
+def render(config: Config, settings: SidecarSettings) -> str:
+    """Return Envoy's bootstrap configuration (YAML) for a configuration of the service.
+
+    There is a listener for inbound requests if there is an inbound route, one for egress if there is an
+    egress route with hosts, and one for statistics if the settings have an address for it.
+
+    Raises:
+        RenderError: Configuration and settings do not go together.
+    """
+    listeners, clusters = [], [authz_cluster(config, settings)]
+    policy = compile_policy(config)
+    inbound = _inbound_route(config, settings)
+    if inbound is not None:
+        repeatable = policy.inbound[inbound].may_repeat_at_edge
+        repeated = repeatable and config.cache.edge.max_ttl > 0
+        routes = inbound_routes(inbound, settings, repeated=repeated)
+        listeners.append(inbound_listener(settings, routes, handles=policy.gives_handles))
+        clusters.append(app_cluster(settings))
+    targets = destinations(config, settings)
+    pushed = any(target.pushed for target in targets)
+    if targets:
+        wildcards = any(target.is_wildcard for target in targets)
+        hosts = https_hosts(config.egress) if config.https is not None else []
+        egress = egress_listener(
+            settings,
+            egress_routes(targets, hosts, settings),
+            wildcards=wildcards,
+            pushed=pushed,
+            handles=policy.gives_handles,
+        )
+        if config.https is not None and settings.egress_hosts:
+            raise RenderError("egress_hosts: the service has https, with its own hosts only")
+        ended = https_chains(egress, hosts, cluster=AUTHZ)
+        inner = inner_listener(egress, ended)
+        if settings.transparent is not None:
+            listeners.append(take_redirected(egress, settings, targets, ended))
+        else:
+            listeners.append(egress)
+            if ended:
+                listeners.append(https_listener(egress, ended, settings))
+        listeners.append(inner)
+        clusters += destination_clusters(targets, settings)
+        clusters += connect_clusters(targets)
+        if settings.transparent is Transparent.PASS_TLS:
+            clusters.append(original_destination())
+    elif settings.transparent is not None:
+        raise RenderError("transparent: there is no egress route with hosts")
+    if not listeners:
+        raise RenderError("there is nothing to listen for: no inbound route, no egress host")
+    if settings.statistics_address is not None:
+        listeners.append(statistics_listener(settings, settings.statistics_address))
+        clusters.append(administration_cluster(settings))
+    named = settings.authz_tls is not None and settings.authz_tls.secrets_folder is not None
+    bootstrap = Bootstrap(
+        # Envoy takes secrets only under a name.
+        node=NODE if pushed or config.https is not None or named else None,
+        admin=Admin(
+            address=address(settings.admin_address),
+            allow_paths=[
+                StringMatcher(safe_regex=RegexMatcher(regex=_READABLE)),
+                StringMatcher(exact=FAIL_HEALTH),
+            ],
+        ),
+        overload_manager=OverloadManager(
+            resource_monitors=[
+                ResourceMonitor(
+                    name="envoy.resource_monitors.global_downstream_max_connections",
+                    typed_config=Any.pack(
+                        DownstreamConnectionsConfig(
+                            max_active_downstream_connections=_MAX_CONNECTIONS
+                        )
+                    ),
+                )
+            ]
+        ),
+        bootstrap_extensions=[bootstrap_extension()] if targets else [],
+        static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
+    )
+    data = bootstrap.to_dict(casing=Casing.SNAKE)
+    selection = Selection(settings.inbound_route or "", tuple(settings.egress_hosts))
+    _mark(data, mark_of(config, selection))
+    _share_filters(data["static_resources"]["listeners"])
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
+
+
+def _mark(data: dict[str, Anything], mark: str) -> None:
+    """Let Envoy say in each Check, and on each stream of secrets, what it was rendered from."""
+    if "node" in data:
+        data["node"]["metadata"] = {MARK: mark}
+    pending: list[Anything] = [data["static_resources"]["listeners"]]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict) and "context_extensions" in value:
+            value["context_extensions"][MARK] = mark
+        elif isinstance(value, dict | list):
+            pending += value.values() if isinstance(value, dict) else value
+
+
+def _share_filters(listeners: list[dict[str, Anything]]) -> None:
+    """Let chains whose filters are the same have them once in the text, and by name (`*egress-filters`) then.
+
+    What follows TLS or CONNECT is what plain HTTP meets, and it is long.
+    """
+    chains = [
+        chain
+        for listener in listeners
+        for chain in (*listener["filter_chains"], listener.get("default_filter_chain"))
+        if chain is not None and "filters" in chain
+    ]
+    for index, chain in enumerate(chains):
+        same = (
+            other["filters"] for other in chains[:index] if other["filters"] == chain["filters"]
+        )
+        chain["filters"] = next(same, chain["filters"])
+
+
+def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
+    name = settings.inbound_route or config.listen.inbound_route
+    if name is not None:
+        if name not in config.inbound:
+            raise RenderError(f"inbound_route: {name!r} is no inbound route")
+        return name
+    if len(config.inbound) > 1:
+        names = ", ".join(config.inbound)
+        raise RenderError(f"inbound_route: is missing, and there are several: {names}")
+    return next(iter(config.inbound), None)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that every YAML parser reads text."""
+
+    def generate_anchor(self, node: yaml.Node) -> str:  # noqa: ARG002 - there is one
+        """Return the name of what stands more than once: filters of egress, and nothing else."""
+        return "egress-filters"
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
+    if "\n" in text:
+        style = "|"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_Dumper.add_representer(str, _represent_text)

@@ -1,0 +1,1 @@
+"""One serving process: start order, readiness, reload, drain; what one configuration version decides with."""

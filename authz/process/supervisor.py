@@ -1,0 +1,248 @@
+"""Several worker processes on one port: starts, watches, restarts and stops them, and answers for them.
+
+Each worker is `authz serve` itself with a `WorkerSeat`. The kernel spreads connections over them
+(SO_REUSEPORT). Metrics are gathered from files that the workers share with this process.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvloop
+
+from authz import __version__
+from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
+from authz.doors.admin.server import AdminServer
+from authz.doors.envoy.grpc_server import ListenError
+from authz.observe.logging import configure_logging, log_output
+from authz.observe.registry import (
+    FOLDER_VARIABLE,
+    forget_worker,
+    gathered_registry,
+    metrics_folder,
+)
+
+SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
+"""`ADDRESS FD FD`: makes a process a worker: where to listen, where to report, and its lifeline."""
+FIRST_RESTART_DELAY: Final = 0.5
+LONGEST_RESTART_DELAY: Final = 30.0
+KILL_GRACE: Final = 15.0
+"""Seconds beyond the drain that a worker gets before it is killed."""
+_log = structlog.get_logger("authz.process.supervisor")
+
+
+class Supervisor:
+    """Keeps `listen.workers` processes running.
+
+    Args:
+        config_file: The configuration file; None for the environment form.
+        environ: Environment variables; workers inherit them.
+        metrics_folder: An empty folder for the metrics that workers share.
+    """
+
+    def __init__(
+        self, config_file: Path | None, environ: Mapping[str, str], metrics_folder: Path
+    ) -> None:
+        self._config_file = config_file
+        self._environ = environ
+        self._metrics_folder = metrics_folder
+        self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        self._config: Config = self._watch.current.config
+        self._reload_now = asyncio.Event()
+        _configure_logging(self._config)
+        self._ready: dict[int, bool] = dict.fromkeys(range(self._config.listen.workers), False)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        # Nobody writes to it. Its other end ends when this process does, even where that is killed.
+        self._lifeline, self._held = os.pipe()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; SIGHUP is passed on to the workers.
+
+        Raises:
+            ListenError: An address cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        listen = self._config.listen
+        admin = None
+        if listen.admin is not None:
+            admin = AdminServer(
+                listen.admin,
+                registry=lambda: gathered_registry(self._metrics_folder, self._pids()),
+                readiness=self._missing,
+                status=self._status,
+            )
+            try:
+                await admin.start()
+            except OSError as error:
+                raise ListenError(f"cannot listen on {listen.admin}: {error.strerror}") from error
+        with _hold_port(listen.grpc) as address:
+            _log.info(
+                "supervising", version=__version__, grpc=address, workers=listen.workers,
+                admin=_admin_address(listen.admin, admin), pid=os.getpid(),
+            )  # fmt: skip
+            seats = [loop.create_task(self._keep_filled(seat, address)) for seat in self._ready]
+            following = loop.create_task(self._follow_log_settings())
+            await self._stopping.wait()
+            following.cancel()
+            self._pass_on(signal.SIGTERM)
+            patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
+            _, late = await asyncio.wait(seats, timeout=patience)
+            if late:
+                self._pass_on(signal.SIGKILL)
+                await asyncio.wait(late)
+        if admin is not None:
+            await admin.stop()
+        _log.info("stopped")
+
+    async def _follow_log_settings(self) -> None:
+        """Log as each new version says. All the rest of a version is the workers' business, faults too."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._watch.current.config.reload_interval or None):
+                    await self._reload_now.wait()
+            self._reload_now.clear()
+            with contextlib.suppress(ConfigError):
+                if (new := await asyncio.to_thread(self._watch.look)) is not None:
+                    self._watch.adopt(new)
+                    _configure_logging(new.config)
+
+    def _told_to_reload(self) -> None:
+        self._pass_on(signal.SIGHUP)
+        self._reload_now.set()
+
+    async def _keep_filled(self, seat: int, address: str) -> None:
+        delay = FIRST_RESTART_DELAY
+        while not self._stopping.is_set():
+            started = asyncio.get_running_loop().time()
+            status = await self._fill(seat, address)
+            self._ready[seat] = False
+            if self._stopping.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - started
+            delay = FIRST_RESTART_DELAY if lived > LONGEST_RESTART_DELAY else delay * 2
+            delay = min(delay, LONGEST_RESTART_DELAY)
+            _log.error("worker ended", seat=seat, status=status, restart_in=delay)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
+
+    async def _fill(self, seat: int, address: str) -> int:
+        reading, writing = os.pipe()
+        arguments = ["-m", "authz", "serve"]
+        if self._config_file is not None:
+            arguments += ["--config", str(self._config_file)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            pass_fds=[writing, self._lifeline],
+            env={
+                **self._environ,
+                SEAT_VARIABLE: f"{address} {writing} {self._lifeline}",
+                FOLDER_VARIABLE: str(self._metrics_folder),
+            },
+        )
+        os.close(writing)
+        self._processes[seat] = process
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            await self._listen_to(seat, reading)
+            return await process.wait()
+        finally:
+            del self._processes[seat]
+            forget_worker(process.pid, self._metrics_folder)
+
+    async def _listen_to(self, seat: int, reading: int) -> None:
+        """Note a worker's readiness until it closes its end."""
+        stream = asyncio.StreamReader()
+        with os.fdopen(reading, "rb") as pipe:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(stream), pipe
+            )
+            async for line in stream:
+                self._ready[seat] = line == b"1\n"
+            transport.close()
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for process in list(self._processes.values()):
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    def _pids(self) -> dict[str, int]:
+        workers = {f"worker {seat}": process.pid for seat, process in self._processes.items()}
+        return {"supervisor": os.getpid(), **workers}
+
+    def _missing(self) -> dict[str, Any]:
+        if self._stopping.is_set():
+            return {"state": "stopping"}
+        waiting = [seat for seat, ready in self._ready.items() if not ready]
+        return {"workers": waiting} if waiting else {}
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "workers": {
+                str(seat): {"ready": ready, "pid": process.pid if process else None}
+                for seat, ready in self._ready.items()
+                for process in [self._processes.get(seat)]
+            },
+        }
+
+
+def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
+    """Run several workers until told to stop; return the exit status.
+
+    Raises:
+        ConfigError: The configuration has faults.
+    """
+    with metrics_folder() as folder:
+
+        async def serve() -> None:
+            await Supervisor(config_file, environ, folder).run()
+
+        try:
+            with log_output():
+                uvloop.run(serve())
+        except ListenError as error:
+            print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - a message for the terminal
+            return 1
+    return 0
+
+
+def _configure_logging(config: Config) -> None:
+    configure_logging(level=config.log.level.value, style=config.log.format.value)
+
+
+@contextlib.contextmanager
+def _hold_port(address: str) -> Iterator[str]:
+    """Reserve a port for workers that come and go: bound here, listened on by them."""
+    host, _, port = address.rpartition(":")
+    held = host.strip("[]")
+    if held == "::" and not socket.has_dualstack_ipv6():
+        # As the workers do it.
+        held = "0.0.0.0"  # noqa: S104 - configured
+    family = socket.AF_INET6 if ":" in held else socket.AF_INET
+    with socket.socket(family) as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            holder.bind((held, int(port)))
+        except OSError as error:
+            raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
+        yield f"{host}:{holder.getsockname()[1]}"
+
+
+def _admin_address(address: str | None, admin: AdminServer | None) -> str | None:
+    if admin is None or address is None or admin.port is None:
+        return address
+    return f"{address.rpartition(':')[0]}:{admin.port}"
