@@ -20,7 +20,12 @@ RUN python3 -m venv /opt/build \
  && /opt/build/bin/python -m pip install --require-hashes --requirement requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY authz authz
+COPY authz_dev authz_dev
+# What is for development is a wheel of its own, and in no other image.
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
+ && if [ "${REQUIREMENTS}" = development ]; then \
+      /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist ./authz_dev; \
+    fi \
  && python3 -m pip --python /opt/authz/bin/python install --no-deps dist/*.whl
 # The root file system is read-only when it runs, so the bytecode has to be there and need not be checked.
 RUN /opt/authz/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/authz/lib

@@ -110,9 +110,9 @@ lock: $(STAMP) ## pin the newest allowed versions, with hashes
 	@$(LOCK) --upgrade --all-extras --group dev pyproject.toml --output-file requirements/dev.txt
 	@$(LOCK) --constraint requirements/dev.txt pyproject.toml --output-file requirements/runtime.txt
 	@$(LOCK) --constraint requirements/dev.txt --extra key-vault pyproject.toml --output-file requirements/key-vault.txt
-	@$(LOCK) --constraint requirements/dev.txt --extra development pyproject.toml --output-file requirements/development.txt
+	@$(LOCK) --constraint requirements/dev.txt --group development pyproject.toml --output-file requirements/development.txt
 	@$(LOCK) --constraint requirements/dev.txt --group build --output-file requirements/build.txt
-	@$(LOCK) --constraint requirements/dev.txt --extra demo --group build pyproject.toml --output-file requirements/demo.txt
+	@$(LOCK) --constraint requirements/dev.txt --group demo --group build pyproject.toml --output-file requirements/demo.txt
 	@$(LOCK) --constraint requirements/dev.txt --group installer --output-file requirements/installer.txt
 	@$(LOCK) --group system --output-file requirements/system.txt
 	@$(LOCK) --upgrade --group recipes --output-file requirements/recipes.txt

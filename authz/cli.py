@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from authz import __version__
-from authz.system.distribution import advice, clash
+from authz.system.distribution import advice, clash, development_advice
 
 _CONFIG_HELP = (
     "Configuration file (YAML). Default: $AUTHZ_CONFIG; without either, the environment keys of the "
@@ -465,9 +465,7 @@ def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     try:
         from authz_dev.demo.command import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{error.name} is missing: {advice('demo')}, or run `make demo` there"
-        ) from error
+        raise click.ClickException(f"{error.name} is missing: {development_advice()}") from error
 
     sys.exit(run(as_json=as_json, keep=keep, verbose=verbose))
 
@@ -535,9 +533,7 @@ def emulator(listen: str, out: Path, **options: Any) -> None:
     try:
         from authz_dev.emulator.command import Options, run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.ClickException(
-            f"{error.name} is missing: {advice('emulator')}, for development only"
-        ) from error
+        raise click.ClickException(f"{error.name} is missing: {development_advice()}") from error
 
     sys.exit(run(listen, out, Options(**options)))
 

@@ -18,6 +18,11 @@ def advice(extra: str) -> str:
     return f"install the extra {extra} of {NAME}: pip install '.[{extra}]' in a checkout"
 
 
+def development_advice() -> str:
+    """Return how to get what is for development only, which no installation for production has."""
+    return f"it is for development and not part of {NAME}: run it in a checkout, after `make setup` or `make demo`"
+
+
 def has(*modules: str) -> bool:
     """Whether modules of an extra can be found. They are not imported, their parents are."""
     try:

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from authz.system.distribution import advice, is_installed
+from authz.system.distribution import development_advice, is_installed
 
 _NEEDED: Final = (
     "envoy-data-plane",
@@ -17,7 +17,7 @@ _NEEDED: Final = (
     "rich",
     "trustme",
 )
-"""What the extra `demo` brings; an installation that only serves has none of it."""
+"""What the tour needs beside the service: the extra `demo` of authz_dev/pyproject.toml."""
 
 
 def run(*, as_json: bool, keep: bool, verbose: bool = False) -> int:
@@ -37,7 +37,7 @@ def run(*, as_json: bool, keep: bool, verbose: bool = False) -> int:
     if missing:
         click.echo(
             f"authz demo: not installed: {', '.join(missing)}. "
-            f"The demo needs more than the service does: {advice('demo')}",
+            f"The demo needs more than the service does: {development_advice()}",
             err=True,
         )
         return 1

@@ -1,9 +1,10 @@
-"""What the demo says that it needs is what its extra brings."""
+"""What the demo says that it needs is what its distribution names."""
 
 import re
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +14,28 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_needed_distributions_are_those_of_the_extra() -> None:
-    """The list in the code and the extras in pyproject.toml do not drift apart."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
+    """The list in the code, the distribution's extra and the group of the lock do not drift apart."""
+    service = _document("pyproject.toml")
+    development = _document("authz_dev/pyproject.toml")["project"]
     brought = {
-        re.split(r"[<>=\[]", requirement)[0]
-        for name in ("demo", "render", "emulator")
-        for requirement in extras[name]
+        *development["dependencies"],
+        *development["optional-dependencies"]["demo"],
+        *service["project"]["optional-dependencies"]["render"],
+    }
+    groups = service["dependency-groups"]
+    locked = {
+        requirement
+        for name in ("demo", "development", "emulator")
+        for requirement in groups[name]
+        if isinstance(requirement, str)
     }
 
-    assert brought - {"entra-authz"} == set(_NEEDED)
+    assert locked == {one for one in brought if not one.startswith("entra-authz")}
+    assert {re.split(r"[<>=\[]", requirement)[0] for requirement in locked} == set(_NEEDED)
+
+
+def _document(name: str) -> dict[str, Any]:
+    return tomllib.loads((ROOT / name).read_text())
 
 
 @pytest.mark.parametrize(
