@@ -614,7 +614,8 @@ def test_an_api_that_envoy_does_not_know_is_not_deployed(
     variables = script.parents[1] / "client-secret-transparent/sidecar-config.yaml"
     more = "DownstreamApis__more__BaseUrl: https://api.example/v1/\n"
     variables.write_text(f"{variables.read_text()}  {more}  {more.replace('BaseUrl', 'Scopes__0')}")
-    inputs = {**INPUTS, "AGENT_IDENTITY": INPUTS["CLIENT_ID"], "AUTHZ_IMAGE": IMAGE}
+    agent = "33333333-3333-4333-8333-333333333333"
+    inputs = {**INPUTS, "AGENT_IDENTITY": agent, "AUTHZ_IMAGE": IMAGE}
 
     results = [
         elsewhere.run(script, "--transparent", *more, **inputs) for more in ((), ("--dry-run",))
@@ -632,7 +633,8 @@ def test_variables_that_change_routes_alone_are_compared_where_the_program_is(
     program = elsewhere.path / "authz"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m authz "$@"\n')
     program.chmod(0o755)
-    inputs = {**INPUTS, "AGENT_IDENTITY": INPUTS["CLIENT_ID"], "AUTHZ_IMAGE": IMAGE}
+    agent = "33333333-3333-4333-8333-333333333333"
+    inputs = {**INPUTS, "AGENT_IDENTITY": agent, "AUTHZ_IMAGE": IMAGE}
     shipped = elsewhere.run(script, "--transparent", "--dry-run", **inputs)
     envoy = script.parents[1] / "client-secret-transparent/envoy.yaml"
     text = envoy.read_text()
