@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from authz.cli import main
+from authz.cli import VERBS
 from authz.injection.pod import LABEL, WANTED
 from authz.injection.webhook import PATH
 from support.manifests import KUBERNETES, Manifests, render
@@ -70,7 +70,7 @@ def test_the_pages_patch_names_the_image_of_interception(tmp_path: Path) -> None
         check_core(deployment, version)
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     verb, *arguments = container["args"]
-    command = main.commands[verb].make_context(verb, arguments)
+    command = VERBS[verb].load().make_context(verb, arguments)
     assert command.params["intercept_image"].startswith("registry.example/intercept@sha256:")
 
 

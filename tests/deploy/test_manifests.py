@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 import authz
-from authz.cli import drain_envoy
+from authz.cli.drain_envoy import drain_envoy
 from authz.envoy_config.administration import FAIL_HEALTH
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 from support.schemas import BEFORE, LATEST, NEWER, VERSIONS, check_core

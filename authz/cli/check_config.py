@@ -1,0 +1,99 @@
+"""`authz check-config`: checks a configuration and prints every fault."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from authz.cli.options import (
+    FAULTY,
+    FILE,
+    UNMATCHED,
+    config_option,
+    file_argument,
+    no_values_option,
+    stand_ins_of,
+)
+from authz.config import ConfigError, load, missing_credentials
+from authz.doors.envoy.pairing import Match
+from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
+from authz.process.wiring.pod_authority import open_pod_authority
+
+
+@click.command("check-config")
+@file_argument
+@config_option
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Also write the files of section https, for an init container: the app needs them when it starts.",
+)
+@click.option(
+    "--envoy",
+    "envoy_file",
+    envvar="AUTHZ_ENVOY_CONFIG",
+    type=FILE,
+    help="Envoy's configuration beside it: exit status 1 if it was rendered from another one. "
+    "Default: $AUTHZ_ENVOY_CONFIG, if it is set.",
+)
+@no_values_option
+def check_config(
+    file: Path | None,
+    config_file: Path | None,
+    *,
+    prepare: bool,
+    envoy_file: Path | None,
+    without_values: bool,
+) -> None:
+    """Check a configuration and print every fault. Exit status 2 if there is one."""
+    try:
+        path, given = file or config_file, dict(os.environ)
+        values = stand_ins_of(path, given) if without_values else {}
+        loaded = load(path, given | values, to_serve=not without_values)
+        if prepare:
+            open_pod_authority(loaded.config)
+    except ConfigError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
+    config = loaded.config
+    # Where values have stand-ins, the pod's files are elsewhere.
+    absent = () if without_values else missing_credentials(config, given)
+    for notice in (*loaded.warnings, *absent):
+        click.echo(f"warning: {notice}", err=True)
+    click.echo(
+        f"the configuration is valid: {len(config.inbound)} inbound and {len(config.egress)} "
+        f"egress routes, {len(config.agents)} agents, {len(config.blueprints)} blueprints"
+    )
+    if envoy_file is not None:
+        _check_envoy(config, envoy_file)
+
+
+def _check_envoy(config: Any, file: Path) -> None:
+    """Say whether an Envoy configuration belongs to this one; end with status 1 if it does not."""
+    try:
+        found = compare(config, read_envoy(file))
+    except CounterpartFault as fault:
+        click.echo(f"authz: {fault}", err=True)
+        sys.exit(FAULTY)
+    if found.match is Match.MATCHED:
+        click.echo(f"{file} was rendered from it")
+        return
+    if found.match is Match.UNKNOWN:
+        click.echo(
+            f"warning: {file} does not say what it was rendered from, so nobody can tell whether it belongs to "
+            "this configuration",
+            err=True,
+        )
+        return
+    click.echo(
+        f"authz: {file} was rendered from another configuration: render it again (`authz envoy`)",
+        err=True,
+    )
+    for words, hosts in (("lacks", found.missing), ("has", found.too_many)):
+        for host in hosts:
+            click.echo(f"  it {words} the host {host}", err=True)
+    if not (found.missing or found.too_many):
+        click.echo("  its hosts are the same; what it says about routes is not", err=True)
+    sys.exit(UNMATCHED)

@@ -1,0 +1,217 @@
+"""`authz envoy`: prints an Envoy configuration."""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from authz.cli.options import (
+    FAULTY,
+    FILE,
+    FOLDER,
+    config_option,
+    file_argument,
+    no_values_option,
+    stand_ins_of,
+)
+from authz.system.distribution import advice
+
+
+@click.command()
+@file_argument
+@config_option
+@click.option(
+    "--inbound", help="Where callers of the agent arrive. [default: 0.0.0.0:8080, and [::]:8080]"
+)
+@click.option("--app", help="Where the agent listens. [default: 127.0.0.1:8000]")
+@click.option(
+    "--app-protocol",
+    type=click.Choice(["http1", "http2", "same"]),
+    help="What the agent speaks: HTTP/1.1, HTTP/2 without TLS (gRPC), or both, so that the caller's is used. "
+    "[default: http1]",
+)
+@click.option("--egress", help="Where the agent sends its calls. [default: 127.0.0.1:15001]")
+@click.option("--https", help="Where TLS of the agent itself is ended. [default: 127.0.0.1:15443]")
+@click.option(
+    "--transparent",
+    type=click.Choice(["pass-tls", "refuse-tls"]),
+    help="The pod's connections are redirected to the egress address: what to do with TLS.",
+)
+@click.option("--admin", help="Envoy's administration. [default: 127.0.0.1:15000]")
+@click.option(
+    "--statistics",
+    help="Where Prometheus finds Envoy's statistics, at /stats/prometheus, such as 0.0.0.0:9903. [default: nowhere]",
+)
+@click.option(
+    "--no-ipv6",
+    "without_ipv6",
+    is_flag=True,
+    help="For kernels without IPv6: listen on 0.0.0.0 and 127.0.0.1 only, not on :: and ::1 as well.",
+)
+@click.option("--inbound-route", help="Inbound route, where the configuration has several.")
+@click.option(
+    "--egress-route",
+    "egress_routes",
+    multiple=True,
+    metavar="ROUTE=HOST",
+    help="Egress route of this agent and a host of it, where the routes have none; repeatable. "
+    "Then no others are rendered.",
+)
+@click.option(
+    "--health-path", "health_paths", multiple=True, help="Path that needs no token; repeatable."
+)
+@click.option(
+    "--paths-as-sent",
+    is_flag=True,
+    help="The agent gets paths as callers write them, // and %2F included.",
+)
+@click.option("--authz-address", help="host:port or unix:PATH. [default: what listen.grpc says]")
+@click.option("--authz-timeout", type=float, help="Seconds to wait for a decision. [default: 5]")
+@click.option(
+    "--inbound-idle",
+    type=float,
+    help="Seconds of silence until a caller's request ends. [default: 3600]",
+)
+@click.option(
+    "--egress-idle", type=float, help="The same for the agent's own requests. [default: 3600]"
+)
+@click.option(
+    "--websockets",
+    type=click.Choice(["inbound", "egress"]),
+    multiple=True,
+    help="Let requests become WebSockets; may be given for both directions.",
+)
+@click.option("--authz-ca", type=FILE, help="Authorities of the service's certificate, PEM.")
+@click.option("--authz-name", help="DNS name in the service's certificate.")
+@click.option("--authz-certificate", type=FILE, help="Envoy's certificate towards the service.")
+@click.option("--authz-key", type=FILE, help="Its private key.")
+@click.option(
+    "--authz-secrets",
+    type=FOLDER,
+    help="Folder with authz-certificate.yaml and authz-ca.yaml, Envoy's secrets that name them, in "
+    "place of these options: renewed ones then count without a restart.",
+)
+@click.option(
+    "--upstream-ca",
+    type=FILE,
+    help="Authorities trusted for destinations. [default: the system's]",
+)
+@no_values_option
+def envoy(
+    file: Path | None, config_file: Path | None, *, without_values: bool, **options: Any
+) -> None:
+    """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
+    from authz.config import ConfigError, load  # noqa: PLC0415
+
+    try:
+        from authz.envoy_config.bootstrap import render  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
+    from authz.envoy_config.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
+    from authz.envoy_config.settings import RenderError  # noqa: PLC0415
+
+    try:
+        given, path = dict(os.environ), file or config_file
+        values = stand_ins_of(path, given) if without_values else {}
+        loaded = load(path, given | values)
+        config = loaded.config
+        settings = _sidecar_settings(options)
+        text = render(config, settings)
+        _refuse_stand_ins(text, values)
+        made_by = _made_by(click.get_current_context())
+        # For scripts without this program.
+        source = f"# authz.yaml: sha256 {loaded.digest}\n" if path is not None else ""
+        click.echo(made_by + source + text, nl=False)
+        for name in left_on_checks(config, settings):
+            cause = reason_not_to_push(config, settings)
+            click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
+    except ConfigError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
+    except RenderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _made_by(context: click.Context) -> str:
+    """Return comment lines with the command that made what follows, so that it can be run again."""
+    words = ["authz", context.info_name or ""]
+    for option in context.command.params:
+        if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
+            value = context.params[option.name or ""]
+            # An argument has no name on the command line.
+            named = isinstance(option, click.Option)
+            for each in value if isinstance(value, tuple) else (value,):
+                words += [option.opts[0]] if named else []
+                words += [] if each is True else [str(each)]
+    command = "".join(
+        character if character.isprintable() else "?" for character in shlex.join(words)
+    )
+    lines = [
+        "Envoy's configuration, rendered and not written by hand. After a change render it again, by"
+    ]
+    return "".join(f"# {line}\n" for line in (*lines, f"  {command}"))
+
+
+def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
+    from authz.config.placeholders import shown_in  # noqa: PLC0415
+
+    if needed := shown_in(text, values):
+        raise click.ClickException(
+            f"the result needs values, --no-values or not: set {', '.join(needed)}"
+        )
+
+
+def _sidecar_settings(options: dict[str, Any]) -> Any:
+    from authz.core.request import Direction  # noqa: PLC0415
+    from authz.envoy_config.settings import (  # noqa: PLC0415
+        AppProtocol,
+        AuthzTls,
+        RenderError,
+        SidecarSettings,
+        Transparent,
+    )
+
+    ca_file, name = options["authz_ca"], options["authz_name"]
+    secrets_folder = options["authz_secrets"]
+    if (ca_file is None and secrets_folder is None) != (name is None):
+        raise RenderError("--authz-ca and --authz-name go together; or --authz-secrets and it")
+    tls = None
+    if name is not None:
+        own = options["authz_certificate"], options["authz_key"]
+        tls = AuthzTls(ca_file, name, *own, secrets_folder)
+    given = {
+        "inbound_address": options["inbound"],
+        "app_address": options["app"],
+        "app_protocol": AppProtocol(options["app_protocol"]) if options["app_protocol"] else None,
+        "egress_address": options["egress"],
+        "https_address": options["https"],
+        "transparent": Transparent(options["transparent"]) if options["transparent"] else None,
+        "admin_address": options["admin"],
+        "statistics_address": options["statistics"],
+        "inbound_route": options["inbound_route"],
+        "egress_hosts": _egress_hosts(options["egress_routes"]) or None,
+        "health_paths": options["health_paths"] or None,
+        "paths_as_sent": options["paths_as_sent"],
+        "ipv6": not options["without_ipv6"],
+        "authz_address": options["authz_address"],
+        "authz_timeout": options["authz_timeout"],
+        "inbound_idle_timeout": options["inbound_idle"],
+        "egress_idle_timeout": options["egress_idle"],
+        "websockets": frozenset(map(Direction, options["websockets"])),
+        "authz_tls": tls,
+        "upstream_ca_file": options["upstream_ca"],
+    }
+    return SidecarSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _egress_hosts(pairs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    hosts: dict[str, tuple[str, ...]] = {}
+    for pair in pairs:
+        route, _, host = pair.partition("=")
+        hosts[route] = (*hosts.get(route, ()), host)
+    return hosts

@@ -1,0 +1,36 @@
+"""`authz serve`: answers Envoy until it is told to end."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from authz.cli.options import FAULTY, config_option, file_argument
+from authz.config import ConfigError, load
+from authz.process.app import WorkerSeat, run
+from authz.process.supervisor import SEAT_VARIABLE, supervise
+
+
+@click.command()
+@file_argument
+@config_option
+def serve(file: Path | None, config_file: Path | None) -> None:
+    """Answer Envoy until SIGTERM. SIGHUP looks for a new configuration at once.
+
+    FILE is the configuration, as with --config.
+    """
+    config_file = file or config_file
+    environ = dict(os.environ)
+    seat = environ.pop(SEAT_VARIABLE, None)
+    try:
+        if seat is None and load(config_file, environ).config.listen.workers > 1:
+            sys.exit(supervise(config_file, environ))
+        place = None
+        if seat is not None:
+            address, report_to, lifeline = seat.rsplit(" ", 2)
+            place = WorkerSeat(address, int(report_to), int(lifeline))
+        sys.exit(run(config_file, environ, place))
+    except ConfigError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
