@@ -28,7 +28,7 @@ VERBS: Final[Mapping[str, _Verb]] = {
     "check-config": _Verb(
         "authz.cli.check_config:check_config", "Check a configuration, print every fault."
     ),
-    "demo": _Verb("authz.cli.demo:demo", "Take the two-minute tour."),
+    "demo": _Verb("authz.cli.demo:demo", "Take the tour."),
     "drain-envoy": _Verb(
         "authz.cli.drain_envoy:drain_envoy", "Ask Envoy to close its connections."
     ),

@@ -1,4 +1,4 @@
-"""`authz demo`: the two-minute tour, where it is installed."""
+"""`authz demo`: the tour, where it is installed."""
 
 import sys
 
@@ -12,7 +12,7 @@ from authz.system.distribution import development_advice
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
 @click.option("--verbose", is_flag=True, help="Print what each party sent, held and saw as well.")
 def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
-    """Take the two-minute tour: real Envoy, an unmodified agent, the local Entra."""
+    """Take the tour: real Envoy, an unmodified agent, the local Entra."""
     try:
         from authz_dev.demo.command import run  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -19,7 +19,7 @@ class ConfigWatch:
         self.current = source.load(to_serve=True)
         self.refused: str | None = None
         """Faults of the newest version, if that is not the one in use."""
-        self._met = self.current.digest
+        self._met: str | None = self.current.digest
 
     def look(self) -> Loaded | None:
         """Return a new version, if there is one, for the caller to `adopt` or to `refuse`.
@@ -36,6 +36,10 @@ class ConfigWatch:
             if self.refuse(str(error)):
                 raise
             return None
+
+    def look_again(self) -> None:
+        """Have the next look load the version in use once more: files that it names have changed."""
+        self._met = None
 
     def adopt(self, version: Loaded) -> None:
         """Take note that a version is in use from now on."""

@@ -364,8 +364,13 @@ class App:
         named, rounds = NamedFiles(), Rounds("look at certificate files")
         while True:
             with rounds.surviving():
+                seen = named.of_versions()
                 found = await asyncio.to_thread(named.look, self._engine.config)
                 before, self._files = self._files, found
+                if seen and seen != named.of_versions() and not any(found.values()):
+                    _log.info("certificate file changed", keys=[key for key, _, _ in seen])
+                    self._watch.look_again()
+                    self._reload_now.set()
                 for key, fault in found.items():
                     if fault is not None and fault != before.get(key):
                         _log.error("certificate file not usable", key=key, cause=fault)

@@ -1,4 +1,4 @@
-"""The emulator's own endpoints, which Entra has not: mint, calls, faults, keys, users, consent.
+"""The emulator's own endpoints, which Entra has not: mint, calls, faults, keys, secrets, users, consent.
 
 The HTTP face only; each one calls the object that does the work. Paths and bodies are described in
 the package's docstring.
@@ -7,6 +7,7 @@ the package's docstring.
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +18,7 @@ from starlette.routing import Route
 
 from authz_dev.emulator.calls import Calls
 from authz_dev.emulator.directory import Directory
-from authz_dev.emulator.entities import Tenant, User
+from authz_dev.emulator.entities import Application, Secret, Tenant, User
 from authz_dev.emulator.faults import Fault, Faults
 from authz_dev.emulator.graph import GraphLog
 from authz_dev.emulator.keys import KeyRing
@@ -78,6 +79,7 @@ class Control:
             Route("/faults", _problems(self.faults), methods=["GET", "POST", "DELETE"]),
             Route("/faults/{id}", self.clear_fault, methods=["DELETE"]),
             Route("/keys/roll", _problems(self.roll_keys), methods=["POST"]),
+            Route("/secrets/roll", _problems(self.roll_secret), methods=["POST"]),
             Route("/users/{name}", _problems(self.change_user), methods=["POST"]),
             Route("/consent", _problems(self.change_consent), methods=["POST"]),
             Route("/graph", self.graph, methods=["GET", "DELETE"]),
@@ -130,6 +132,23 @@ class Control:
         members = await _members(request, {"withdraw_old": bool})
         self._keys.roll(**members)
         return JSONResponse({"kid": self._keys.current.kid})
+
+    async def roll_secret(self, request: Request) -> Response:
+        """A new client secret, beside those before or in their place."""
+        members = await _members(
+            request, {"tenant_id": str, "client_id": str, "withdraw_old": bool}
+        )
+        tenant = self._tenant(members.get("tenant_id", FIRST))
+        client = self._directory.client(tenant.tenant_id, members.get("client_id", ""))
+        if not isinstance(client, Application):
+            raise _Problem("client_id", "names no application of the tenant")
+        secret = Secret(secrets.token_urlsafe(30))
+        before = () if members.get("withdraw_old", False) else client.secrets
+        self._directory.update_application(
+            client.tenant_id, client.client_id, secrets=(*before, secret)
+        )
+        headers = {"cache-control": "no-store"}
+        return JSONResponse({"client_secret": secret.value}, headers=headers)
 
     async def change_user(self, request: Request) -> Response:
         """Disable a user, ask the user for MFA, or revoke the user's sessions."""

@@ -215,10 +215,16 @@ class Directory:
     def revoke_scopes(
         self, client: Client, resource: Application, scopes: Iterable[str], user: User | None
     ) -> None:
-        """Take back consent given with `grant_scopes` to the same principal."""
+        """Take back consent that was given to a user; without one, everybody's: nobody's is left."""
         key = self._scope_key(client, resource, user)
         with self._lock:
-            self._scopes[key] = self._scopes.get(key, frozenset()) - frozenset(scopes)
+            keys = (
+                [key]
+                if user is not None
+                else [each for each in self._scopes if each[:-1] == key[:-1]]
+            )
+            for each in keys:
+                self._scopes[each] = self._scopes.get(each, frozenset()) - frozenset(scopes)
 
     def grant_roles(self, client: Client, resource: Application, roles: Iterable[str]) -> None:
         """Assign app roles of `resource` to `client`."""

@@ -51,6 +51,26 @@ async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves
     assert (world.agent["client_id"], 200) == (served["appid"], alive)
 
 
+async def test_authorities_that_were_replaced_count_without_a_restart(
+    world: World, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """An authority that was renewed at the same path: the old one would be trusted for ever."""
+    file = tmp_path / "ca.pem"
+    file.write_bytes(trustme.CA().cert_pem.bytes())
+    config = str(write(with_file(world, "entra", file)))
+    with Process("serve", "--config", config) as process:
+        await asyncio.to_thread(process.event, "signing keys not refreshed")
+        before = process.admin("/readyz").status_code
+        shutil.copy(world.config()["entra"]["ca_file"], file)
+        changed = await asyncio.to_thread(process.event, "certificate file changed")
+        await asyncio.to_thread(process.event, "ready")
+        async with Client(f"unix:{world.folder}/authz.sock") as client:
+            served = authorization(await client.check("egress", "autonomous"))
+
+    assert (503, ["entra.ca_file"]) == (before, changed["keys"])
+    assert world.agent["client_id"] == served["appid"]
+
+
 @pytest.mark.parametrize("verb", ["serve", "check-config"])
 @pytest.mark.parametrize("bad", BAD_CERTIFICATES)
 @pytest.mark.parametrize("section", ["entra", "api"])

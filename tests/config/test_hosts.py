@@ -75,8 +75,8 @@ def test_a_switch_lets_a_token_go_to_loopback_with_a_notice(flow: str) -> None:
         "egress.graph.token_to_loopback": True,
     }
     expected = (
-        "any container of the pod can listen on http://127.0.0.1:8000, the agent too, and receive the token of "
-        f"flow {flow}: expected a host outside of the pod"
+        "any program of the pod or of this machine can listen on http://127.0.0.1:8000, the agent too, and receive the token of "
+        f"flow {flow}: expected a host outside of it"
     )
     assert [Notice("egress.graph.hosts.1", expected)] == notices(changes)
 

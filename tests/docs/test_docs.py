@@ -34,6 +34,15 @@ def test_every_aadsts_number_is_in_the_table() -> None:
     ] == rows
 
 
+def test_every_reason_is_in_the_overview_of_errors() -> None:
+    """docs/errors.md lists each reason once, with a section of its own."""
+    page = (ROOT / "docs/errors.md").read_text()
+    listed = re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|", page, re.MULTILINE)
+
+    assert sorted(reason.value for reason in Reason) == sorted(listed)
+    assert set(listed) <= set(re.findall(r"^## (\w+)$", page, re.MULTILINE))
+
+
 def test_the_map_of_modules_is_complete() -> None:
     """docs/architecture.md names exactly the modules and packages that exist."""
     page = (ROOT / "docs/architecture.md").read_text()

@@ -44,7 +44,7 @@ def follow(folder: Path, ports: Mapping[str, str], blocks: list[str], last: str 
     texts = [block.strip() for block in [*blocks, last]]
     for port, free in ports.items():
         texts = [re.sub(rf"(?<=[:= ]){port}\b", free, text) for text in texts]
-    emulator, configuration, pair, ours, call, last = texts
+    emulator, configuration, pair, ours, call, secret, last = texts
     serve, envoy = pair.splitlines()
     api, agent = ours.splitlines()
     ready = {"9902": "/readyz", "8080": "/healthz", "8000": "/healthz", "9000": "/"}
@@ -67,6 +67,8 @@ until [ -s entra/emulator.json ]; do sleep 0.1; done
 {waits}
 {call}
 {last}
+{secret}
+until [ "$(grep --count 'credential accepted' authz.log)" -ge 2 ]; do sleep 0.1; done
 """
     ran = subprocess.run(
         ["bash"],
@@ -87,7 +89,7 @@ def test_the_page_leads_to_an_agent_that_works(tmp_path: Path, ports: Mapping[st
     printed = follow(tmp_path, ports, BLOCKS)
 
     described = json.loads((tmp_path / "entra/emulator.json").read_text())["tenants"][0]
-    claims = json.loads(printed[printed.index("{") :])["claims"]
+    claims = json.JSONDecoder().raw_decode(printed[printed.index("{") :])[0]["claims"]
     alice = next(user for user in described["users"] if user["username"].startswith("alice@"))
     agent = described["blueprints"][0]["agents"][0]["client_id"]
     assert (agent, alice["object_id"], "Orders.Read") == (
@@ -99,13 +101,13 @@ def test_the_page_leads_to_an_agent_that_works(tmp_path: Path, ports: Mapping[st
 
 def test_two_apis_of_the_readers_own_are_called(tmp_path: Path, ports: Mapping[str, str]) -> None:
     """With the options and the routes of the page: one for the user, and one for the agent itself."""
-    _, configuration, pair, ours, call = BLOCKS
+    _, configuration, pair, ours, call, secret = BLOCKS
     before, _, rest = configuration.partition("egress:\n")
     after = rest[rest.index("YAML\n") :]
     ours = ours.replace("http://orders", "http://billing").replace(
         "NIGHTLY_ORDERS_URL=", "NIGHTLY_ORDERS_URL=http://stock.localhost:9000"
     )
-    blocks = [OWN_APIS, before + OWN_ROUTES + after, pair, ours, call]
+    blocks = [OWN_APIS, before + OWN_ROUTES + after, pair, ours, call, secret]
 
     # Its token is pushed: Envoy answers 503 until authz has given it.
     nightly = "until curl --silent --fail http://127.0.0.1:8000/jobs/nightly; do sleep 0.1; done"

@@ -66,6 +66,36 @@ def test_consent_is_given_and_taken_back(fresh_scene: Scene) -> None:
     assert refused.json()["error_codes"] == [65001]
 
 
+def test_consent_that_everybody_loses_is_nobodys(fresh_scene: Scene) -> None:
+    """Those who gave it for themselves lose it as well."""
+    control(
+        fresh_scene,
+        "/consent",
+        client_id=fresh_scene.blueprint["client_id"],
+        resource="api://orders",
+        scopes=["Orders.Read"],
+        granted=False,
+    )
+    refused = fresh_scene.on_behalf_of(fresh_scene.user_token(), scope="api://orders/Orders.Read")
+
+    assert refused.json()["error_codes"] == [65001]
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+def test_a_new_secret_stands_beside_the_old_one_or_in_its_place(
+    fresh_scene: Scene, withdrawn: bool
+) -> None:
+    """As an operator adds one, and takes the old one away once the new one is in use."""
+    client_id = fresh_scene.blueprint["client_id"]
+    rolled = control(fresh_scene, "/secrets/roll", client_id=client_id, withdraw_old=withdrawn)
+    new, old = (
+        fresh_scene.as_blueprint(client_secret=secret).status_code
+        for secret in (rolled.json()["client_secret"], fresh_scene.blueprint["client_secret"])
+    )
+
+    assert (200, 401 if withdrawn else 200) == (new, old)
+
+
 def test_consent_for_all_principals_reaches_children_of_the_blueprint(fresh_scene: Scene) -> None:
     """B.14: inherited from the blueprint, for a user without a grant of his own."""
     control(
@@ -89,6 +119,7 @@ def test_consent_for_all_principals_reaches_children_of_the_blueprint(fresh_scen
         ("/users/alice@contoso.example", {"disabled": "yes"}, 400, "disabled"),
         ("/users/alice@contoso.example", {"enabled": True}, 400, "enabled"),
         ("/consent", {"client_id": "x"}, 400, "client_id"),
+        ("/secrets/roll", {"client_id": "x"}, 400, "client_id"),
         ("/keys/roll", {"tenant_id": "nobody.example"}, 400, "tenant_id"),
     ],
 )

@@ -23,6 +23,7 @@ from authz.system.files import BoundedFile, FileFault
 
 _LARGEST: Final = 4 * 1024**2
 """Bytes; a bundle of all public authorities has some 200 kB."""
+_OF_VERSIONS: Final = ("entra.ca_file", "api.ca_file")
 _CERTIFICATE_FILE: Final = "listen.tls.certificate_file"
 _KEY_FILE: Final = "listen.tls.key_file"
 
@@ -56,6 +57,13 @@ class NamedFiles:
             faults = {fault.path: fault.message for fault in _judged(named, contents)}
             self._faults = {key: faults.get(key) for key, _, _ in named}
         return self._faults
+
+    def of_versions(self) -> list[tuple[str, Path, str | bytes]]:
+        """Return what was last seen of the files that are read when a version is built, and only then.
+
+        Where one has other content, or can be read again, the same version has to be built again.
+        """
+        return [seen for seen in self._seen if seen[0] in _OF_VERSIONS]
 
     def _reader(self, path: Path) -> BoundedFile:
         return self._readers.setdefault(path, BoundedFile(path, max_bytes=_LARGEST))

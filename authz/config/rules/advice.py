@@ -8,7 +8,7 @@ from authz.config.model import Config
 from authz.config.rules.origins import belongs
 from authz.config.rules.tunnels import lost_keys, tunnelled
 from authz.config.sections.hosts import EgressHost, is_loopback
-from authz.config.sections.routes import Egress
+from authz.config.sections.routes import Egress, Inbound
 from authz.config.shown import shown
 from authz.core.exchange import Flow
 from authz.core.subject import SubjectSource
@@ -56,38 +56,24 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_subjects(config)
     yield from lost_keys(config)
     for name, inbound in config.inbound.items():
-        if not (inbound.scopes or inbound.roles or inbound.actors):
-            yield Notice(
-                f"inbound.{name}.scopes",
-                "every user with a token for this client may call, whatever they consented to: expected the "
-                "scopes of which one is needed",
-            )
-        for index, scope in enumerate(inbound.scopes):
-            if "://" in scope:
-                yield Notice(
-                    f"inbound.{name}.scopes.{index}",
-                    "tokens have a scope without its resource: expected the part after the last slash",
-                )
+        yield from _about_inbound(name, inbound)
     for name, route in config.egress.items():
-        if route.token_over_plain_http:
-            yield Notice(
-                f"egress.{name}.token_over_plain_http",
-                "anybody on the network behind Envoy can read the token and use it: expected a network that "
-                "encrypts, such as a mesh",
-            )
         yield from _about_hosts(name, route)
-        if route.blueprint is None:
-            continue
-        if route.flow is Flow.APP_ON_BEHALF_OF:
+        yield from _about_scopes(name, route)
+
+
+def _about_inbound(name: str, inbound: Inbound) -> Iterator[Notice]:
+    if not (inbound.scopes or inbound.roles or inbound.actors):
+        yield Notice(
+            f"inbound.{name}.scopes",
+            "every user with a token for this client may call, whatever they consented to: expected the "
+            "scopes of which one is needed",
+        )
+    for index, scope in enumerate(inbound.scopes):
+        if "://" in scope:
             yield Notice(
-                f"egress.{name}.blueprint",
-                "Entra refuses on-behalf-of by a blueprint itself (AADSTS82002): "
-                "the agent flow is on_behalf_of",
-            )
-        elif route.scopes and not route.scopes[0].lower().startswith(_GRAPH):
-            yield Notice(
-                f"egress.{name}.scopes",
-                "Entra gives a blueprint app tokens for Microsoft Graph only (AADSTS82001)",
+                f"inbound.{name}.scopes.{index}",
+                "tokens have a scope without its resource: expected the part after the last slash",
             )
 
 
@@ -118,7 +104,36 @@ def _about_api(config: Config) -> Iterator[Notice]:
         )
 
 
+def _about_scopes(name: str, route: Egress) -> Iterator[Notice]:
+    for index, scope in enumerate(route.scopes):
+        if "/" not in scope:
+            yield Notice(
+                f"egress.{name}.scopes.{index}",
+                f"names no resource, so it is a permission of Microsoft Graph: expected api://API/{shown(scope)} "
+                f"for another API, or https://graph.microsoft.com/{shown(scope)}",
+            )
+    if route.blueprint is None:
+        return
+    if route.flow is Flow.APP_ON_BEHALF_OF:
+        yield Notice(
+            f"egress.{name}.blueprint",
+            "Entra refuses on-behalf-of by a blueprint itself (AADSTS82002): "
+            "the agent flow is on_behalf_of",
+        )
+    elif route.scopes and not route.scopes[0].lower().startswith(_GRAPH):
+        yield Notice(
+            f"egress.{name}.scopes",
+            "Entra gives a blueprint app tokens for Microsoft Graph only (AADSTS82001)",
+        )
+
+
 def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
+    if route.token_over_plain_http:
+        yield Notice(
+            f"egress.{name}.token_over_plain_http",
+            "anybody on the network behind Envoy can read the token and use it: expected a network that "
+            "encrypts, such as a mesh",
+        )
     for index, written in enumerate(route.hosts):
         path, host = f"egress.{name}.hosts.{index}", EgressHost.of(written)
         if host.is_tls_on_port_80:
@@ -132,8 +147,8 @@ def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
         if host.is_in_pod:
             yield Notice(
                 path,
-                f"any container of the pod can listen on {host}, the agent too, and receive the token of flow "
-                f"{route.flow}: expected a host outside of the pod",
+                f"any program of the pod or of this machine can listen on {host}, the agent too, and receive the "
+                f"token of flow {route.flow}: expected a host outside of it",
             )
         if host.is_wildcard and _is_open_to_strangers(host.authority):
             yield Notice(
