@@ -4,8 +4,6 @@ import asyncio
 import base64
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from support import program
 from support.faults.files import BAD_CERTIFICATES, hanging, laid
 from support.stack import Client, Process, World, authorization
 
@@ -80,10 +79,7 @@ def test_a_first_version_that_names_a_bad_file_is_a_fault(
     """Exit status 2 and one line; no traceback."""
     file = laid(tmp_path / "ca.pem", BAD_CERTIFICATES[bad])
     config = write(with_file(world, section, file))
-    done = subprocess.run(
-        [sys.executable, "-m", "authz", verb, "--config", config],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+    done = program.run(verb, "--config", config)
 
     assert 2 == done.returncode
     assert f"{section}.ca_file: {file}: " in done.stderr

@@ -6,8 +6,6 @@ import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
@@ -18,6 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.cli import VERBS
 from authz_dev.emulator import Fault, Match
+from support import program
 from support.envoy import validate
 from support.stack import Client, Process, World, authorization, problem
 
@@ -353,12 +352,12 @@ def test_envoys_configuration_notes_what_could_be_pushed_and_is_not(tmp_path: Pa
     """On standard error, so that the configuration itself stays what Envoy reads."""
     example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"
     options = ["--config", str(example), "--upstream-ca", "/etc/ssl/certs/ca-certificates.crt"]
-    command = [sys.executable, "-m", "authz", "envoy", *options]
     found = [
-        subprocess.run([*command, *more], capture_output=True, text=True, check=True)
+        program.run("envoy", *options, *more)
         for more in ([], ["--authz-address", "127.0.0.1:9901"])
     ]
 
+    assert [0, 0] == [each.returncode for each in found]
     assert "" == found[0].stderr
     assert "credential_injector" in found[0].stdout
     assert found[1].stderr.startswith("note: egress.graph: checked for each request: Envoy proves")

@@ -296,9 +296,9 @@ async def test_workers_share_a_port_and_are_replaced(
             assert authorization(await client.check("egress", "autonomous"))
     workers = process.admin("/status").json()["workers"]
     counted = 'authz_checks_total{decision="allow",direction="egress",reason="none",route="autonomous"} 8.0'
-    metrics = process.admin("/metrics").text
-    assert counted in metrics
-    assert "authz_ready 1.0" in metrics
+    # A worker writes its counts to its file in a moment.
+    await until(lambda: counted in process.admin("/metrics").text)
+    assert "authz_ready 1.0" in process.admin("/metrics").text
     assert 2 == len({worker["pid"] for worker in workers.values()})
     if kill:
         import os  # noqa: PLC0415

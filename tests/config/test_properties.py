@@ -25,13 +25,11 @@ from config.test_environment import SEED
 ENVIRON = {"A": "a", "B": "", "AZURE_FEDERATED_TOKEN_FILE": "/federated"}
 SECRET = "hunter2-correct-horse"
 
+SCHEMA = Config.model_json_schema()
 KNOWN_KEYS = sorted(
     {
         key
-        for definition in [
-            Config.model_json_schema(),
-            *Config.model_json_schema()["$defs"].values(),
-        ]
+        for definition in [SCHEMA, *SCHEMA["$defs"].values()]
         for key in definition.get("properties", {})
     }
 )
@@ -230,7 +228,7 @@ def test_documents_are_read_as_yaml_reads_them() -> None:
 
 def places(node: dict[str, Any]) -> Iterator[tuple[str | int, ...]]:
     """Return the paths of all that a configuration may have, by its schema. Names are `support`."""
-    definitions = Config.model_json_schema()["$defs"]
+    definitions = SCHEMA["$defs"]
     for option in node.get("anyOf", [node]):
         found = definitions[option["$ref"].rpartition("/")[2]] if "$ref" in option else option
         below: dict[str | int, Any] = dict(found.get("properties", {}))
@@ -255,7 +253,7 @@ def put(path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
     return {**BASE, str(first): value}
 
 
-PLACES = sorted(set(places(Config.model_json_schema())), key=str)
+PLACES = sorted(set(places(SCHEMA)), key=str)
 CANARIES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12).map(
     lambda text: f"hunter2{text}horse"
 )

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from authz.core.cache import BoundedCache
 from support.clock import at
-from support.properties import thorough
+from support.properties import examples
 
 KEYS: Final = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 
@@ -96,4 +96,4 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestBoundedCache = CacheMachine.TestCase
-TestBoundedCache.settings = settings(thorough, max_examples=60, stateful_step_count=40)
+TestBoundedCache.settings = settings(examples(60), stateful_step_count=40)

@@ -31,13 +31,13 @@ OVERLAY: Final = KUBERNETES / "istio-sidecar"
 GRAPH: Final = "graph.microsoft.com"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def overlay(kubectl: str) -> Manifests:
     """Return the overlay for a pod."""
     return render(OVERLAY)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def istio(overlay: Manifests) -> Istio:
     """Return what Istio would make of the overlay and of what the mesh has for it."""
     return istio_for(overlay)
@@ -94,16 +94,26 @@ def _serve(world: World, file: Path) -> Process:
     return Process("serve", "--config", str(file), environ=identity).wait_ready()
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """The authority of the APIs' certificates."""
-    return Authority.create(tmp_path)
+    return Authority.create(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def running_pod(
+    overlay: Manifests, istio: Istio, shared_world: World, authority: Authority
+) -> Iterator[Pod]:
+    """A running pod of the overlay."""
+    yield from running(overlay, istio, shared_world, authority)
 
 
 @pytest.fixture
-def pod(overlay: Manifests, istio: Istio, world: World, authority: Authority) -> Iterator[Pod]:
-    """A running pod of the overlay."""
-    yield from running(overlay, istio, world, authority)
+def pod(running_pod: Pod) -> Pod:
+    """The running pod, with nothing on record."""
+    for server in (running_pod.graph, running_pod.proxy.app, running_pod.proxy.neighbour):
+        server.received.clear()
+    return running_pod
 
 
 def running(overlay: Manifests, istio: Istio, world: World, authority: Authority) -> Iterator[Pod]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,20 +15,28 @@ from support.stack import World, claims
 SPELLINGS: Final = 400
 
 
-@pytest.fixture
-def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
+@pytest.fixture(scope="module")
+def running(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """A pod whose agent receives a handle, and whose Envoy repeats answers."""
+    world = shared_world
     agent, graph = (
         {**section}
         for section in (world.config()["inbound"]["agent"], world.config()["egress"]["graph"])
     )
     with pod_of(
         world,
-        tmp_path,
+        tmp_path_factory.mktemp("pod"),
         inbound={"agent": {**agent, "forward": "handle"}},
         egress={"graph": {**graph, "subject": ["handle"]}},
-    ) as running:
-        yield running
+    ) as pod:
+        yield pod
+
+
+@pytest.fixture
+def pod(running: Pod) -> Pod:
+    """The pod, with nothing on record."""
+    running.sidecar.forget()
+    return running
 
 
 def received(pod: Pod, token: str, lines: Headers) -> Headers | None:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
@@ -36,7 +36,7 @@ from support.edge import (
     without_pushes,
 )
 from support.ext_authz_server import ExtAuthzServer
-from support.properties import brief
+from support.properties import examples
 from support.sidecar import Authority, Sidecar
 from support.upstream import Seen
 
@@ -64,7 +64,7 @@ def example(example: Config) -> Config:
 
 
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
-@settings(brief, max_examples=25)
+@examples(25)
 @given(batches=st.lists(BATCH, min_size=2, max_size=5))
 def test_nobody_is_served_with_anothers_or_an_ended_token(
     running: Sidecar,

@@ -4,7 +4,6 @@ import asyncio
 import json
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -67,14 +66,14 @@ def document(world: World) -> dict[str, Any]:
 _FILES: Final = {"ca_file": "ca.pem", "bundle_file": "bundle.pem", "key_file": "ca.key"}
 
 
-@pytest.fixture
-def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
+@pytest.fixture(scope="module")
+def running(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
     """A running pod."""
+    world = shared_world
     found = document(world)
     file = world.folder / "authz.yaml"
     file.write_text(json.dumps(found))
-    folder = tmp_path / "destinations"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("destinations")
     sidecar = Sidecar(
         parse(json.dumps(found), {}),
         authz_address=found["listen"]["grpc"],
@@ -85,6 +84,13 @@ def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
         process.wait_ready()
         with sidecar:
             yield Pod(world, sidecar, process)
+
+
+@pytest.fixture
+def pod(running: Pod) -> Pod:
+    """The running pod, with nothing on record."""
+    running.sidecar.forget()
+    return running
 
 
 def arrived(answer: httpx.Response) -> dict[str, Any]:

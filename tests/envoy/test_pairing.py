@@ -1,8 +1,6 @@
 """Both sides know whether they were made from one configuration: the service, and whoever checks files."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from authz.doors.envoy.pairing import KEPT, MOST_MARKS, Match, Pairing
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
 from authz.envoy_config.settings import SidecarSettings
+from support import program
 from support.pod import Pod, pod_of
 from support.sidecar import Authority, Sidecar
 from support.stack import Clock, Process, World, until
@@ -228,24 +227,18 @@ async def test_envoy_says_its_mark_when_it_asks_for_tokens(world: World, tmp_pat
 EXAMPLE = Path(__file__).parents[2] / "kubernetes" / "base" / "authz.yaml"
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program without variables of a configuration."""
-    command = [sys.executable, "-m", "authz", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_program_renders_without_values_and_checks_the_pair(tmp_path: Path) -> None:
     """No variable is set. Matched is 0, and outdated is 1 with the hosts' names."""
     authz, envoy = tmp_path / "authz.yaml", tmp_path / "envoy.yaml"
     authz.write_text(EXAMPLE.read_text())
-    rendered = run("envoy", "--no-values", "--config", authz)
+    rendered = program.run("envoy", "--no-values", "--config", authz)
     envoy.write_text(rendered.stdout)
-    matched = run("check-config", "--no-values", authz, "--envoy", envoy)
+    matched = program.run("check-config", "--no-values", authz, "--envoy", envoy)
     authz.write_text(EXAMPLE.read_text().replace("graph.microsoft.com]", "api.example]"))
-    outdated = run("check-config", "--no-values", authz, "--envoy", envoy)
+    outdated = program.run("check-config", "--no-values", authz, "--envoy", envoy)
     (tmp_path / "hand.yaml").write_text("static_resources: {}\n")
-    unknown = run("check-config", "--no-values", authz, "--envoy", tmp_path / "hand.yaml")
-    absent = run("check-config", "--no-values", authz, "--envoy", tmp_path / "no.yaml")
+    unknown = program.run("check-config", "--no-values", authz, "--envoy", tmp_path / "hand.yaml")
+    absent = program.run("check-config", "--no-values", authz, "--envoy", tmp_path / "no.yaml")
 
     assert (0, "") == (rendered.returncode, rendered.stderr)
     assert (0, "") == (matched.returncode, matched.stderr)
@@ -262,7 +255,7 @@ def test_a_variable_that_envoys_configuration_needs_is_named(tmp_path: Path) -> 
     file = tmp_path / "authz.yaml"
     file.write_text(EXAMPLE.read_text().replace("[graph.microsoft.com]", '["${API_HOST}"]'))
 
-    result = run("envoy", "--no-values", "--config", file)
+    result = program.run("envoy", "--no-values", "--config", file)
 
     assert (1, "") == (result.returncode, result.stdout)
     assert "API_HOST" in result.stderr

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -49,10 +48,11 @@ class Pod(NamedTuple):
         return int(found[1]) if found else 0
 
 
-@pytest.fixture
-def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
-    """A running one."""
-    found = document(world, REMOVED)
+@pytest.fixture(scope="module")
+def pod(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """A running one. Each test calls a route of its own."""
+    tmp_path = tmp_path_factory.mktemp("pod")
+    found = document(shared_world, REMOVED)
     file = tmp_path / "authz.yaml"
     file.write_text(json.dumps(found))
     with Process("serve", "--config", str(file)) as process:
@@ -68,10 +68,10 @@ def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
 
 
 @pytest.mark.parametrize("route", HOSTS)
-def test_what_is_removed_never_arrives(pod: Pod, world: World, route: str) -> None:
+def test_what_is_removed_never_arrives(pod: Pod, shared_world: World, route: str) -> None:
     """In each spelling: by a Check, by Envoy's edge cache which repeats it, where Envoy holds the token."""
     host = HOSTS[route]
-    headers = {**SENT, "authorization": f"Bearer {world.token()}"}
+    headers = {**SENT, "authorization": f"Bearer {shared_world.token()}"}
     for _ in range(3):
         assert 200 == pod.sidecar.agent.get(f"http://{host}/", headers=headers).status_code
 

@@ -27,6 +27,7 @@ from authz.envoy_config.destinations import destinations, left_on_checks
 from authz.envoy_config.edge_cache import EDGE, EDGE_CACHE, script
 from authz.envoy_config.settings import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
 from shipped.render import unmarked
+from support import program
 from support.envoy import validate
 from support.properties import thorough
 from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
@@ -958,18 +959,16 @@ def test_the_command_takes_routes_with_their_hosts(tmp_path: Path) -> None:
     """`--egress-route ROUTE=HOST`, as often as there are hosts; nonsense is one line on standard error."""
     file = tmp_path / "authz.yaml"
     file.write_text("egress: {mine: {flow: none}, theirs: {flow: none}}")
-    command = [sys.executable, "-m", "authz", "envoy", "--config", str(file)]
+    command = ["envoy", "--config", str(file)]
     asked = [*command, "--egress-route", "mine=api.example", "--egress-route", "mine=b.example"]
 
-    told = subprocess.run(asked, capture_output=True, text=True, check=True)
-    refused = subprocess.run(
-        [*command, "--egress-route", "mine"], capture_output=True, text=True, check=False
-    )
+    told = program.run(*asked)
+    refused = program.run(*command, "--egress-route", "mine")
 
     settings = SidecarSettings(egress_hosts={"mine": ("api.example", "b.example")})
     made_by, rest = told.stdout.splitlines()[:3], told.stdout.splitlines(keepends=True)[3:]
     assert "".join(rest) == render(load(file, {}).config, settings)
-    assert ["authz", *asked[3:]] == shlex.split(made_by[1].removeprefix("#"))
+    assert ["authz", *asked] == shlex.split(made_by[1].removeprefix("#"))
     assert f"# authz.yaml: sha256 {sha256(file.read_bytes()).hexdigest()}" == made_by[2]
     assert 1 == refused.returncode
     assert "a host without path" in refused.stderr

@@ -16,6 +16,8 @@ from typing import Final, Literal, Self, TypeVar
 import httpx
 import pytest
 
+from support.plain_http import NO_TLS
+
 Found = TypeVar("Found")
 
 _PATIENCE: Final = 20.0
@@ -186,4 +188,5 @@ class EnvoyProcess:
 
     def _ask(self, path: str) -> httpx.Response:
         # The environment's own proxy settings must not come between.
-        return httpx.get(f"{self.admin}{path}", trust_env=False).raise_for_status()
+        answer = httpx.get(f"{self.admin}{path}", trust_env=False, verify=NO_TLS)
+        return answer.raise_for_status()

@@ -8,10 +8,18 @@ from hypothesis import strategies as st
 # Neither clock of hypothesis: a busy machine is no fault of the code.
 _PATIENT: Final = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-thorough: Final = settings(_PATIENT, max_examples=150)
+
+def examples(number: int) -> settings:
+    """Return how a property with that many examples is tried; the profile `quick` has fewer."""
+    name = settings.get_current_profile_name()
+    most = settings.get_profile(name).max_examples if name == "quick" else number
+    return settings(_PATIENT, max_examples=min(number, most))
+
+
+thorough: Final = examples(150)
 """For plain calls."""
 
-brief: Final = settings(_PATIENT, max_examples=40)
+brief: Final = examples(40)
 """For what signs a token or runs an event loop in each example."""
 
 JSON: Final = st.recursive(

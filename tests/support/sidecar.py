@@ -18,6 +18,7 @@ from authz.config import Config
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import AuthzTls, SidecarSettings, Upstream
 from support.envoy import EnvoyProcess
+from support.plain_http import NO_TLS
 from support.upstream import EchoUpstream
 
 EXAMPLE_ENVIRONMENT = {
@@ -117,8 +118,12 @@ class Sidecar:
             inbound = f"http://127.0.0.1:{self.inbound_port}"
             egress = f"http://127.0.0.1:{self.egress_port}"
             # The environment's own proxy settings must not come between.
-            self.caller = stack.enter_context(httpx.Client(base_url=inbound, trust_env=False))
-            self.agent = stack.enter_context(httpx.Client(proxy=egress, trust_env=False))
+            self.caller = stack.enter_context(
+                httpx.Client(base_url=inbound, trust_env=False, verify=NO_TLS)
+            )
+            self.agent = stack.enter_context(
+                httpx.Client(proxy=egress, trust_env=False, verify=NO_TLS)
+            )
             self._stack = stack.pop_all()
         return self
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from support.plain_http import NO_TLS
 from support.stack import Process, World, claims
 
 
@@ -36,7 +37,9 @@ class Sidecar:
     def __init__(self, process: Process) -> None:
         self.process = process.wait_ready()
         self.address: str = process.event("serving")["api"]
-        self.http = httpx.Client(base_url=f"http://{self.address}", trust_env=False, timeout=30)
+        self.http = httpx.Client(
+            base_url=f"http://{self.address}", trust_env=False, timeout=30, verify=NO_TLS
+        )
 
     def get(self, path: str, *, token: str | None = None, **parameters: str) -> httpx.Response:
         """Send a GET."""
