@@ -14,7 +14,7 @@ NODE_CLIENTS := tests/recipes/clients/node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help interleavings soak setup setup-system demo test test-cluster test-system test-recipes check lint types layers fmt protos protos-check render docs lock clean
+.PHONY: bench coverage help interleavings soak setup setup-system demo test test-all test-cluster test-system test-recipes check lint types layers fmt protos protos-check render docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,9 +36,20 @@ $(DEMO_STAMP): requirements/demo.txt pyproject.toml $(INSTALLER)
 demo: $(DEMO_STAMP) ## run the tour (less than a minute): real Envoy, an unmodified agent, the embedded emulator
 	@$(BIN)/authz demo
 
-test: $(STAMP) ## run every test that needs nothing but this checkout
+# What needs more than this checkout has a verb of its own.
+HERE := not cluster and not system and not recipes
+# Each process runs files one after another, and shares what a file starts.
+SPREAD := --dist worksteal --numprocesses
+# Many of these tests wait, so there is one process more than cores.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+
+test: $(STAMP) ## run the tests of every rule and flow, in three minutes
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
-	@$(BIN)/python -m pytest -m "not cluster and not system and not recipes" --numprocesses auto
+	@$(BIN)/python -m pytest -m "not thorough and $(HERE)" --quick $(SPREAD) $(WORKERS)
+
+test-all: $(STAMP) ## run every test that needs nothing but this checkout, in a quarter of an hour
+	@echo "==> all tests (real Envoy, real MSAL, real gRPC; loopback only)"
+	@$(BIN)/python -m pytest -m "$(HERE)" $(SPREAD) auto
 
 setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
 	@$(INSTALL) system
@@ -72,7 +83,7 @@ coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --include 'authz/core/*,authz/checks/service.py,authz/doors/sidecar_api/issuer.py,authz/checks/steps.py,authz/checks/identity_headers.py,authz/tokens/references.py,authz/tokens/caching.py,authz/checks/prefetching.py,authz/tokens/pushing.py' --show-missing --fail-under 100
 
-check: lint types layers protos-check coverage test ## everything CI checks: lint, types, layering, generated files, tests
+check: lint types layers protos-check coverage test ## before a commit: lint, types, layering, generated files, coverage, tests
 
 bench: $(STAMP) ## ratios against Envoy alone and a do-nothing server, in five minutes (needs h2load)
 	@$(BIN)/python -m bench.run

@@ -25,6 +25,8 @@ from authz.process.app import App
 from support.held_values import held
 from support.stack import Client, Process, World, authorization, problem, until
 
+pytestmark = pytest.mark.thorough
+
 GUIDS: Final = tuple(
     f"{number:08x}-3c1d-4b6e-9f20-5d7a8b9c0e1f" for number in range(0xA1B2C301, 0xA1B2C321)
 )

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from authz_dev.emulator import Fault, Match
 from support.holdings import descriptors, most_memory
 from support.stack import Client, Process, World, authorization, problem, until
+
+pytestmark = pytest.mark.thorough
 
 Serve = Callable[..., Process]
 Write = Callable[..., Path]

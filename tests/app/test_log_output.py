@@ -17,6 +17,8 @@ from support.envoy import free_port
 from support.faults.output import PIPE, broken_pipe, full_disk, small_pipe
 from support.stack import Client, Process, World, authorization, problem
 
+pytestmark = pytest.mark.thorough
+
 Write = Callable[..., Path]
 DENIALS: Final = 60
 """Their records are more than that."""

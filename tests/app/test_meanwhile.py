@@ -22,6 +22,8 @@ from support.neighbours import neighbours_token, probed, two_tenants
 from support.service_account import Cluster
 from support.stack import Client, Process, World, authorization, problem, until
 
+pytestmark = pytest.mark.thorough
+
 Serve = Callable[..., Process]
 Write = Callable[..., Path]
 ROUNDS = 10

@@ -14,6 +14,8 @@ from authz.doors.envoy.grpc_server import MOST_RETIRING
 from support.holdings import descriptors
 from support.stack import Client, Process, World, authorization, until
 
+pytestmark = pytest.mark.thorough
+
 Serve = Callable[..., Process]
 
 

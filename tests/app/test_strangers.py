@@ -17,6 +17,8 @@ from support.holdings import descriptors, most_memory
 from support.stack import Client, Process, World, authorization, until
 from support.token_api import Sidecar
 
+pytestmark = pytest.mark.thorough
+
 Serve = Callable[..., Process]
 MIB: Final = 1024**2
 PROBES: Final = 20

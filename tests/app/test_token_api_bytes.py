@@ -7,6 +7,8 @@ import pytest
 
 from support.token_api import Sidecar
 
+pytestmark = pytest.mark.thorough
+
 CALL = "/DownstreamApiUnauthenticated/graph"
 
 

@@ -12,6 +12,8 @@ from support.assets import SIDECAR_OPENAPI, asset
 from support.stack import World
 from support.token_api import Sidecar
 
+pytestmark = pytest.mark.thorough
+
 SETTINGS = Path(__file__).parent / "schemathesis.toml"
 EXAMPLES = "25"
 

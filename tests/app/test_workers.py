@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from authz.observe.registry import FOLDER_VARIABLE
 from support.stack import Client, Process, World, authorization, until
+
+pytestmark = pytest.mark.thorough
 
 Write = Callable[..., Path]
 WORKERS = 2

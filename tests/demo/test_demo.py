@@ -142,6 +142,7 @@ def test_lines_to_paste_work(kept: Demo) -> None:
     assert [name for name in names if not name.endswith("_total")] == []
 
 
+@pytest.mark.thorough
 def test_signal_during_start_leaves_nothing_behind(tmp_path: Path) -> None:
     """Cut short, it ends its programs, removes its files, and says by which signal."""
     with running(tmp_path) as demo:
@@ -156,6 +157,7 @@ def test_signal_during_start_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "ended by SIGTERM" in demo.stderr
 
 
+@pytest.mark.thorough
 def test_kept_demo_ends_with_all_it_started(ended: Ended) -> None:
     """After the scenarios Ctrl-C is the regular end: status 0, no process and no file is left."""
     assert len(ended.children) == 5  # four programs and the guardian
@@ -164,6 +166,7 @@ def test_kept_demo_ends_with_all_it_started(ended: Ended) -> None:
     assert list(ended.demo.temporary.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_lines_are_readable_without_terminal_and_colour(ended: Ended) -> None:
     """In a pipe there is no escape sequence, a line for each scenario, and no token."""
     text = ended.demo.stdout
@@ -182,6 +185,7 @@ def test_lines_are_readable_without_terminal_and_colour(ended: Ended) -> None:
     assert "eyJ" not in text
 
 
+@pytest.mark.thorough
 def test_the_opening_picture_shows_claims_before_and_after(ended: Ended) -> None:
     """What the agent got and what the API got, by name, and of neither token more than claims."""
     picture = ended.demo.stdout.partition("One call, decoded")[2].partition("Users:")[0]
@@ -193,6 +197,7 @@ def test_the_opening_picture_shows_claims_before_and_after(ended: Ended) -> None
     assert "11 = an agent" in picture
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("columns", "more"), [(80, []), (120, ["--verbose"])])
 def test_terminal_of_that_width_shows_whole_lines(
     tmp_path: Path, columns: int, more: list[str]
@@ -241,6 +246,7 @@ def test_terminal_of_that_width_shows_whole_lines(
     assert f"  {PROGRAM} demo --keep  " in plain
 
 
+@pytest.mark.thorough
 def test_details_are_shown_when_asked_for(tmp_path: Path) -> None:
     """`--verbose`: by the scenario's name what was sent, held and seen."""
     with running(tmp_path, "--verbose") as demo:
@@ -251,6 +257,7 @@ def test_details_are_shown_when_asked_for(tmp_path: Path) -> None:
     assert "the API saw azp=support-desk oid=alice idtyp=user; 200; calls to Entra: 2; " in text
 
 
+@pytest.mark.thorough
 def test_each_scenario_is_shown_as_it_ends(tmp_path: Path) -> None:
     """Cut short at its first line, it has shown that line, and not what would have come later."""
     with running(tmp_path) as demo:
@@ -259,6 +266,7 @@ def test_each_scenario_is_shown_as_it_ends(tmp_path: Path) -> None:
         demo.end(signal.SIGTERM)
 
 
+@pytest.mark.thorough
 def test_killed_demo_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     """Its guardian ends what it started and removes its files, after SIGKILL as well."""
     with running(tmp_path, "--keep") as demo:
@@ -272,6 +280,7 @@ def test_killed_demo_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
     assert list(demo.temporary.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_demo_that_is_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None:
     """From the first program on: each joins the guardian's group as it begins."""
     with running(tmp_path) as demo:
@@ -283,6 +292,7 @@ def test_demo_that_is_killed_at_its_start_leaves_nothing(tmp_path: Path) -> None
     _wait_until(lambda: not list(demo.temporary.iterdir()))
 
 
+@pytest.mark.thorough
 def test_failure_to_start_is_one_clear_message(tmp_path: Path) -> None:
     """Where no socket can be, the demo says so, and leaves nothing behind."""
     deep = tmp_path / ("d" * 100)

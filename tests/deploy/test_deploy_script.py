@@ -17,6 +17,8 @@ import authz
 from support.cluster import Cluster
 from support.manifests import KUBERNETES, OVERLAYS
 
+pytestmark = pytest.mark.thorough
+
 PROGRAMS = Path(sys.executable).parent
 SECRET = "q8~Not.A-Real$Secret"
 

@@ -19,6 +19,8 @@ from support.envoy import validate
 from support.manifests import KUBERNETES, OVERLAYS, STATISTICS, Manifests, Object, render
 from support.schemas import check
 
+pytestmark = pytest.mark.thorough
+
 KIND = KUBERNETES / "kind"
 FOLDERS = ("emulator", "orders", *OVERLAYS)
 CLUSTER_DOMAIN = "svc.cluster.local"

@@ -23,6 +23,8 @@ from support.kind import TOKEN, Kind, publish
 from support.manifests import KUBERNETES, OVERLAYS
 from support.schemas import check
 
+pytestmark = pytest.mark.thorough
+
 SCRIPTS = ("up.sh", "ask.sh", "issuer.sh")
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 PUBLIC = "https://site.example/cluster"

@@ -27,6 +27,8 @@ from support import custom_resources
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
 from support.monitoring import COMPONENT, Matcher, alerts, bare, dashboard, names_of, queries, texts
 
+pytestmark = pytest.mark.thorough
+
 TARGET = {"job", "namespace", "pod", "container", "instance"}
 """Labels that Prometheus gives to what it scrapes by a PodMonitor."""
 _MANAGER = {"envoy_http_conn_manager_prefix"}

@@ -10,6 +10,8 @@ import yaml
 
 from support.manifests import KUBERNETES, OVERLAYS, Manifests, composed, render
 
+pytestmark = pytest.mark.thorough
+
 COMPONENTS = ("https", "interception", "interception https")
 PODS = ("istio-sidecar", *OVERLAYS, *COMPONENTS)
 

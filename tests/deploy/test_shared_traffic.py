@@ -69,6 +69,7 @@ def test_no_workload_gets_anothers_agent(
         assert [] == envoy.destinations[GRAPH].received
 
 
+@pytest.mark.thorough
 def test_certificates_of_other_authorities_get_no_answer(
     shared: Shared, headers: Callable[[], dict[str, str]]
 ) -> None:
@@ -85,6 +86,7 @@ def test_certificates_of_other_authorities_get_no_answer(
         assert [] == envoy.app.received
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", ["tls", "ca.crt"])
 def test_renewed_files_count_without_a_restart(
     shared: Shared, headers: Callable[[], dict[str, str]], tmp_path: Path, wrong: str
@@ -137,6 +139,7 @@ def _files(signer: trustme.CA, trusted: trustme.CA, spiffe_id: str) -> dict[str,
     return {"tls.crt": chain, "tls.key": key, "ca.crt": trusted.cert_pem.bytes()}
 
 
+@pytest.mark.thorough
 def test_nothing_passes_without_the_service(
     shared: Shared, headers: Callable[[], dict[str, str]]
 ) -> None:

@@ -27,6 +27,8 @@ from support.schemas import check
 from support.sidecar_demo import part
 from support.transcript import settled
 
+pytestmark = pytest.mark.thorough
+
 SECRET: Final = "q8~Not.A-Real$Secret"
 SECRET_KEY: Final = "AzureAd__ClientCredentials__0__ClientSecret"
 AGENT: Final = "33333333-3333-4333-8333-333333333333"

@@ -15,6 +15,8 @@ from authz.config.sections.clients import Certificate, ClientSecret, FederatedTo
 from support.manifests import CREDENTIALS, KUBERNETES, TOPOLOGIES, Manifests, Object, render
 from support.schemas import OLDEST, check, mesh_config_schema
 
+pytestmark = pytest.mark.thorough
+
 WITH_PODS = ("istio-sidecar", "shared", "shared/client")
 WITH_AUTHZ = ("istio-sidecar", "shared")
 WEBHOOK = {"AZURE_FEDERATED_TOKEN_FILE": "/var/run/secrets/azure/tokens/azure-identity-token"}

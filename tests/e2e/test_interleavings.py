@@ -20,6 +20,8 @@ from support.interleavings.fleet import Fleet, fleet_of
 from support.interleavings.run import Run
 from support.interleavings.wire import Answer, Connections
 
+pytestmark = pytest.mark.thorough
+
 SEED: Final = 14
 REQUESTS: Final = 2500
 DISTURBED: Final = 25

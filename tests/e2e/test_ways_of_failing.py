@@ -17,6 +17,8 @@ from support.pod import GRAPH, Pod, pod_of
 from support.stack import Process, World, until
 from support.token_api import Sidecar, environment
 
+pytestmark = pytest.mark.thorough
+
 Start = Callable[..., Pod]
 
 

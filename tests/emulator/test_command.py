@@ -20,6 +20,8 @@ import trustme
 from authz_dev.emulator import default_directory
 from authz_dev.emulator.description import describe_tenants
 
+pytestmark = pytest.mark.thorough
+
 CLUSTER = "https://kubernetes.default.svc.cluster.local"
 SUBJECT = "system:serviceaccount:agent:agent"
 

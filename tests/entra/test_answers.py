@@ -27,6 +27,8 @@ from support.properties import JSON, brief
 from support.quiet_server import QuietHandler, QuietServer
 from support.stack import Clock, World, claims, denied, issued, stack
 
+pytestmark = pytest.mark.thorough
+
 OBO = Match(leg="agent_obo")
 
 

@@ -39,6 +39,8 @@ from support.key_vault import (
 )
 from support.stack import Recorder, World, denied, issued, missing, reload, stack, until
 
+pytestmark = pytest.mark.thorough
+
 PEM, PFX = "application/x-pem-file", "application/x-pkcs12"
 # What points at other identities, or other ways, on the machine that runs these tests.
 AMBIENT = (

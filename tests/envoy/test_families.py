@@ -21,6 +21,8 @@ from support.ext_authz_server import ExtAuthzServer
 from support.namespaces import Namespace, missing
 from support.records import record_of
 
+pytestmark = pytest.mark.thorough
+
 POD: Final = {"4": "10.200.0.1", "6": "[fd00:200::1]"}
 LOOPBACK: Final = {"4": "127.0.0.1", "6": "[::1]"}
 INBOUND, EGRESS, ADMIN = 8080, 15001, "http://127.0.0.1:15000"

@@ -18,6 +18,8 @@ from support.name_server import Code, NameServer, Said
 from support.sidecar import Authority, Sidecar
 from support.upstream import EchoUpstream
 
+pytestmark = pytest.mark.thorough
+
 NODES: Final = "corp.test"
 """The search domain that a pod has of its node."""
 CLUSTERS: Final = "cluster.test"

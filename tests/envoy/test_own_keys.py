@@ -18,6 +18,8 @@ from authz_dev.emulator import Emulator
 from support.connecting import LEGACY, WEATHER, Deployed, Pod, document
 from support.stack import World
 
+pytestmark = pytest.mark.thorough
+
 KEY: Final = "Bearer key-of-the-app"
 PAGE: Final = Path(__file__).parents[2] / "docs" / "recipes.md"
 FORMS: Final = {

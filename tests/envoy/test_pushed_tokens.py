@@ -193,6 +193,7 @@ def test_the_destinations_own_401_passes_as_it_is(pod: Pod) -> None:
     assert pod.only_the_agents_own()
 
 
+@pytest.mark.thorough
 async def test_rotation_under_load_uses_no_expired_token_and_refuses_nobody(
     short_lived: None, pod: Pod
 ) -> None:
@@ -204,6 +205,7 @@ async def test_rotation_under_load_uses_no_expired_token_and_refuses_nobody(
     assert pod.only_the_agents_own()
 
 
+@pytest.mark.thorough
 def test_outage_of_entra_ends_with_the_token_and_heals_by_itself(
     short_lived: None, pod: Pod
 ) -> None:
@@ -223,6 +225,7 @@ def test_outage_of_entra_ends_with_the_token_and_heals_by_itself(
     assert pod.only_the_agents_own()
 
 
+@pytest.mark.thorough
 def test_a_refused_credential_is_told_as_such_until_it_is_put_right(
     world: World, tmp_path: Path
 ) -> None:
@@ -281,6 +284,7 @@ async def test_a_killed_service_leaves_pushed_traffic_alone_and_heals(pod: Pod) 
     assert pod.only_the_agents_own()
 
 
+@pytest.mark.thorough
 def test_envoy_starts_without_the_service_closed_and_heals(world: World, tmp_path: Path) -> None:
     """It opens after a few seconds, refuses what needs a token, and takes one as soon as there is one."""
     found = document(world)

@@ -14,6 +14,8 @@ from authz.envoy_config.bootstrap import render
 from authz.envoy_config.edge_cache import EDGE_EXTENSION
 from authz.envoy_config.settings import SidecarSettings, Transparent
 
+pytestmark = pytest.mark.thorough
+
 PAGE: Final = Path(__file__).parents[2] / "envoy" / "README.md"
 ABSENT: Final = ("never set", "none", "left false", "false")
 """Words of the second column that stand for a field that is not there."""

@@ -10,6 +10,8 @@ import pytest
 from shipped.configurations import CONFIGURATIONS, ROOT, Configuration
 from shipped.render import differences
 
+pytestmark = pytest.mark.thorough
+
 BY_FILE = {configuration.file: configuration for configuration in CONFIGURATIONS}
 PAGES = {
     "docs/kubernetes.md": "kubernetes/base/envoy.yaml",

@@ -19,6 +19,8 @@ from support.ext_authz_server import ExtAuthzServer, allow
 from support.sidecar import Authority, Sidecar
 from support.websocket_peer import WebSocketClient, WebSocketServer
 
+pytestmark = pytest.mark.thorough
+
 HOST: Final = "models.example"
 CONFIGURATION: Final = f"""
 inbound: {{chat: {{tenants: [11111111-0000-4000-8000-000000000001], audiences: [api://chat]}}}}

@@ -14,6 +14,8 @@ import pytest
 
 from recipes.agents import require_environment
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 NAMES = ["python-agent", "node-agent", "mcp-server"]

@@ -20,6 +20,8 @@ import environment
 import pytest
 import trustme
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
 BACKEND = """

@@ -14,6 +14,8 @@ from bench.load import LoadError
 from bench.rows import Effort
 from support.ext_authz_server import ExtAuthzServer
 
+pytestmark = pytest.mark.thorough
+
 QUICK = Effort(rounds=1, loaded=0.3, single=0.3)
 PERMISSION_DENIED = 7
 

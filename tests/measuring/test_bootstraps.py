@@ -11,6 +11,8 @@ from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 from bench.bootstraps import ROUTER, Bootstrap
 from support.envoy import validate
 
+pytestmark = pytest.mark.thorough
+
 HOST = "graph.example"
 EDGE_CACHE = "authz.edge_cache"
 _CLIENT = "22222222-0000-4000-8000-000000000001"

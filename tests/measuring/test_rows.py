@@ -14,6 +14,8 @@ from bench.load import LoadError, Run, Target
 from bench.programs import wait
 from bench.rows import Effort, Lane, Ratio, Row, summarize
 
+pytestmark = pytest.mark.thorough
+
 QUICK = Effort(rounds=1, loaded=0.3, single=0.3)
 
 
