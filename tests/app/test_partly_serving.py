@@ -9,6 +9,7 @@ import pytest
 from support.stack import Client, Process, World, authorization, problem
 
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
+STRAY = "99999999-0000-4000-8000-00000000000a"
 Serve = Callable[..., Process]
 
 
@@ -19,7 +20,7 @@ def with_unknown_tenant(world: World, **changes: Any) -> dict[str, Any]:
         **document["blueprints"]["support"],
         "tenant_id": UNKNOWN,
     }
-    document["agents"]["stray"] = {"blueprint": "lost", "agent_identity": UNKNOWN}
+    document["agents"]["stray"] = {"blueprint": "lost", "agent_identity": STRAY}
     document["inbound"]["lost"] = {"agent": "stray", "scopes": ["access_agent"]}
     return document
 
