@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from authz.core.decision import Allow, Deny
-from authz.core.errors import BadWish, ExchangeMisconfigured, Reason, UnknownRoute
+from authz.core.errors import BadOverride, ExchangeMisconfigured, Reason, UnknownRoute
 from authz.core.exchange import (
     AgentUser,
     AppOnBehalfOf,
@@ -23,7 +23,7 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.issuer import TokenIssuer
-from authz.doors.sidecar_api.overrides import Wish
+from authz.doors.sidecar_api.overrides import Overrides
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.routes import route_of
 from support.scene import INBOUND, Scene
@@ -57,7 +57,7 @@ class Desk(Scene):
         self,
         route: str,
         token: str | None = None,
-        wish: Wish | Callable[[], Wish] = Wish(),  # noqa: B008 - frozen
+        overrides: Overrides | Callable[[], Overrides] = Overrides(),  # noqa: B008 - frozen
         *,
         known: bool = False,
         **changes: Any,
@@ -65,7 +65,7 @@ class Desk(Scene):
         """Ask for a token."""
         return await self.issuer.issue(
             self.request("egress", route, token, **changes),
-            wish if callable(wish) else lambda: wish,
+            overrides if callable(overrides) else lambda: overrides,
             authenticated=known,
             deadline=self.timer() + 5,
         )
@@ -98,7 +98,7 @@ async def test_an_agents_token_for_the_user_who_calls() -> None:
     """The caller is verified, and what was verified is what is exchanged."""
     desk = Desk()
     token = desk.tenant.user_token()
-    record = await desk.issue(APP, token, Wish(agent=AGENT, app_token=False), known=True)
+    record = await desk.issue(APP, token, Overrides(agent=AGENT, app_token=False), known=True)
     assert allowed(record).authorization is not None
     (asked,) = desk.entra.calls
     assert isinstance(asked, OnBehalfOf)
@@ -108,16 +108,18 @@ async def test_an_agents_token_for_the_user_who_calls() -> None:
 
 
 async def test_a_caller_who_is_not_let_in_gets_nothing() -> None:
-    """Not even to know whether the API exists, or whether what it wishes makes sense."""
+    """Not even to know whether the API exists, or whether what it asks for makes sense."""
     desk = Desk()
 
-    def wish() -> Wish:
-        raise BadWish("never read")
+    def overrides() -> Overrides:
+        raise BadOverride("never read")
 
     for route in (APP, "nowhere"):
         assert reason(await desk.issue(route, known=True)) is Reason.MISSING_TOKEN
         strange = desk.tenant.user_token("another-audience")
-        assert reason(await desk.issue(route, strange, wish, known=True)) is Reason.INVALID_TOKEN
+        assert (
+            reason(await desk.issue(route, strange, overrides, known=True)) is Reason.INVALID_TOKEN
+        )
     assert [] == desk.entra.calls
 
 
@@ -139,13 +141,19 @@ async def test_a_caller_must_have_what_the_entrance_demands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "wish"),
-    [(OBO, Wish()), (Flow.APP_ON_BEHALF_OF.value, Wish()), (APP, Wish(app_token=False))],
+    ("route", "overrides"),
+    [
+        (OBO, Overrides()),
+        (Flow.APP_ON_BEHALF_OF.value, Overrides()),
+        (APP, Overrides(app_token=False)),
+    ],
 )
-async def test_nobody_acts_for_a_user_without_that_user(route: str, wish: Wish) -> None:
+async def test_nobody_acts_for_a_user_without_that_user(route: str, overrides: Overrides) -> None:
     """On the unauthenticated endpoints a token that is sent does not count."""
     desk = Desk()
-    assert reason(await desk.issue(route, desk.tenant.user_token(), wish)) is Reason.MISSING_TOKEN
+    assert (
+        reason(await desk.issue(route, desk.tenant.user_token(), overrides)) is Reason.MISSING_TOKEN
+    )
     assert [] == desk.entra.calls
 
 
@@ -165,20 +173,22 @@ async def test_an_application_that_calls_is_no_user() -> None:
     )
     token = desk.tenant.app_token()
     assert allowed(await desk.issue(APP, token, known=True)).authorization is not None
-    refused = await desk.issue(APP, token, Wish(app_token=False), known=True)
+    refused = await desk.issue(APP, token, Overrides(app_token=False), known=True)
     assert reason(refused) is Reason.SUBJECT_NOT_ALLOWED
 
 
 async def test_what_is_refused_is_refused_before_entra_is_asked() -> None:
-    """An API, an agent, a wish."""
+    """An API, an agent, an override."""
     desk = Desk()
 
-    def bad() -> Wish:
-        raise BadWish("AgentIdentity: expected a GUID")
+    def bad() -> Overrides:
+        raise BadOverride("AgentIdentity: expected a GUID")
 
     assert reason(await desk.issue("nowhere")) is Reason.UNKNOWN_API
-    assert reason(await desk.issue(APP, wish=bad)) is Reason.BAD_PARAMETER
-    assert reason(await desk.issue(APP, wish=Wish(agent=USER))) is Reason.AGENT_NOT_ALLOWED
+    assert reason(await desk.issue(APP, overrides=bad)) is Reason.BAD_PARAMETER
+    assert (
+        reason(await desk.issue(APP, overrides=Overrides(agent=USER))) is Reason.AGENT_NOT_ALLOWED
+    )
     assert [] == desk.entra.calls
 
 
@@ -188,13 +198,13 @@ def unconfigured(**changes: Any) -> EgressRoute:
     return replace(route, **changes)
 
 
-SCOPED: Final = Wish(scopes=("api://other/.default",), app_token=True)
+SCOPED: Final = Overrides(scopes=("api://other/.default",), app_token=True)
 
 
 async def test_an_api_that_is_not_configured_takes_the_scopes_that_are_named() -> None:
     """By the client that the configuration gives for it; metrics and log have a name that no caller makes."""
     desk = Desk(unconfigured=unconfigured(), any_resource=True)
-    record = await desk.issue("elsewhere", wish=SCOPED)
+    record = await desk.issue("elsewhere", overrides=SCOPED)
     assert allowed(record).authorization is not None
     assert record.route is not None
     assert "(not configured)" == record.route.name
@@ -203,14 +213,14 @@ async def test_an_api_that_is_not_configured_takes_the_scopes_that_are_named() -
 
 
 @pytest.mark.parametrize(
-    "wish",
-    [Wish(app_token=True), replace(SCOPED, for_own_resource=True)],
+    "overrides",
+    [Overrides(app_token=True), replace(SCOPED, for_own_resource=True)],
     ids=["no scopes", "a call"],
 )
-async def test_an_api_that_is_not_configured_is_unknown_otherwise(wish: Wish) -> None:
+async def test_an_api_that_is_not_configured_is_unknown_otherwise(overrides: Overrides) -> None:
     """Without scopes nothing says what the token is for; and nothing says where a call would go."""
     desk = Desk(unconfigured=unconfigured(), any_resource=True)
-    assert reason(await desk.issue("elsewhere", wish=wish)) is Reason.UNKNOWN_API
+    assert reason(await desk.issue("elsewhere", overrides=overrides)) is Reason.UNKNOWN_API
     assert [] == desk.entra.calls
 
 
@@ -219,12 +229,12 @@ async def test_an_api_that_is_not_configured_grants_nothing_more() -> None:
     desk = Desk(unconfigured=unconfigured(), any_resource=True)
     without_user = replace(SCOPED, app_token=None)
     foreign = replace(SCOPED, agent=STRANGER)
-    assert reason(await desk.issue("x", wish=SCOPED, known=True)) is Reason.MISSING_TOKEN
-    assert reason(await desk.issue("x", wish=without_user)) is Reason.MISSING_TOKEN
-    assert reason(await desk.issue("x", wish=foreign)) is Reason.AGENT_NOT_ALLOWED
+    assert reason(await desk.issue("x", overrides=SCOPED, known=True)) is Reason.MISSING_TOKEN
+    assert reason(await desk.issue("x", overrides=without_user)) is Reason.MISSING_TOKEN
+    assert reason(await desk.issue("x", overrides=foreign)) is Reason.AGENT_NOT_ALLOWED
     bound = unconfigured(workloads=frozenset({"spiffe://c/w"}))
     desk = Desk(unconfigured=bound, any_resource=True)
-    assert reason(await desk.issue("x", wish=SCOPED)) is Reason.WORKLOAD_NOT_ALLOWED
+    assert reason(await desk.issue("x", overrides=SCOPED)) is Reason.WORKLOAD_NOT_ALLOWED
     assert [] == desk.entra.calls
 
 
@@ -232,8 +242,8 @@ async def test_an_api_without_scopes_serves_callers_that_name_some() -> None:
     """And no Check: a policy finds it for nobody else."""
     bare = unconfigured(name="bare")
     desk = Desk(unscoped={"bare": bare}, any_resource=True)
-    assert allowed(await desk.issue("bare", wish=SCOPED)).authorization is not None
-    refused = await desk.issue("bare", wish=Wish(app_token=True))
+    assert allowed(await desk.issue("bare", overrides=SCOPED)).authorization is not None
+    refused = await desk.issue("bare", overrides=Overrides(app_token=True))
     assert reason(refused) is Reason.BAD_PARAMETER
     policy = Policy(version="v", unscoped={"bare": bare})
     with pytest.raises(UnknownRoute):
@@ -244,14 +254,17 @@ async def test_an_agent_that_is_bound_to_workloads_is_not_had_by_http() -> None:
     """There is no certificate by which a caller could be told."""
     bound = KnownAgent(replace(AGENT_IDENTITY, user=None), workloads=frozenset({"spiffe://c/w"}))
     desk = Desk(agents={AGENT: bound})
-    assert reason(await desk.issue(APP, wish=Wish(agent=AGENT))) is Reason.WORKLOAD_NOT_ALLOWED
+    assert (
+        reason(await desk.issue(APP, overrides=Overrides(agent=AGENT)))
+        is Reason.WORKLOAD_NOT_ALLOWED
+    )
 
 
 async def test_a_token_anew_replaces_the_one_that_is_held() -> None:
     """For the next ones as well; and where Entra refuses, the old one stays for them."""
     desk = Desk()
     held = allowed(await desk.issue(APP)).authorization
-    anew = allowed(await desk.issue(APP, wish=Wish(anew=True))).authorization
+    anew = allowed(await desk.issue(APP, overrides=Overrides(anew=True))).authorization
     after = allowed(await desk.issue(APP)).authorization
     assert held != anew
     assert anew == after
@@ -266,27 +279,27 @@ ACCOUNT: Final = AgentUser(username="desk@contoso.example")
 
 
 @pytest.mark.parametrize(
-    ("wish", "expected"),
+    ("overrides", "expected"),
     [
-        (Wish(agent=STRANGER), Reason.AGENT_NOT_ALLOWED),
-        (Wish(agent=STRANGER, user=ACCOUNT), Reason.AGENT_NOT_ALLOWED),
-        (Wish(agent=AGENT, user=AgentUser(object_id=STRANGER)), Reason.AGENT_NOT_ALLOWED),
-        (Wish(agent=AGENT, user=ACCOUNT), Reason.EXCHANGE_MISCONFIGURED),
-        (Wish(agent=AGENT), Reason.EXCHANGE_MISCONFIGURED),
-        (Wish(scopes=("https://graph.microsoft.com/.default",)), Reason.BAD_PARAMETER),
-        (Wish(app_token=True), Reason.EXCHANGE_MISCONFIGURED),
-        (Wish(app_token=False), Reason.BAD_PARAMETER),
-        (Wish(), Reason.EXCHANGE_MISCONFIGURED),
+        (Overrides(agent=STRANGER), Reason.AGENT_NOT_ALLOWED),
+        (Overrides(agent=STRANGER, user=ACCOUNT), Reason.AGENT_NOT_ALLOWED),
+        (Overrides(agent=AGENT, user=AgentUser(object_id=STRANGER)), Reason.AGENT_NOT_ALLOWED),
+        (Overrides(agent=AGENT, user=ACCOUNT), Reason.EXCHANGE_MISCONFIGURED),
+        (Overrides(agent=AGENT), Reason.EXCHANGE_MISCONFIGURED),
+        (Overrides(scopes=("https://graph.microsoft.com/.default",)), Reason.BAD_PARAMETER),
+        (Overrides(app_token=True), Reason.EXCHANGE_MISCONFIGURED),
+        (Overrides(app_token=False), Reason.BAD_PARAMETER),
+        (Overrides(), Reason.EXCHANGE_MISCONFIGURED),
     ],
 )
 async def test_what_entra_refuses_is_the_fault_of_who_named_it(
-    wish: Wish, expected: Reason
+    overrides: Overrides, expected: Reason
 ) -> None:
     """A caller that names what no configuration knows is told so; an operator need not look."""
     known = KnownAgent(replace(AGENT_IDENTITY, user=None), frozenset({ACCOUNT}))
     desk = Desk(agents={AGENT: known}, open_blueprints=frozenset({BLUEPRINT_CLIENT}))
     desk.entra.fail(REFUSED)
-    record = await desk.issue(APP, desk.tenant.user_token(), wish, known=True)
+    record = await desk.issue(APP, desk.tenant.user_token(), overrides, known=True)
     assert reason(record) is expected
 
 
@@ -294,7 +307,7 @@ async def test_a_credential_that_is_refused_is_nobodys_fault_but_ours() -> None:
     """Whatever was named."""
     desk = Desk(open_blueprints=frozenset({BLUEPRINT_CLIENT}))
     desk.entra.fail(ExchangeMisconfigured("AADSTS7000222", code=7000222, by_credential=True))
-    record = await desk.issue(APP, wish=Wish(agent=STRANGER))
+    record = await desk.issue(APP, overrides=Overrides(agent=STRANGER))
     assert reason(record) is Reason.EXCHANGE_MISCONFIGURED
 
 
@@ -323,18 +336,22 @@ async def test_callers_at_once_do_not_share_an_identity() -> None:
     """Each gets what it named: users, agents and flows, all under way together (law 8)."""
     desk = Desk()
     users = [desk.tenant.user_token(oid=f"{USER[:-2]}{n:02}") for n in range(20)]
-    wishes = [Wish(app_token=False), Wish(agent=AGENT, app_token=False), Wish(agent=AGENT)]
-    asked = [(user, wish) for user in users for wish in wishes]
+    variants = [
+        Overrides(app_token=False),
+        Overrides(agent=AGENT, app_token=False),
+        Overrides(agent=AGENT),
+    ]
+    asked = [(user, overrides) for user in users for overrides in variants]
     records = await asyncio.gather(*(desk.issue(APP, *each, known=True) for each in asked))
-    for (user, wish), record in zip(asked, records, strict=True):
+    for (user, overrides), record in zip(asked, records, strict=True):
         token = allowed(record).authorization
         assert token is not None
         exchange = desk.entra.calls[int(token.reveal().removeprefix("issued-")) - 1]
         expected = (
             AppOnBehalfOf
-            if wish.agent is None
+            if overrides.agent is None
             else Autonomous
-            if wish.app_token is None
+            if overrides.app_token is None
             else OnBehalfOf
         )
         assert isinstance(exchange, expected)
@@ -346,11 +363,11 @@ async def test_a_token_that_the_api_refused_is_issued_anew_for_its_caller_alone(
     """Of the exchange that it came from; a denial has none, and nothing happens."""
     desk = Desk()
     alice, bob = desk.tenant.user_token(), desk.tenant.user_token(oid=USER[::-1])
-    wish = Wish(agent=AGENT, app_token=False)
-    first, other = [await desk.issue(APP, token, wish, known=True) for token in (alice, bob)]
+    overrides = Overrides(agent=AGENT, app_token=False)
+    first, other = [await desk.issue(APP, token, overrides, known=True) for token in (alice, bob)]
     desk.issuer.refused(first)
     desk.issuer.refused(await desk.issue("nowhere"))
-    again, same = [await desk.issue(APP, token, wish, known=True) for token in (alice, bob)]
+    again, same = [await desk.issue(APP, token, overrides, known=True) for token in (alice, bob)]
 
     assert allowed(first).authorization != allowed(again).authorization
     assert allowed(other).authorization == allowed(same).authorization

@@ -6,7 +6,7 @@ from typing import Final
 import click
 
 from authz.config.placeholders import stand_ins
-from authz.config.reading.overrides import CONFIG_VARIABLE
+from authz.config.reading.variables import CONFIG_VARIABLE
 
 FAULTY: Final = 2
 """Exit status for a configuration with faults."""

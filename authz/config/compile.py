@@ -21,6 +21,7 @@ from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy
 from authz.core.requirement import Requirement
+from authz.core.scopes import default_beside
 from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation
 
@@ -243,7 +244,7 @@ def _delegated(config: Config, route: Egress, target: Target) -> Delegated:
     audiences, requires = application.accepted_audiences, route.requires or Requires()
     without_user = None
     if SubjectSource.NONE in route.sources:
-        own = replace(target, scopes=(_default_scope(route.scopes[0]),))
+        own = replace(target, scopes=(default_beside(route.scopes[0]),))
         without_user = Own(own_exchange(_WITHOUT_USER[route.flow], asker, own), stands_in=True)
     return Delegated(
         asker,
@@ -292,11 +293,6 @@ def _unconfigured(config: Config, entrance: str | None, tokens: str) -> EgressRo
         workloads=frozenset(workloads),
         peer_source=config.listen.workload_identity,
     )
-
-
-def _default_scope(scope: str) -> str:
-    """Return the scope by which an application asks for what it was granted at a scope's resource."""
-    return f"{scope.rpartition('/')[0]}/.default"
 
 
 def _called(config: Config, route: Inbound) -> str | None:

@@ -24,6 +24,7 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.grant import Delegated, Own
+from authz.core.scopes import default_beside, default_of
 
 
 def proofs(config: Config) -> dict[Client, TokenExchange]:
@@ -42,7 +43,7 @@ def proofs(config: Config) -> dict[Client, TokenExchange]:
 
 def _candidates(config: Config) -> Iterator[tuple[Client, TokenExchange]]:
     policy, tokens = compile_policy(config), tokens_version(config)
-    assertion = Target((f"{exchange_resource(config)}/.default",), policy_version=tokens)
+    assertion = Target((default_of(exchange_resource(config)),), policy_version=tokens)
     routes = [*policy.egress.values(), *policy.unscoped.values()]
     agents = [route.agent for route in routes if route.agent is not None]
     for agent in (*agents, *agent_identities(config).values()):
@@ -55,14 +56,14 @@ def _candidates(config: Config) -> Iterator[tuple[Client, TokenExchange]]:
                 yield exchange.client, exchange
     for grant in grants:
         if isinstance(grant, Delegated) and isinstance(grant.asker, Client) and grant.target.scopes:
-            scope = f"{grant.target.scopes[0].rpartition('/')[0]}/.default"
+            scope = default_beside(grant.target.scopes[0])
             yield grant.asker, AppToken(grant.asker, replace(grant.target, scopes=(scope,)))
     blueprints = {blueprint.client_id for blueprint in config.blueprints.values()}
     for client in credentials(config):
         if client.client_id in blueprints:
             yield client, BlueprintToken(client, assertion)
         else:
-            own = Target((f"{client.client_id}/.default",), policy_version=tokens)
+            own = Target((default_of(client.client_id),), policy_version=tokens)
             yield client, AppToken(client, own)
 
 

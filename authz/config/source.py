@@ -12,7 +12,7 @@ from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.reading.document import parse
 from authz.config.reading.named_files import faults_of_files
-from authz.config.reading.overrides import CONFIG_VARIABLE, unknown_variables, variable_of
+from authz.config.reading.variables import CONFIG_VARIABLE, unknown_variables, variable_of
 from authz.config.rules.advice import advice
 from authz.config.rules.extras import missing_extras
 from authz.system.files import BoundedFile, FileFault

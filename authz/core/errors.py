@@ -137,7 +137,7 @@ class MalformedRequest(BadRequest):
     reason = Reason.MALFORMED_REQUEST
 
 
-class BadWish(BadRequest):
+class BadOverride(BadRequest):
     """A caller of the HTTP API asks for what cannot be. It may read the detail, which is about that only."""
 
     reason = Reason.BAD_PARAMETER

@@ -35,6 +35,11 @@ class Flow(StrEnum):
         return self in (Flow.ON_BEHALF_OF, Flow.APP_ON_BEHALF_OF)
 
     @property
+    def is_app_only(self) -> bool:
+        """Whether the token has no user in it."""
+        return self in (Flow.AUTONOMOUS, Flow.BLUEPRINT, Flow.APP)
+
+    @property
     def is_foreseeable(self) -> bool:
         """Whether nothing of a request changes the token, so that it can be had before there is one."""
         return self in (Flow.AUTONOMOUS, Flow.AGENT_USER, Flow.BLUEPRINT, Flow.APP)

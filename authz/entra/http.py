@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from authz.config.reading.overrides import ENTRA_AUTHORITIES
+from authz.config.reading.variables import ENTRA_AUTHORITIES
 from authz.core.errors import ExchangeThrottled, ExchangeUnavailable
 from authz.entra.calls import current
 from authz.entra.connections import POOLS, Allowance, hold, socket_options, within

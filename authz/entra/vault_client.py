@@ -23,7 +23,7 @@ from azure.identity import (
 from azure.keyvault.secrets import SecretClient
 from requests.adapters import HTTPAdapter
 
-from authz.config.reading.overrides import ENTRA_AUTHORITIES
+from authz.config.reading.variables import ENTRA_AUTHORITIES
 from authz.entra.http import tls_context
 from authz.entra.key_vault import VaultPlace
 from authz.entra.sources import MAX_FILE_BYTES, CredentialAway, CredentialFault

@@ -24,6 +24,7 @@ from authz.core.exchange import BlueprintAssertion
 from authz.core.keys import RefreshPolicy
 from authz.core.moment import Moment
 from authz.core.record import CacheName
+from authz.core.scopes import default_of
 from authz.core.shares import Shares
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.entra.bulkheads import Bulkheads
@@ -340,7 +341,7 @@ class Engine:
         exchange = EntraExchange(
             applications=applications,
             agents=Agents(config.entra.authority, transport, self._clock, self._timer),
-            assertion_scope=f"{exchange_resource(config)}/.default",
+            assertion_scope=default_of(exchange_resource(config)),
             cached=lambda inner: self._cached(inner, config, assertions=True),
             authority=config.entra.authority,
             endpoints=self._endpoints,

@@ -1,4 +1,4 @@
-"""Two hundred callers at once, each with its own identity and wishes: nobody gets another's token.
+"""Two hundred callers at once, each with its own identity and overrides: nobody gets another's token.
 
 The sidecar's first version kept one request's agent for others. `AUTHZ_SOAK_SECONDS=60` runs it for a minute.
 """

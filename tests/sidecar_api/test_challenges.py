@@ -83,7 +83,7 @@ def test_a_claims_challenge_is_found(values: list[str], expected: dict[str, Any]
     ids=lambda values: str(values)[:60],
 )  # fmt: skip
 def test_all_else_is_no_claims_challenge(values: list[str]) -> None:
-    """Least of all a wish for tokens that live for a day."""
+    """Least of all one for tokens that live for a day."""
     assert demanded_claims(values) is None
 
 

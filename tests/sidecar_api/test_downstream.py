@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response
 
 from authz.config.sections.api import Api, Downstream
-from authz.core.errors import BadWish, DownstreamBusy, DownstreamUnavailable
+from authz.core.errors import BadOverride, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
 from authz.doors.sidecar_api.parameters import Call
@@ -229,7 +229,7 @@ async def test_variables_of_the_environment_lead_nowhere(
 )  # fmt: skip
 def test_paths_that_would_leave_the_base_url(path: str) -> None:
     """However they are written, for whatever server reads them."""
-    with pytest.raises(BadWish, match="RelativePath"):
+    with pytest.raises(BadOverride, match="RelativePath"):
         target_of(BASE, Call(path=path))
 
 
@@ -267,7 +267,7 @@ def test_no_path_leads_to_another_host(path: str, query: dict[str, str]) -> None
     """Any text at all: below the base URL, or refused."""
     try:
         url = target_of(BASE, Call(path=path, query=query))
-    except BadWish:
+    except BadOverride:
         return
     assert ("https", "api.example", None) == (url.scheme, url.host, url.port)
     assert url.path == "/v1.0" or url.path.startswith("/v1.0/")

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.errors import BadWish
+from authz.core.errors import BadOverride
 from authz.core.exchange import AgentUser
-from authz.doors.sidecar_api.overrides import Wish
+from authz.doors.sidecar_api.overrides import Overrides
 from authz.doors.sidecar_api.parameters import Call, Parameters
 from support.properties import thorough
 
@@ -17,9 +17,9 @@ GUID = "a1a1a1a1-0000-4000-8000-00000000000a"
 ACQUIRE = "optionsOverride.AcquireTokenOptions."
 
 
-def wish(*items: tuple[str, str]) -> Wish:
-    """Return what a query wishes."""
-    return Parameters.of(items).wish(for_own_resource=False)
+def overrides(*items: tuple[str, str]) -> Overrides:
+    """Return what a query overrides."""
+    return Parameters.of(items).overrides(for_own_resource=False)
 
 
 def call(*items: tuple[str, str]) -> Call:
@@ -30,30 +30,30 @@ def call(*items: tuple[str, str]) -> Call:
 @pytest.mark.parametrize(
     ("items", "expected"),
     [
-        ([], Wish()),
-        ([("unrelated", "x"), ("_", "1")], Wish()),
-        ([("AgentIdentity", GUID.upper())], Wish(agent=GUID)),
-        ([("agentidentity", GUID)], Wish(agent=GUID)),
+        ([], Overrides()),
+        ([("unrelated", "x"), ("_", "1")], Overrides()),
+        ([("AgentIdentity", GUID.upper())], Overrides(agent=GUID)),
+        ([("agentidentity", GUID)], Overrides(agent=GUID)),
         (
             [("AgentIdentity", GUID), ("AGENTUSERNAME", "a@b.example")],
-            Wish(agent=GUID, user=AgentUser(username="a@b.example")),
+            Overrides(agent=GUID, user=AgentUser(username="a@b.example")),
         ),
-        ([("AgentUserId", GUID.upper())], Wish(user=AgentUser(object_id=GUID))),
-        ([("optionsoverride.scopes", "a"), ("optionsOverride.Scopes", "b c")], Wish(scopes=("a", "b", "c"))),
-        ([("optionsOverride.Scopes", ""), ("optionsOverride.Scopes", " "), ("optionsOverride.Scopes", "a")], Wish(scopes=("a",))),
-        ([("optionsOverride.RequestAppToken", "True")], Wish(app_token=True)),
-        ([("optionsOverride.RequestAppToken", " true ")], Wish(app_token=True)),
-        ([("optionsOverride.RequestAppToken", "false")], Wish(app_token=False)),
-        ([(f"{ACQUIRE}Tenant", GUID)], Wish(tenant=GUID)),
-        ([(f"{ACQUIRE}Claims", '{ "b":1, "a":2 }')], Wish(claims='{"a":2,"b":1}')),
-        ([(f"{ACQUIRE}ForceRefresh", "true")], Wish(anew=True)),
-        ([(f"{ACQUIRE}ForceRefresh", "false")], Wish()),
-        ([(f"{ACQUIRE}CorrelationId", GUID), ("optionsOverride.BaseUrl", "https://x")], Wish()),
+        ([("AgentUserId", GUID.upper())], Overrides(user=AgentUser(object_id=GUID))),
+        ([("optionsoverride.scopes", "a"), ("optionsOverride.Scopes", "b c")], Overrides(scopes=("a", "b", "c"))),
+        ([("optionsOverride.Scopes", ""), ("optionsOverride.Scopes", " "), ("optionsOverride.Scopes", "a")], Overrides(scopes=("a",))),
+        ([("optionsOverride.RequestAppToken", "True")], Overrides(app_token=True)),
+        ([("optionsOverride.RequestAppToken", " true ")], Overrides(app_token=True)),
+        ([("optionsOverride.RequestAppToken", "false")], Overrides(app_token=False)),
+        ([(f"{ACQUIRE}Tenant", GUID)], Overrides(tenant=GUID)),
+        ([(f"{ACQUIRE}Claims", '{ "b":1, "a":2 }')], Overrides(claims='{"a":2,"b":1}')),
+        ([(f"{ACQUIRE}ForceRefresh", "true")], Overrides(anew=True)),
+        ([(f"{ACQUIRE}ForceRefresh", "false")], Overrides()),
+        ([(f"{ACQUIRE}CorrelationId", GUID), ("optionsOverride.BaseUrl", "https://x")], Overrides()),
     ],
 )  # fmt: skip
-def test_what_is_wished(items: list[tuple[str, str]], expected: Wish) -> None:
+def test_what_is_wished(items: list[tuple[str, str]], expected: Overrides) -> None:
     """By names in any case."""
-    assert expected == wish(*items)
+    assert expected == overrides(*items)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_what_is_wished(items: list[tuple[str, str]], expected: Wish) -> None:
 )
 def test_what_cannot_be_is_told_by_its_name(items: list[tuple[str, str]], names: str) -> None:
     """Never passed over: the token would be of another identity than its caller meant."""
-    with pytest.raises(BadWish, match=names) as caught:
-        wish(*items)
+    with pytest.raises(BadOverride, match=names) as caught:
+        overrides(*items)
     assert all(
         value not in str(caught.value) for _, value in items if len(value) > 3 and value != GUID
     )
@@ -130,7 +130,7 @@ def test_headers_that_are_not_the_callers_are_not_sent(name: str) -> None:
 @pytest.mark.parametrize("name", ["", "a b", "x:y", "é"])
 def test_names_that_no_header_can_have(name: str) -> None:
     """They would end as something else on the wire."""
-    with pytest.raises(BadWish, match="ExtraHeaderParameters"):
+    with pytest.raises(BadOverride, match="ExtraHeaderParameters"):
         call((f"optionsOverride.ExtraHeaderParameters.{name}", "x"))
 
 
@@ -140,13 +140,13 @@ def test_names_that_no_header_can_have(name: str) -> None:
 @pytest.mark.parametrize("value", ["a\r\nb: c", "a\x00", "é", " a", "a "])
 def test_header_values_cannot_end_their_line(name: str, value: str) -> None:
     """Else a caller would write headers of its own."""
-    with pytest.raises(BadWish):
+    with pytest.raises(BadOverride):
         call((name, value))
 
 
 def test_a_method_that_is_none() -> None:
     """Only the ordinary ones."""
-    with pytest.raises(BadWish, match="HttpMethod"):
+    with pytest.raises(BadOverride, match="HttpMethod"):
         call(("optionsOverride.HttpMethod", "CONNECT"))
 
 
@@ -175,14 +175,17 @@ def test_parameters_without_a_value_count_as_absent() -> None:
     """A generated client sends all of them so; together they ask for nothing."""
     parameters = Parameters.of([(name, "") for name in DOCUMENTED])
     assert not parameters.change_something
-    assert (Wish(), Call()) == (parameters.wish(for_own_resource=False), parameters.call())
+    assert (Overrides(), Call()) == (
+        parameters.overrides(for_own_resource=False),
+        parameters.call(),
+    )
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_each_parameter_without_a_value_counts_as_absent(name: str) -> None:
     """Beside an agent that is named as well."""
-    found = wish(*(() if name == "AgentIdentity" else (("AgentIdentity", GUID),)), (name, ""))
-    assert Wish(agent=None if name == "AgentIdentity" else GUID) == found
+    found = overrides(*(() if name == "AgentIdentity" else (("AgentIdentity", GUID),)), (name, ""))
+    assert Overrides(agent=None if name == "AgentIdentity" else GUID) == found
 
 
 @pytest.mark.parametrize(
@@ -200,7 +203,7 @@ def test_the_last_value_counts(items: list[str], expected: Call) -> None:
 
 def test_the_same_identity_twice_is_that_identity() -> None:
     """It leaves nothing open."""
-    assert Wish(agent=GUID) == wish(("AgentIdentity", GUID), ("agentidentity", GUID))
+    assert Overrides(agent=GUID) == overrides(("AgentIdentity", GUID), ("agentidentity", GUID))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +217,7 @@ def test_the_same_identity_twice_is_that_identity() -> None:
 )
 def test_a_query_that_is_no_utf_8_is_refused(query: bytes) -> None:
     """What stands in for bytes that cannot be read would name another resource."""
-    with pytest.raises(BadWish, match="query"):
+    with pytest.raises(BadOverride, match="query"):
         Parameters.read(query)
 
 
@@ -234,12 +237,12 @@ NAMES = st.sampled_from(
 @thorough
 @given(st.lists(st.tuples(NAMES | st.text(max_size=40), st.text(max_size=20)), max_size=6))
 def test_any_query_is_read_or_refused(items: list[tuple[str, str]]) -> None:
-    """An identity that is named is in the wish, or the query is refused."""
+    """An identity that is named is in the overrides, or the query is refused."""
     try:
         parameters = Parameters.of(items)
         parameters.call()
-        found = parameters.wish(for_own_resource=False)
-    except BadWish:
+        found = parameters.overrides(for_own_resource=False)
+    except BadOverride:
         return
     named = {value.lower() for name, value in items if name.lower() == "agentidentity" and value}
     assert ({found.agent} if found.agent else set()) == named

@@ -24,8 +24,8 @@ from authz.config.entra_sdk.keys import split
 from authz.config.entra_sdk.values import Variable, Variables
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
-from authz.config.reading.overrides import override
 from authz.config.reading.validation import Origin, validate
+from authz.config.reading.variables import override
 from authz.config.sections.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
 from authz.config.sections.hosts import EgressHost
 from authz.config.shown import shown

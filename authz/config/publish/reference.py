@@ -6,7 +6,7 @@ from typing import Any, Final
 from authz.config.effect import AT_START
 from authz.config.entra_sdk.keys import KEYS
 from authz.config.model import Config
-from authz.config.reading.overrides import CONFIG_VARIABLE, OFF, OVERRIDES
+from authz.config.reading.variables import CONFIG_VARIABLE, OFF, OVERRIDES
 from authz.config.sections.values import span
 
 Node = Mapping[str, Any]

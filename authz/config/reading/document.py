@@ -14,9 +14,9 @@ import yaml
 
 from authz.config.faults import ConfigError, Fault, did_you_mean
 from authz.config.model import Config
-from authz.config.reading.overrides import override
 from authz.config.reading.syntax import syntax_fault
 from authz.config.reading.validation import Origin, validate
+from authz.config.reading.variables import override
 from authz.config.reading.wording import PRIVATE
 from authz.config.sections.mistakes import in_scalar
 from authz.config.shown import shown_place, shown_variable

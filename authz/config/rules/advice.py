@@ -11,15 +11,8 @@ from authz.config.sections.hosts import EgressHost, is_loopback
 from authz.config.sections.routes import Egress, Inbound
 from authz.config.shown import shown
 from authz.core.exchange import Flow
+from authz.core.scopes import GRAPH, resource_of
 from authz.core.subject import SubjectSource
-
-_GRAPH: Final = (
-    "https://graph.microsoft.com/",
-    "https://graph.microsoft.us/",
-    "https://dod-graph.microsoft.us/",
-    "https://microsoftgraph.chinacloudapi.cn/",
-    "00000003-0000-0000-c000-000000000000/",
-)
 
 _SECOND_LEVELS: Final = frozenset(
     {"ac", "co", "com", "edu", "go", "gob", "gov", "gouv", "ne", "net", "or", "org"}
@@ -120,7 +113,7 @@ def _about_scopes(name: str, route: Egress) -> Iterator[Notice]:
             "Entra refuses on-behalf-of by a blueprint itself (AADSTS82002): "
             "the agent flow is on_behalf_of",
         )
-    elif route.scopes and not route.scopes[0].lower().startswith(_GRAPH):
+    elif route.scopes and resource_of(route.scopes[0]) != GRAPH:
         yield Notice(
             f"egress.{name}.scopes",
             "Entra gives a blueprint app tokens for Microsoft Graph only (AADSTS82001)",

@@ -1,11 +1,11 @@
 """Rules of routes that concern several keys: which flow goes with which client and which scopes."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
 from authz.config.faults import Fault
 from authz.config.rules.origins import belongs
+from authz.config.rules.scope_checks import check_scopes
 from authz.config.sections.clients import Agent, Application
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.routes import MOST_SPELLINGS, Egress, Inbound, SubjectKind
@@ -29,10 +29,6 @@ CLIENT_OF_FLOW: Final[Mapping[Flow, tuple[str, ...]]] = {
 
 _CARRIED: Final = REFERENCES | {SubjectSource.BEARER}
 """What an app can hand on; `Forward` and `SubjectSource` spell it alike."""
-_RESERVED_SCOPES: Final = frozenset({"openid", "profile", "offline_access"})
-_GRAPH: Final = "https://graph.microsoft.com"
-_IS_RESOURCE: Final = re.compile("(?:api|https)://[^/]+/?")
-_APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.BLUEPRINT, Flow.APP)
 
 
 def check_inbound(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
@@ -212,7 +208,7 @@ def check_egress(
     for name, route in routes.items():
         path = f"egress.{name}"
         yield from _check_client(path, route, agents)
-        yield from _check_scopes(path, route, may_lack=callers_name_scopes)
+        yield from check_scopes(path, route, may_lack=callers_name_scopes)
         yield from _check_user_keys(path, route)
         yield from _check_tokens_hosts(path, route)
         if len(route.removed) > MOST_SPELLINGS:
@@ -329,53 +325,6 @@ def _check_client(path: str, route: Egress, agents: Mapping[str, Agent]) -> Iter
             if fitting
             else "does not go with flow none, which gives no token",
         )
-
-
-def _check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault]:
-    path = f"{path}.scopes"
-    scopes = route.scopes
-    if route.flow is Flow.NONE:
-        if scopes:
-            yield Fault(path, "does not go with flow none, which gives no token")
-        return
-    if not scopes:
-        for_checks = bool(route.hosts) or route.push or route.subject is not None
-        if for_checks or not may_lack:
-            yield Fault(path, f"is missing: flow {route.flow} needs at least one scope")
-        return
-    for index, scope in enumerate(scopes):
-        yield from _check_scope(f"{path}.{index}", scope)
-    resources = sorted({_resource(scope) for scope in scopes})
-    if len(resources) > 1:
-        yield Fault(path, f"found scopes of {' and '.join(resources)}: expected one resource")
-    defaults = [scope for scope in scopes if scope.endswith("/.default")]
-    if route.flow in _APP_ONLY and (len(scopes) > 1 or not defaults):
-        yield Fault(
-            path,
-            f"found {len(scopes)} ({', '.join(scopes)}): flow {route.flow} takes exactly one "
-            "scope, which ends in /.default",
-        )
-    elif defaults and len(scopes) > 1:
-        yield Fault(
-            path, f"found {shown(defaults[0])} beside others: expected it alone, or the others"
-        )
-
-
-def _check_scope(path: str, scope: str) -> Iterator[Fault]:
-    if scope.lower() in _RESERVED_SCOPES:
-        yield Fault(path, f"found {shown(scope)}, which is added where it is needed")
-    elif _IS_RESOURCE.fullmatch(scope):
-        whole = f"{scope.rstrip('/')}/.default"
-        yield Fault(
-            path,
-            f"found {shown(scope)}, a resource without a permission: expected {shown(whole)}, or the name of "
-            "one permission in place of .default",
-        )
-
-
-def _resource(scope: str) -> str:
-    # A scope without resource belongs to Microsoft Graph (Entra page "scopes-oidc").
-    return scope.rpartition("/")[0].rstrip("/").lower() or _GRAPH
 
 
 def _check_user_keys(path: str, route: Egress) -> Iterator[Fault]:

@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from authz.core.decision import Deny
-from authz.core.errors import AgentNotAllowed, AuthzError, BadWish
+from authz.core.errors import AgentNotAllowed, AuthzError, BadOverride
 from authz.doors.problem import NOT_ENTRAS, describe
 
 _JSON: Final = "application/json"
@@ -38,7 +38,7 @@ def problem(denial: Deny, error: AuthzError | None = None, *, request_id: str = 
 
 def _detail(error: AuthzError | None) -> str | None:
     match error:
-        case BadWish():
+        case BadOverride():
             # It speaks of the caller's own parameters, and of nobody's token.
             return error.detail
         case AgentNotAllowed(by_entra=True):

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 
 import httpx
 
-from authz.config.reading.overrides import API_AUTHORITIES
+from authz.config.reading.variables import API_AUTHORITIES
 from authz.config.sections.api import Api, Downstream
-from authz.core.errors import BadWish, DownstreamBusy, DownstreamUnavailable
+from authz.core.errors import BadOverride, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.parameters import OPTIONS, Call
 from authz.system import connection_fault
@@ -180,11 +180,11 @@ def target_of(api: Downstream, call: Call) -> httpx.URL:
     """Return the URL that a call goes to.
 
     Raises:
-        BadWish: The path would leave the API's base URL.
+        BadOverride: The path would leave the API's base URL.
     """
     path, mark, query = (api.path if call.path is None else call.path).partition("?")
     if _may_climb(path):
-        raise BadWish(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
+        raise BadOverride(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
     below = path.lstrip("/")
     try:
         base = httpx.URL(api.base_url)
@@ -192,9 +192,9 @@ def target_of(api: Downstream, call: Call) -> httpx.URL:
         more = {**api.query, **call.query}
         url = url.copy_merge_params(more) if more else url
     except (httpx.InvalidURL, ValueError):
-        raise BadWish(f"{_RELATIVE_PATH}: expected a path and perhaps a query") from None
+        raise BadOverride(f"{_RELATIVE_PATH}: expected a path and perhaps a query") from None
     if _origin(url) != _origin(base) or not url.path.startswith(base.path.rstrip("/")):
-        raise BadWish(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
+        raise BadOverride(f"{_RELATIVE_PATH}: expected a path below the API's base URL")
     return url
 
 

@@ -13,7 +13,7 @@ from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
 from authz.core.errors import (
     AgentNotAllowed,
-    BadWish,
+    BadOverride,
     ExchangeMisconfigured,
     MissingToken,
     UnknownApi,
@@ -26,7 +26,7 @@ from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize_workl
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.requirement import authorize
-from authz.doors.sidecar_api.overrides import Grants, Wish, fulfil, granted
+from authz.doors.sidecar_api.overrides import Overrides, Permitted, granted, overridden
 from authz.ports import Clock, Observer, Timer
 
 
@@ -73,16 +73,16 @@ class TokenIssuer:
     async def issue(
         self,
         request: CheckRequest,
-        read_wish: Callable[[], Wish],
+        read_overrides: Callable[[], Overrides],
         *,
         authenticated: bool,
         deadline: float,
     ) -> CheckRecord:
-        """Get the token of an egress route, changed as wished. Never raises.
+        """Get the token of an egress route, changed as asked for. Never raises.
 
         Args:
             request: Its `route` names the egress route.
-            read_wish: Reads what the caller wishes; may raise `BadWish`.
+            read_overrides: Reads what the caller overrides; may raise `BadOverride`.
             authenticated: Whether the caller must be one whom the default inbound route lets in.
             deadline: Monotonic second at which the answer must stand.
         """
@@ -93,14 +93,14 @@ class TokenIssuer:
             if authenticated:
                 bearer, _ = await self._steps.admitted(asked, entrance)
             configured = _api(asked)
-            wish = read_wish()
-            found = configured or _unconfigured(asked, wish)
-            route = asked.trace.route = fulfil(found, wish, _grants(asked, entrance))
+            overrides = read_overrides()
+            found = configured or _unconfigured(asked, overrides)
+            route = asked.trace.route = overridden(found, overrides, _permitted(asked, entrance))
             authorize_workload(route, request)
             exchange = await self._exchange(asked, granted(route), bearer)
-            with _blaming(wish, asked.snapshot.policy, changed=route.flow is not found.flow):
+            with _blaming(overrides, asked.snapshot.policy, changed=route.flow is not found.flow):
                 token = await self._steps.exchanged(
-                    asked, exchange, route=route.name, anew=wish.anew
+                    asked, exchange, route=route.name, anew=overrides.anew
                 )
             caller = asked.trace.principal
             return Issued(route, Allow(token.secret), ONCE, caller, token, exchange=exchange)
@@ -144,7 +144,7 @@ class TokenIssuer:
 
 
 @contextmanager
-def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
+def _blaming(overrides: Overrides, policy: Policy, *, changed: bool) -> Iterator[None]:
     """Make the caller's error of what Entra would otherwise call a wrong configuration of ours.
 
     That is so where the caller named what no configuration knows, and Entra does not either.
@@ -152,19 +152,19 @@ def _blaming(wish: Wish, policy: Policy, *, changed: bool) -> Iterator[None]:
     try:
         yield
     except ExchangeMisconfigured as error:
-        known = policy.agents.get(wish.agent or "")
+        known = policy.agents.get(overrides.agent or "")
         if error.by_credential:
             raise
-        if wish.agent is not None and known is None:
-            text = f"agent {wish.agent}: {error.detail}"
+        if overrides.agent is not None and known is None:
+            text = f"agent {overrides.agent}: {error.detail}"
             raise AgentNotAllowed(text, by_entra=True) from error
-        if wish.user is not None and (known is None or wish.user not in known.users):
-            text = f"user account of agent {wish.agent}: {error.detail}"
+        if overrides.user is not None and (known is None or overrides.user not in known.users):
+            text = f"user account of agent {overrides.agent}: {error.detail}"
             raise AgentNotAllowed(text, by_entra=True) from error
-        if wish.scopes:
-            raise BadWish("optionsOverride.Scopes: Entra does not accept them here") from error
-        if wish.app_token is not None and changed:
-            raise BadWish(
+        if overrides.scopes:
+            raise BadOverride("optionsOverride.Scopes: Entra does not accept them here") from error
+        if overrides.app_token is not None and changed:
+            raise BadOverride(
                 "optionsOverride.RequestAppToken: Entra gives no such token here"
             ) from error
         raise
@@ -179,23 +179,23 @@ def _entrance(asked: Asked) -> InboundRoute:
 
 
 def _api(asked: Asked) -> EgressRoute | None:
-    """Return the route of a configured API, and record it: also for what is wrong with the wish."""
+    """Return the route of a configured API, and record it: also for what is wrong with the overrides."""
     policy, name = asked.snapshot.policy, asked.request.route or ""
     asked.trace.route = found = policy.egress.get(name) or policy.unscoped.get(name)
     return found
 
 
-def _unconfigured(asked: Asked, wish: Wish) -> EgressRoute:
+def _unconfigured(asked: Asked, overrides: Overrides) -> EgressRoute:
     """Return the route of an API that is not configured: scopes say what its tokens are for."""
     found = asked.snapshot.policy.unconfigured
-    if found is None or not wish.scopes or wish.for_own_resource:
+    if found is None or not overrides.scopes or overrides.for_own_resource:
         raise UnknownApi(f"no API {asked.request.route!r}")
     return found
 
 
-def _grants(asked: Asked, entrance: InboundRoute) -> Grants:
+def _permitted(asked: Asked, entrance: InboundRoute) -> Permitted:
     policy = asked.snapshot.policy
-    return Grants(
+    return Permitted(
         policy.agents,
         policy.open_blueprints,
         entrance.expectation,

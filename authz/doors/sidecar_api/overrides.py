@@ -1,7 +1,7 @@
-"""What a caller of the HTTP API may wish of an API's token, and the route that follows from it.
+"""What a caller of the HTTP API may override of an API's token, and the route that follows from it.
 
-A wish names an identity and the shape of a token. Whom it may name is the configuration's to say: a wish
-that is not granted is refused, and never gives a token of another identity.
+Overrides name an identity and the shape of a token. Whom they may name is the configuration's to say. What it
+does not permit is refused, and never gives a token of another identity.
 """
 
 import json
@@ -9,34 +9,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from authz.core.errors import AgentNotAllowed, BadWish
+from authz.core.errors import AgentNotAllowed, BadOverride
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, KnownAgent
+from authz.core.scopes import fits_app_token, resource_of
 from authz.core.token import Expectation
 
-_GRAPH: Final = "https://graph.microsoft.com"
-_NAMES_OF_GRAPH: Final = (
-    "00000003-0000-0000-c000-000000000000",
-    "https://graph.microsoft.us",
-    "https://dod-graph.microsoft.us",
-    "https://microsoftgraph.chinacloudapi.cn",
-)
-"""Other names of Microsoft Graph, whose scopes may also come without any (Entra page "scopes-oidc")."""
 _VOUCHING: Final = ("api://azureadtokenexchange", "fb60f99c-7a34-4190-8149-302f77469936")
 """The token-exchange resource of every cloud: its tokens are credentials of agents, not for an API."""
-_APP_ONLY: Final = (Flow.AUTONOMOUS, Flow.APP, Flow.BLUEPRINT)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Overrides:
     """What a caller asks for beside what is configured. Nothing by default.
 
     Attributes:
         agent: Client id of the agent identity that is to act.
         user: The agent's user account that is to act.
         scopes: Scopes in place of the configured ones.
-        app_token: Whether a token without user is wished; None leaves it to the configuration.
+        app_token: Whether a token without user is asked for; None leaves it to the configuration.
         tenant: Where the token is to be issued; only the client's own tenant can be.
         claims: JSON text of the OpenID Connect `claims` parameter, in place of the configured one.
         challenge: JSON text of claims that the API demands, on top of those: it has refused a token.
@@ -57,13 +49,13 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class Grants:
-    """What wishes may name.
+class Permitted:
+    """What overrides may name.
 
     Attributes:
         agents: The configured agents by client id, in lower case.
         open_blueprints: Blueprints of which any agent may be named, whether or not it is configured.
-        subject: What a user's token must be where a wish makes a delegated flow of another one.
+        subject: What a user's token must be where overrides make a delegated flow of another one.
         any_resource: Whether scopes of another resource than the configured one may be named.
     """
 
@@ -73,67 +65,69 @@ class Grants:
     any_resource: bool = False
 
 
-def fulfil(route: EgressRoute, wish: Wish, grants: Grants) -> EgressRoute:
-    """Return the route by which a wish is fulfilled.
+def overridden(route: EgressRoute, overrides: Overrides, permitted: Permitted) -> EgressRoute:
+    """Return a route with the overrides of a caller applied.
 
     Raises:
-        BadWish: Its parts do not go together, or not with what is configured.
+        BadOverride: Its parts do not go together, or not with what is configured.
         AgentNotAllowed: It names an agent, or a user account, that callers may not name.
     """
     grant = granted(route)
     client = grant.asker.blueprint if isinstance(grant.asker, AgentIdentity) else grant.asker
-    if wish.user is not None and wish.agent is None:
-        raise BadWish("AgentUsername and AgentUserId need AgentIdentity")
-    if wish.tenant is not None and wish.tenant.lower() != client.tenant_id.lower():
-        raise BadWish(
+    if overrides.user is not None and overrides.agent is None:
+        raise BadOverride("AgentUsername and AgentUserId need AgentIdentity")
+    if overrides.tenant is not None and overrides.tenant.lower() != client.tenant_id.lower():
+        raise BadOverride(
             "optionsOverride.AcquireTokenOptions.Tenant: not the tenant of this API's client"
         )
-    known = _agent(route, wish, client, grants)
-    flow = _flow(route, wish, None if known is None else known.identity)
-    target = _target(grant.target, wish, flow, grants)
+    known = _agent(route, overrides, client, permitted)
+    flow = _flow(route, overrides, None if known is None else known.identity)
+    target = _target(grant.target, overrides, flow, permitted)
     asker = client if known is None else known.identity
     workloads = route.workloads if known is None else known.workloads
-    return replace(route, grant=_grant(grant, flow, asker, target, grants), workloads=workloads)
+    return replace(route, grant=_grant(grant, flow, asker, target, permitted), workloads=workloads)
 
 
 def granted(route: EgressRoute) -> Own | Delegated:
     """Return what gives a route's token.
 
     Raises:
-        BadWish: It has none.
+        BadOverride: It has none.
     """
     if isinstance(route.grant, NoToken):
-        raise BadWish("this API is configured to get no token")
+        raise BadOverride("this API is configured to get no token")
     return route.grant
 
 
 def _grant(
-    configured: Own | Delegated, flow: Flow, asker: Asker, target: Target, grants: Grants
+    configured: Own | Delegated, flow: Flow, asker: Asker, target: Target, permitted: Permitted
 ) -> Own | Delegated:
     if not flow.is_delegated:
         return Own(own_exchange(flow, asker, target))
     if isinstance(configured, Delegated):
         expectation, requirement = configured.expectation, configured.requirement
         return Delegated(asker, target, expectation, requirement)
-    return Delegated(asker, target, grants.subject)
+    return Delegated(asker, target, permitted.subject)
 
 
-def _agent(route: EgressRoute, wish: Wish, client: Client, grants: Grants) -> KnownAgent | None:
-    if wish.agent is None:
+def _agent(
+    route: EgressRoute, overrides: Overrides, client: Client, permitted: Permitted
+) -> KnownAgent | None:
+    if overrides.agent is None:
         if route.agent is None:
             return None
         return KnownAgent(route.agent, workloads=route.workloads)
-    known = grants.agents.get(wish.agent.lower())
-    is_open = any(_is_same(client, blueprint) for blueprint in grants.open_blueprints)
+    known = permitted.agents.get(overrides.agent.lower())
+    is_open = any(_is_same(client, blueprint) for blueprint in permitted.open_blueprints)
     if known is None:
         if not is_open:
-            raise AgentNotAllowed(f"agent {wish.agent} of {client.name}")
-        known = KnownAgent(AgentIdentity(wish.agent, wish.agent, client))
+            raise AgentNotAllowed(f"agent {overrides.agent} of {client.name}")
+        known = KnownAgent(AgentIdentity(overrides.agent, overrides.agent, client))
     elif not _is_same(known.identity.blueprint, client):
-        raise AgentNotAllowed(f"agent {wish.agent} is not one of {client.name}")
-    if wish.user is not None and not is_open and wish.user not in known.users:
-        raise AgentNotAllowed(f"user account of agent {wish.agent}")
-    return replace(known, identity=replace(known.identity, user=wish.user))
+        raise AgentNotAllowed(f"agent {overrides.agent} is not one of {client.name}")
+    if overrides.user is not None and not is_open and overrides.user not in known.users:
+        raise AgentNotAllowed(f"user account of agent {overrides.agent}")
+    return replace(known, identity=replace(known.identity, user=overrides.user))
 
 
 def _is_same(client: Client, other: Client) -> bool:
@@ -141,39 +135,41 @@ def _is_same(client: Client, other: Client) -> bool:
     return (client.tenant_id, client.client_id) == (other.tenant_id, other.client_id)
 
 
-def _flow(route: EgressRoute, wish: Wish, agent: AgentIdentity | None) -> Flow:
-    if wish.user is not None:
-        if wish.app_token:
-            raise BadWish("RequestAppToken: an agent's user account has no app tokens")
+def _flow(route: EgressRoute, overrides: Overrides, agent: AgentIdentity | None) -> Flow:
+    if overrides.user is not None:
+        if overrides.app_token:
+            raise BadOverride("RequestAppToken: an agent's user account has no app tokens")
         return Flow.AGENT_USER
-    if route.flow is Flow.AGENT_USER and wish.agent is None and not wish.app_token:
+    if route.flow is Flow.AGENT_USER and overrides.agent is None and not overrides.app_token:
         return Flow.AGENT_USER
-    if route.flow in _APP_ONLY if wish.app_token is None else wish.app_token:
+    if route.flow.is_app_only if overrides.app_token is None else overrides.app_token:
         if agent is not None:
             return Flow.AUTONOMOUS
         return Flow.BLUEPRINT if route.flow is Flow.BLUEPRINT else Flow.APP
     return Flow.APP_ON_BEHALF_OF if agent is None else Flow.ON_BEHALF_OF
 
 
-def _target(target: Target, wish: Wish, flow: Flow, grants: Grants) -> Target:
-    scopes = wish.scopes or target.scopes
+def _target(target: Target, overrides: Overrides, flow: Flow, permitted: Permitted) -> Target:
+    scopes = overrides.scopes or target.scopes
     if not scopes:
-        raise BadWish(
+        raise BadOverride(
             "optionsOverride.Scopes: expected scopes, as none are configured for this API"
         )
-    resources = {_resource(scope) for scope in scopes}
+    resources = {resource_of(scope) for scope in scopes}
     if len(resources) > 1:
-        raise BadWish("optionsOverride.Scopes: expected scopes of one resource")
-    is_own = resources == {_resource(scope) for scope in target.scopes}
+        raise BadOverride("optionsOverride.Scopes: expected scopes of one resource")
+    is_own = resources == {resource_of(scope) for scope in target.scopes}
     if not is_own and any(resource.startswith(_VOUCHING) for resource in resources):
-        raise BadWish("optionsOverride.Scopes: tokens that vouch for an identity are not given out")
+        raise BadOverride(
+            "optionsOverride.Scopes: tokens that vouch for an identity are not given out"
+        )
     # An API without scopes has no resource that its calls could be held to.
-    is_bound = wish.for_own_resource and bool(target.scopes)
-    if not is_own and (is_bound or not grants.any_resource):
-        raise BadWish("optionsOverride.Scopes: expected scopes of the API's own resource")
-    if flow in _APP_ONLY and (len(scopes) != 1 or not scopes[0].endswith("/.default")):
-        raise BadWish("a token without user takes exactly one scope, which ends in /.default")
-    claims = _joined(wish.claims or target.claims, wish.challenge)
+    is_bound = overrides.for_own_resource and bool(target.scopes)
+    if not is_own and (is_bound or not permitted.any_resource):
+        raise BadOverride("optionsOverride.Scopes: expected scopes of the API's own resource")
+    if flow.is_app_only and not fits_app_token(scopes):
+        raise BadOverride("a token without user takes exactly one scope, which ends in /.default")
+    claims = _joined(overrides.claims or target.claims, overrides.challenge)
     return replace(target, scopes=scopes, claims=claims)
 
 
@@ -191,8 +187,3 @@ def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         if isinstance(one[name], dict) and isinstance(other[name], dict):
             merged[name] = _merged(one[name], other[name])
     return merged
-
-
-def _resource(scope: str) -> str:
-    resource = scope.rpartition("/")[0].rstrip("/").lower()
-    return _GRAPH if not resource or resource in _NAMES_OF_GRAPH else resource

@@ -1,4 +1,4 @@
-"""The query parameters of the sidecar's token routes, read into a `Wish` and a `Call`.
+"""The query parameters of the sidecar's token routes, read into `Overrides` and a `Call`.
 
 Names are case-insensitive. A parameter without a value counts as absent: generated clients send every
 parameter that their caller left out that way. What would name another identity, or another kind of token, in
@@ -14,9 +14,9 @@ from typing import Final, Self
 from urllib.parse import parse_qsl
 
 from authz.config.sections.api import METHODS, RESERVED_HEADERS
-from authz.core.errors import BadWish
+from authz.core.errors import BadOverride
 from authz.core.exchange import AgentUser
-from authz.doors.sidecar_api.overrides import Wish
+from authz.doors.sidecar_api.overrides import Overrides
 
 OPTIONS: Final = "optionsOverride."
 ACQUIRE: Final = f"{OPTIONS}AcquireTokenOptions."
@@ -111,13 +111,13 @@ class Parameters:
         """Read the query of a request target.
 
         Raises:
-            BadWish: It is not percent-encoded UTF-8, or `of` refuses it.
+            BadOverride: It is not percent-encoded UTF-8, or `of` refuses it.
         """
         try:
             items = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
         except ValueError:
             # To replace what cannot be read would name another resource.
-            raise BadWish("the query: expected percent-encoded UTF-8") from None
+            raise BadOverride("the query: expected percent-encoded UTF-8") from None
         return cls.of(items)
 
     @classmethod
@@ -125,7 +125,7 @@ class Parameters:
         """Sort the names and values of a query. Of a name that comes several times the last value counts.
 
         Raises:
-            BadWish: A name is not supported, or says with two values whose token is meant.
+            BadOverride: A name is not supported, or says with two values whose token is meant.
         """
         given: dict[str, list[str]] = {}
         for name, value in items:
@@ -133,7 +133,7 @@ class Parameters:
         parameters = cls()
         for name, values in given.items():
             if name in _IDENTIFYING and len(set(values)) > 1:
-                raise BadWish(f"{name}: expected once, or the same value each time")
+                raise BadOverride(f"{name}: expected once, or the same value each time")
             if name == SCOPES:
                 parameters.scopes.extend(scope for value in values for scope in value.split())
             elif values[-1]:
@@ -148,23 +148,23 @@ class Parameters:
         elif name.startswith(QUERY):
             self.query[name[len(QUERY) :]] = value
         elif name.lower().startswith(_MEANT_FOR_US) and name.lower() not in _WITHOUT_EFFECT:
-            raise BadWish(f"{name[:_LONGEST_NAME]}: not supported")
+            raise BadOverride(f"{name[:_LONGEST_NAME]}: not supported")
 
     @property
     def change_something(self) -> bool:
         """Whether they ask for something else than what is configured."""
         return bool(self.values or self.scopes or self.headers or self.query)
 
-    def wish(self, *, for_own_resource: bool) -> Wish:
-        """Return which token is wished.
+    def overrides(self, *, for_own_resource: bool) -> Overrides:
+        """Return which token is asked for.
 
         Raises:
-            BadWish: A value is not what it should be.
+            BadOverride: A value is not what it should be.
         """
         for scope in self.scopes:
             if _SCOPE.fullmatch(scope) is None:
-                raise BadWish(f"{SCOPES}: expected scopes (RFC 6749 section 3.3)")
-        return Wish(
+                raise BadOverride(f"{SCOPES}: expected scopes (RFC 6749 section 3.3)")
+        return Overrides(
             agent=self._guid("AgentIdentity"),
             user=self._user(),
             scopes=tuple(self.scopes),
@@ -179,14 +179,14 @@ class Parameters:
         """Return how the API is to be called.
 
         Raises:
-            BadWish: A value is not what it should be.
+            BadOverride: A value is not what it should be.
         """
         method = self.values.get(f"{OPTIONS}HttpMethod")
         if method is not None and method.upper() not in METHODS:
-            raise BadWish(f"{OPTIONS}HttpMethod: expected one of {', '.join(METHODS)}")
+            raise BadOverride(f"{OPTIONS}HttpMethod: expected one of {', '.join(METHODS)}")
         for name, value in self.headers.items():
             if _HEADER_NAME.fullmatch(name) is None:
-                raise BadWish(f"{HEADER}{name[:_LONGEST_NAME]}: expected the name of a header")
+                raise BadOverride(f"{HEADER}{name[:_LONGEST_NAME]}: expected the name of a header")
             printable(f"{HEADER}{name[:_LONGEST_NAME]}", value)
         withheld = [name for name in self.headers if RESERVED_HEADERS.fullmatch(name)]
         return Call(
@@ -206,16 +206,16 @@ class Parameters:
     def _guid(self, name: str) -> str | None:
         value = self.values.get(name)
         if value is not None and _GUID.fullmatch(value) is None:
-            raise BadWish(f"{name}: expected a GUID")
+            raise BadOverride(f"{name}: expected a GUID")
         return None if value is None else value.lower()
 
     def _user(self) -> AgentUser | None:
         object_id = self._guid("AgentUserId")
         username = self.values.get("AgentUsername")
         if object_id is not None and username is not None:
-            raise BadWish("AgentUsername and AgentUserId: expected one of the two")
+            raise BadOverride("AgentUsername and AgentUserId: expected one of the two")
         if username is not None and _USERNAME.fullmatch(username) is None:
-            raise BadWish("AgentUsername: expected a user principal name")
+            raise BadOverride("AgentUsername: expected a user principal name")
         if object_id is None and username is None:
             return None
         return AgentUser(username=username, object_id=object_id)
@@ -224,7 +224,7 @@ class Parameters:
         # .NET reads `True` and blanks around it as well.
         value = self.values.get(name, "").strip().lower()
         if name in self.values and value not in ("true", "false"):
-            raise BadWish(f"{name}: expected true or false")
+            raise BadOverride(f"{name}: expected true or false")
         return value == "true" if value else None
 
     def _claims(self) -> str | None:
@@ -238,7 +238,7 @@ class Parameters:
                 return json.dumps(claims, sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (ValueError, RecursionError):
             pass
-        raise BadWish(f"{ACQUIRE}Claims: expected a JSON object")
+        raise BadOverride(f"{ACQUIRE}Claims: expected a JSON object")
 
 
 def _documented(name: str) -> str:
@@ -255,8 +255,8 @@ def printable(name: str, value: str) -> str:
     """Return a header's value.
 
     Raises:
-        BadWish: It could end its line, or is not what every client and server reads alike.
+        BadOverride: It could end its line, or is not what every client and server reads alike.
     """
     if _HEADER_VALUE.fullmatch(value) is None:
-        raise BadWish(f"{name}: expected printable ASCII, no blanks around it")
+        raise BadOverride(f"{name}: expected printable ASCII, no blanks around it")
     return value

@@ -19,7 +19,7 @@ from authz.config.sections.api import Endpoint
 from authz.core.decision import Allow, Deny
 from authz.core.errors import (
     AuthzError,
-    BadWish,
+    BadOverride,
     OverrideNotAllowed,
     Reason,
     RequestTooLarge,
@@ -35,7 +35,7 @@ from authz.doors.sidecar_api.challenges import demanded_claims
 from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.doors.sidecar_api.openapi import document
-from authz.doors.sidecar_api.overrides import Wish
+from authz.doors.sidecar_api.overrides import Overrides
 from authz.doors.sidecar_api.parameters import Call, Parameters, printable
 from authz.ports import Observer, Timer
 
@@ -149,13 +149,13 @@ class SidecarApi(HttpServer):
 
     def _header(self, endpoint: Endpoint, *, known: bool) -> Callable[[Request], Any]:
         async def give(request: Request) -> Response:
-            def read_wish() -> Wish:
+            def read_overrides() -> Overrides:
                 parameters = self._parameters(request, endpoint)
                 # It has no effect here, and what is wrong is told all the same.
                 parameters.call()
-                return parameters.wish(for_own_resource=False)
+                return parameters.overrides(for_own_resource=False)
 
-            record = await self._issue(request, read_wish, known=known)
+            record = await self._issue(request, read_overrides, known=known)
             token = _token_of(record)
             if token is None:
                 return _refused(record)
@@ -169,19 +169,19 @@ class SidecarApi(HttpServer):
             route = config.egress.get(name)
             wanted = Call()
 
-            def read_wish() -> Wish:
+            def read_overrides() -> Overrides:
                 nonlocal wanted
                 if route is None:
                     raise UnknownApi(f"no API {name!r}")
                 if route.downstream is None:
-                    raise BadWish("this API has no base URL, and so cannot be called from here")
+                    raise BadOverride("this API has no base URL, and so cannot be called from here")
                 parameters = self._parameters(request, endpoint)
                 wanted = _call_of(parameters, request)
                 # Before a token is asked for that could not be used.
                 target_of(route.downstream, wanted)
-                return parameters.wish(for_own_resource=True)
+                return parameters.overrides(for_own_resource=True)
 
-            record = await self._issue(request, read_wish, known=known)
+            record = await self._issue(request, read_overrides, known=known)
             if _token_of(record) is None or route is None or route.downstream is None:
                 return _refused(record)
             wanted = wanted.without(route.removed)
@@ -198,7 +198,7 @@ class SidecarApi(HttpServer):
 
             def issue_for(challenge: str) -> Awaitable[CheckRecord]:
                 return self._issue(
-                    request, lambda: replace(read_wish(), challenge=challenge), known=known
+                    request, lambda: replace(read_overrides(), challenge=challenge), known=known
                 )
 
             return await self._called(name, record, send, issue_for)
@@ -252,11 +252,11 @@ class SidecarApi(HttpServer):
         return demanded_claims(found.headers.get("WWW-Authenticate", []))
 
     async def _issue(
-        self, request: Request, read_wish: Callable[[], Wish], *, known: bool
+        self, request: Request, read_overrides: Callable[[], Overrides], *, known: bool
     ) -> CheckRecord:
         return await self._tokens.issue(
             _asked(request, Direction.EGRESS, self._name(request)),
-            read_wish,
+            read_overrides,
             authenticated=known,
             deadline=self._deadline(),
         )
@@ -304,7 +304,7 @@ def _call_of(parameters: Parameters, request: Request) -> Call:
     """Return how the API is to be called.
 
     Raises:
-        BadWish: A value, or the caller's own `Content-Type`, is not what it should be.
+        BadOverride: A value, or the caller's own `Content-Type`, is not what it should be.
     """
     call = parameters.call()
     # A Latin-1 value would end as an error of the client's that sends it on.

@@ -1,4 +1,4 @@
-"""Which route a wish makes of an API's: the token that was named, or none."""
+"""Which route overrides make of an API's: the token that was named, or none."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.errors import AgentNotAllowed, AuthzError, BadWish
+from authz.core.errors import AgentNotAllowed, AuthzError, BadOverride
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated
 from authz.core.policy import EgressRoute, KnownAgent
 from authz.core.token import Expectation
-from authz.doors.sidecar_api.overrides import Grants, Wish, fulfil
+from authz.doors.sidecar_api.overrides import Overrides, Permitted, overridden
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.properties import thorough
 from support.routes import delegated, route_of, target_of
@@ -30,7 +30,7 @@ KNOWN: Final = {
     SIBLING.client_id: KnownAgent(SIBLING, workloads=frozenset({"spiffe://c/w"})),
     FOREIGN.client_id: KnownAgent(FOREIGN),
 }
-CLOSED: Final = Grants(KNOWN, frozenset(), SUBJECT)
+CLOSED: Final = Permitted(KNOWN, frozenset(), SUBJECT)
 # The same registration by another name: clients are told apart by what they are.
 OPEN: Final = replace(CLOSED, open_blueprints=frozenset({replace(BLUEPRINT_CLIENT, name="x")}))
 
@@ -47,118 +47,124 @@ def api(flow: Flow = Flow.APP, **changes: Any) -> EgressRoute:
 
 
 @pytest.mark.parametrize(
-    ("configured", "wish", "flow"),
+    ("configured", "overrides", "flow"),
     [
-        (Flow.APP, Wish(), Flow.APP),
-        (Flow.BLUEPRINT, Wish(), Flow.BLUEPRINT),
-        (Flow.APP_ON_BEHALF_OF, Wish(), Flow.APP_ON_BEHALF_OF),
-        (Flow.APP, Wish(app_token=False), Flow.APP_ON_BEHALF_OF),
-        (Flow.BLUEPRINT, Wish(app_token=True), Flow.BLUEPRINT),
-        (Flow.APP_ON_BEHALF_OF, Wish(app_token=True), Flow.APP),
-        (Flow.APP, Wish(agent=AGENT), Flow.AUTONOMOUS),
-        (Flow.APP, Wish(agent=AGENT.upper(), app_token=False), Flow.ON_BEHALF_OF),
-        (Flow.APP_ON_BEHALF_OF, Wish(agent=AGENT), Flow.ON_BEHALF_OF),
-        (Flow.APP_ON_BEHALF_OF, Wish(agent=AGENT, app_token=True), Flow.AUTONOMOUS),
-        (Flow.APP, Wish(agent=AGENT, user=USER), Flow.AGENT_USER),
-        (Flow.APP, Wish(agent=AGENT, user=USER, app_token=False), Flow.AGENT_USER),
-        (Flow.AUTONOMOUS, Wish(), Flow.AUTONOMOUS),
-        (Flow.AUTONOMOUS, Wish(app_token=False), Flow.ON_BEHALF_OF),
-        (Flow.ON_BEHALF_OF, Wish(app_token=True), Flow.AUTONOMOUS),
-        (Flow.AGENT_USER, Wish(), Flow.AGENT_USER),
-        (Flow.AGENT_USER, Wish(app_token=True), Flow.AUTONOMOUS),
-        (Flow.AGENT_USER, Wish(agent=AGENT), Flow.ON_BEHALF_OF),
+        (Flow.APP, Overrides(), Flow.APP),
+        (Flow.BLUEPRINT, Overrides(), Flow.BLUEPRINT),
+        (Flow.APP_ON_BEHALF_OF, Overrides(), Flow.APP_ON_BEHALF_OF),
+        (Flow.APP, Overrides(app_token=False), Flow.APP_ON_BEHALF_OF),
+        (Flow.BLUEPRINT, Overrides(app_token=True), Flow.BLUEPRINT),
+        (Flow.APP_ON_BEHALF_OF, Overrides(app_token=True), Flow.APP),
+        (Flow.APP, Overrides(agent=AGENT), Flow.AUTONOMOUS),
+        (Flow.APP, Overrides(agent=AGENT.upper(), app_token=False), Flow.ON_BEHALF_OF),
+        (Flow.APP_ON_BEHALF_OF, Overrides(agent=AGENT), Flow.ON_BEHALF_OF),
+        (Flow.APP_ON_BEHALF_OF, Overrides(agent=AGENT, app_token=True), Flow.AUTONOMOUS),
+        (Flow.APP, Overrides(agent=AGENT, user=USER), Flow.AGENT_USER),
+        (Flow.APP, Overrides(agent=AGENT, user=USER, app_token=False), Flow.AGENT_USER),
+        (Flow.AUTONOMOUS, Overrides(), Flow.AUTONOMOUS),
+        (Flow.AUTONOMOUS, Overrides(app_token=False), Flow.ON_BEHALF_OF),
+        (Flow.ON_BEHALF_OF, Overrides(app_token=True), Flow.AUTONOMOUS),
+        (Flow.AGENT_USER, Overrides(), Flow.AGENT_USER),
+        (Flow.AGENT_USER, Overrides(app_token=True), Flow.AUTONOMOUS),
+        (Flow.AGENT_USER, Overrides(agent=AGENT), Flow.ON_BEHALF_OF),
     ],
 )
-def test_agent_user_and_app_token_give_the_flow(configured: Flow, wish: Wish, flow: Flow) -> None:
+def test_agent_user_and_app_token_give_the_flow(
+    configured: Flow, overrides: Overrides, flow: Flow
+) -> None:
     """The sidecar's table (its page "configuration"); `RequestAppToken=false` counts as well."""
-    route = fulfil(api(configured), wish, CLOSED)
+    route = overridden(api(configured), overrides, CLOSED)
     assert (flow, "graph") == (route.flow, route.name)
     assert flow.is_delegated == isinstance(route.grant, Delegated)
 
 
 def test_who_is_named_is_who_acts() -> None:
     """With the user account that was named, and with no other one that the agent has."""
-    for wish in (Wish(agent=AGENT), Wish(agent=AGENT, user=USER)):
-        agent = fulfil(api(), wish, CLOSED).agent
+    for overrides in (Overrides(agent=AGENT), Overrides(agent=AGENT, user=USER)):
+        agent = overridden(api(), overrides, CLOSED).agent
         assert agent is not None
-        assert (AGENT, wish.user) == (agent.client_id, agent.user)
+        assert (AGENT, overrides.user) == (agent.client_id, agent.user)
 
 
 def test_an_agent_keeps_its_workloads() -> None:
     """Those that may act as it, whichever way it is named."""
-    assert {"spiffe://c/w"} == fulfil(api(), Wish(agent=SIBLING.client_id), CLOSED).workloads
+    assert {"spiffe://c/w"} == overridden(
+        api(), Overrides(agent=SIBLING.client_id), CLOSED
+    ).workloads
     guarded = api(Flow.AUTONOMOUS, workloads=frozenset({"spiffe://c/own"}))
-    assert {"spiffe://c/own"} == fulfil(guarded, Wish(), CLOSED).workloads
+    assert {"spiffe://c/own"} == overridden(guarded, Overrides(), CLOSED).workloads
 
 
 def test_any_agent_of_a_blueprint_that_is_open() -> None:
     """Configured or not, with any user account."""
-    agent = fulfil(api(), Wish(agent=STRANGER, user=USER), OPEN).agent
+    agent = overridden(api(), Overrides(agent=STRANGER, user=USER), OPEN).agent
     assert AgentIdentity(STRANGER, STRANGER, BLUEPRINT_CLIENT, USER) == agent
     other = AgentUser(object_id=STRANGER)
-    assert fulfil(api(), Wish(agent=AGENT, user=other), OPEN).agent is not None
+    assert overridden(api(), Overrides(agent=AGENT, user=other), OPEN).agent is not None
 
 
-@pytest.mark.parametrize("grants", [CLOSED, OPEN])
-def test_an_agent_of_another_blueprint_is_refused(grants: Grants) -> None:
+@pytest.mark.parametrize("permitted", [CLOSED, OPEN])
+def test_an_agent_of_another_blueprint_is_refused(permitted: Permitted) -> None:
     """It is configured, for another client than the API's."""
     with pytest.raises(AgentNotAllowed):
-        fulfil(api(), Wish(agent=FOREIGN.client_id), grants)
+        overridden(api(), Overrides(agent=FOREIGN.client_id), permitted)
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "overrides",
     [
-        Wish(agent=STRANGER),
-        Wish(agent=AGENT, user=AgentUser(username="other@contoso.example")),
-        Wish(agent=SIBLING.client_id, user=USER),
+        Overrides(agent=STRANGER),
+        Overrides(agent=AGENT, user=AgentUser(username="other@contoso.example")),
+        Overrides(agent=SIBLING.client_id, user=USER),
     ],
 )
-def test_what_is_not_configured_is_refused(wish: Wish) -> None:
+def test_what_is_not_configured_is_refused(overrides: Overrides) -> None:
     """Another agent, another user account, the account of another agent."""
     with pytest.raises(AgentNotAllowed):
-        fulfil(api(), wish, CLOSED)
+        overridden(api(), overrides, CLOSED)
 
 
 @pytest.mark.parametrize(
-    ("route", "wish", "names"),
+    ("route", "overrides", "names"),
     [
-        (api(), Wish(user=USER), "AgentIdentity"),
-        (api(), Wish(agent=AGENT, user=USER, app_token=True), "RequestAppToken"),
-        (api(), Wish(tenant=STRANGER), "Tenant"),
-        (api(), Wish(scopes=("api://other/.default",)), "own resource"),
-        (api(), Wish(scopes=("api://a/.default", "api://b/.default")), "one resource"),
-        (api(), Wish(scopes=("https://graph.microsoft.com/User.Read",)), "/.default"),
-        (api(Flow.NONE), Wish(), "no token"),
+        (api(), Overrides(user=USER), "AgentIdentity"),
+        (api(), Overrides(agent=AGENT, user=USER, app_token=True), "RequestAppToken"),
+        (api(), Overrides(tenant=STRANGER), "Tenant"),
+        (api(), Overrides(scopes=("api://other/.default",)), "own resource"),
+        (api(), Overrides(scopes=("api://a/.default", "api://b/.default")), "one resource"),
+        (api(), Overrides(scopes=("https://graph.microsoft.com/User.Read",)), "/.default"),
+        (api(Flow.NONE), Overrides(), "no token"),
     ],
 )
-def test_what_does_not_go_together_is_told(route: EgressRoute, wish: Wish, names: str) -> None:
+def test_what_does_not_go_together_is_told(
+    route: EgressRoute, overrides: Overrides, names: str
+) -> None:
     """By the name of the parameter that should change."""
-    with pytest.raises(BadWish, match=names):
-        fulfil(route, wish, CLOSED)
+    with pytest.raises(BadOverride, match=names):
+        overridden(route, overrides, CLOSED)
 
 
 def test_scopes_of_another_resource_where_they_are_granted() -> None:
     """But never for a call to the API itself: its host would get another one's token."""
-    grants = replace(CLOSED, any_resource=True)
-    elsewhere = Wish(scopes=("api://other/.default",))
-    target = target_of(fulfil(api(), elsewhere, grants))
+    permitted = replace(CLOSED, any_resource=True)
+    elsewhere = Overrides(scopes=("api://other/.default",))
+    target = target_of(overridden(api(), elsewhere, permitted))
     assert ("api://other/.default",) == target.scopes
-    with pytest.raises(BadWish):
-        fulfil(api(), replace(elsewhere, for_own_resource=True), grants)
+    with pytest.raises(BadOverride):
+        overridden(api(), replace(elsewhere, for_own_resource=True), permitted)
 
 
 def test_an_api_without_scopes_takes_those_that_are_named() -> None:
     """Where any resource is granted, calls included: it has no resource that they could be held to."""
-    bare, grants = api(target=Target(())), replace(CLOSED, any_resource=True)
-    wish = Wish(scopes=("api://other/.default",))
-    for each in (wish, replace(wish, for_own_resource=True)):
-        target = target_of(fulfil(bare, each, grants))
-        assert wish.scopes == target.scopes
-    with pytest.raises(BadWish, match="expected scopes, as none are configured"):
-        fulfil(bare, Wish(), grants)
-    with pytest.raises(BadWish, match="own resource"):
-        fulfil(bare, wish, CLOSED)
+    bare, permitted = api(target=Target(())), replace(CLOSED, any_resource=True)
+    overrides = Overrides(scopes=("api://other/.default",))
+    for each in (overrides, replace(overrides, for_own_resource=True)):
+        target = target_of(overridden(bare, each, permitted))
+        assert overrides.scopes == target.scopes
+    with pytest.raises(BadOverride, match="expected scopes, as none are configured"):
+        overridden(bare, Overrides(), permitted)
+    with pytest.raises(BadOverride, match="own resource"):
+        overridden(bare, overrides, CLOSED)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +177,8 @@ def test_an_api_without_scopes_takes_those_that_are_named() -> None:
 )
 def test_credentials_of_agents_are_not_given_out(scope: str) -> None:
     """Wherever any resource may be named: with such a token its holder could act as the agent elsewhere."""
-    with pytest.raises(BadWish, match="vouch"):
-        fulfil(api(), Wish(agent=AGENT, scopes=(scope,)), replace(OPEN, any_resource=True))
+    with pytest.raises(BadOverride, match="vouch"):
+        overridden(api(), Overrides(agent=AGENT, scopes=(scope,)), replace(OPEN, any_resource=True))
 
 
 @pytest.mark.parametrize(
@@ -180,27 +186,27 @@ def test_credentials_of_agents_are_not_given_out(scope: str) -> None:
 )
 def test_microsoft_graph_has_several_names(scope: str) -> None:
     """Scopes without a resource are Graph's."""
-    target = target_of(fulfil(api(Flow.ON_BEHALF_OF), Wish(scopes=(scope,)), CLOSED))
+    target = target_of(overridden(api(Flow.ON_BEHALF_OF), Overrides(scopes=(scope,)), CLOSED))
     assert target == Target((scope,), policy_version=GRAPH.policy_version)
 
 
 def test_claims_and_tenant() -> None:
     """The caller's claims go before the configured ones; its tenant can only be the client's."""
     configured = api(target=replace(GRAPH, claims='{"a":1}'))
-    kept = target_of(fulfil(configured, Wish(tenant=TENANT.upper()), CLOSED))
-    changed = target_of(fulfil(configured, Wish(claims='{"b":2}'), CLOSED))
+    kept = target_of(overridden(configured, Overrides(tenant=TENANT.upper()), CLOSED))
+    changed = target_of(overridden(configured, Overrides(claims='{"b":2}'), CLOSED))
     assert ('{"a":1}', '{"b":2}') == (kept.claims, changed.claims)
 
 
 def test_a_delegated_flow_of_an_app_route_expects_what_the_entrance_does() -> None:
     """A route that was made for users has an expectation of its own."""
-    made = fulfil(api(Flow.APP), Wish(app_token=False), CLOSED)
-    own = fulfil(api(Flow.ON_BEHALF_OF), Wish(), CLOSED)
+    made = overridden(api(Flow.APP), Overrides(app_token=False), CLOSED)
+    own = overridden(api(Flow.ON_BEHALF_OF), Overrides(), CLOSED)
     assert (SUBJECT, OWN) == (delegated(made).expectation, delegated(own).expectation)
 
 
 @pytest.mark.parametrize(
-    ("configured", "wished", "expected"),
+    ("configured", "own", "expected"),
     [
         (None, None, '{"access_token":{"nbf":{"essential":true}}}'),
         ('{"access_token":{"acrs":{"value":"c1"}}}', None,
@@ -211,13 +217,13 @@ def test_a_delegated_flow_of_an_app_route_expects_what_the_entrance_does() -> No
     ],
 )  # fmt: skip
 def test_what_the_api_demands_comes_on_top(
-    configured: str | None, wished: str | None, expected: str
+    configured: str | None, own: str | None, expected: str
 ) -> None:
     """A token without what was asked for before would be refused for that."""
     challenge = '{"access_token":{"nbf":{"essential":true}}}'
     route = api(target=replace(GRAPH, claims=configured))
 
-    found = fulfil(route, Wish(claims=wished, challenge=challenge), CLOSED)
+    found = overridden(route, Overrides(claims=own, challenge=challenge), CLOSED)
 
     assert expected == target_of(found).claims
 
@@ -228,8 +234,8 @@ USERS: Final = st.sampled_from([USER, AgentUser(object_id=STRANGER)])
 
 @thorough
 @given(
-    wish=st.builds(
-        Wish,
+    overrides=st.builds(
+        Overrides,
         agent=st.none() | IDS,
         user=st.none() | USERS,
         scopes=st.sampled_from([(), GRAPH.scopes, ("User.Read",), ("api://x/.default",)]),
@@ -240,25 +246,35 @@ USERS: Final = st.sampled_from([USER, AgentUser(object_id=STRANGER)])
     flow=st.sampled_from(
         [f for f in Flow if f not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION, Flow.NONE)]
     ),
-    grants=st.sampled_from([CLOSED, OPEN, replace(OPEN, any_resource=True)]),
+    permitted=st.sampled_from([CLOSED, OPEN, replace(OPEN, any_resource=True)]),
 )
-def test_no_wish_gives_a_token_of_another_identity(wish: Wish, flow: Flow, grants: Grants) -> None:
+def test_no_wish_gives_a_token_of_another_identity(
+    overrides: Overrides, flow: Flow, permitted: Permitted
+) -> None:
     """Whatever comes together: the one that was named, else the configured one, else a refusal."""
     configured = api(flow)
     try:
-        route = fulfil(configured, wish, grants)
+        route = overridden(configured, overrides, permitted)
     except AuthzError:
         return
-    if wish.agent is None:
+    if overrides.agent is None:
         assert (configured.agent, configured.credential_holder) == (
             route.agent, route.credential_holder,
         )  # fmt: skip
     else:
         assert route.agent is not None
-        assert (wish.agent, wish.user) == (route.agent.client_id, route.agent.user)
+        assert (overrides.agent, overrides.user) == (route.agent.client_id, route.agent.user)
         assert route.agent.blueprint.client_id == BLUEPRINT_CLIENT.client_id
-        known = grants.agents.get(wish.agent)
-        assert known is not None or grants.open_blueprints
-        assert wish.user is None or grants.open_blueprints or wish.user in KNOWN[wish.agent].users
-    if wish.app_token is not None and wish.user is None and route.flow is not Flow.AGENT_USER:
-        assert wish.app_token != route.flow.is_delegated
+        known = permitted.agents.get(overrides.agent)
+        assert known is not None or permitted.open_blueprints
+        assert (
+            overrides.user is None
+            or permitted.open_blueprints
+            or overrides.user in KNOWN[overrides.agent].users
+        )
+    if (
+        overrides.app_token is not None
+        and overrides.user is None
+        and route.flow is not Flow.AGENT_USER
+    ):
+        assert overrides.app_token != route.flow.is_delegated
