@@ -16,16 +16,16 @@ from authz.core.moment import Moment
 from authz.core.policy import EgressRoute, PeerSource
 from authz.core.secret import Secret
 from authz.ports import Peer
-from authz.tokens.pushing import (
+from authz.tokens.keeper import (
     ATTEMPT,
     REFUSED,
     UNEXPLAINED,
-    PushedTokens,
     PushedValue,
     RefusalValue,
     Subscription,
     waiting,
 )
+from authz.tokens.pushing import PushedTokens
 from support.clock import START
 from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route

@@ -33,7 +33,7 @@ from envoy_data_plane.envoy.extensions.http.injected_credentials.generic.v3 impo
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecretConfig
 from envoy_data_plane.google.protobuf import Any, Struct
 
-from authz.tokens.pushing import REFUSAL
+from authz.tokens.keeper import REFUSAL
 
 NODE: Final = Node(id="sidecar", cluster="authz")
 """Envoy takes secrets only under a name. The service believes the connection, not the name."""

@@ -25,7 +25,7 @@ from authz.config.rendered import MARK
 from authz.doors.envoy.secret_sources import SecretSources, Subscription, Value
 from authz.pod_ca.certificates import CertificateValue
 from authz.ports import Peer, SecretObserver
-from authz.tokens.pushing import REFUSAL, RefusalValue
+from authz.tokens.keeper import REFUSAL, RefusalValue
 
 TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 NO_REFUSAL: Final = "none"

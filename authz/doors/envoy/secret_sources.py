@@ -9,8 +9,9 @@ from authz.pod_ca.certificates import (
     PodCertificates,
 )
 from authz.ports import Peer
-from authz.tokens.pushing import PushedTokens, PushedValue, RefusalValue
-from authz.tokens.pushing import Subscription as TokenSubscription
+from authz.tokens.keeper import PushedValue, RefusalValue
+from authz.tokens.keeper import Subscription as TokenSubscription
+from authz.tokens.pushing import PushedTokens
 
 Subscription = TokenSubscription | CertificateSubscription
 Value = PushedValue | RefusalValue | CertificateValue
