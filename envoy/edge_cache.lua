@@ -1,1 +1,1 @@
-../authz/envoy/edge_cache.lua
+../authz/envoy_config/edge_cache.lua

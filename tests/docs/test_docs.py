@@ -34,6 +34,17 @@ def test_every_aadsts_number_is_in_the_table() -> None:
     ] == rows
 
 
+def test_every_link_of_the_checkout_leads_somewhere() -> None:
+    """Symbolic links, which a move of their target leaves behind in silence."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, text=True, capture_output=True, check=True
+    )
+    links = [line.partition("\t")[2] for line in listed.stdout.splitlines() if line[:6] == "120000"]
+
+    assert links
+    assert [] == [link for link in links if not (ROOT / link).exists()]
+
+
 def test_every_reason_is_in_the_overview_of_errors() -> None:
     """docs/errors.md lists each reason once, with a section of its own."""
     page = (ROOT / "docs/errors.md").read_text()
