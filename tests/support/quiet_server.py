@@ -13,12 +13,14 @@ class QuietHandler(BaseHTTPRequestHandler):
     def answer(
         self, body: bytes, status: int = 200, content_type: str = "application/octet-stream"
     ) -> None:
-        """Send an answer whose length is known."""
+        """Send an answer whose length is known; to HEAD without its body (RFC 9110 section 9.3.2)."""
         self.send_response(status)
         self.send_header("content-type", content_type)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # Bytes after the head would end the connection, and with it a request that Envoy sends there again.
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
