@@ -10,10 +10,17 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import authz_dev.emulator  # noqa: F401 - what children have
+IMPORTED: Final = (
+    "authz.cli.check_config",
+    "authz.cli.envoy",
+    "authz.cli.serve",
+    "authz.envoy_config.bootstrap",
+)
+"""What children have, with all that it imports."""
 
 
 def serve(orders: socket.socket) -> bool:
@@ -71,6 +78,8 @@ def become(order: dict[str, Any], stdout: int, stderr: int) -> None:
 
 
 if __name__ == "__main__":
+    for name in IMPORTED:
+        import_module(name)
     # A collection in a child would copy every page of what all have.
     gc.collect()
     gc.freeze()
