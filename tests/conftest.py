@@ -12,8 +12,8 @@ from betterproto2 import Message
 from hypothesis import settings
 
 from authz_dev.emulator import Emulator
-from support import program
-from support.stack import Clock, World
+from support.programs import program
+from support.programs.stack import Clock, World
 
 _MARKS = re.compile(r"^pytestmark = .+$", re.MULTILINE)
 

@@ -29,9 +29,9 @@ from authz.core.record import CacheName, CacheResult
 from authz.core.shares import Shares
 from authz.core.throttle import ApplicationThrottled
 from authz.tokens.caching import CachedExchange, FailureLifetimes
-from support.clock import START, Clock
-from support.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
-from support.fakes import FakeExchange, FakeObserver
+from support.fakes.clock import START, Clock
+from support.fakes.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
+from support.fakes.fakes import FakeExchange, FakeObserver
 
 Outcome = TypeVar("Outcome")
 

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from authz.doors import http_server
 from authz.doors.http_server import HttpServer
-from support.stack import until
+from support.programs.stack import until
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 LARGE: Final = 24 * 1024**2

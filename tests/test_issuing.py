@@ -24,10 +24,10 @@ from authz.core.requirement import Requirement
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.doors.sidecar_api.overrides import Overrides
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.routes import route_of
-from support.scene import INBOUND, Scene
-from support.tenant import AGENT, USER
+from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes.routes import route_of
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.tenant import AGENT, USER
 
 APP: Final = Flow.APP.value
 OBO: Final = Flow.ON_BEHALF_OF.value

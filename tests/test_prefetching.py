@@ -12,8 +12,8 @@ from authz.core.exchange import Client, Flow
 from authz.core.record import CacheName, CacheResult
 from authz.core.requirement import Requirement
 from authz.core.shares import Shares
-from support.routes import regranted
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
+from support.fakes.routes import regranted
+from support.fakes.scene import DELEGATED_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
 

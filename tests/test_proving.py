@@ -18,8 +18,8 @@ from authz.core.shares import Shares
 from authz.ports import Standing
 from authz.tokens.caching import CachedExchange
 from authz.tokens.proving import LONGEST_PAUSE, LONGEST_PAUSE_REFUSED, SPREAD, Proofs
-from support.clock import Clock
-from support.fakes import FakeExchange, FakeObserver
+from support.fakes.clock import Clock
+from support.fakes.fakes import FakeExchange, FakeObserver
 
 CLIENT = Client("desk", "tenant", "client")
 OTHER = Client("clerk", "tenant", "other")

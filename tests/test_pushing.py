@@ -26,10 +26,10 @@ from authz.tokens.keeper import (
     waiting,
 )
 from authz.tokens.pushing import PushedTokens
-from support.clock import START
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route
-from support.stack import until
+from support.fakes.clock import START
+from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes.pushed import LIFETIME, MARGIN, REFRESH, PushedScene, policy, route
+from support.programs.stack import until
 
 DESK: Final = "spiffe://cluster.example/ns/agents/sa/desk"
 OTHER: Final = "spiffe://cluster.example/ns/agents/sa/other"

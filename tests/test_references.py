@@ -21,10 +21,10 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
-from support.clock import START
-from support.routes import grant_of, regranted
-from support.scene import INBOUND, Scene
-from support.tenant import USER
+from support.fakes.clock import START
+from support.fakes.routes import grant_of, regranted
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.tenant import USER
 
 OBO: Final = Flow.ON_BEHALF_OF.value
 OWN: Final = Flow.AUTONOMOUS.value

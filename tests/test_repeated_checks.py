@@ -15,8 +15,8 @@ from authz.core.policy import Forward, PeerSource, Policy
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
-from support.clock import START, at
-from support.scene import EGRESS_FLOWS, INBOUND, Scene
+from support.fakes.clock import START, at
+from support.fakes.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
 EDGE: Final[dict[str, Any]] = {"at_edge": True}

@@ -23,12 +23,12 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Direction
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
-from support.clock import START, Ticks
-from support.exchanges import GRAPH
-from support.principals import principal
-from support.routes import regranted
-from support.scene import DELEGATED_FLOWS, EGRESS_FLOWS, INBOUND, Scene
-from support.tenant import AGENT, AGENT_USER, BLUEPRINT, CLIENT, TENANT, USER
+from support.fakes.clock import START, Ticks
+from support.fakes.exchanges import GRAPH
+from support.fakes.principals import principal
+from support.fakes.routes import regranted
+from support.fakes.scene import DELEGATED_FLOWS, EGRESS_FLOWS, INBOUND, Scene
+from support.fakes.tenant import AGENT, AGENT_USER, BLUEPRINT, CLIENT, TENANT, USER
 
 WORKLOAD: Final = "spiffe://cluster/ns/a/sa/agent"
 

@@ -11,8 +11,8 @@ from authz.core.moment import Moment
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference
 from authz.tokens.references import SubjectMemory
-from support.clock import START, at
-from support.properties import brief
+from support.fakes.clock import START, at
+from support.fakes.properties import brief
 
 CHAT: Final = Origin("chat", "agent-1", None)
 LATE: Final = START + 10_000

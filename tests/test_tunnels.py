@@ -12,7 +12,7 @@ from authz.core.grant import NoToken
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import CONNECT, Direction
-from support.scene import EGRESS_FLOWS, INBOUND, Scene
+from support.fakes.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OPEN: Final = EgressRoute("open", ("*",), NoToken(tunnel=True))
 WEATHER: Final = EgressRoute("weather", ("weather.example",), NoToken(tunnel=True))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.stack import Process, World
-from support.token_api import Sidecar, environment
+from support.programs.stack import Process, World
+from support.programs.token_api import Sidecar, environment
 
 
 @pytest.fixture

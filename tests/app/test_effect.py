@@ -22,8 +22,8 @@ from authz.config.effect import AT_START
 from authz.config.sections.section import Section
 from authz.observe.output import LogOutput
 from authz.process.app import App
-from support.held_values import held
-from support.stack import Client, Process, World, authorization, problem, until
+from support.fakes.held_values import held
+from support.programs.stack import Client, Process, World, authorization, problem, until
 
 pytestmark = pytest.mark.thorough
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.stack import Client, Process, World, authorization, problem
+from support.programs.stack import Client, Process, World, authorization, problem
 
 
 def environment(world: World, **more: str) -> dict[str, str]:

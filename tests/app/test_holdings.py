@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from authz_dev.emulator import Fault, Match
-from support.holdings import descriptors, most_memory
-from support.stack import Client, Process, World, authorization, problem, until
+from support.programs.holdings import descriptors, most_memory
+from support.programs.stack import Client, Process, World, authorization, problem, until
 
 pytestmark = pytest.mark.thorough
 

@@ -15,9 +15,9 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from support import program
 from support.faults.files import BAD_CERTIFICATES, hanging, laid
-from support.stack import Client, Process, World, authorization
+from support.programs import program
+from support.programs.stack import Client, Process, World, authorization
 
 Serve = Callable[..., Process]
 

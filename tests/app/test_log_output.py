@@ -13,9 +13,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from support.envoy import free_port
 from support.faults.output import PIPE, broken_pipe, full_disk, small_pipe
-from support.stack import Client, Process, World, authorization, problem
+from support.programs.stack import Client, Process, World, authorization, problem
+from support.proxy.envoy import free_port
 
 pytestmark = pytest.mark.thorough
 

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from authz_dev.emulator.entities import User
-from support.stack import World, claims
-from support.token_api import Sidecar
+from support.programs.stack import World, claims
+from support.programs.token_api import Sidecar
 
 CALLERS = 200
 ROUNDS = 5

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from authz_dev.emulator import Fault, Match
-from support.envoy import free_port
 from support.faults.answers import ODD_ERRORS
 from support.faults.files import BAD_CERTIFICATES, hanging, laid
 from support.faults.output import small_pipe
-from support.neighbours import neighbours_token, probed, two_tenants
-from support.service_account import Cluster
-from support.stack import Client, Process, World, authorization, problem, until
+from support.peers.service_account import Cluster
+from support.programs.stack import Client, Process, World, authorization, problem, until
+from support.proxy.envoy import free_port
+from support.proxy.neighbours import neighbours_token, probed, two_tenants
 
 pytestmark = pytest.mark.thorough
 

@@ -19,11 +19,11 @@ from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings
 from authz_dev.emulator.faults import Fault, Match
 from entra.test_credentials import Certified, register
-from support.envoy import EnvoyProcess, free_port
-from support.monitoring import alerts, queries
-from support.prometheus import Prometheus, installed
-from support.secret_stream import SecretStream
-from support.stack import Client, Process, World
+from support.kubernetes.monitoring import alerts, queries
+from support.programs.prometheus import Prometheus, installed
+from support.programs.stack import Client, Process, World
+from support.proxy.envoy import EnvoyProcess, free_port
+from support.proxy.secret_stream import SecretStream
 
 pytestmark = pytest.mark.system
 

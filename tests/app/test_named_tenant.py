@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 
 from authz_dev.emulator import Fault, Match
-from support.stack import Process, World, until
-from support.token_api import Sidecar, bearer, environment
+from support.programs.stack import Process, World, until
+from support.programs.token_api import Sidecar, bearer, environment
 
 
 def test_a_tenant_by_its_domain_is_the_same_tenant(

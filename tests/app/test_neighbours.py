@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from authz_dev.emulator import Fault
-from support.middlebox import middlebox
-from support.neighbours import (
+from support.peers.middlebox import middlebox
+from support.programs.stack import Client, Process, World, authorization, problem, until
+from support.proxy.neighbours import (
     TROUBLES,
     crowded,
     neighbours_token,
@@ -16,7 +17,6 @@ from support.neighbours import (
     trouble,
     two_tenants,
 )
-from support.stack import Client, Process, World, authorization, problem, until
 
 Serve = Callable[..., Process]
 CROWD = 40

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from support.stack import Client, Process, World, authorization, problem
+from support.programs.stack import Client, Process, World, authorization, problem
 
 UNKNOWN = "99999999-9999-4999-8999-999999999999"
 STRAY = "99999999-0000-4000-8000-00000000000a"

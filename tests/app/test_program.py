@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support import program
-from support.stack import World
+from support.programs import program
+from support.programs.stack import World
 
 Write = Callable[..., Path]
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from authz_dev.emulator.entities import Secret
-from support.stack import Client, Process, World, authorization, until
+from support.programs.stack import Client, Process, World, authorization, until
 
 Serve = Callable[..., Process]
 NEW = "the new secret of the application"

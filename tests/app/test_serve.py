@@ -16,9 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from authz.cli import VERBS
 from authz_dev.emulator import Fault, Match
-from support import program
-from support.envoy import validate
-from support.stack import Client, Process, World, authorization, problem
+from support.programs import program
+from support.programs.stack import Client, Process, World, authorization, problem
+from support.proxy.envoy import validate
 
 Serve = Callable[..., Process]
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from authz_dev.emulator import Fault, Match
-from support.secret_stream import SecretStream
-from support.set_clock import SetClock
-from support.stack import Client, Clock, Process, World, problem
+from support.programs.set_clock import SetClock
+from support.programs.stack import Client, Clock, Process, World, problem
+from support.proxy.secret_stream import SecretStream
 
 HOUR, DAY = 3600.0, 86_400.0
 LONG = {"nbf": 0, "iat": 0, "exp": int(time.time()) + 30 * 86_400}

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from authz.doors.envoy.grpc_server import MOST_RETIRING
-from support.holdings import descriptors
-from support.stack import Client, Process, World, authorization, until
+from support.programs.holdings import descriptors
+from support.programs.stack import Client, Process, World, authorization, until
 
 pytestmark = pytest.mark.thorough
 

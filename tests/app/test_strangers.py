@@ -13,9 +13,9 @@ import trustme
 
 from authz.injection.webhook import MOST_BYTES, PATH
 from support.faults.strangers import GET, begun, strangers
-from support.holdings import descriptors, most_memory
-from support.stack import Client, Process, World, authorization, until
-from support.token_api import Sidecar
+from support.programs.holdings import descriptors, most_memory
+from support.programs.stack import Client, Process, World, authorization, until
+from support.programs.token_api import Sidecar
 
 pytestmark = pytest.mark.thorough
 

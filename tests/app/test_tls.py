@@ -13,9 +13,9 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from support.secret_stream import SecretStream
-from support.stack import Client, Process, World, authorization, claims, problem, until
-from support.workload import workload_certificate
+from support.fakes.workload import workload_certificate
+from support.programs.stack import Client, Process, World, authorization, claims, problem, until
+from support.proxy.secret_stream import SecretStream
 
 Serve = Callable[..., Process]
 DESK = "spiffe://cluster.example/ns/agents/sa/desk"

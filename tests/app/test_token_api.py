@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from authz_dev.emulator.faults import Fault
-from support.sidecar import Authority
-from support.stack import Process, World, claims
-from support.token_api import Sidecar
-from support.upstream import EchoUpstream
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import Process, World, claims
+from support.programs.token_api import Sidecar
+from support.proxy.sidecar import Authority
 
 APP = "/AuthorizationHeaderUnauthenticated/graph"
 USER = "/AuthorizationHeader/graph"

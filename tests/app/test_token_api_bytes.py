@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.token_api import Sidecar
+from support.programs.token_api import Sidecar
 
 pytestmark = pytest.mark.thorough
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from support.assets import SIDECAR_OPENAPI, asset
-from support.stack import World
-from support.token_api import Sidecar
+from support.kubernetes.assets import SIDECAR_OPENAPI, asset
+from support.programs.stack import World
+from support.programs.token_api import Sidecar
 
 pytestmark = pytest.mark.thorough
 

@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from authz_dev.emulator.entities import Secret
-from support.secret_stream import SecretStream
-from support.stack import Client, Process, World, authorization, claims, problem, until
+from support.programs.stack import Client, Process, World, authorization, claims, problem, until
+from support.proxy.secret_stream import SecretStream
 
 Serve = Callable[..., Process]
 TCP = {"grpc": "127.0.0.1:0", "admin": "127.0.0.1:0"}

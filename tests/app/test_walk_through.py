@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.stack import claims
+from support.programs.stack import claims
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("unshare", "ip", "mount", "curl")

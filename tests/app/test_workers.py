@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from authz.observe.registry import FOLDER_VARIABLE
-from support.stack import Client, Process, World, authorization, until
+from support.programs.stack import Client, Process, World, authorization, until
 
 pytestmark = pytest.mark.thorough
 

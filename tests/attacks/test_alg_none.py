@@ -5,11 +5,11 @@ from typing import Final
 import pytest
 
 from authz.core.errors import TokenFault
-from support.attack import fault_of
-from support.clock import Clock
-from support.jws import rs256, unsigned
-from support.scene import Scene
-from support.tenant import ABSENT, FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import Clock
+from support.fakes.jws import rs256, unsigned
+from support.fakes.scene import Scene
+from support.fakes.tenant import ABSENT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 

@@ -10,10 +10,10 @@ from authz.core.errors import InvalidToken, TokenFault
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import UnverifiedToken, read, verify
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.jws import hs256, public_pem
-from support.tenant import FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.jws import hs256, public_pem
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 SHARED: Final[dict[str, bytes]] = {

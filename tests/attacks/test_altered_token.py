@@ -14,11 +14,11 @@ from authz.core.principal import Principal
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import read, verify
-from support.attack import accepted, fault_of
-from support.clock import START, Clock
-from support.jws import b64url
-from support.properties import thorough
-from support.tenant import FakeTenant
+from support.fakes.attack import accepted, fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.jws import b64url
+from support.fakes.properties import thorough
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 TOKEN: Final = ENTRA.user_token()

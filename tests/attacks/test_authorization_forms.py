@@ -7,9 +7,9 @@ import pytest
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.request import Authorization
-from support.clock import Clock
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
-from support.tenant import FakeTenant
+from support.fakes.clock import Clock
+from support.fakes.scene import DELEGATED_FLOWS, INBOUND, Scene
+from support.fakes.tenant import FakeTenant
 
 TOKEN: Final = FakeTenant(clock=Clock()).user_token()
 DOORS: Final = [("inbound", INBOUND), *(("egress", flow.value) for flow in DELEGATED_FLOWS)]

@@ -5,9 +5,9 @@ from typing import Any, Final
 import pytest
 
 from authz.core.errors import TokenFault
-from support.attack import fault_of
-from support.clock import Clock
-from support.tenant import FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import Clock
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 

@@ -19,9 +19,9 @@ from authz.core.errors import (
 )
 from authz.core.exchange import Flow
 from authz.core.secret import Secret
-from support.routes import delegated
-from support.scene import DELEGATED_FLOWS, Scene
-from support.tenant import ABSENT
+from support.fakes.routes import delegated
+from support.fakes.scene import DELEGATED_FLOWS, Scene
+from support.fakes.tenant import ABSENT
 
 REQUESTS: Final[dict[str, Any]] = {
     "no header": lambda _: None,

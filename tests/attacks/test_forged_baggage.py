@@ -18,10 +18,10 @@ from authz.core.policy import Forward, InboundRoute
 from authz.core.secret import Secret
 from authz.core.subject import SubjectSource
 from authz.doors.envoy.ext_authz import decode
-from support.properties import brief
-from support.routes import regranted
-from support.scene import INBOUND, Scene
-from support.spellings import Headers, Speller, received, seen_by_authz
+from support.fakes.properties import brief
+from support.fakes.routes import regranted
+from support.fakes.scene import INBOUND, Scene
+from support.proxy.spellings import Headers, Speller, received, seen_by_authz
 
 OBO: Final = Flow.ON_BEHALF_OF.value
 FORWARDS: Final = [

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
-from support.properties import brief
-from support.scene import EGRESS_FLOWS, Scene
+from support.fakes.properties import brief
+from support.fakes.scene import EGRESS_FLOWS, Scene
 
 KNOWN: Final = [
     "x-authz-subject", "x-authz-subject-type", "x-authz-tenant", "x-authz-actor",

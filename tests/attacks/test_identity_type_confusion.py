@@ -9,9 +9,9 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.policy import InboundRoute
 from authz.core.requirement import Requirement
-from support.clock import Clock
-from support.scene import DELEGATED_FLOWS, INBOUND, Scene
-from support.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant
+from support.fakes.clock import Clock
+from support.fakes.scene import DELEGATED_FLOWS, INBOUND, Scene
+from support.fakes.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 DOORS: Final = [("inbound", INBOUND), *(("egress", flow.value) for flow in DELEGATED_FLOWS)]

@@ -11,11 +11,11 @@ from cryptography.x509.oid import NameOID
 from jwt.algorithms import RSAAlgorithm
 
 from authz.core.errors import TokenFault
-from support.attack import accepted, fault_of
-from support.clock import Clock
-from support.jws import private_key, rs256
-from support.scene import Scene
-from support.tenant import FakeTenant
+from support.fakes.attack import accepted, fault_of
+from support.fakes.clock import Clock
+from support.fakes.jws import private_key, rs256
+from support.fakes.scene import Scene
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 ATTACKER: Final = private_key("attacker")

@@ -8,10 +8,10 @@ import pytest
 
 from authz.core.decision import Allow
 from authz.core.errors import TokenFault
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.scene import Scene
-from support.tenant import FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.scene import Scene
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 NO_TEXT: Final = [0, 1, 1.5, True, [], ["x"], {}, {"x": "y"}]

@@ -5,10 +5,10 @@ from typing import Final
 import pytest
 
 from authz.core.errors import TokenFault
-from support.attack import accepted, fault_of
-from support.clock import Clock
-from support.jws import Signer, ps256, rs256, rs512
-from support.tenant import FakeTenant
+from support.fakes.attack import accepted, fault_of
+from support.fakes.clock import Clock
+from support.fakes.jws import Signer, ps256, rs256, rs512
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 SIGNERS: Final = {"PS256": ps256(ENTRA.key), "RS512": rs512(ENTRA.key)}

@@ -8,10 +8,10 @@ import pytest
 from authz.core.errors import TokenTooLarge
 from authz.core.policy import Policy
 from authz.core.record import CacheName
-from support.attack import accepted
-from support.clock import Clock
-from support.scene import INBOUND, Scene
-from support.tenant import FakeTenant
+from support.fakes.attack import accepted
+from support.fakes.clock import Clock
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 LIMIT: Final = Policy(version="v1").max_token_bytes

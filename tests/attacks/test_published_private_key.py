@@ -8,11 +8,11 @@ from jwt.algorithms import RSAAlgorithm
 
 from authz.core.errors import TokenFault
 from authz.core.keys import MalformedKeySet, parse_key_set
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.jws import rs256
-from support.scene import Scene
-from support.tenant import FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.jws import rs256
+from support.fakes.scene import Scene
+from support.fakes.tenant import FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 LEAKED: Final = FakeTenant(clock=Clock(), key_id="leaked")

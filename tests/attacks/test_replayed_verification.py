@@ -10,8 +10,8 @@ from authz.core.errors import Reason
 from authz.core.record import CacheResult
 from authz.core.requirement import Requirement
 from authz.core.token import Expectation
-from support.scene import INBOUND, Scene
-from support.tenant import AUDIENCE, OTHER_TENANT
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.tenant import AUDIENCE, OTHER_TENANT
 
 LEEWAY: Final = 60.0
 

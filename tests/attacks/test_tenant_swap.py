@@ -10,10 +10,10 @@ from authz.core.errors import InvalidToken, TokenFault
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import read
-from support.attack import accepted, fault_of
-from support.clock import Clock
-from support.scene import INBOUND, Scene
-from support.tenant import OTHER_TENANT, TENANT, FakeTenant
+from support.fakes.attack import accepted, fault_of
+from support.fakes.clock import Clock
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.tenant import OTHER_TENANT, TENANT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 OTHER: Final = FakeTenant(OTHER_TENANT, clock=Clock())

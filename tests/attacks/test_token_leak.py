@@ -14,9 +14,9 @@ from authz.core.exchange import Flow
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization
 from authz.core.secret import Secret
-from support.properties import brief
-from support.scene import EGRESS_FLOWS, Scene
-from support.tenant import AUDIENCE
+from support.fakes.properties import brief
+from support.fakes.scene import EGRESS_FLOWS, Scene
+from support.fakes.tenant import AUDIENCE
 
 OUTCOMES: Final = st.sampled_from([None, ConsentRequired(), ExchangeUnavailable(), ValueError("x")])
 

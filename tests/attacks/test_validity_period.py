@@ -6,10 +6,10 @@ from typing import Final
 import pytest
 
 from authz.core.errors import TokenFault
-from support.attack import accepted, fault_of
-from support.clock import START, Clock
-from support.scene import Scene
-from support.tenant import ABSENT, FakeTenant
+from support.fakes.attack import accepted, fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.scene import Scene
+from support.fakes.tenant import ABSENT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 LEEWAY: Final = 60.0

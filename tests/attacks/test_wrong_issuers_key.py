@@ -10,11 +10,11 @@ from authz.core.keys import SigningKey
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import read, verify
-from support.attack import fault_of
-from support.clock import START, Clock
-from support.jws import rs256
-from support.scene import Scene
-from support.tenant import OTHER_TENANT, FakeTenant
+from support.fakes.attack import fault_of
+from support.fakes.clock import START, Clock
+from support.fakes.jws import rs256
+from support.fakes.scene import Scene
+from support.fakes.tenant import OTHER_TENANT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 OTHER: Final = FakeTenant(OTHER_TENANT, clock=Clock(), key_id="other-key")

@@ -19,7 +19,7 @@ from authz.core.keys import MalformedKeySet, SigningKey, parse_key_set
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import ALGORITHM, signed_payload
-from support.clock import START
+from support.fakes.clock import START
 
 FOLDER: Final = Path(__file__).parent.parent / "data" / "wycheproof"
 ISSUER: Final = "https://issuer.example/"

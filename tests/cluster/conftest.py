@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.apiserver import CONTROLLERS, SERVER, ApiServer, find, missing
+from support.kubernetes.apiserver import CONTROLLERS, SERVER, ApiServer, find, missing
 
 
 @pytest.fixture(scope="session")

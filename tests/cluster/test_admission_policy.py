@@ -14,9 +14,16 @@ import yaml
 
 from authz.injection.parts import Additions
 from authz.injection.pod import InjectionError, add, inject
-from support.apiserver import ApiServer
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, Object, intercepted, with_https
-from support.uncontained import ADMITTED, REFUSED, SECRET, Case
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.manifests import (
+    KUBERNETES,
+    OVERLAYS,
+    Manifests,
+    Object,
+    intercepted,
+    with_https,
+)
+from support.kubernetes.uncontained import ADMITTED, REFUSED, SECRET, Case
 
 pytestmark = pytest.mark.cluster
 

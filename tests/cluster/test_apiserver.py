@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.apiserver import ApiServer
+from support.kubernetes.apiserver import ApiServer
 
 pytestmark = pytest.mark.cluster
 

@@ -17,8 +17,8 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from support.apiserver import ADMIN, ApiServer, written
-from support.manifests import KUBERNETES, OVERLAYS, ROOT
+from support.kubernetes.apiserver import ADMIN, ApiServer, written
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, ROOT
 
 pytestmark = pytest.mark.cluster
 

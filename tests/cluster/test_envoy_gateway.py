@@ -11,14 +11,14 @@ from typing import Final
 import httpx
 import pytest
 
-from support.apiserver import missing
-from support.envoy import EnvoyProcess
-from support.gateway import PROGRAM, Translation, authorities, tls_secret, with_address
-from support.manifests import KUBERNETES, Manifests, Object, render
-from support.shared import Shared, serving
-from support.stack import World
-from support.upstream import EchoUpstream
-from support.workload import workload_certificate
+from support.fakes.workload import workload_certificate
+from support.istio.gateway import PROGRAM, Translation, authorities, tls_secret, with_address
+from support.kubernetes.apiserver import missing
+from support.kubernetes.manifests import KUBERNETES, Manifests, Object, render
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import World
+from support.proxy.envoy import EnvoyProcess
+from support.proxy.shared import Shared, serving
 
 pytestmark = pytest.mark.cluster
 

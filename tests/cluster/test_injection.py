@@ -18,10 +18,10 @@ from cryptography import x509
 
 from authz.injection.manifests import inject_manifest
 from authz.injection.parts import Additions
-from support.apiserver import ApiServer
-from support.injector import Injector
-from support.manifests import ROOT, Object
-from support.uncontained import ADMITTED, REFUSED, Case
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.injector import Injector
+from support.kubernetes.manifests import ROOT, Object
+from support.kubernetes.uncontained import ADMITTED, REFUSED, Case
 
 pytestmark = pytest.mark.cluster
 

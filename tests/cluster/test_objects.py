@@ -14,9 +14,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from support.apiserver import ApiServer, written
-from support.custom_resources import DEFINITIONS
-from support.manifests import (
+from support.kubernetes.apiserver import ApiServer, written
+from support.kubernetes.custom_resources import DEFINITIONS
+from support.kubernetes.manifests import (
     CREDENTIALS,
     KUBERNETES,
     OVERLAYS,

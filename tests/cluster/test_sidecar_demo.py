@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from cluster.test_deploying import Readiness
-from support.apiserver import ApiServer
-from support.manifests import KUBERNETES
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.manifests import KUBERNETES
 
 pytestmark = pytest.mark.cluster
 

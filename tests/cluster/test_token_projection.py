@@ -13,9 +13,9 @@ from jwt import PyJWKSet
 
 from authz.core.errors import Reason
 from authz_dev.emulator.entities import FederatedCredential
-from support.apiserver import ApiServer
-from support.manifests import Object, composed
-from support.stack import World, claims, denied, issued, stack
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.manifests import Object, composed
+from support.programs.stack import World, claims, denied, issued, stack
 
 pytestmark = pytest.mark.cluster
 

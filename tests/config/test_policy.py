@@ -22,7 +22,7 @@ from authz.core.request import CheckRequest, Direction
 from authz.core.requirement import Requirement
 from authz.core.token import Expectation
 from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
-from support.routes import delegated, own, target_of
+from support.fakes.routes import delegated, own, target_of
 
 OTHER = "99999999-0000-4000-8000-000000000009"
 BLUEPRINT = Client("support", TENANT, CLIENT)

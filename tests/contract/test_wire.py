@@ -48,9 +48,9 @@ from authz.core.request import Authorization
 from authz.core.request import CheckRequest as CoreRequest
 from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import decode, encode
-from support.properties import thorough
-from support.records import record_of
-from support.workload import workload_certificate
+from support.fakes.properties import thorough
+from support.fakes.records import record_of
+from support.fakes.workload import workload_certificate
 
 REQUEST = external_auth_pb2.CheckRequest
 RESPONSE = external_auth_pb2.CheckResponse

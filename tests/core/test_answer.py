@@ -15,10 +15,10 @@ from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
-from support.clock import START, Clock, at
-from support.principals import principal
-from support.routes import route_of
-from support.tenant import FakeTenant
+from support.fakes.clock import START, Clock, at
+from support.fakes.principals import principal
+from support.fakes.routes import route_of
+from support.fakes.tenant import FakeTenant
 
 NOW: Final = at(START)
 LATER: Final = NOW.later(100.0)

@@ -16,8 +16,8 @@ from authz.core.policy import EgressRoute, PeerSource, authorize_workload
 from authz.core.principal import SubjectType
 from authz.core.request import CheckRequest
 from authz.core.requirement import Requirement, authorize
-from support.principals import principal
-from support.tenant import AGENT, CLIENT
+from support.fakes.principals import principal
+from support.fakes.tenant import AGENT, CLIENT
 
 USERS: Final = [SubjectType.USER, SubjectType.AGENT_USER]
 APPLICATIONS: Final = [SubjectType.APPLICATION, SubjectType.AGENT_IDENTITY]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from authz.core.baggage import CARRIERS, MAX_BYTES, MAX_MEMBERS, MEMBER, Baggage, is_plain
 from authz.core.secret import Secret
-from support.properties import thorough
-from support.spellings import BLANKS, INVISIBLE, Speller, seen_by_authz
+from support.fakes.properties import thorough
+from support.proxy.spellings import BLANKS, INVISIBLE, Speller, seen_by_authz
 
 VALUE: Final = "v" * 43
 FORGED: Final = "f" * 43

@@ -18,8 +18,8 @@ from authz.core.errors import ConsentRequired
 from authz.core.exchange import IssuedToken
 from authz.core.moment import Moment
 from authz.core.secret import Secret
-from support.clock import START, at
-from support.principals import principal
+from support.fakes.clock import START, at
+from support.fakes.principals import principal
 
 MARGIN: Final = 60.0
 NOW: Final = at(START)

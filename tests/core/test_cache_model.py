@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from authz.core.cache import BoundedCache
-from support.clock import at
-from support.properties import examples
+from support.fakes.clock import at
+from support.fakes.properties import examples
 
 KEYS: Final = st.sampled_from([b"a", b"b", b"c", b"d", b"e"])
 

@@ -22,7 +22,7 @@ from authz.core.circuit import (
     CircuitState,
 )
 from authz.core.errors import Reason
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 LONG: Final = 10.0
 """Seconds that a call may take."""

@@ -27,8 +27,8 @@ from authz.core.exchange import (
     subject_of,
 )
 from authz.core.secret import Secret
-from support.clock import START
-from support.exchanges import (
+from support.fakes.clock import START
+from support.fakes.exchanges import (
     AGENT_IDENTITY,
     BLUEPRINT_CLIENT,
     EXCHANGES,
@@ -36,7 +36,7 @@ from support.exchanges import (
     on_behalf_of,
     one_of_each,
 )
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 
 def _as(user: AgentUser | None) -> AsAgentUser:

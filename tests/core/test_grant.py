@@ -19,10 +19,10 @@ from authz.core.exchange import (
 )
 from authz.core.grant import Delegated, Own, OwnExchange, own_exchange
 from authz.core.secret import Secret
-from support.clock import START
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.routes import SOME_TOKEN, grant_of, route_of
-from support.tenant import LIFETIME
+from support.fakes.clock import START
+from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes.routes import SOME_TOKEN, grant_of, route_of
+from support.fakes.tenant import LIFETIME
 
 SUBJECT: Final = SubjectToken(Secret("the user's token"), START + LIFETIME)
 OWN: Final[dict[Flow, OwnExchange]] = {

@@ -27,10 +27,10 @@ from authz.core.keys import (
     UnknownKeys,
     parse_key_set,
 )
-from support.clock import START, Clock
-from support.jws import b64url, private_key
-from support.properties import JSON, thorough
-from support.tenant import ABSENT, OTHER_TENANT, FakeTenant
+from support.fakes.clock import START, Clock
+from support.fakes.jws import b64url, private_key
+from support.fakes.properties import JSON, thorough
+from support.fakes.tenant import ABSENT, OTHER_TENANT, FakeTenant
 
 TENANT: Final = FakeTenant(clock=Clock())
 ENTRY: Final = TENANT.jwk()

@@ -10,8 +10,8 @@ from authz.core.lifetime import LOOK_AGAIN, ONCE, Lifetime, lifetime, usable_unt
 from authz.core.moment import NEVER, Moment
 from authz.core.secret import Secret
 from authz.core.subject import Reference
-from support.clock import START, at
-from support.principals import principal
+from support.fakes.clock import START, at
+from support.fakes.principals import principal
 
 NOW: Final = at(START)
 MARGIN: Final = 60.0

@@ -17,10 +17,10 @@ from authz.core.exchange import (
 )
 from authz.core.policy import EgressRoute, InboundRoute, Policy
 from authz.core.request import CheckRequest, Direction
-from support.clock import Clock
-from support.properties import thorough
-from support.routes import route_of
-from support.tenant import FakeTenant
+from support.fakes.clock import Clock
+from support.fakes.properties import thorough
+from support.fakes.routes import route_of
+from support.fakes.tenant import FakeTenant
 
 AGENT_ROUTE: Final = InboundRoute("agent", FakeTenant(clock=Clock()).expectation())
 

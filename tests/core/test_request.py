@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from authz.core.errors import AuthzError, MalformedRequest, MissingToken, TokenTooLarge
 from authz.core.request import Authorization, CheckRequest, normalize_host, parse_bearer
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 B64TOKEN: Final = st.builds(

@@ -37,9 +37,9 @@ from authz.core.request import Authorization, BearerToken, CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
 from authz.core.token import UnverifiedToken
-from support.clock import START, at
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.records import ENDLESS, ROUTE, record_of
+from support.fakes.clock import START, at
+from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes.records import ENDLESS, ROUTE, record_of
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [

@@ -25,7 +25,7 @@ from authz.core.subject import (
     find_subject,
     placeholder,
 )
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 BEARER, PLACE, HANDLE, NONE = SubjectSource
 REFERENCE: Final = "r" * 43

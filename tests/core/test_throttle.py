@@ -15,7 +15,7 @@ from authz.core.throttle import (
     ApplicationThrottled,
     Throttle,
 )
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 LONG: Final = 10.0
 """Seconds that a call may take."""

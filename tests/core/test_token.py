@@ -10,8 +10,8 @@ from authz.core.principal import Actor, Principal, Subject, SubjectType
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import Expectation, read, verify
-from support.clock import START, Clock
-from support.tenant import (
+from support.fakes.clock import START, Clock
+from support.fakes.tenant import (
     ABSENT,
     AGENT,
     AGENT_USER,

@@ -11,10 +11,10 @@ from authz.core.principal import Principal
 from authz.core.request import BearerToken
 from authz.core.secret import Secret
 from authz.core.token import read, signed_payload, verify
-from support.clock import START, Clock
-from support.jws import b64url
-from support.properties import JSON, brief, thorough
-from support.tenant import TENANT, FakeTenant
+from support.fakes.clock import START, Clock
+from support.fakes.jws import b64url
+from support.fakes.properties import JSON, brief, thorough
+from support.fakes.tenant import TENANT, FakeTenant
 
 ENTRA: Final = FakeTenant(clock=Clock())
 EXPECTATION: Final = ENTRA.expectation()

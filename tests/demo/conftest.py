@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.demo import Demo, Ended, running
+from support.programs.demo import Demo, Ended, running
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from authz_dev.demo.tour import tour
-from support.demo import Demo, Ended, running
+from support.programs.demo import Demo, Ended, running
 
 PROGRAM = str(Path(sys.executable).with_name("authz"))
 SCENARIOS = [

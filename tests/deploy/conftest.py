@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.engine import Engine, missing
-from support.images import build_development_image, build_images
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
+from support.kubernetes.engine import Engine, missing
+from support.kubernetes.images import build_development_image, build_images
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, Manifests, render
 
 
 @pytest.fixture(scope="session")

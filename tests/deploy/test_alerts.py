@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from support.monitoring import COMPONENT, alerts, rules, write_rules
-from support.prometheus import installed
+from support.kubernetes.monitoring import COMPONENT, alerts, rules, write_rules
+from support.programs.prometheus import installed
 
 pytestmark = pytest.mark.system
 

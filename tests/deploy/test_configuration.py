@@ -14,9 +14,9 @@ from authz.config.sections.clients import ClientSecret, FederatedToken
 from authz.core.exchange import Flow
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings
-from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests
-from support.manifests import render as kustomize
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests
+from support.kubernetes.manifests import render as kustomize
+from support.proxy.envoy import validate
 
 ANYWHERE = [str(IPv4Address(0)), str(IPv6Address(0))]
 

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from support.manifests import Manifests
+from support.kubernetes.manifests import Manifests
 
 
 def test_every_container_meets_the_restricted_profile(manifests: Manifests) -> None:

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 import authz
-from support.cluster import Cluster
-from support.manifests import KUBERNETES, OVERLAYS
+from support.kubernetes.cluster import Cluster
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS
 
 pytestmark = pytest.mark.thorough
 

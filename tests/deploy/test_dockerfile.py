@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.manifests import KUBERNETES, ROOT, render
+from support.kubernetes.manifests import KUBERNETES, ROOT, render
 
 DOCKERFILE = ROOT / "Dockerfile"
 

@@ -16,8 +16,7 @@ import yaml
 from authz.config import Config, load
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings, Transparent
-from support.envoy import validate
-from support.manifests import (
+from support.kubernetes.manifests import (
     KUBERNETES,
     OVERLAYS,
     ROOT,
@@ -27,8 +26,9 @@ from support.manifests import (
     intercepted,
     with_https,
 )
-from support.manifests import render as kustomize
-from support.schemas import check
+from support.kubernetes.manifests import render as kustomize
+from support.kubernetes.schemas import check
+from support.proxy.envoy import validate
 
 KEY: Final = "authz-ca"
 TRUST: Final = "authz-trust"

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import authz
-from support.engine import Engine
-from support.images import AUTHZ as IMAGE
-from support.images import base_image
-from support.kubelet import Given, Kubelet
-from support.manifests import ROOT, composed
+from support.kubernetes.engine import Engine
+from support.kubernetes.images import AUTHZ as IMAGE
+from support.kubernetes.images import base_image
+from support.kubernetes.kubelet import Given, Kubelet
+from support.kubernetes.manifests import ROOT, composed
 
 pytestmark = pytest.mark.system
 

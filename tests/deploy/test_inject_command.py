@@ -20,8 +20,8 @@ from authz.injection.manifests import ManifestError, inject_manifest
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.injection.webhook import MOST_BYTES, InjectionWebhook, answer_to
-from support.stack import Process
-from support.uncontained import ADMITTED, REFUSED, Case
+from support.kubernetes.uncontained import ADMITTED, REFUSED, Case
+from support.programs.stack import Process
 
 SERVICE = """\
 # Stays as it is, comment and all.

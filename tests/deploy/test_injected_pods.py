@@ -12,7 +12,7 @@ from authz.injection.containment import breaches
 from authz.injection.parts import Additions, Object, all_parts
 from authz.injection.pod import InjectionError, add, inject, is_wanted
 from authz.injection.rules import RULES, Scope
-from support.manifests import (
+from support.kubernetes.manifests import (
     KUBERNETES,
     OVERLAYS,
     Manifests,
@@ -21,8 +21,17 @@ from support.manifests import (
     render,
     with_https,
 )
-from support.schemas import VERSIONS, check_core
-from support.uncontained import ADMITTED, GUID, REFUSED, SECRET, Case, capable, token, volume
+from support.kubernetes.schemas import VERSIONS, check_core
+from support.kubernetes.uncontained import (
+    ADMITTED,
+    GUID,
+    REFUSED,
+    SECRET,
+    Case,
+    capable,
+    token,
+    volume,
+)
 
 APP: Object = {
     "name": "agent",

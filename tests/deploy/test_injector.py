@@ -9,8 +9,8 @@ import pytest
 from authz.cli import VERBS
 from authz.injection.pod import LABEL, WANTED
 from authz.injection.webhook import PATH
-from support.manifests import KUBERNETES, Manifests, render
-from support.schemas import VERSIONS, check, check_core
+from support.kubernetes.manifests import KUBERNETES, Manifests, render
+from support.kubernetes.schemas import VERSIONS, check, check_core
 
 
 @pytest.fixture(scope="module")

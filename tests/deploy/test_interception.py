@@ -20,10 +20,17 @@ from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings, Transparent
 from authz.injection.policy import render as render_policy
 from authz.injection.rules import RULES
-from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, ROOT, STATISTICS, Manifests, intercepted
-from support.manifests import render as kustomize
-from support.schemas import VERSIONS, check_core
+from support.kubernetes.manifests import (
+    KUBERNETES,
+    OVERLAYS,
+    ROOT,
+    STATISTICS,
+    Manifests,
+    intercepted,
+)
+from support.kubernetes.manifests import render as kustomize
+from support.kubernetes.schemas import VERSIONS, check_core
+from support.proxy.envoy import validate
 
 COMPONENT: Final = KUBERNETES / "components" / "interception"
 SCRIPT: Final = COMPONENT / "intercept.sh"

@@ -10,8 +10,8 @@ import yaml
 
 from authz.config import Config, load
 from authz.core.policy import Forward
-from support.istio import Istio
-from support.manifests import KUBERNETES, Manifests, Object, render
+from support.istio.istio import Istio
+from support.kubernetes.manifests import KUBERNETES, Manifests, Object, render
 
 OVERLAY = KUBERNETES / "istio-sidecar"
 

@@ -15,17 +15,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.bytes_of_http import exchange
-from support.edge import first_line
-from support.envoy import validate
-from support.host_spellings import fixed, requests, spellings
-from support.http2_peer import http2_call
-from support.istio import NEIGHBOUR, Istio, Proxy, Surroundings
-from support.manifests import KUBERNETES, Manifests, render
-from support.properties import brief
-from support.sidecar import Authority
-from support.stack import Process, World, claims
-from support.upstream import EchoUpstream
+from support.fakes.properties import brief
+from support.istio.istio import NEIGHBOUR, Istio, Proxy, Surroundings
+from support.kubernetes.manifests import KUBERNETES, Manifests, render
+from support.peers.bytes_of_http import exchange
+from support.peers.http2_peer import http2_call
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import Process, World, claims
+from support.proxy.edge import first_line
+from support.proxy.envoy import validate
+from support.proxy.host_spellings import fixed, requests, spellings
+from support.proxy.sidecar import Authority
 
 OVERLAY: Final = KUBERNETES / "istio-sidecar"
 GRAPH: Final = "graph.microsoft.com"

@@ -15,9 +15,9 @@ from authz.envoy_config.settings import SidecarSettings
 from authz_dev.emulator import default_directory
 from authz_dev.emulator.description import describe_tenants
 from authz_dev.emulator.federation import KEYS, METADATA
-from support.envoy import validate
-from support.manifests import KUBERNETES, OVERLAYS, STATISTICS, Manifests, Object, render
-from support.schemas import check
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, STATISTICS, Manifests, Object, render
+from support.kubernetes.schemas import check
+from support.proxy.envoy import validate
 
 pytestmark = pytest.mark.thorough
 

@@ -1,7 +1,7 @@
 """`kubernetes/kind` runs: what its script applies, as containers, with the demo's scenarios from outside.
 
-Needs root and packages of the operating system. `support.laptop` says how the script runs without a cluster,
-`support.node` what stands for kubelet, network and DNS.
+Needs root and packages of the operating system. `support.kubernetes.laptop` says how the script runs without
+a cluster, `support.kubernetes.node` what stands for kubelet, network and DNS.
 """
 
 import shutil
@@ -17,9 +17,9 @@ import pytest
 
 from authz_dev.emulator import default_directory
 from authz_dev.emulator.entities import Client
-from support.engine import Engine
-from support.images import AUTHZ
-from support.laptop import Laptop, checkout, missing, up
+from support.kubernetes.engine import Engine
+from support.kubernetes.images import AUTHZ
+from support.kubernetes.laptop import Laptop, checkout, missing, up
 
 pytestmark = pytest.mark.system
 

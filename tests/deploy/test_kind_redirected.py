@@ -15,10 +15,10 @@ import yaml
 from authz.config import load
 from authz.envoy_config.bootstrap import render as render_envoy
 from authz.envoy_config.settings import SidecarSettings, Transparent
-from support.engine import Engine
-from support.images import INTERCEPT, build_intercept_image
-from support.laptop import Laptop, checkout, missing, up
-from support.manifests import render
+from support.kubernetes.engine import Engine
+from support.kubernetes.images import INTERCEPT, build_intercept_image
+from support.kubernetes.laptop import Laptop, checkout, missing, up
+from support.kubernetes.manifests import render
 
 pytestmark = pytest.mark.system
 

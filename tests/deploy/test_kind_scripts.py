@@ -19,9 +19,9 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 from authz_dev.emulator import default_directory
 from authz_dev.emulator.federation import KEYS, METADATA, trust
-from support.kind import TOKEN, Kind, publish
-from support.manifests import KUBERNETES, OVERLAYS
-from support.schemas import check
+from support.kubernetes.kind import TOKEN, Kind, publish
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS
+from support.kubernetes.schemas import check
 
 pytestmark = pytest.mark.thorough
 

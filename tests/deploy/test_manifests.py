@@ -7,8 +7,8 @@ import yaml
 import authz
 from authz.cli.drain_envoy import drain_envoy
 from authz.envoy_config.administration import FAIL_HEALTH
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
-from support.schemas import BEFORE, LATEST, NEWER, VERSIONS, check_core
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, Manifests, render
+from support.kubernetes.schemas import BEFORE, LATEST, NEWER, VERSIONS, check_core
 
 
 @pytest.mark.parametrize("version", VERSIONS)

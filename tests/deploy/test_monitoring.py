@@ -23,9 +23,18 @@ from authz.injection.parts import Additions
 from authz.injection.pod import inject
 from authz.observe.metrics import OTHER, Metrics
 from authz.observe.registry import own_registry
-from support import custom_resources
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, render
-from support.monitoring import COMPONENT, Matcher, alerts, bare, dashboard, names_of, queries, texts
+from support.kubernetes import custom_resources
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, Manifests, render
+from support.kubernetes.monitoring import (
+    COMPONENT,
+    Matcher,
+    alerts,
+    bare,
+    dashboard,
+    names_of,
+    queries,
+    texts,
+)
 
 pytestmark = pytest.mark.thorough
 

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import pytest
 
-from support.manifests import KUBERNETES, composed, render
-from support.namespaces import missing
-from support.ordinary_apis import GRAPH, MODEL, RECORDS, TOOLS, UNKNOWN
-from support.ordinary_pod import OrdinaryPod
-from support.stack import claims
+from support.kubernetes.manifests import KUBERNETES, composed, render
+from support.kubernetes.namespaces import missing
+from support.kubernetes.ordinary_pod import OrdinaryPod
+from support.peers.ordinary_apis import GRAPH, MODEL, RECORDS, TOOLS, UNKNOWN
+from support.programs.stack import claims
 
 pytestmark = pytest.mark.system
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.manifests import KUBERNETES, OVERLAYS, Manifests, composed, render
+from support.kubernetes.manifests import KUBERNETES, OVERLAYS, Manifests, composed, render
 
 pytestmark = pytest.mark.thorough
 

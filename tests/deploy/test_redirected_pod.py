@@ -16,9 +16,9 @@ from typing import Final
 
 import pytest
 
-from support.manifests import with_https
-from support.namespaces import OTHER, POD, missing
-from support.redirected import TOOLS, RedirectedPod
+from support.kubernetes.manifests import with_https
+from support.kubernetes.namespaces import OTHER, POD, missing
+from support.kubernetes.redirected import TOOLS, RedirectedPod
 
 pytestmark = pytest.mark.system
 

@@ -9,10 +9,10 @@ import yaml
 from authz.config import Config, load
 from authz.envoy_config.bootstrap import render as render_envoy
 from authz.envoy_config.settings import SECRET_NAMES, AuthzTls, SidecarSettings
-from support.envoy import validate
-from support.manifests import KUBERNETES, STATISTICS, Manifests, Object, render
-from support.schemas import check
-from support.sidecar import Authority
+from support.kubernetes.manifests import KUBERNETES, STATISTICS, Manifests, Object, render
+from support.kubernetes.schemas import check
+from support.proxy.envoy import validate
+from support.proxy.sidecar import Authority
 
 SECRETS = Path("/run/secrets/envoy")
 NAMES = Path("/etc/envoy")

@@ -11,10 +11,10 @@ import pytest
 import trustme
 
 from authz.envoy_config.settings import SECRET_NAMES, AuthzTls
-from support.manifests import KUBERNETES, Manifests, render
-from support.shared import GRAPH, NAME, Shared, serving
-from support.stack import World, claims
-from support.workload import workload_certificate
+from support.fakes.workload import workload_certificate
+from support.kubernetes.manifests import KUBERNETES, Manifests, render
+from support.programs.stack import World, claims
+from support.proxy.shared import GRAPH, NAME, Shared, serving
 
 AGENTS: Final = ("desk", "clerk")
 

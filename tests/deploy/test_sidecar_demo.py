@@ -15,9 +15,9 @@ from authz.config import Config, load
 from authz.core.exchange import Flow
 from authz.envoy_config.bootstrap import render as render_envoy
 from authz.envoy_config.settings import SidecarSettings
-from support.envoy import validate
-from support.manifests import KUBERNETES, Manifests, render
-from support.schemas import VERSIONS, check_core
+from support.kubernetes.manifests import KUBERNETES, Manifests, render
+from support.kubernetes.schemas import VERSIONS, check_core
+from support.proxy.envoy import validate
 
 DEMO: Final = "client-secret"
 TRANSPARENT: Final = "client-secret-transparent"

@@ -1,7 +1,8 @@
 """The Entra SDK sidecar's demo runs: the commands of docs/walk-through.md, in order, with what they print.
 
-What `deploy.sh --emulator` applies runs by podman; `support.node` says what stands for kubelet, network and
-DNS, and `support.sidecar_demo` what for kind and kubectl. `tests/cluster/node` has a real node.
+What `deploy.sh --emulator` applies runs by podman; `support.kubernetes.node` says what stands for kubelet,
+network and DNS, `support.kubernetes.sidecar_demo` what for kind and kubectl. `tests/cluster/node` has a real
+node.
 """
 
 import json
@@ -14,11 +15,11 @@ from typing import Any
 import jwt
 import pytest
 
-from support.engine import Engine
-from support.images import build_curl_image
-from support.laptop import missing
-from support.sidecar_demo import AGENT, ALICE, BLUEPRINT, Demo, deployed
-from support.transcript import settled
+from support.kubernetes.engine import Engine
+from support.kubernetes.images import build_curl_image
+from support.kubernetes.laptop import missing
+from support.kubernetes.sidecar_demo import AGENT, ALICE, BLUEPRINT, Demo, deployed
+from support.programs.transcript import settled
 
 pytestmark = pytest.mark.system
 

@@ -21,11 +21,11 @@ from authz.envoy_config.bootstrap import render as render_envoy
 from authz.envoy_config.settings import SidecarSettings
 from authz_dev.emulator import default_directory
 from authz_dev.emulator.description import describe_tenants
-from support.kind import Kind, publish
-from support.manifests import KUBERNETES
-from support.schemas import check
-from support.sidecar_demo import part
-from support.transcript import settled
+from support.kubernetes.kind import Kind, publish
+from support.kubernetes.manifests import KUBERNETES
+from support.kubernetes.schemas import check
+from support.kubernetes.sidecar_demo import part
+from support.programs.transcript import settled
 
 pytestmark = pytest.mark.thorough
 

@@ -12,8 +12,15 @@ import yaml
 import authz
 from authz.config import load
 from authz.config.sections.clients import Certificate, ClientSecret, FederatedToken
-from support.manifests import CREDENTIALS, KUBERNETES, TOPOLOGIES, Manifests, Object, render
-from support.schemas import OLDEST, check, mesh_config_schema
+from support.kubernetes.manifests import (
+    CREDENTIALS,
+    KUBERNETES,
+    TOPOLOGIES,
+    Manifests,
+    Object,
+    render,
+)
+from support.kubernetes.schemas import OLDEST, check, mesh_config_schema
 
 pytestmark = pytest.mark.thorough
 

@@ -9,7 +9,7 @@ import pytest
 from authz.core.errors import Reason
 from authz.doors.problem import FACES
 from authz.entra.aadsts import MEANINGS
-from support.monitoring import alerts
+from support.kubernetes.monitoring import alerts
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,6 +43,17 @@ def test_every_link_of_the_checkout_leads_somewhere() -> None:
 
     assert links
     assert [] == [link for link in links if not (ROOT / link).exists()]
+
+
+def test_the_map_of_what_tests_share_is_complete() -> None:
+    """tests/support/README.md names each folder, and no module lies beside them."""
+    folder = ROOT / "tests/support"
+    page = (folder / "README.md").read_text()
+    there = {
+        path.name for path in folder.iterdir() if path.name not in ("README.md", "__pycache__")
+    }
+
+    assert there == set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE))
 
 
 def test_every_reason_is_in_the_overview_of_errors() -> None:

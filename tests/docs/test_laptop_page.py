@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from support.envoy import envoy_binary, free_port
+from support.proxy.envoy import envoy_binary, free_port
 
 pytestmark = pytest.mark.thorough
 

@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 
 from authz.core.baggage import CARRIERS, MEMBER
-from support.lines import Caller
-from support.pod import GRAPH, Pod, pod_of
-from support.spellings import TRACES, Headers, Speller
-from support.stack import World, claims
+from support.peers.lines import Caller
+from support.programs.stack import World, claims
+from support.proxy.pod import GRAPH, Pod, pod_of
+from support.proxy.spellings import TRACES, Headers, Speller
 
 SPELLINGS: Final = 400
 

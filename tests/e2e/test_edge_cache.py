@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
-from support.pod import GRAPH, USERS, Pod, calling, pod_of
-from support.stack import World, until
+from support.programs.stack import World, until
+from support.proxy.pod import GRAPH, USERS, Pod, calling, pod_of
 
 MAX_TTL: Final = 2.0
 

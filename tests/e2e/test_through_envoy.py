@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from authz_dev.emulator import Fault
-from support.pod import GRAPH, Pod, calling, pod_of
-from support.stack import World
+from support.programs.stack import World
+from support.proxy.pod import GRAPH, Pod, calling, pod_of
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from authz_dev.emulator import Fault
-from support.pod import GRAPH, Pod, pod_of
-from support.stack import Process, World, until
-from support.token_api import Sidecar, environment
+from support.programs.stack import Process, World, until
+from support.programs.token_api import Sidecar, environment
+from support.proxy.pod import GRAPH, Pod, pod_of
 
 pytestmark = pytest.mark.thorough
 

@@ -5,7 +5,7 @@ import pytest
 from authz.entra.exchange import EntraExchange
 from authz_dev.emulator import Fault, Match
 from authz_dev.emulator.claims import APP_LIFETIME
-from support.stack import Clock, Stack, World, issued, stack
+from support.programs.stack import Clock, Stack, World, issued, stack
 
 STANDING_FAILURE = 5.0
 """Seconds, and more, for which a failed refresh is not tried again."""

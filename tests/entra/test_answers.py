@@ -21,11 +21,11 @@ from authz.entra.credentials import ClientSecret, ManagedIdentity
 from authz.entra.http import Answer, HttpClient
 from authz.entra.refusals import MAX_CHALLENGE
 from authz_dev.emulator import Fault, Match
-from support.clock import Clock as TwoClocks
+from support.fakes.clock import Clock as TwoClocks
+from support.fakes.properties import JSON, brief
 from support.faults.answers import ODD_ERRORS
-from support.properties import JSON, brief
-from support.quiet_server import QuietHandler, QuietServer
-from support.stack import Clock, World, claims, denied, issued, stack
+from support.peers.quiet_server import QuietHandler, QuietServer
+from support.programs.stack import Clock, World, claims, denied, issued, stack
 
 pytestmark = pytest.mark.thorough
 

@@ -10,7 +10,7 @@ import pytest
 
 from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
-from support.stack import until
+from support.programs.stack import until
 
 
 def _given(call: Callable[[], None]) -> Callable[[], None]:

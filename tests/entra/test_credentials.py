@@ -23,8 +23,8 @@ from authz.core.errors import Reason
 from authz.entra.credentials import CLOCK_SKEW, Credential, FederatedToken
 from authz.entra.sources import CredentialFault
 from authz_dev.emulator.entities import Secret
-from support.service_account import Cluster
-from support.stack import Stack, World, denied, issued, missing, reload, stack
+from support.peers.service_account import Cluster
+from support.programs.stack import Stack, World, denied, issued, missing, reload, stack
 
 
 class Certified:

@@ -30,11 +30,11 @@ from authz.entra.exchange import may_be_for
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz_dev.emulator import Fault, Match
-from support.clock import Clock
-from support.jws import b64url
-from support.stack import Clock as SharedClock
-from support.stack import World, denied, issued, stack
-from support.tenant import FakeTenant
+from support.fakes.clock import Clock
+from support.fakes.jws import b64url
+from support.fakes.tenant import FakeTenant
+from support.programs.stack import Clock as SharedClock
+from support.programs.stack import World, denied, issued, stack
 
 URL: Final = "https://entra.example/tenant/v2.0/.well-known/openid-configuration"
 GOOD: Final = {

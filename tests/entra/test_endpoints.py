@@ -11,9 +11,9 @@ from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.record import CheckRecord
 from authz_dev.emulator import Fault, Match
-from support.neighbours import neighbours_token, two_tenants
-from support.people import crowd, people
-from support.stack import Clock, Stack, World, denied, issued, reload, stack
+from support.fakes.people import crowd, people
+from support.programs.stack import Clock, Stack, World, denied, issued, reload, stack
+from support.proxy.neighbours import neighbours_token, two_tenants
 
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE
 NEGATIVE_CACHE = 6.0

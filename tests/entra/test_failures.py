@@ -18,8 +18,8 @@ from authz.core.record import CheckRecord
 from authz.core.throttle import PROBE_EVERY
 from authz.entra.exchange import REPLICATION_DELAYS
 from authz_dev.emulator import Fault, Match
-from support.people import people
-from support.stack import GRAPH, Clock, World, denied, issued, stack
+from support.fakes.people import people
+from support.programs.stack import GRAPH, Clock, World, denied, issued, stack
 
 OBO = Match(leg="agent_obo")
 UNAVAILABLE = Reason.EXCHANGE_UNAVAILABLE

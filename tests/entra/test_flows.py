@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from authz.core.errors import Reason
-from support.stack import World, denied, issued, stack
+from support.programs.stack import World, denied, issued, stack
 
 COLD = {
     "graph": {"t1": 1, "agent_obo": 1},

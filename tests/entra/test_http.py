@@ -22,7 +22,7 @@ from authz.entra import connections
 from authz.entra.calls import Call
 from authz.entra.http import MAX_ANSWER_BYTES, MAX_HEAD_BYTES, HttpClient
 from authz_dev.emulator import Fault
-from support.stack import World, stack
+from support.programs.stack import World, stack
 
 TIMEOUT = 1.0
 

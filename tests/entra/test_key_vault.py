@@ -30,14 +30,14 @@ from authz.process.engine import Engine
 from authz_dev.emulator.entities import Secret
 from entra.test_credentials import Certified, register, with_credentials
 from entra.test_proxy import running
-from support.key_vault import (
+from support.peers.key_vault import (
     FakeVault,
     add_reader,
     metadata_answer,
     pod_identity,
     service_account_token,
 )
-from support.stack import Recorder, World, denied, issued, missing, reload, stack, until
+from support.programs.stack import Recorder, World, denied, issued, missing, reload, stack, until
 
 pytestmark = pytest.mark.thorough
 

@@ -13,7 +13,7 @@ from authz.entra.answers import TokenRefused
 from authz.entra.clients import MsalTransport, NoHttpCache, NoTokenCache, build
 from authz.entra.http import HttpClient
 from authz_dev.emulator import Fault, Match
-from support.stack import World
+from support.programs.stack import World
 
 
 def client(world: World, *, ours: bool) -> msal.ConfidentialClientApplication:

@@ -10,7 +10,7 @@ from authz.config.proofs import proofs
 from authz.config.reading.document import parse
 from authz.core.exchange import AppToken, BlueprintAssertion, BlueprintToken, Target
 from authz_dev.emulator import Fault, Match
-from support.stack import GRAPH, Clock, Stack, World, issued, reload, stack, until
+from support.programs.stack import GRAPH, Clock, Stack, World, issued, reload, stack, until
 
 WRONG = "of another application"
 

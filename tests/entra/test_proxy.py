@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from authz.core.decision import Allow
 from authz.core.errors import Reason
-from support.stack import World, denied, issued, stack
+from support.programs.stack import World, denied, issued, stack
 
 
 class ConnectProxy:

@@ -19,7 +19,7 @@ from authz.entra.http import HttpClient
 from authz.entra.refusals import refusal
 from authz_dev.emulator import Fault, Match
 from authz_dev.emulator.errors import REFUSALS
-from support.stack import World, denied, issued, stack
+from support.programs.stack import World, denied, issued, stack
 
 USERS_FAULTS = [65001, 50105, 50076, 53003, 50013, 50027, 50057, 82007]
 

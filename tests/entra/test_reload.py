@@ -3,7 +3,7 @@
 import gc
 from pathlib import Path
 
-from support.stack import World, issued, reload, stack, until
+from support.programs.stack import World, issued, reload, stack, until
 
 
 async def test_an_unrelated_edit_leaves_every_token_in_use(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 from authz.core.errors import ExchangeUnavailable
 from authz.entra.http import HttpClient
 from authz.entra.resolver import addresses
-from support.stack import World
+from support.programs.stack import World
 
 FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 443))]
 

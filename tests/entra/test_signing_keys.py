@@ -24,10 +24,10 @@ from authz.entra.bulkheads import Bulkheads
 from authz.entra.http import Answer, HttpClient
 from authz.entra.signing_keys import MOST_WAITING, NOT_PUBLISHED, Issuer, SigningKeys
 from authz_dev.emulator import Fault, Match
-from support.clock import Clock as Epoch
-from support.manifests import ROOT
-from support.stack import Clock, World, denied, stack, until
-from support.tenant import OTHER_TENANT, FakeTenant
+from support.fakes.clock import Clock as Epoch
+from support.fakes.tenant import OTHER_TENANT, FakeTenant
+from support.kubernetes.manifests import ROOT
+from support.programs.stack import Clock, World, denied, stack, until
 
 
 def fault_of(record: CheckRecord) -> TokenFault | None:

@@ -11,7 +11,7 @@ from authz.entra.discovery import FIRST_PAUSE, LONGEST_PAUSE, DiscoveryFault
 from authz.entra.http import Answer
 from authz.entra.tenant_names import TenantNames, look_up
 from authz_dev.emulator import Fault
-from support.stack import World
+from support.programs.stack import World
 
 PUBLIC: Final = "https://login.microsoftonline.com"
 TENANT: Final = "11111111-aaaa-4aaa-8aaa-111111111111"

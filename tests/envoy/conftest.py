@@ -8,8 +8,8 @@ import pytest
 
 from authz.config import Config, load
 from authz.doors.envoy.grpc_server import ServerSettings
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import EXAMPLE_ENVIRONMENT, Authority, Sidecar
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import EXAMPLE_ENVIRONMENT, Authority, Sidecar
 
 ROOT = Path(__file__).parents[2]
 

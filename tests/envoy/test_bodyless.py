@@ -5,10 +5,10 @@ from typing import Final
 
 import pytest
 
-from support.edge import exchange
-from support.ext_authz_server import ExtAuthzServer
-from support.http2_peer import Headers, http2_call
-from support.sidecar import Sidecar
+from support.peers.http2_peer import Headers, http2_call
+from support.proxy.edge import exchange
+from support.proxy.ext_authz_server import ExtAuthzServer
+from support.proxy.sidecar import Sidecar
 
 HIDDEN: Final = b"GET /admin HTTP/1.1\r\nhost: agent\r\nx-authz-subject: somebody\r\n\r\n"
 """What an app that does not read the body takes for a request of its own, with an identity."""

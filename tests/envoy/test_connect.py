@@ -16,7 +16,8 @@ import httpx
 import pytest
 
 from authz_dev.emulator import Emulator
-from support.connecting import (
+from support.programs.stack import World, until
+from support.proxy.connecting import (
     COLLECTOR,
     GRAPH,
     LEGACY,
@@ -28,8 +29,7 @@ from support.connecting import (
     Pod,
     document,
 )
-from support.edge import exchange
-from support.stack import World, until
+from support.proxy.edge import exchange
 
 PAGES: Final = """\
 import json, sys, httpx

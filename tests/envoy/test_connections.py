@@ -11,10 +11,10 @@ from authz.config import Config
 from authz.config.reading.document import parse
 from authz.doors.envoy.grpc_server import ServerSettings, TlsFiles
 from authz.envoy_config.settings import AuthzTls
-from support.envoy import envoy_binary
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream
+from support.peers.upstream import EchoUpstream
+from support.proxy.envoy import envoy_binary
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 CONFIGURATION = """
 inbound:

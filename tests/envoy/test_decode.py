@@ -12,8 +12,8 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz.core.decision import Deny
 from authz.core.request import CheckRequest
 from authz.doors.envoy.ext_authz import decode, encode
-from support.properties import thorough
-from support.scene import Scene
+from support.fakes.properties import thorough
+from support.fakes.scene import Scene
 
 TEXT = st.text(max_size=40)
 

@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from authz.cli import main
 from authz.config import Config
 from authz.envoy_config.administration import FAIL_HEALTH
-from support.envoy import EnvoyProcess, free_port
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import Authority, Sidecar
+from support.proxy.envoy import EnvoyProcess, free_port
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 
 @pytest.fixture

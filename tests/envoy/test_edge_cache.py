@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
-from support.edge import (
+from support.fakes.properties import JSON, brief
+from support.proxy.edge import (
     DENIED,
     USER,
     Issuer,
@@ -27,9 +28,8 @@ from support.edge import (
     wait,
     without_pushes,
 )
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.properties import JSON, brief
-from support.sidecar import Sidecar
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 INVENTORY: Final = "inventory.internal:8443"

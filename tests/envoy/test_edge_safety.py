@@ -20,7 +20,9 @@ from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
 from authz.doors.envoy.grpc_server import ServerSettings
 from authz.envoy_config.virtual_hosts import EXT_AUTHZ
-from support.edge import (
+from support.fakes.properties import examples
+from support.peers.upstream import Seen
+from support.proxy.edge import (
     DENIED,
     Issuer,
     Scripted,
@@ -35,10 +37,8 @@ from support.edge import (
     wait,
     without_pushes,
 )
-from support.ext_authz_server import ExtAuthzServer
-from support.properties import examples
-from support.sidecar import Authority, Sidecar
-from support.upstream import Seen
+from support.proxy.ext_authz_server import ExtAuthzServer
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 INVENTORY: Final = "inventory.internal:8443"

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.config import Config
-from support.edge import managers
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.properties import brief
-from support.sidecar import Authority, Sidecar
-from support.upstream import Seen
+from support.fakes.properties import brief
+from support.peers.upstream import Seen
+from support.proxy.edge import managers
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 DOCUMENTED = {

@@ -11,9 +11,9 @@ from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.doors.envoy.ext_authz import encode
-from support.ext_authz_server import ExtAuthzServer
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
+from support.fakes.records import record_of
+from support.proxy.ext_authz_server import ExtAuthzServer
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 FILTER = "envoy.filters.http.ext_authz"

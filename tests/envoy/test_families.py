@@ -16,10 +16,10 @@ from authz.core.errors import Reason
 from authz.doors.envoy.ext_authz import encode
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings, Transparent
-from support.envoy import envoy_binary
-from support.ext_authz_server import ExtAuthzServer
-from support.namespaces import Namespace, missing
-from support.records import record_of
+from support.fakes.records import record_of
+from support.kubernetes.namespaces import Namespace, missing
+from support.proxy.envoy import envoy_binary
+from support.proxy.ext_authz_server import ExtAuthzServer
 
 pytestmark = pytest.mark.thorough
 

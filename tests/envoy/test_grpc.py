@@ -15,12 +15,12 @@ from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import encode
 from authz.doors.problem import FACES
 from authz.envoy_config.settings import AppProtocol
-from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.grpc_peer import GrpcClient, GrpcServer
-from support.http2_peer import http2_call
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream
+from support.fakes.records import record_of
+from support.peers.grpc_peer import GrpcClient, GrpcServer
+from support.peers.http2_peer import http2_call
+from support.peers.upstream import EchoUpstream
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 SECURE: Final = "vectors.example"
 PLAIN: Final = "otel-collector:4317"

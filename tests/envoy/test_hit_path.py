@@ -15,9 +15,9 @@ from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult
 from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
-from support.clock import START
-from support.scene import INBOUND, Scene
-from support.workload import workload_certificate
+from support.fakes.clock import START
+from support.fakes.scene import INBOUND, Scene
+from support.fakes.workload import workload_certificate
 
 OBO: Final = Flow.ON_BEHALF_OF
 PEER: Final = "spiffe://cluster/ns/a/sa/agent"

@@ -9,13 +9,13 @@ from authz.config import Config
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.doors.envoy.ext_authz import encode
-from support.edge import Eager
-from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.host_spellings import fixed, send, spellings
-from support.http2_peer import http2_call
-from support.properties import brief
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
+from support.fakes.properties import brief
+from support.fakes.records import record_of
+from support.peers.http2_peer import http2_call
+from support.proxy.edge import Eager
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.proxy.host_spellings import fixed, send, spellings
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH = "graph.microsoft.com"
 INVENTORY = "inventory.internal:8443"

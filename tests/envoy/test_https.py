@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from authz.cli import main
 from authz.config.reading.document import parse
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims
+from support.programs.stack import Process, World, claims
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 ORDERS: Final = "orders.example"

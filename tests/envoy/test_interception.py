@@ -14,8 +14,8 @@ from authz.config import Config
 from authz.config.reading.document import parse
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import RenderError, SidecarSettings, Transparent
-from support.envoy import validate
-from support.sidecar import Authority
+from support.proxy.envoy import validate
+from support.proxy.sidecar import Authority
 
 TENANT = "11111111-0000-4000-8000-000000000001"
 HTTP = "envoy.filters.network.http_connection_manager"

@@ -8,7 +8,7 @@ import pytest
 from authz.config.reading.document import parse
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings
-from support.envoy import EnvoyProcess
+from support.proxy.envoy import EnvoyProcess
 
 GUID = "11111111-0000-4000-8000-000000000001"
 CONFIGURATION = f"""

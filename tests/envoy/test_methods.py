@@ -2,10 +2,10 @@
 
 import pytest
 
-from support.edge import exchange
-from support.ext_authz_server import ExtAuthzServer
-from support.http2_peer import http2_call
-from support.sidecar import Sidecar
+from support.peers.http2_peer import http2_call
+from support.proxy.edge import exchange
+from support.proxy.ext_authz_server import ExtAuthzServer
+from support.proxy.sidecar import Sidecar
 
 GRAPH = "graph.microsoft.com"
 PUSHED = "inventory.internal:8443"

@@ -13,10 +13,10 @@ from authz.config import Config
 from authz.config.reading.document import parse
 from authz.doors.envoy.grpc_server import ServerSettings
 from authz.envoy_config.settings import SidecarSettings
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.name_server import Code, NameServer, Said
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream
+from support.peers.name_server import Code, NameServer, Said
+from support.peers.upstream import EchoUpstream
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 pytestmark = pytest.mark.thorough
 

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from authz.config import Config
 from authz.envoy_config.settings import SidecarSettings
-from support.bytes_of_http import exchange
-from support.edge import denial
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.http2_peer import http2_call
-from support.properties import brief
-from support.sidecar import Authority, Sidecar
-from support.upstream import Seen
+from support.fakes.properties import brief
+from support.peers.bytes_of_http import exchange
+from support.peers.http2_peer import http2_call
+from support.peers.upstream import Seen
+from support.proxy.edge import denial
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 PEERS: Final = ("app", "graph")

@@ -15,8 +15,8 @@ from authz.config import ConfigError
 from authz.config.model import Config
 from authz.config.reading.document import parse
 from authz_dev.emulator import Emulator
-from support.connecting import LEGACY, WEATHER, Deployed, Pod, document
-from support.stack import World
+from support.programs.stack import World
+from support.proxy.connecting import LEGACY, WEATHER, Deployed, Pod, document
 
 pytestmark = pytest.mark.thorough
 

@@ -19,11 +19,11 @@ from authz.core.errors import Reason
 from authz.doors.envoy.ext_authz import encode
 from authz.doors.problem import describe
 from authz.envoy_config.replies import TLS_FAILED
-from support.envoy import free_port
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.http2_peer import http2_call
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
+from support.fakes.records import record_of
+from support.peers.http2_peer import http2_call
+from support.proxy.envoy import free_port
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 WEATHER: Final = "api.weather.example"

@@ -17,10 +17,10 @@ from authz.doors.envoy.pairing import KEPT, MOST_MARKS, Match, Pairing
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
 from authz.envoy_config.settings import SidecarSettings
-from support import program
-from support.pod import Pod, pod_of
-from support.sidecar import Authority, Sidecar
-from support.stack import Clock, Process, World, until
+from support.programs import program
+from support.programs.stack import Clock, Process, World, until
+from support.proxy.pod import Pod, pod_of
+from support.proxy.sidecar import Authority, Sidecar
 
 
 def config(*hosts: str, **more: Any) -> Any:

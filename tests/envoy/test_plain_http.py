@@ -14,14 +14,14 @@ from authz.config.reading.document import parse
 from authz.core.decision import Allow
 from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import encode
-from support.edge import Eager, denial
-from support.ext_authz_server import PUSHED, ExtAuthzServer
-from support.host_spellings import send, spellings
-from support.http2_peer import Http2Upstream, http2_call
-from support.properties import brief
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream, Seen
+from support.fakes.properties import brief
+from support.fakes.records import record_of
+from support.peers.http2_peer import Http2Upstream, http2_call
+from support.peers.upstream import EchoUpstream, Seen
+from support.proxy.edge import Eager, denial
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer
+from support.proxy.host_spellings import send, spellings
+from support.proxy.sidecar import Authority, Sidecar
 
 TENANT: Final = "11111111-0000-4000-8000-000000000001"
 TOOLS: Final = "mcp.tools.svc:8000"

@@ -17,10 +17,10 @@ from authz.config.reading.document import parse
 from authz.envoy_config.settings import AuthzTls
 from authz_dev.emulator import Fault
 from authz_dev.emulator import claims as emulated
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims, until
-from support.upstream import EchoUpstream
-from support.workload import workload_certificate
+from support.fakes.workload import workload_certificate
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import Process, World, claims, until
+from support.proxy.sidecar import Authority, Sidecar
 
 ORDERS: Final = "orders.example"
 GRAPH: Final = "graph.microsoft.com"

@@ -9,8 +9,8 @@ import pytest
 
 from authz.config import ConfigError
 from authz.config.reading.document import parse
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World
+from support.programs.stack import Process, World
+from support.proxy.sidecar import Authority, Sidecar
 
 REMOVED = ["Api_Key", "x-api-key", "cookie", "key!#$%&'*+.^|~`9"]
 """One with an underscore, and one with each other letter that a name may have (RFC 9110 section 5.6.2)."""

@@ -27,10 +27,10 @@ from authz.envoy_config.destinations import destinations, left_on_checks
 from authz.envoy_config.edge_cache import EDGE, EDGE_CACHE, script
 from authz.envoy_config.settings import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
 from shipped.render import unmarked
-from support import program
-from support.envoy import validate
-from support.properties import thorough
-from support.sidecar import EXAMPLE_ENVIRONMENT, Authority
+from support.fakes.properties import thorough
+from support.programs import program
+from support.proxy.envoy import validate
+from support.proxy.sidecar import EXAMPLE_ENVIRONMENT, Authority
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.yaml"))

@@ -12,9 +12,9 @@ from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
 from authz.doors.envoy.ext_authz import Replies, decode, encode
-from support.clock import START
-from support.records import record_of
-from support.scene import INBOUND, Scene
+from support.fakes.clock import START
+from support.fakes.records import record_of
+from support.fakes.scene import INBOUND, Scene
 
 OBO: Final = Flow.ON_BEHALF_OF
 

@@ -16,9 +16,9 @@ from authz.core.policy import EgressRoute
 from authz.doors.envoy.conversation import MAX_NAMES
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from authz.doors.envoy.sds import SERVICE, SecretDiscovery
-from support.pushed import REFRESH, PushedScene, policy, route
-from support.secret_stream import SecretStream
-from support.stack import until
+from support.fakes.pushed import REFRESH, PushedScene, policy, route
+from support.programs.stack import until
+from support.proxy.secret_stream import SecretStream
 
 ONE, TWO, THREE = ("Bearer issued-1", "Bearer issued-2", "Bearer issued-3")
 

@@ -10,10 +10,10 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 
 from authz.config import Config
-from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.http2_peer import Http2Message, Http2Upstream, http2_call
-from support.sidecar import Authority, Sidecar
-from support.upstream import EchoUpstream, Seen
+from support.peers.http2_peer import Http2Message, Http2Upstream, http2_call
+from support.peers.upstream import EchoUpstream, Seen
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 PUSHED_HOST: Final = "inventory.internal:8443"

@@ -12,10 +12,10 @@ from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import Reason
 from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import encode
-from support.bytes_of_http import exchange
-from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.records import record_of
-from support.sidecar import Sidecar
+from support.fakes.records import record_of
+from support.peers.bytes_of_http import exchange
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.proxy.sidecar import Sidecar
 
 GRAPH = "graph.microsoft.com"
 USER = {"authorization": "Bearer user-token"}

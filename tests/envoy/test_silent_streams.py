@@ -14,10 +14,10 @@ from authz.config.reading.document import parse
 from authz.core.request import Direction
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import RenderError, SidecarSettings
-from support.edge import until
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.sidecar import Authority, Sidecar
-from support.websocket_peer import WebSocketClient, WebSocketServer
+from support.peers.websocket_peer import WebSocketClient, WebSocketServer
+from support.proxy.edge import until
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 pytestmark = pytest.mark.thorough
 

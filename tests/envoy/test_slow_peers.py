@@ -15,10 +15,10 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
 from authz.config.reading.document import parse
-from support.ext_authz_server import ExtAuthzServer, allow
-from support.http2_front import Http2Front
-from support.models_api import ModelsApi
-from support.sidecar import Authority, Sidecar
+from support.peers.http2_front import Http2Front
+from support.peers.models_api import ModelsApi
+from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 HOST: Final = "models.example"
 SLOW: Final = 24

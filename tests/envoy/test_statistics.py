@@ -11,7 +11,7 @@ import yaml
 from authz.config import Config
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import RenderError, SidecarSettings
-from support.envoy import EnvoyProcess, free_port
+from support.proxy.envoy import EnvoyProcess, free_port
 
 PATH: Final = "/stats/prometheus"
 

@@ -13,12 +13,12 @@ from authz.core.decision import Allow
 from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import encode
 from authz.envoy_config.settings import AppProtocol
-from support.edge import exchange
-from support.ext_authz_server import PUSHED, ExtAuthzServer
-from support.http2_peer import Http2Upstream, http2_call
-from support.properties import brief
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
+from support.fakes.properties import brief
+from support.fakes.records import record_of
+from support.peers.http2_peer import Http2Upstream, http2_call
+from support.proxy.edge import exchange
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer
+from support.proxy.sidecar import Authority, Sidecar
 
 ASKED: Final = "asked.example"
 WITH_TOKEN: Final = "pushed.example"

@@ -17,13 +17,13 @@ from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import encode
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import AppProtocol, RenderError, SidecarSettings
-from support.edge import Issuer, bearer, denial
-from support.envoy import validate
-from support.ext_authz_server import PUSHED, ExtAuthzServer, allow
-from support.http2_peer import http2_call
-from support.records import record_of
-from support.sidecar import Authority, Sidecar
-from support.websocket_peer import WebSocketClient, WebSocketServer
+from support.fakes.records import record_of
+from support.peers.http2_peer import http2_call
+from support.peers.websocket_peer import WebSocketClient, WebSocketServer
+from support.proxy.edge import Issuer, bearer, denial
+from support.proxy.envoy import validate
+from support.proxy.ext_authz_server import PUSHED, ExtAuthzServer, allow
+from support.proxy.sidecar import Authority, Sidecar
 
 SECURE: Final = "realtime.example"
 PLAIN: Final = "voice.svc:8000"

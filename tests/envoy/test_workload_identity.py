@@ -14,11 +14,11 @@ from cryptography import x509
 
 from authz.config.reading.document import parse
 from authz.envoy_config.settings import AuthzTls
-from support.envoy import EnvoyProcess
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims
-from support.upstream import EchoUpstream
-from support.workload import workload_certificate
+from support.fakes.workload import workload_certificate
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import Process, World, claims
+from support.proxy.envoy import EnvoyProcess
+from support.proxy.sidecar import Authority, Sidecar
 
 DESK: Final = "spiffe://cluster.local/ns/agents/sa/desk"
 OTHER: Final = "spiffe://cluster.local/ns/agents/sa/other"

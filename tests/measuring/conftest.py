@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.quiet_server import QuietHandler, QuietServer
+from support.peers.quiet_server import QuietHandler, QuietServer
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from authz.doors.envoy.grpc_server import ServerSettings
 from bench import compare, plot, run, straight, through_envoy
 from bench.load import LoadError
 from bench.rows import Effort
-from support.ext_authz_server import ExtAuthzServer
+from support.proxy.ext_authz_server import ExtAuthzServer
 
 pytestmark = pytest.mark.thorough
 

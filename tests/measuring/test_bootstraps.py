@@ -9,7 +9,7 @@ import yaml
 
 from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 from bench.bootstraps import ROUTER, Bootstrap
-from support.envoy import validate
+from support.proxy.envoy import validate
 
 pytestmark = pytest.mark.thorough
 

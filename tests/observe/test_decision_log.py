@@ -20,10 +20,10 @@ from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
-from support.exchanges import BLUEPRINT_CLIENT, GRAPH, on_behalf_of
-from support.records import record_of
-from support.scene import Scene
-from support.tenant import AGENT, BLUEPRINT
+from support.fakes.exchanges import BLUEPRINT_CLIENT, GRAPH, on_behalf_of
+from support.fakes.records import record_of
+from support.fakes.scene import Scene
+from support.fakes.tenant import AGENT, BLUEPRINT
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln"

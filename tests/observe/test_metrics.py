@@ -12,8 +12,8 @@ from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
-from support.records import record_of
-from support.routes import regranted, route_of
+from support.fakes.records import record_of
+from support.fakes.routes import regranted, route_of
 
 FALLBACK = route_of("graph", Flow.AUTONOMOUS, stands_in=True)
 ALLOWED = record_of(Allow(), route=FALLBACK)

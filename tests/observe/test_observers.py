@@ -12,10 +12,10 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
-from support.fakes import FakeObserver
-from support.records import record_of
-from support.scene import INBOUND, Scene
-from support.stack import until
+from support.fakes.fakes import FakeObserver
+from support.fakes.records import record_of
+from support.fakes.scene import INBOUND, Scene
+from support.programs.stack import until
 
 
 async def _repeats(scene: Scene, number: int) -> list[CheckRecord]:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 
 from authz.core.secret import Secret
 from authz.pod_ca.authority import LIFETIME, IssuedCertificate, PodAuthority, _pem_of
-from support.clock import START
+from support.fakes.clock import START
 
 HOSTS: Final = ["graph.microsoft.com", "orders.example"]
 NOW: Final = datetime.now(UTC).timestamp()

@@ -8,7 +8,7 @@ from cryptography import x509
 from authz.pod_ca.authority import PodAuthority
 from authz.pod_ca.certificates import CertificateSubscription, PodCertificates
 from authz.ports import Peer
-from support.clock import START, Clock
+from support.fakes.clock import START, Clock
 
 HOST: Final = "graph.microsoft.com"
 DAY: Final = 86400.0

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
 from authz.pod_ca.authority import LIFETIME
 from authz.pod_ca.files import RENEW_BEFORE, open_authority, publish
-from support.clock import START
+from support.fakes.clock import START
 
 HOSTS: Final = ["graph.microsoft.com", "orders.example"]
 

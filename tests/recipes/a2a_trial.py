@@ -15,9 +15,9 @@ from authz_dev.emulator import Emulator
 from recipes.agents import ENVIRONMENT, Program, require_environment
 from recipes.compatibility import Client
 from recipes.trial import FOLDER, execute
-from support.envoy import free_port
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World
+from support.programs.stack import Process, World
+from support.proxy.envoy import free_port
+from support.proxy.sidecar import Authority, Sidecar
 
 _PATHS: Final = {"JSONRPC": "/rpc", "HTTP+JSON": "/rest"}
 _WEB: Final = "agent.example"

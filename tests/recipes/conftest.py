@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.sidecar import Authority
+from support.proxy.sidecar import Authority
 
 
 @pytest.fixture(scope="module")

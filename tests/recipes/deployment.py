@@ -23,10 +23,10 @@ from authz.envoy_config.settings import SidecarSettings, Upstream
 from authz_dev.emulator import Emulator
 from authz_dev.emulator.entities import User
 from recipes.agents import Program, agent, configuration, require_environment
-from support.envoy import EnvoyProcess, free_port
-from support.sidecar import Authority
-from support.stack import Process, World, claims
-from support.upstream import EchoUpstream
+from support.peers.upstream import EchoUpstream
+from support.programs.stack import Process, World, claims
+from support.proxy.envoy import EnvoyProcess, free_port
+from support.proxy.sidecar import Authority
 
 API: Final = "api.example"
 FOREIGN_BAGGAGE: Final = "team=blue"

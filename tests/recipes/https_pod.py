@@ -19,9 +19,9 @@ from typing import Any, Final
 from authz.config.reading.document import parse
 from authz_dev.emulator import Emulator
 from recipes.agents import APPS
-from support.models_api import ModelsApi
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World
+from support.peers.models_api import ModelsApi
+from support.programs.stack import Process, World
+from support.proxy.sidecar import Authority, Sidecar
 
 CHECKED: Final = "models.example"
 """Each call is asked about."""

@@ -16,8 +16,8 @@ from authz.core.secret import Secret
 from authz.core.subject import SubjectSource, find_subject
 from authz.doors.envoy.ext_authz import decode
 from recipes.agents import APPS, ENVIRONMENT
-from support.scene import Scene
-from support.spellings import BLANKS, INVISIBLE, Headers, Speller, received, seen_by_authz
+from support.fakes.scene import Scene
+from support.proxy.spellings import BLANKS, INVISIBLE, Headers, Speller, received, seen_by_authz
 
 FOLDER: Final = APPS / "propagators"
 NUMBER: Final = int(os.environ.get("AUTHZ_TEST_SPELLINGS", "10000"))

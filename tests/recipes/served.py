@@ -15,9 +15,9 @@ from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings, Upstream
 from authz_dev.emulator import Emulator
 from recipes.agents import APPS, Program, require_environment
-from support.envoy import EnvoyProcess, free_port
-from support.sidecar import Authority
-from support.stack import Process, World
+from support.programs.stack import Process, World
+from support.proxy.envoy import EnvoyProcess, free_port
+from support.proxy.sidecar import Authority
 
 TOOLS: Final = "tools.apps.svc:8000"
 

@@ -10,8 +10,8 @@ import pytest
 
 from recipes.agents import APPS, PAGE, Program, require_environment
 from recipes.served import behind_envoy
-from support.envoy import free_port
-from support.sidecar import Authority
+from support.proxy.envoy import free_port
+from support.proxy.sidecar import Authority
 
 pytestmark = pytest.mark.recipes
 

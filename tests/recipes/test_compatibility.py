@@ -12,9 +12,9 @@ import pytest
 from recipes.a2a_trial import Conversation, talking
 from recipes.compatibility import A2A_CLIENTS, CLIENTS, RPC_CLIENTS, Client
 from recipes.trial import Trial, running
-from support.envoy import EnvoyProcess
-from support.sidecar import Authority
-from support.stack import claims
+from support.programs.stack import claims
+from support.proxy.envoy import EnvoyProcess
+from support.proxy.sidecar import Authority
 
 ANSWERING: Final = """\
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}

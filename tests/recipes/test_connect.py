@@ -10,8 +10,8 @@ import pytest
 from authz.core.request import Direction
 from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, NODE_APP, require_environment
-from support.connecting import COLLECTOR, GRAPH, RPC, SPEECH, TALK, Deployed, Pod, document
-from support.stack import World
+from support.programs.stack import World
+from support.proxy.connecting import COLLECTOR, GRAPH, RPC, SPEECH, TALK, Deployed, Pod, document
 
 pytestmark = pytest.mark.recipes
 NODE: Final = ENVIRONMENT / "bin/node"

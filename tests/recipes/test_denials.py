@@ -13,9 +13,9 @@ from authz.core.errors import Reason
 from authz.doors.problem import FACES, detail_of
 from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, require_environment
-from support.envoy import free_port
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World
+from support.programs.stack import Process, World
+from support.proxy.envoy import free_port
+from support.proxy.sidecar import Authority, Sidecar
 
 pytestmark = pytest.mark.recipes
 

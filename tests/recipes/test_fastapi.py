@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from recipes.deployment import FOREIGN_BAGGAGE, Deployment, deployed
-from support.sidecar import Authority
+from support.proxy.sidecar import Authority
 
 pytestmark = pytest.mark.recipes
 

@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from recipes.agents import APPS, ENVIRONMENT, require_environment
-from support.stack import Process, World, claims
-from support.token_api import Sidecar, environment
+from support.programs.stack import Process, World, claims
+from support.programs.token_api import Sidecar, environment
 
 pytestmark = pytest.mark.recipes
 

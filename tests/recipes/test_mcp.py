@@ -12,8 +12,8 @@ import pytest
 
 from recipes.agents import APPS, Program, require_environment
 from recipes.deployment import Deployment, deployed, references
-from support.envoy import free_port
-from support.sidecar import Authority
+from support.proxy.envoy import free_port
+from support.proxy.sidecar import Authority
 
 pytestmark = pytest.mark.recipes
 

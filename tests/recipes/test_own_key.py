@@ -11,8 +11,8 @@ import yaml
 
 from authz_dev.emulator import Emulator
 from recipes.agents import APPS, ENVIRONMENT, PAGE, require_environment
-from support.connecting import WEATHER, Deployed, Pod, document
-from support.stack import World
+from support.programs.stack import World
+from support.proxy.connecting import WEATHER, Deployed, Pod, document
 
 pytestmark = pytest.mark.recipes
 KEY: Final = "sk-key-of-the-app"

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from recipes.agents import APPS, ENVIRONMENT, require_environment
-from support.assets import SIDECAR_CLIENT, SIDECAR_OPENAPI, asset
-from support.stack import Process, World, claims
-from support.token_api import Sidecar, environment
+from support.kubernetes.assets import SIDECAR_CLIENT, SIDECAR_OPENAPI, asset
+from support.programs.stack import Process, World, claims
+from support.programs.token_api import Sidecar, environment
 
 pytestmark = pytest.mark.recipes
 

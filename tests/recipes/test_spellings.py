@@ -11,10 +11,10 @@ import pytest
 
 from authz.core.baggage import MEMBER
 from recipes.deployment import Deployment, Person, deployed
-from support.lines import Caller
-from support.sidecar import Authority
-from support.spellings import Headers, Speller
-from support.stack import Client as Asker
+from support.peers.lines import Caller
+from support.programs.stack import Client as Asker
+from support.proxy.sidecar import Authority
+from support.proxy.spellings import Headers, Speller
 
 pytestmark = pytest.mark.recipes
 

@@ -24,11 +24,11 @@ from authz.envoy_config.settings import AppProtocol
 from authz_dev.emulator import Emulator
 from recipes.agents import ENVIRONMENT, ROOT, require_environment
 from recipes.compatibility import JARS, Client, Needs
-from support.grpc_peer import GrpcServer
-from support.ordinary_server import OrdinaryServer
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World, claims
-from support.upstream import Seen
+from support.peers.grpc_peer import GrpcServer
+from support.peers.ordinary_server import OrdinaryServer
+from support.peers.upstream import Seen
+from support.programs.stack import Process, World, claims
+from support.proxy.sidecar import Authority, Sidecar
 
 API: Final = "api.example"
 """An API of a route on behalf of the user."""

@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from authz.doors.sidecar_api.challenges import MAX_CHALLENGE, demanded_claims
 from sidecar_api.conftest import OK, Seen, SomeApi
-from support.properties import thorough
-from support.stack import Process, World
-from support.token_api import Sidecar, bearer, environment
+from support.fakes.properties import thorough
+from support.programs.stack import Process, World
+from support.programs.token_api import Sidecar, bearer, environment
 
 REVOKED = {"access_token": {"nbf": {"essential": True, "value": "1604106651"}}}
 STEP_UP = {"access_token": {"acrs": {"essential": True, "value": "c1"}}}

@@ -17,7 +17,7 @@ from authz.core.secret import Secret
 from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
 from authz.doors.sidecar_api.parameters import Call
 from sidecar_api.conftest import SomeApi
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 TOKEN = Secret("the-agents-token")
 BASE = Downstream(base_url="https://api.example/v1.0")

@@ -13,10 +13,10 @@ from authz.core.grant import Delegated
 from authz.core.policy import EgressRoute, KnownAgent
 from authz.core.token import Expectation
 from authz.doors.sidecar_api.overrides import Overrides, Permitted, overridden
-from support.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
-from support.properties import thorough
-from support.routes import delegated, route_of, target_of
-from support.tenant import AGENT, TENANT
+from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
+from support.fakes.properties import thorough
+from support.fakes.routes import delegated, route_of, target_of
+from support.fakes.tenant import AGENT, TENANT
 
 SUBJECT: Final = Expectation(frozenset({"aud"}), {"iss": TENANT}, 60.0)
 OWN: Final = Expectation(frozenset({"own"}), {"iss": TENANT}, 60.0)

@@ -10,7 +10,7 @@ from authz.core.errors import BadOverride
 from authz.core.exchange import AgentUser
 from authz.doors.sidecar_api.overrides import Overrides
 from authz.doors.sidecar_api.parameters import Call, Parameters
-from support.properties import thorough
+from support.fakes.properties import thorough
 
 OTHER = "a2a2a2a2-0000-4000-8000-00000000000a"
 GUID = "a1a1a1a1-0000-4000-8000-00000000000a"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from support.apiserver import SERVER, ApiServer, find, missing
-from support.manifests import Manifests
-from support.mesh import AGENTS, applied, mesh_config
-from support.meshed import MeshedPod
-from support.namespaces import missing as missing_namespaces
-from support.pilot import PROGRAM, Pilot
+from support.istio.mesh import AGENTS, applied, mesh_config
+from support.istio.meshed import MeshedPod
+from support.istio.pilot import PROGRAM, Pilot
+from support.kubernetes.apiserver import SERVER, ApiServer, find, missing
+from support.kubernetes.manifests import Manifests
+from support.kubernetes.namespaces import missing as missing_namespaces
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ from copy import deepcopy
 
 import pytest
 
-from support.apiserver import ApiServer
-from support.internet import FURTHER, GRAPH
-from support.manifests import Manifests, Object
-from support.mesh import AGENTS, apply, mesh_config, run
-from support.meshed import GRAPH_URL, MeshedPod, headers
-from support.pilot import Pilot
-from support.stack import claims
+from support.istio.mesh import AGENTS, apply, mesh_config, run
+from support.istio.meshed import GRAPH_URL, MeshedPod, headers
+from support.istio.pilot import Pilot
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.manifests import Manifests, Object
+from support.peers.internet import FURTHER, GRAPH
+from support.programs.stack import claims
 
 pytestmark = pytest.mark.cluster
 

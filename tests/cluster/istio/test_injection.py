@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from support.apiserver import ApiServer
-from support.manifests import Manifests, Object
-from support.mesh import AGENTS, pod_of
-from support.meshed import ISTIO_PROXY
-from support.pilot import CHART, Pilot, find_chart
+from support.istio.mesh import AGENTS, pod_of
+from support.istio.meshed import ISTIO_PROXY
+from support.istio.pilot import CHART, Pilot, find_chart
+from support.kubernetes.apiserver import ApiServer
+from support.kubernetes.manifests import Manifests, Object
 
 pytestmark = pytest.mark.cluster
 

@@ -1,19 +1,19 @@
 """The Istio overlay in a mesh with a real control plane: API server, pilot, Envoy, authz, the emulated Entra.
 
 Needs root and netfilter, and pilot-discovery, which `TEST_ASSET_PILOT_DISCOVERY` names. Envoy is upstream's
-and not Istio's own build, and a stand-in serves it certificates (`support.meshed`).
+and not Istio's own build, and a stand-in serves it certificates (`support.istio.meshed`).
 """
 
 import json
 
 import pytest
 
-from support.host_spellings import fixed
-from support.internet import GRAPH
-from support.mesh import AGENTS
-from support.meshed import GRAPH_URL, NEIGHBOUR, OPEN_PORT, TRUST_BUNDLE, MeshedPod, headers
-from support.namespaces import OTHER
-from support.stack import claims
+from support.istio.mesh import AGENTS
+from support.istio.meshed import GRAPH_URL, NEIGHBOUR, OPEN_PORT, TRUST_BUNDLE, MeshedPod, headers
+from support.kubernetes.namespaces import OTHER
+from support.peers.internet import GRAPH
+from support.programs.stack import claims
+from support.proxy.host_spellings import fixed
 
 pytestmark = pytest.mark.cluster
 

@@ -6,12 +6,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from support.internet import GRAPH, LOGIN
-from support.istio import Istio
-from support.manifests import Manifests, Object, render
-from support.mesh import AGENTS, ELSEWHERE, OVERLAY
-from support.meshed import NEIGHBOUR, TRUST_BUNDLE, MeshedPod
-from support.pilot import Pilot
+from support.istio.istio import Istio
+from support.istio.mesh import AGENTS, ELSEWHERE, OVERLAY
+from support.istio.meshed import NEIGHBOUR, TRUST_BUNDLE, MeshedPod
+from support.istio.pilot import Pilot
+from support.kubernetes.manifests import Manifests, Object, render
+from support.peers.internet import GRAPH, LOGIN
 
 pytestmark = pytest.mark.cluster
 

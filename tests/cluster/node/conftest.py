@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from support.apiserver import CONTROLLERS, SERVER, missing
-from support.engine import Engine
-from support.engine import missing as no_engine
-from support.images import (
+from support.kubernetes.apiserver import CONTROLLERS, SERVER, missing
+from support.kubernetes.engine import Engine
+from support.kubernetes.engine import missing as no_engine
+from support.kubernetes.images import (
     AUTHZ,
     DEVELOPMENT,
     SANDBOX,
@@ -24,8 +24,8 @@ from support.images import (
     curl_image,
     envoy_image,
 )
-from support.real_cluster import RealCluster, up
-from support.worker import reason_for_none
+from support.kubernetes.real_cluster import RealCluster, up
+from support.kubernetes.worker import reason_for_none
 
 
 @pytest.fixture(scope="session")

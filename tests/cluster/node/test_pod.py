@@ -12,7 +12,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from support.real_cluster import RealCluster
+from support.kubernetes.real_cluster import RealCluster
 
 pytestmark = pytest.mark.cluster
 
@@ -75,7 +75,7 @@ def test_no_request_is_lost_when_the_pod_is_replaced(cluster: RealCluster) -> No
     """Nor by callers who keep their connections; agent, Envoy and authz stop in order, by themselves."""
     pod = cluster.pod()
     address = cluster.server.get("/api/v1/namespaces/agent/services/agent")["spec"]["clusterIP"]
-    callers = ["support.persistent_callers", f"http://{address}/my-orders", "4"]
+    callers = ["support.peers.persistent_callers", f"http://{address}/my-orders", "4"]
     with subprocess.Popen(
         cluster.server.command(sys.executable, "-m", *callers),
         cwd=TESTS,

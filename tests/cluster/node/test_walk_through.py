@@ -5,9 +5,9 @@ The same runs under podman in `tests/deploy`; here kubectl, the API server and t
 
 import pytest
 
-from support.real_cluster import RealCluster
-from support.sidecar_demo import part
-from support.transcript import settled
+from support.kubernetes.real_cluster import RealCluster
+from support.kubernetes.sidecar_demo import part
+from support.programs.transcript import settled
 
 pytestmark = pytest.mark.cluster
 

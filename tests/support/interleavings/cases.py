@@ -11,7 +11,7 @@ from authz.core.errors import Reason
 from support.interleavings.explanations import LOST, Whose
 from support.interleavings.fleet import ROUTES, Agent, Caller, Fleet
 from support.interleavings.wire import Answer, Connections, Headers
-from support.stack import claims
+from support.programs.stack import claims
 
 OK: Final = 200
 NOBODY: Final[frozenset[str]] = frozenset()

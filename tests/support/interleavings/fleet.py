@@ -17,9 +17,9 @@ from authz_dev.emulator import Emulator
 from authz_dev.emulator.entities import User
 from support.faults.output import Reader
 from support.interleavings.explanations import Ledger
-from support.set_clock import SetClock
-from support.sidecar import Authority, Sidecar
-from support.stack import GRAPH, Clock, Process, World
+from support.programs.set_clock import SetClock
+from support.programs.stack import GRAPH, Clock, Process, World
+from support.proxy.sidecar import Authority, Sidecar
 
 TOKENS: Final = 4
 """Most tokens that a user keeps."""

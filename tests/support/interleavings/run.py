@@ -17,7 +17,7 @@ from support.interleavings.disturbances import DISTURBANCES, Disturbance
 from support.interleavings.explanations import LATE, LOST
 from support.interleavings.fleet import Fleet
 from support.interleavings.wire import Connections
-from support.sidecar import AUTHZ_TIMEOUT
+from support.proxy.sidecar import AUTHZ_TIMEOUT
 
 CALLERS: Final = 16
 DISTURBERS: Final = 3

@@ -1,0 +1,21 @@
+"""Principals to test with, as if their tokens had been verified."""
+
+from authz.core.principal import Actor, Principal, Subject, SubjectType
+from support.fakes.clock import START
+from support.fakes.tenant import CLIENT, LIFETIME, TENANT, USER
+
+
+def principal(
+    kind: SubjectType = SubjectType.USER, *, scopes: str = "", roles: str = ""
+) -> Principal:
+    """Return a principal with these permissions, each list separated by blanks."""
+    return Principal(
+        subject=Subject(TENANT, USER, kind),
+        actor=Actor(CLIENT),
+        scopes=frozenset(scopes.split()),
+        roles=frozenset(roles.split()),
+        expires_at=START + LIFETIME,
+        issuer="issuer",
+        key_id="key-1",
+        token_id="",
+    )

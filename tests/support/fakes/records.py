@@ -1,0 +1,38 @@
+"""Records as the service makes them, for tests of what doors and observers make of one."""
+
+from typing import Final
+
+from authz.core.decision import Allow, Decision, Deny
+from authz.core.errors import AuthzError
+from authz.core.exchange import Flow
+from authz.core.lifetime import Lifetime
+from authz.core.moment import NEVER
+from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.policy import Route
+from authz.core.record import CheckRecord, Trace
+from authz.core.request import CheckRequest
+from support.fakes.routes import route_of
+
+ROUTE: Final = route_of("graph", Flow.AUTONOMOUS, ("graph.example",))
+ENDLESS: Final = Lifetime(NEVER, NEVER)
+
+
+def record_of(
+    decision: Decision,
+    *,
+    route: Route = ROUTE,
+    request: CheckRequest | None = None,
+    error: AuthzError | None = None,
+    fault: Exception | None = None,
+    edge_ttl: float = 0.0,
+    seconds: float = 0.0,
+) -> CheckRecord:
+    """Return the record of a Check that ended so, after some seconds. A denial found no route."""
+    outcome: Outcome
+    match decision:
+        case Allow():
+            outcome = Granted(route, decision, ENDLESS)
+        case Deny():
+            outcome = Denied(decision, error, fault)
+    trace = Trace(1.0, finished=1.0 + seconds)
+    return CheckRecord(request or CheckRequest(), outcome, trace, edge_ttl)

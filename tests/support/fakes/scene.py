@@ -1,0 +1,141 @@
+"""`Scene`, a real `CheckService` whose outside world is fake: what a test of the Check path starts from.
+
+It has one inbound route, and one egress route for each flow a route can name, called as the flow is.
+"""
+
+from dataclasses import replace
+from math import inf
+from typing import Any, Final
+
+from authz.checks.prefetching import Prefetches
+from authz.checks.service import CheckService
+from authz.checks.steps import Snapshot
+from authz.core.answer import AnswerCache
+from authz.core.cache import FailureCache, PrincipalCache, TokenCache
+from authz.core.exchange import Flow
+from authz.core.moment import Moment
+from authz.core.policy import EgressRoute, InboundRoute, Policy
+from authz.core.record import CacheName, CheckRecord
+from authz.core.request import Authorization, CheckRequest
+from authz.core.requirement import Requirement
+from authz.core.shares import Shares
+from authz.ports import Timer
+from authz.tokens.caching import CachedExchange
+from authz.tokens.references import SubjectMemory
+from support.fakes.clock import Clock
+from support.fakes.fakes import FakeExchange, FakeKeys, FakeObserver
+from support.fakes.routes import route_of
+from support.fakes.tenant import FakeTenant
+
+INBOUND: Final = "agent"
+EGRESS_FLOWS: Final = tuple(
+    flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
+)
+DELEGATED_FLOWS: Final = tuple(flow for flow in EGRESS_FLOWS if flow.is_delegated)
+
+
+class Scene:
+    """A service and everything around it, which a test may look into and disturb."""
+
+    def __init__(
+        self,
+        *,
+        timer: Timer | None = None,
+        max_flights: int = 100,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = clock or Clock()
+        self.timer = timer = timer or self.clock.timer
+        self.tenant = FakeTenant(clock=self.clock)
+        self.keys = FakeKeys(
+            [self.tenant.signing_key(), self.tenant.signing_key(self.tenant.issuer_v1)],
+            timer=timer,
+        )
+        self.entra = FakeExchange(self._now)
+        self.observer = FakeObserver()
+        self.failures = FailureCache(max_entries=100)
+        self.tokens = CachedExchange(
+            self.entra,
+            tokens=TokenCache(max_entries=100, max_bytes=10**6, margin=60.0),
+            failures=self.failures,
+            name=CacheName.TOKENS,
+            observer=self.observer,
+            clock=self.clock,
+            timer=timer,
+            flight_timeout=5.0,
+            places=Shares(max_flights, holders=1),
+        )
+        self.principals = PrincipalCache(max_entries=100, max_bytes=10**6)
+        self.subjects = SubjectMemory(max_entries=100, max_bytes=10**6, max_age=600.0)
+        self.prefetches = Prefetches(observer=self.observer, places=Shares(3, holders=1))
+        self.service = CheckService(
+            self.snapshot(Policy(version="empty")),
+            principals=self.principals,
+            subjects=self.subjects,
+            observer=self.observer,
+            clock=self.clock,
+            timer=timer,
+            prefetches=self.prefetches,
+            prefetch_timeout=5.0,
+        )
+        self.inbound_route = InboundRoute(INBOUND, self.tenant.expectation())
+        self.egress_routes = {flow.value: self._egress_route(flow) for flow in EGRESS_FLOWS}
+        self.configure()
+
+    def _now(self) -> Moment:
+        # A timer of the test's own may count its looks.
+        own = self.timer == self.clock.timer
+        return self.clock.moment() if own else Moment(self.clock(), inf)
+
+    def configure(self, *routes: InboundRoute | EgressRoute, **changes: Any) -> None:
+        """Put a policy into force: the scene's routes, these in place of or beside them."""
+        inbound = {INBOUND: self.inbound_route}
+        egress = dict(self.egress_routes)
+        for route in routes:
+            if isinstance(route, InboundRoute):
+                inbound[route.name] = route
+            else:
+                egress[route.name] = route
+        policy = Policy(version="v1", inbound=inbound, egress=egress)
+        self.service.swap(self.snapshot(replace(policy, **changes)))
+
+    def snapshot(self, policy: Policy) -> Snapshot:
+        """Return a version of the configuration with the scene's keys and tokens."""
+        answers = AnswerCache(max_entries=100, max_bytes=10**6)
+        return Snapshot(policy, self.keys, self.tokens, answers)
+
+    async def check(self, request: CheckRequest, *, within: float = 5.0) -> CheckRecord:
+        """Ask for a decision."""
+        return await self.service.check(request, deadline=self.timer() + within)
+
+    async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
+        """Send a request with a bearer token to the agent."""
+        return await self.check(self.request("inbound", INBOUND, token, **changes))
+
+    async def egress(
+        self, route: str, token: str | None = None, /, *, within: float = 5.0, **changes: Any
+    ) -> CheckRecord:
+        """Send a request of the agent through an egress route."""
+        return await self.check(self.request("egress", route, token, **changes), within=within)
+
+    def request(
+        self, direction: str, route: str, token: str | None, /, **changes: Any
+    ) -> CheckRequest:
+        """Build a request; keywords replace fields."""
+        authorization = None if token is None else Authorization(f"Bearer {token}")
+        request = CheckRequest(
+            "GET", "api.example", "/", authorization, direction=direction, route=route
+        )
+        return request._replace(**changes)
+
+    def _egress_route(self, flow: Flow) -> EgressRoute:
+        hosts = (f"{flow.value}.example".replace("_", "-"),)
+        if not flow.is_delegated:
+            return route_of(flow.value, flow, hosts)
+        return route_of(
+            flow.value,
+            flow,
+            hosts,
+            expectation=self.tenant.expectation(),
+            requirement=Requirement(scopes=("access_as_user",)),
+        )
