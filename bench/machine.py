@@ -71,5 +71,5 @@ def _processor() -> str:
 
 
 def _h2load() -> str:
-    output = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True)  # noqa: S607
+    output = subprocess.run(["h2load", "--version"], capture_output=True, text=True, check=True)  # noqa: S607 - found on PATH
     return output.stdout.strip().removeprefix("h2load ")

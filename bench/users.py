@@ -131,7 +131,7 @@ class _Crowd:
     address: str
     mint: Callable[[], str]
     checks: list[bytes] = field(default_factory=list)
-    _random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311
+    _random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - repeatable
 
     def fill(self, users: int) -> None:
         """Let new users send their first Check, until there are so many."""

@@ -73,7 +73,7 @@ def _unsupported_macos(machine: Machine) -> str | None:
         return "Macs with an Intel processor, and Pythons for them, are not supported"
     major = machine.macos.partition(".")[0]
     # Pythons that are built for old systems read 10.16 on every newer one.
-    if major.isdigit() and int(major) != 10 and int(major) < OLDEST_MACOS:  # noqa: PLR2004
+    if major.isdigit() and int(major) != 10 and int(major) < OLDEST_MACOS:  # noqa: PLR2004 - macOS 10.x
         return f"macOS {machine.macos} is too old"
     return None
 

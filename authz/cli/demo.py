@@ -14,7 +14,7 @@ from authz.system.distribution import development_advice
 def demo(*, as_json: bool, keep: bool, verbose: bool) -> None:
     """Take the tour: real Envoy, an unmodified agent, the local Entra."""
     try:
-        from authz_dev.demo.command import run  # noqa: PLC0415
+        from authz_dev.demo.command import run  # noqa: PLC0415 - not in every installation
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {development_advice()}") from error
 

@@ -71,7 +71,7 @@ def emulator(listen: str, out: Path, **options: Any) -> None:
     Anyone who reaches it gets tokens for anybody.
     """
     try:
-        from authz_dev.emulator.command import Options, run  # noqa: PLC0415
+        from authz_dev.emulator.command import Options, run  # noqa: PLC0415 - not in every installation
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {development_advice()}") from error
 

@@ -19,6 +19,9 @@ from authz.cli.options import (
     no_values_option,
     stand_ins_of,
 )
+from authz.config import ConfigError, load
+from authz.config.placeholders import shown_in
+from authz.core.request import Direction
 from authz.system.distribution import advice
 
 
@@ -106,14 +109,12 @@ def envoy(
     file: Path | None, config_file: Path | None, *, without_values: bool, **options: Any
 ) -> None:
     """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
-    from authz.config import ConfigError, load  # noqa: PLC0415
-
     try:
-        from authz.envoy_config.bootstrap import render  # noqa: PLC0415
+        from authz.envoy_config.bootstrap import render  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
-    from authz.envoy_config.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415
-    from authz.envoy_config.settings import RenderError  # noqa: PLC0415
+    from authz.envoy_config.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415 - as above
+    from authz.envoy_config.settings import RenderError  # noqa: PLC0415 - as above
 
     try:
         given, path = dict(os.environ), file or config_file
@@ -158,8 +159,6 @@ def _made_by(context: click.Context) -> str:
 
 
 def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
-    from authz.config.placeholders import shown_in  # noqa: PLC0415
-
     if needed := shown_in(text, values):
         raise click.ClickException(
             f"the result needs values, --no-values or not: set {', '.join(needed)}"
@@ -167,8 +166,7 @@ def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
 
 
 def _sidecar_settings(options: dict[str, Any]) -> Any:
-    from authz.core.request import Direction  # noqa: PLC0415
-    from authz.envoy_config.settings import (  # noqa: PLC0415
+    from authz.envoy_config.settings import (  # noqa: PLC0415 - an extra
         AppProtocol,
         AuthzTls,
         RenderError,

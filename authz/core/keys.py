@@ -262,7 +262,7 @@ def _sound(modulus: int, exponent: int) -> RSAPublicNumbers:
     """Return a public key once it has passed every check that needs no factors (SP 800-89 section 5.3.3)."""
     if not MINIMUM_RSA_BITS <= modulus.bit_length() <= MAXIMUM_RSA_BITS:
         raise _Refused(KeyFault.SIZE)
-    if exponent < 3 or exponent >= MAXIMUM_EXPONENT or exponent % 2 == 0:  # noqa: PLR2004
+    if exponent < 3 or exponent >= MAXIMUM_EXPONENT or exponent % 2 == 0:  # noqa: PLR2004 - RFC 8017
         raise _Refused(KeyFault.EXPONENT)
     if gcd(modulus, _SMALL_PRIMES) != 1:
         raise _Refused(KeyFault.MODULUS)

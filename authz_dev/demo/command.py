@@ -41,7 +41,7 @@ def run(*, as_json: bool, keep: bool, verbose: bool = False) -> int:
             err=True,
         )
         return 1
-    from authz_dev.demo.show import show  # noqa: PLC0415
+    from authz_dev.demo.show import show  # noqa: PLC0415 - what it needs may be missing
 
     return show(as_json=as_json, keep=keep, verbose=verbose, program=started_as(sys.argv[0]))
 

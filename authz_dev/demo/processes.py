@@ -125,7 +125,7 @@ class Program:
         with self.log.open("ab") as log:
             try:
                 # In another process group: Ctrl-C is for us, and we end the programs in order.
-                self._process = subprocess.Popen(  # noqa: S603
+                self._process = subprocess.Popen(  # noqa: S603 - of the demo itself
                     self._command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

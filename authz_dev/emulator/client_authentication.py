@@ -141,7 +141,7 @@ def _certificate(header: Mapping[str, Any], client: Application) -> x509.Certifi
         if sha256:
             matches = b64url(certificate.fingerprint(hashes.SHA256())) == sha256
         else:
-            matches = b64url(certificate.fingerprint(hashes.SHA1())) == sha1  # noqa: S303
+            matches = b64url(certificate.fingerprint(hashes.SHA1())) == sha1  # noqa: S303 - `x5t`
         if matches:
             return certificate
     raise TokenError(700027, "No registered certificate has this thumbprint.")

@@ -42,7 +42,7 @@ class SigningKey:
         )
         numbers = self.public_key.public_numbers()
         # SHA-1 is what `x5t` and Entra's key ids are made of; nothing is secured by it.
-        self.kid = b64url(certificate.fingerprint(hashes.SHA1()))  # noqa: S303
+        self.kid = b64url(certificate.fingerprint(hashes.SHA1()))  # noqa: S303 - as Entra names keys
         self._jwk = {
             "kty": "RSA",
             "use": "sig",

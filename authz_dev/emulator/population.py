@@ -147,7 +147,7 @@ class _Builder:
 def default_directory(seed: int | None = None) -> Directory:
     """A freshly populated directory; the same `seed` gives the same GUIDs and secrets."""
     directory = Directory()
-    randomness = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311
+    randomness = random.SystemRandom() if seed is None else random.Random(seed)  # noqa: S311 - repeatable on request
     builder = _Builder(directory, randomness)
     _first_tenant(builder)
     _second_tenant(builder)

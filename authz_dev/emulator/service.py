@@ -34,7 +34,7 @@ from authz_dev.emulator.token_endpoint import TokenEndpoint
 _CONTROL_PATH = "/emulator"
 _ANY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _HTTPS = 443
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 (compared with, not bound to)
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
 
 class Emulator:

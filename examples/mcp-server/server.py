@@ -31,7 +31,7 @@ async def my_orders(context: Context) -> str:
 
 
 # Without sessions, no caller can use another one's. Which host a caller names is Envoy's business here.
-app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
+app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104 - in a pod of its own
 
 if __name__ == "__main__":
     uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]))
