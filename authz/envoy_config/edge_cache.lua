@@ -12,7 +12,7 @@
 -- repeated answer changes a request exactly as the first one did. Any doubt, and any error in here, ends in
 -- a Check. Nothing is logged.
 --
--- Each worker thread of each listener has a memory of its own. docs/security.md tells what that means.
+-- Each worker thread of each listener has a memory of its own. docs/trade-offs.md says what that means.
 
 -- Bounds. What is kept is kept in two generations: a full one becomes the old one, whose predecessor is
 -- forgotten. So twice these numbers is the most that is held. Bytes are estimated, and since each entry

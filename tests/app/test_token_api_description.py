@@ -51,7 +51,7 @@ def test_no_request_is_answered_otherwise_than_described(
 def test_requests_by_microsofts_document_are_answered_as_it_says(
     start: Callable[..., Sidecar], explore: Callable[..., str]
 ) -> None:
-    """Without the checks of deliberate differences, which docs/sidecar-api.md gives the reasons of.
+    """Without the checks of deliberate differences, which docs/sidecar-differences.md gives the reasons of.
 
     `/DownstreamApi` takes the other methods of which Microsoft's pages speak, and a switch without a value
     counts as absent.

@@ -460,8 +460,8 @@ def test_no_injected_container_gets_a_token_of_the_api(injector: Injector, place
 
 @pytest.mark.parametrize("allowed", [False, True])
 def test_the_pages_questions_are_answered(injector: Injector, place: str, allowed: bool) -> None:
-    """What docs/kubernetes.md asks about an account: `no` four times, and `yes` where it may."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    """What docs/injection.md asks about an account: `no` four times, and `yes` where it may."""
+    page = (ROOT / "docs" / "injection.md").read_text()
     (block,) = (
         each
         for each in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

@@ -161,7 +161,7 @@ def test_policy_is_the_rendered_one() -> None:
 
 def test_the_page_puts_images_into_the_policy() -> None:
     """By the command as it is printed, which would change nothing if the file were written otherwise."""
-    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    page = (ROOT / "docs" / "interception.md").read_text()
     (command,) = (
         block
         for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

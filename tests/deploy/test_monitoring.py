@@ -226,7 +226,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(name: str) -> None:
     assert alert["labels"]["severity"] in {"critical", "warning"}
     assert re.fullmatch(r"[1-9]\d*[mh]", alert["for"])
     assert set(notes) == {"summary", "description", "runbook"}
-    assert notes["runbook"] == f"docs/operations.md#{name.lower()}"
+    assert notes["runbook"] == f"docs/alerts.md#{name.lower()}"
     assert "{{" not in notes["description"]
     assert notes["description"].endswith(".")
     assert not notes["summary"].endswith(".")

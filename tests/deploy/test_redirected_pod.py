@@ -329,7 +329,7 @@ def test_excluded_user_goes_straight_out(redirected: RedirectedPod, user: str) -
 def test_http3_is_refused_and_other_datagrams_are_not(
     redirected: RedirectedPod, address: str
 ) -> None:
-    """The sender is told at once. Datagrams are not redirected: docs/kubernetes.md says so."""
+    """The sender is told at once. Datagrams are not redirected: docs/interception.md says so."""
     quic, udp = redirected.arrived("quic"), redirected.arrived("datagrams")
 
     assert redirected.python(DATAGRAMS, address, "443").stdout == "PermissionError\n"

@@ -80,9 +80,9 @@ def test_the_map_of_modules_is_complete() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    """docs/operations.md names each metric that the code registers, and no other."""
+    """docs/metrics.md names each metric that the code registers, and no other."""
     code = (ROOT / "authz/observe/metrics.py").read_text()
-    page = (ROOT / "docs/operations.md").read_text()
+    page = (ROOT / "docs/metrics.md").read_text()
     counters = re.findall(r'Counter\(\s*"(authz_\w+)"', code)
     others = re.findall(r'(?:Gauge|Histogram)\(\s*"(authz_\w+)"', code)
     documented = re.findall(r"^\| `(authz_\w+)` \|", page, re.MULTILINE)
@@ -91,10 +91,9 @@ def test_every_metric_is_documented() -> None:
 
 
 def test_every_alert_has_its_page() -> None:
-    """docs/operations.md has a heading for each alert, in their order, with what to look at and to do."""
-    page = (ROOT / "docs/operations.md").read_text()
-    section = page.partition("\n## Alerts\n")[2].partition("\n## ")[0]
-    entries = [entry.partition("\n")[::2] for entry in section.split("\n### ")[1:]]
+    """docs/alerts.md has a heading for each alert, in their order, with what to look at and to do."""
+    page = (ROOT / "docs/alerts.md").read_text()
+    entries = [entry.partition("\n")[::2] for entry in page.split("\n## ")[1:]]
 
     assert list(alerts()) == [name for name, _ in entries]
     for word in ("**Look", "**Do**", "\n```sh\n"):
@@ -103,9 +102,8 @@ def test_every_alert_has_its_page() -> None:
 
 def test_the_commands_of_alerts_can_be_pasted() -> None:
     """A shell reads them; records and metrics that they look for are ones that authz writes."""
-    page = (ROOT / "docs/operations.md").read_text()
-    section = page.partition("\n## Alerts\n")[2].partition("\n## ")[0]
-    commands = "\n".join(re.findall(r"```sh\n(.*?)```", section, re.DOTALL))
+    page = (ROOT / "docs/alerts.md").read_text()
+    commands = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
     read = subprocess.run(["sh", "-n"], input=commands, text=True, capture_output=True, check=False)
     code = "\n".join(path.read_text() for path in sorted((ROOT / "authz").rglob("*.py")))
     records = set(re.findall(r"'\"([a-zA-Z][^\"]* [^\"]*)\"'", commands))
@@ -144,8 +142,8 @@ def test_the_laws_name_a_test_each() -> None:
 
 
 def test_what_was_tried_is_tried() -> None:
-    """Each row of the faults in operations.md names a test that there is, and no row says it twice."""
-    page = (ROOT / "docs/operations.md").read_text()
+    """Each row of the faults in docs/failures.md names a test that there is, and no row says it twice."""
+    page = (ROOT / "docs/failures.md").read_text()
     section = page.partition("## What was tried\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| .+ \| `(.+?)::(.+?)` \|$", section, re.MULTILINE)
     there = [

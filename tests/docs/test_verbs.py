@@ -8,6 +8,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SECURITY: Final = ROOT / "docs" / "security.md"
+REVIEWED: Final = (SECURITY, ROOT / "docs" / "threats.md", ROOT / "docs" / "trade-offs.md")
+"""Pages of which each statement about security has its test."""
 ELSEWHERE: Final = {"system", "cluster", "recipes"}
 """Marks of tests that have a verb of their own."""
 
@@ -56,8 +58,8 @@ def files() -> list[str]:
 
 
 def named() -> list[tuple[str, str]]:
-    """Return what docs/security.md names: files of tests, each with the name of a test or with none."""
-    text = SECURITY.read_text()
+    """Return what the pages about security name: files of tests, each with the name of a test or with none."""
+    text = "\n".join(page.read_text() for page in REVIEWED)
     found = []
     for path, name in re.findall(r"`(tests/[\w/]+(?:\.py|/))(?:::(\w+))?`", text):
         below = [file for file in files() if file.startswith(path)]
@@ -65,7 +67,7 @@ def named() -> list[tuple[str, str]]:
     return found
 
 
-def test_no_test_that_the_security_page_names_is_left_to_test_all() -> None:
+def test_no_test_that_a_page_about_security_names_is_left_to_test_all() -> None:
     """A file that is named has no thorough test; where one test of a file is named, that one is not."""
     left_out = []
     for file, name in named():

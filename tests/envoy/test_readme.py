@@ -1,4 +1,4 @@
-"""envoy/README.md says what is rendered: its tables are compared with the configuration of the example."""
+"""The pages of envoy/ say what is rendered: their tables are compared with the configuration of the example."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,8 @@ from authz.envoy_config.settings import SidecarSettings, Transparent
 
 pytestmark = pytest.mark.thorough
 
-PAGE: Final = Path(__file__).parents[2] / "envoy" / "README.md"
+FOLDER: Final = Path(__file__).parents[2] / "envoy"
+PAGES: Final = sorted(FOLDER.glob("*.md"))
 ABSENT: Final = ("never set", "none", "left false", "false")
 """Words of the second column that stand for a field that is not there."""
 WITH_REDIRECTION: Final = "Redirected connections"
@@ -33,7 +34,8 @@ def rows() -> list[Row]:
     """Return section, knob and value of each row of a table of knobs."""
     found: list[Row] = []
     section, inside = "", False
-    for line in PAGE.read_text().splitlines():
+    lines = [line for page in PAGES for line in page.read_text().splitlines()]
+    for line in lines:
         if line.startswith("## "):
             section, inside = line.removeprefix("## "), False
         elif line == "| knob | value | why |":
@@ -234,9 +236,8 @@ def test_envoys_own_answers_are_those_of_the_page(
 ) -> None:
     """Which details and flags lead to which status, reason and advice, in the same order."""
     column = ["inbound", "egress"].index(direction)
-    section = (
-        PAGE.read_text().partition("## What Envoy answers by itself\n")[2].partition("\n## ")[0]
-    )
+    page_text = (FOLDER / "README.md").read_text()
+    section = page_text.partition("## What Envoy answers by itself\n")[2].partition("\n## ")[0]
     page: list[tuple[list[str], str, str, bool]] = []
     for line in section.splitlines()[5:]:
         if not line.startswith("| ") or "---" in line:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sends a pod's outbound TCP to the Envoy beside the agent, which then needs no proxy variable.
 # For an init container with the capability NET_ADMIN: nothing else in the pod can change the rules.
-# docs/kubernetes.md ("Without a proxy variable") says what is caught and what is not.
+# docs/interception.md says what is caught and what is not.
 set -euf
 
 usage() {

@@ -34,7 +34,7 @@ class Disturbance:
     """One kind.
 
     Attributes:
-        name: Words for it, as operators read them in docs/operations.md.
+        name: Words for it, as operators read them in docs/failures.md.
         do: Lets it last through a block.
         alone: What no two may touch at a time.
         weight: How often it is drawn.
