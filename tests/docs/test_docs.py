@@ -12,7 +12,12 @@ from authz.entra.aadsts import MEANINGS
 from support.kubernetes.monitoring import alerts
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "envoy").glob("*.md")),
+]
 
 
 def test_every_reason_has_a_heading_and_its_status() -> None:

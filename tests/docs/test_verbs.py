@@ -58,7 +58,7 @@ def files() -> list[str]:
 
 
 def named() -> list[tuple[str, str]]:
-    """Return what the pages about security name: files of tests, each with the name of a test or with none."""
+    """Return what these pages name: files of tests, each with the name of a test or with none."""
     text = "\n".join(page.read_text() for page in REVIEWED)
     found = []
     for path, name in re.findall(r"`(tests/[\w/]+(?:\.py|/))(?:::(\w+))?`", text):
