@@ -98,9 +98,11 @@ def test_every_metric_is_documented() -> None:
 def test_every_alert_has_its_page() -> None:
     """docs/alerts.md has a heading for each alert, in their order, with what to look at and to do."""
     page = (ROOT / "docs/alerts.md").read_text()
-    entries = [entry.partition("\n")[::2] for entry in page.split("\n## ")[1:]]
+    head, *rest = page.split("\n## ")
+    entries = [entry.partition("\n")[::2] for entry in rest]
 
     assert list(alerts()) == [name for name, _ in entries]
+    assert [name.lower() for name in alerts()] == re.findall(r"\]\(#(authz\w+)\)", head)
     for word in ("**Look", "**Do**", "\n```sh\n"):
         assert [name for name, text in entries if word not in text] == []
 
