@@ -1,4 +1,4 @@
-"""The pages of envoy/ say what is rendered: their tables are compared with the configuration of the example."""
+"""The pages of envoy/ say what is rendered: their tables are compared with what the example renders to."""
 
 import re
 from collections.abc import Iterator
