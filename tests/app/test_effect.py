@@ -424,15 +424,15 @@ class Running:
         watch = self.app._watch
         digest = watch.source.digest()
         watch.refused = None
-        self.app._reload_now.set()
+        self.app._reload.soon()
         await until(lambda: settled(watch, digest))
-        await until(lambda: not self.app._reload_now.is_set() and not self.app._engine._retiring)
+        await until(lambda: not self.app._reload._now.is_set() and not self.app._engine._retiring)
         return watch.refused
 
     @property
     def waiting(self) -> list[str]:
         """What `/status` says."""
-        found: list[str] = self.app._status()["configuration"]["waits_for_start"]
+        found: list[str] = self.app._status.document()["configuration"]["waits_for_start"]
         return found
 
     def holding(self, values: set[Any]) -> set[Any]:
@@ -441,7 +441,13 @@ class Running:
         numbers: set[float] = set()
         texts: list[str] = []
         for one in held(
-            app, without=(app._first, app._metrics, app._registry, app._engine._endpoints)
+            app,
+            without=(
+                app._reload._first,
+                app._status._metrics,
+                app._status._registry,
+                app._engine._endpoints,
+            ),
         ):
             if isinstance(one, str):
                 texts.append(one)
