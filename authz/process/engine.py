@@ -28,12 +28,13 @@ from authz.core.scopes import default_of
 from authz.core.shares import Shares
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.entra.bulkheads import Bulkheads
-from authz.entra.clients import Agents, Applications, MsalTransport
+from authz.entra.clients import Agents, Applications
 from authz.entra.configured_http import http_client
 from authz.entra.endpoints import Endpoints
 from authz.entra.exchange import EntraExchange
 from authz.entra.http import HttpClient
 from authz.entra.key_vault import KeyVaults
+from authz.entra.msal_transport import MsalTransport
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz.ports import Clock, Exchange, Observer, Timer
 from authz.process.wiring.entra import Credentials
@@ -145,7 +146,7 @@ class Engine:
             Exception: Something cannot be built. The version in use stays as it is.
         """
         parts = self._build(config)
-        parts.credential_faults = parts.applications.faults()
+        parts.credential_faults = parts.standings.faults()
         return Version(config, parts)
 
     async def apply(self, version: "Version") -> None:
@@ -235,18 +236,18 @@ class Engine:
 
     def refused_credentials(self) -> set[tuple[str, str]]:
         """Return name of the client and kind of each credential whose newest version Entra refuses."""
-        return self._parts.applications.refused()
+        return self._parts.standings.refused()
 
     def unreadable_credentials(self) -> dict[tuple[str, str], bool]:
         """Return whether a credential could not be read when it was last tried, by client and kind."""
-        return self._parts.applications.unreadable()
+        return self._parts.standings.unreadable()
 
     def proved_credentials(self) -> dict[tuple[str, str], bool]:
         """Return whether Entra has taken the newest version of a credential, by client and kind.
 
         Where credentials are not shown ahead, none is missing that nobody has needed yet.
         """
-        proved = self._parts.applications.proved()
+        proved = self._parts.standings.proved()
         if self.config.entra.prove_credentials:
             return proved
         refused = self.refused_credentials()
@@ -254,7 +255,7 @@ class Engine:
 
     def credentials(self) -> dict[str, list[dict[str, Any]]]:
         """Return what is known of each client's credentials, in the order to try."""
-        return self._parts.applications.stands()
+        return self._parts.standings.described()
 
     def entries(self) -> dict[CacheName, int]:
         """Return how much each cache holds."""
@@ -290,7 +291,7 @@ class Engine:
 
     def credential_expiries(self) -> dict[tuple[str, str], float]:
         """Return the seconds until certificates in use expire, by name of the client and kind."""
-        return self._parts.applications.expiries()
+        return self._parts.standings.expiries()
 
     def check(self) -> None:
         """Raise what ended a background task, if a defect has: nothing must go stale unnoticed."""
@@ -311,7 +312,7 @@ class Engine:
 
     async def _look(self, parts: "_Parts") -> None:
         loop = asyncio.get_running_loop()
-        faults = parts.applications.faults
+        faults = parts.standings.faults
         parts.credential_faults = await loop.run_in_executor(self._credential_threads, faults)
         parts.proofs.advance()
 
@@ -388,8 +389,8 @@ class Engine:
                 )
                 for client, proof in shown.items()
             },
-            standings=applications.standings,
-            served=applications.are_served,
+            standings=applications.standings.of_clients,
+            served=applications.standings.are_served,
             timer=self._timer,
         )
         return _Parts(applications, keys, snapshot, tokens, proving, (http, keys_http))
@@ -425,6 +426,7 @@ class _Parts:
         connections: Sequence[HttpClient],
     ) -> None:
         self.applications = applications
+        self.standings = applications.standings
         self.keys = keys
         self.snapshot = snapshot
         self.proofs = proofs

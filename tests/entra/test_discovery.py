@@ -16,7 +16,6 @@ from authz.core.keys import RefreshPolicy
 from authz.core.secret import Secret
 from authz.core.shares import Shares
 from authz.entra.bulkheads import Bulkheads
-from authz.entra.clients import MsalTransport, build
 from authz.entra.discovery import (
     FIRST_PAUSE,
     LIFETIME,
@@ -28,6 +27,7 @@ from authz.entra.discovery import (
 )
 from authz.entra.exchange import may_be_for
 from authz.entra.http import Answer, HttpClient
+from authz.entra.msal_transport import MsalTransport, build
 from authz.entra.signing_keys import Issuer, SigningKeys
 from authz_dev.emulator import Fault, Match
 from support.fakes.clock import Clock

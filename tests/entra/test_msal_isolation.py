@@ -10,8 +10,8 @@ import pytest
 
 from authz.core.errors import ExchangeThrottled
 from authz.entra.answers import TokenRefused
-from authz.entra.clients import MsalTransport, NoHttpCache, NoTokenCache, build
 from authz.entra.http import HttpClient
+from authz.entra.msal_transport import MsalTransport, NoHttpCache, NoTokenCache, build
 from authz_dev.emulator import Fault, Match
 from support.programs.stack import World
 
@@ -118,7 +118,7 @@ def test_agents_share_one_discovery_document(world: World) -> None:
 
 LOGGING = """
 import logging, sys
-import authz.entra.clients
+import authz.entra.msal_transport
 logging.basicConfig(stream=sys.stdout, level=logging.DEBUG)
 for name in ("msal", "msal.application", "msal.oauth2cli.oauth2"):
     logging.getLogger(name).error("a token")

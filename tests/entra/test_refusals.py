@@ -13,9 +13,10 @@ from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Client
 from authz.entra.aadsts import MEANINGS
-from authz.entra.clients import Applications, MsalTransport
+from authz.entra.clients import Applications
 from authz.entra.credentials import REFUSED_FOR, ClientSecret
 from authz.entra.http import HttpClient
+from authz.entra.msal_transport import MsalTransport
 from authz.entra.refusals import refusal
 from authz_dev.emulator import Fault, Match
 from authz_dev.emulator.errors import REFUSALS

@@ -13,7 +13,6 @@ from authz.config.sections import clients as configured
 from authz.config.shown import shown_file, shown_variable
 from authz.core.exchange import Client
 from authz.entra.answers import IdentityTransport
-from authz.entra.clients import NoHttpCache, NoTokenCache
 from authz.entra.configured_http import http_client
 from authz.entra.credentials import (
     Certificate,
@@ -23,6 +22,7 @@ from authz.entra.credentials import (
     ManagedIdentity,
 )
 from authz.entra.key_vault import KeyVaults, VaultPlace
+from authz.entra.msal_transport import NoHttpCache, NoTokenCache
 from authz.entra.sources import read_bytes, read_encoded, read_environment, read_text
 
 
