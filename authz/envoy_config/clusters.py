@@ -1,12 +1,15 @@
-"""Where Envoy connects to: the service, the agent, and each destination, by TLS or by plain HTTP."""
+"""Where Envoy connects to: the service, the agent, and each destination, by TLS or by plain HTTP.
+
+How a name is resolved is in `authz.envoy_config.resolution`, which HTTP is spoken there in
+`authz.envoy_config.protocols`.
+"""
 
 import re
 from collections.abc import Sequence
 from copy import deepcopy
 from datetime import timedelta
-from typing import Final, assert_never
+from typing import Final
 
-from betterproto2 import Message
 from envoy_data_plane.envoy.config.cluster.v3 import (
     CircuitBreakers,
     CircuitBreakersThresholds,
@@ -20,18 +23,12 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
-    DnsResolverOptions,
     HealthCheck,
     HealthCheckGrpcHealthCheck,
-    Http1ProtocolOptions,
-    Http2ProtocolOptions,
-    HttpProtocolOptions,
-    KeepaliveSettings,
     Pipe,
     SocketAddress,
     TcpKeepalive,
     TransportSocket,
-    TypedExtensionConfig,
     UpstreamHttpProtocolOptions,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -40,18 +37,10 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
-from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFamily
-from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
 from envoy_data_plane.envoy.extensions.clusters.dynamic_forward_proxy.v3 import ClusterConfig
 from envoy_data_plane.envoy.extensions.common.dynamic_forward_proxy.v3 import DnsCacheConfig
-from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions as ClusterHttpOptions,
-)
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptionsAutoHttpConfig,
-    HttpProtocolOptionsExplicitHttpConfig,
-    HttpProtocolOptionsUseDownstreamHttpConfig,
 )
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
@@ -61,13 +50,9 @@ from authz.core.request import Direction
 from authz.doors.envoy.ext_authz import SERVICE
 from authz.envoy_config.credentials import injecting_filters
 from authz.envoy_config.destinations import Destination
-from authz.envoy_config.settings import (
-    AppProtocol,
-    RenderError,
-    SidecarSettings,
-    SocketName,
-    Upstream,
-)
+from authz.envoy_config.protocols import HTTP_OPTIONS, by_http1, negotiated, to_app, to_authz
+from authz.envoy_config.resolution import absolute_names, resolution
+from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName, Upstream
 from authz.envoy_config.tls import authz_tls, upstream_tls
 
 AUTHZ: Final = "authz"
@@ -76,11 +61,6 @@ APP: Final = "app"
 BUFFER_BYTES: Final = 32 * 1024
 """Per connection and direction: what a slow peer can make Envoy hold. Bodies stream through."""
 
-_STREAMS: Final = 100
-"""Requests that share one HTTP/2 connection to a destination. Beyond them there is another connection."""
-_STREAM_WINDOW: Final = 256 * 1024
-"""What app or destination may send of an answer that its client does not read: with Envoy's own 16 MiB, a few
-such clients would fill its memory. On a way of 50 ms it still lets 5 MB a second through."""
 
 KEPT_ALIVE: Final = TcpKeepalive(keepalive_time=60, keepalive_interval=20, keepalive_probes=3)
 """Seconds of silence until the kernel asks whether the other side is there, and from one question to the
@@ -89,13 +69,7 @@ connection after four, do not forget it."""
 
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
 CONNECT_REMOTE: Final = timedelta(seconds=5)
-_UPSTREAM_IDLE: Final = timedelta(seconds=4)
-"""Shorter than what servers and load balancers commonly allow (uvicorn, Node.js and Apache 5 seconds): what
-changes something is not sent twice, so it must not meet a connection that is just being closed."""
 
-_APP_IDLE: Final = timedelta(seconds=1)
-"""Shorter than what servers of web applications allow: uvicorn and Node.js close an idle connection
-after 5 seconds, gunicorn after 2. Inside the pod a new one costs next to nothing."""
 
 _SECOND_TRIES: Final = 100
 """At a time to one cluster. Routes say which requests may have one; a server that breaks off everything
@@ -106,11 +80,6 @@ DESTINATION_LIMITS: Final = 1024
 _HEALTH_INTERVAL: Final = timedelta(seconds=5)
 _AUTHZ_LIMITS: Final = 4096
 """Checks under way: those of both directions, and each may wait for Entra."""
-
-_SERVICES: Final = ".svc"
-"""How a Service's name with its namespace ends. No name of the Internet does."""
-
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def address(text: str) -> Address:
@@ -123,24 +92,12 @@ def address(text: str) -> Address:
 
 def app_cluster(settings: SidecarSettings) -> Cluster:
     """Return the cluster of the agent itself: plain HTTP inside the pod."""
-    options = ClusterHttpOptions(
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=_APP_IDLE)
-    )
-    match settings.app_protocol:
-        case AppProtocol.HTTP1:
-            options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
-                http_protocol_options=Http1ProtocolOptions()
-            )
-        case AppProtocol.HTTP2:
-            options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
-                http2_protocol_options=_http2()
-            )
-        case AppProtocol.SAME:
-            options.use_downstream_protocol_config = _as_called()
-        case _ as unreachable:
-            assert_never(unreachable)
     return _cluster(
-        APP, settings.app_address, limit=_APP_LIMITS, connect=_CONNECT_LOCAL, http=options
+        APP,
+        settings.app_address,
+        limit=_APP_LIMITS,
+        connect=_CONNECT_LOCAL,
+        http=to_app(settings.app_protocol),
     )
 
 
@@ -160,16 +117,7 @@ def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
         limit=_AUTHZ_LIMITS,
         second_tries=0,
         connect=_CONNECT_LOCAL,
-        http=ClusterHttpOptions(
-            explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(
-                http2_protocol_options=Http2ProtocolOptions(
-                    # A peer that vanished without closing is noticed, not waited for.
-                    connection_keepalive=KeepaliveSettings(
-                        interval=timedelta(seconds=30), timeout=timedelta(seconds=5)
-                    )
-                )
-            )
-        ),
+        http=to_authz(),
     )
     if not local:
         # With one replica a refused connection says as much; with several, the sick one is left out.
@@ -219,13 +167,9 @@ def _for_websockets(cluster: Cluster, name: str) -> Cluster:
         found.load_assignment.cluster_name = name
     if found.alt_stat_name:
         found.alt_stat_name = f"websocket_{found.alt_stat_name}"
-    options = found.typed_extension_protocol_options[_HTTP_OPTIONS].unpack()
+    options = found.typed_extension_protocol_options[HTTP_OPTIONS].unpack()
     assert isinstance(options, ClusterHttpOptions)
-    options.auto_config = None
-    options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
-        http_protocol_options=Http1ProtocolOptions()
-    )
-    found.typed_extension_protocol_options = {_HTTP_OPTIONS: Any.pack(options)}
+    found.typed_extension_protocol_options = {HTTP_OPTIONS: Any.pack(by_http1(options))}
     return found
 
 
@@ -246,7 +190,7 @@ def dns_cache() -> DnsCacheConfig:
         name="egress",
         # Both families, tried as RFC 8305 says. The default takes IPv6 where there is a record for it.
         dns_lookup_family=ClusterDnsLookupFamily.ALL,
-        typed_dns_resolver_config=_absolute_names(),
+        typed_dns_resolver_config=absolute_names(),
         max_hosts=1024,
     )
 
@@ -258,7 +202,7 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
         special.address or _socket_name(target),
         limit=DESTINATION_LIMITS,
         connect=CONNECT_REMOTE,
-        http=_negotiated(target),
+        http=_by_http(target),
         of_cluster=target.plain,
     )
     cluster.alt_stat_name = _stat_name(target.cluster)
@@ -268,6 +212,12 @@ def _destination_cluster(target: Destination, settings: SidecarSettings) -> Clus
             special.ca_file or settings.upstream_ca_file, server_name=target.host
         )
     return cluster
+
+
+def _by_http(target: Destination) -> ClusterHttpOptions:
+    """Return how HTTP is spoken to a destination, with the filter that injects a pushed token."""
+    filters = injecting_filters(target.route, AUTHZ) if target.pushed else []
+    return negotiated(plain=target.plain, filters=filters)
 
 
 def _tunnel_cluster(target: Destination) -> Cluster:
@@ -293,7 +243,7 @@ def _stat_name(cluster: str) -> str:
 
 
 def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster:
-    http = _negotiated(target)
+    http = _by_http(target)
     if not target.plain:
         # The request's own host is resolved, asked for in SNI and demanded in the certificate.
         http.upstream_http_protocol_options = UpstreamHttpProtocolOptions(
@@ -301,7 +251,7 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         )
     cluster = _by_request(target.cluster, plain=target.plain)
     cluster.alt_stat_name = _stat_name(target.cluster) if target.pushed else ""
-    cluster.typed_extension_protocol_options = {_HTTP_OPTIONS: Any.pack(http)}
+    cluster.typed_extension_protocol_options = {HTTP_OPTIONS: Any.pack(http)}
     if not target.plain:
         cluster.transport_socket = upstream_tls(settings.upstream_ca_file)
     return cluster
@@ -348,7 +298,7 @@ def _cluster(
         connect_timeout=connect,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=circuit_breakers(limit, second_tries=second_tries),
-        typed_extension_protocol_options={_HTTP_OPTIONS: Any.pack(http)},
+        typed_extension_protocol_options={HTTP_OPTIONS: Any.pack(http)},
         load_assignment=ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[
@@ -364,87 +314,10 @@ def _cluster(
         cluster.cluster_type = ClusterCustomClusterType(
             name="envoy.clusters.dns",
             typed_config=Any.pack(
-                _resolution(
-                    SocketName.parse(where).host, every=name == AUTHZ, of_cluster=of_cluster
-                )
+                resolution(SocketName.parse(where).host, every=name == AUTHZ, of_cluster=of_cluster)
             ),
         )
     return cluster
-
-
-def _resolution(name: str, *, every: bool, of_cluster: bool) -> Message:
-    """Return how a name is resolved.
-
-    Args:
-        name: The name.
-        every: Whether each address is an endpoint of its own (our replicas) or a way to the same
-            one (a name of the Internet, whose answers differ from time to time).
-        of_cluster: Whether a name with one dot is a Service's, with its namespace.
-    """
-    return DnsCluster(
-        respect_dns_ttl=True,
-        # Both families; with addresses of one endpoint the faster one is used (RFC 8305).
-        dns_lookup_family=DnsLookupFamily.ALL,
-        all_addresses_in_single_endpoint=not every,
-        typed_dns_resolver_config=None
-        if _is_short(name, of_cluster=of_cluster)
-        else _absolute_names(),
-    )
-
-
-def _is_short(name: str, *, of_cluster: bool) -> bool:
-    """Whether the pod's search list says what a name means: a Service's, alone or with its namespace."""
-    return name.count(".") <= of_cluster or name.endswith(_SERVICES)
-
-
-def _absolute_names() -> TypedExtensionConfig:
-    """Return a resolver that takes names as they are.
-
-    Envoy's own puts each domain of the pod's search list behind a name first, and is content with the first
-    answer but "no such name": a wildcard's address, or the refusal of a server that knows no names of others.
-    """
-    return TypedExtensionConfig(
-        name="envoy.network.dns_resolver.cares",
-        typed_config=Any.pack(
-            CaresDnsResolverConfig(
-                dns_resolver_options=DnsResolverOptions(no_default_search_domain=True)
-            )
-        ),
-    )
-
-
-def _negotiated(target: Destination) -> ClusterHttpOptions:
-    """Return HTTP/2 where the destination offers it in ALPN, else HTTP/1.1; and its token's filter.
-
-    Without TLS there is no ALPN. The agent, as without Envoy, knows which version the destination speaks.
-    """
-    options = ClusterHttpOptions(
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=_UPSTREAM_IDLE),
-        http_filters=injecting_filters(target.route, AUTHZ) if target.pushed else [],
-    )
-    if target.plain:
-        options.use_downstream_protocol_config = _as_called()
-    else:
-        options.auto_config = HttpProtocolOptionsAutoHttpConfig(
-            http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=_http2()
-        )
-    return options
-
-
-def _as_called() -> HttpProtocolOptionsUseDownstreamHttpConfig:
-    """Return what has a request sent on in the version of HTTP in which it came."""
-    return HttpProtocolOptionsUseDownstreamHttpConfig(
-        http_protocol_options=Http1ProtocolOptions(), http2_protocol_options=_http2()
-    )
-
-
-def _http2() -> Http2ProtocolOptions:
-    return Http2ProtocolOptions(
-        max_concurrent_streams=_STREAMS,
-        initial_stream_window_size=_STREAM_WINDOW,
-        # What all its streams may hold, so that those who do not read leave room for the others.
-        initial_connection_window_size=_STREAMS * _STREAM_WINDOW,
-    )
 
 
 def circuit_breakers(limit: int, *, second_tries: int = 0) -> CircuitBreakers:
