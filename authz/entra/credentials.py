@@ -2,48 +2,30 @@
 
 Each `Credential` is read again for every token it has to fetch, so a rotation needs no restart. A new
 version that cannot be read leaves the last good one in place, and one that Entra refuses the last one that
-Entra took; the log says so. Who asks Entra with it is `clients`.
+Entra took; the log says so. Who asks Entra with it is `clients`. Secrets and tokens that are text are here;
+the other kinds are in `certificate` and `managed_identity`.
 """
 
 import base64
-import hashlib
 import json
 import math
 import threading
 import time
-import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-import jwt
-import msal
 import structlog
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import pkcs12
 
-from authz.core.errors import EntraError, ExchangeUnavailable
-from authz.core.exchange import IssuedToken
-from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
-from authz.entra.refusals import refusal
 from authz.entra.sources import CredentialFault
-from authz.ports import Clock, Standing, Timer
+from authz.ports import Standing
 
-ASSERTION_LIFETIME: Final = 300
-"""Seconds; Entra accepts five to ten minutes."""
 REFUSED_FOR: Final = 300.0
 """Seconds for which a version that Entra refused comes after all others."""
 CLOCK_SKEW: Final = 300
 """Seconds for which a token may have ended by our clock and not by Entra's."""
-IDENTITY_MARGIN: Final = 300.0
-"""Seconds before its end at which a managed identity's token is not used any more."""
-LONG_LIVED: Final = 7200.0
-"""Seconds of life from which such a token is renewed at half of it."""
 _log = structlog.get_logger(__name__)
 
 
@@ -235,61 +217,6 @@ class ClientSecret(Credential):
         return Proof(version=_version(text), client_credential=text)
 
 
-class Certificate(Credential):
-    """A certificate with its private key: PEM, or PFX (PKCS#12) with an optional password.
-
-    Args:
-        read: Reads the file.
-        described_as: For the log.
-        password: Reads the password of the key; None if there is none.
-        send_x5c: Send the chain (`x5c`), for subject-name and issuer authentication.
-    """
-
-    kind = "certificate"
-
-    def __init__(
-        self,
-        read: Callable[[], bytes],
-        described_as: str,
-        *,
-        password: Callable[[], str] | None = None,
-        send_x5c: bool = False,
-    ) -> None:
-        super().__init__(described_as)
-        self._content = read
-        self._password = password
-        self._send_x5c = send_x5c
-
-    def _read(self) -> Proof:
-        content = self._content()
-        password = self._password().strip().encode() if self._password else None
-        version = hashlib.sha256(content + b"\0" + (password or b"")).digest()
-        if self._last is not None and self._last.version == version:
-            return self._last
-        try:
-            key, chain = (
-                _parse_pem(content, password) if _is_pem(content) else _parse_pfx(content, password)
-            )
-        except (ValueError, TypeError, OverflowError, UnsupportedAlgorithm) as error:
-            raise CredentialFault(
-                f"{self.described_as} is neither PEM nor PFX with a private key and a certificate, "
-                "or its password is wrong"
-            ) from error
-        headers: dict[str, Any] = {"x5t#S256": _base64url(chain[0].fingerprint(hashes.SHA256()))}
-        if self._send_x5c:
-            headers["x5c"] = [
-                base64.b64encode(link.public_bytes(serialization.Encoding.DER)).decode()
-                for link in chain
-            ]
-        # Signed here, not by MSAL: MSAL knows the SHA-256 thumbprint only together with `x5c`, and
-        # repeats one assertion for nine minutes, which a strict server takes for a replay.
-        return Proof(
-            version=version,
-            client_credential={"client_assertion": lambda context: _sign(key, headers, context)},
-            expires_at=chain[0].not_valid_after_utc.timestamp(),
-        )
-
-
 class FederatedToken(Credential):
     """A token file that another issuer renews, such as a projected service-account token.
 
@@ -307,7 +234,7 @@ class FederatedToken(Credential):
         text = self._text().strip()
         if not text:
             raise CredentialFault(f"{self.described_as} is empty")
-        ends_at = _end_of(text)
+        ends_at = end_of(text)
         if ends_at is None:
             raise CredentialFault(f"{self.described_as} is no JWT with an `exp`")
         if time.time() >= ends_at + CLOCK_SKEW:
@@ -320,96 +247,7 @@ class FederatedToken(Credential):
         )
 
 
-class ManagedIdentity(Credential):
-    """The host's managed identity, whose token is the blueprint's federated credential.
-
-    The token is kept here until five minutes before its end: MSAL would go by the wall clock alone.
-
-    Args:
-        client: MSAL's client for the identity; it keeps nothing.
-        resource: The cloud's token-exchange resource.
-        described_as: For the log.
-        clock: Epoch seconds.
-        timer: Monotonic seconds.
-    """
-
-    kind = "managed_identity"
-
-    def __init__(
-        self,
-        client: msal.ManagedIdentityClient,
-        resource: str,
-        described_as: str,
-        *,
-        clock: Clock = time.time,
-        timer: Timer = time.monotonic,
-    ) -> None:
-        super().__init__(described_as)
-        self._client = client
-        self._resource = resource
-        self._clock = clock
-        self._timer = timer
-        self._kept: IssuedToken | None = None
-
-    def _read(self) -> Proof:
-        return Proof(
-            version=b"managed_identity", client_credential={"client_assertion": self._assertion}
-        )
-
-    def _assertion(self) -> str:
-        now, kept = Moment(self._clock(), self._timer()), self._kept
-        if kept is None or kept.refresh_at.has_come(now):
-            try:
-                kept = self._kept = self._ask(now)
-            except EntraError:
-                if kept is None or kept.expires_at.has_come(now):
-                    raise
-        return kept.secret.reveal()
-
-    def _ask(self, now: Moment) -> IssuedToken:
-        """Ask the host's metadata service for a token.
-
-        Raises:
-            EntraError: It refuses, or gives no usable answer.
-        """
-        try:
-            answer: Mapping[str, Any] = self._client.acquire_token_for_client(
-                resource=self._resource
-            )
-        except EntraError:
-            raise
-        except Exception as error:  # noqa: BLE001 - what MSAL raises is nowhere said
-            # MSAL reads the answers of the metadata services unchecked, and its texts can quote them.
-            raise ExchangeUnavailable(f"{self.described_as}: {type(error).__name__}") from None
-        token = answer.get("access_token")
-        if not isinstance(token, str):
-            raise refusal(answer, user_is_asked=False)
-        ends = now.later(answer["expires_in"])
-        own = _end_of(token)
-        if own is not None:
-            ends = earliest(ends, now.epoch(own))
-        left = ends.left(now)
-        usable = left - IDENTITY_MARGIN
-        ahead = left / 2 if left >= LONG_LIVED else usable
-        return IssuedToken(Secret(token), now.later(usable), now.later(ahead))
-
-
-def _sign(key: RSAPrivateKey, headers: Mapping[str, Any], context: Mapping[str, str]) -> str:
-    """Make one client assertion (RFC 7523 section 2.2; Entra page "certificate-credentials")."""
-    now = int(time.time())
-    claims = {
-        "aud": context["token_endpoint"],
-        "iss": context["client_id"],
-        "sub": context["client_id"],
-        "jti": str(uuid.uuid4()),
-        "iat": now,
-        "nbf": now,
-        "exp": now + ASSERTION_LIFETIME,
-    }
-    return jwt.encode(claims, key, algorithm="PS256", headers=dict(headers))
-
-
-def _end_of(token: str) -> float | None:
+def end_of(token: str) -> float | None:
     """Return `exp` of a JWT (RFC 7519 section 4.1.4); None where it is none, or has none."""
     try:
         _, payload, _ = token.encode("ascii").split(b".")
@@ -420,39 +258,5 @@ def _end_of(token: str) -> float | None:
         return None
 
 
-def _base64url(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
-
-
 def _version(text: str) -> bytes:
     return Secret(text).digest()
-
-
-def _is_pem(content: bytes) -> bool:
-    return b"-----BEGIN " in content
-
-
-def _parse_pem(
-    content: bytes, password: bytes | None
-) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
-    key = serialization.load_pem_private_key(content, password)
-    return _fitting(key, x509.load_pem_x509_certificates(content))
-
-
-def _parse_pfx(
-    content: bytes, password: bytes | None
-) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
-    key, certificate, others = pkcs12.load_key_and_certificates(content, password)
-    return _fitting(key, [*([certificate] if certificate else []), *others])
-
-
-def _fitting(
-    key: object, chain: list[x509.Certificate]
-) -> tuple[RSAPrivateKey, list[x509.Certificate]]:
-    """Put the key's own certificate first; a file in the middle of a rotation has none that fits."""
-    if not isinstance(key, RSAPrivateKey):
-        raise ValueError("Entra takes RSA keys only")  # noqa: TRY004 - the content is wrong
-    own = [certificate for certificate in chain if certificate.public_key() == key.public_key()]
-    if not own:
-        raise ValueError("no certificate fits the private key")
-    return key, own[:1] + [certificate for certificate in chain if certificate is not own[0]]

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from authz.entra.credentials import Certificate
+from authz.entra.certificate import Certificate
 from authz.entra.sources import CredentialAway, CredentialFault, decoded
 from authz.ports import Timer
 from authz.system.distribution import advice

@@ -17,8 +17,9 @@ from authz.core.errors import EntraError, Reason
 from authz.core.exchange import AgentIdentity, Client, IssuedToken
 from authz.entra.answers import DAY, MAX_TOKEN_BYTES, IdentityTransport
 from authz.entra.clients import Agents, Applications
-from authz.entra.credentials import ClientSecret, ManagedIdentity
+from authz.entra.credentials import ClientSecret
 from authz.entra.http import Answer, HttpClient
+from authz.entra.managed_identity import ManagedIdentity
 from authz.entra.msal_transport import MsalTransport, NoHttpCache, NoTokenCache
 from authz.entra.refusals import MAX_CHALLENGE
 from authz_dev.emulator import Fault, Match

@@ -13,15 +13,11 @@ from authz.config.sections import clients as configured
 from authz.config.shown import shown_file, shown_variable
 from authz.core.exchange import Client
 from authz.entra.answers import IdentityTransport
+from authz.entra.certificate import Certificate
 from authz.entra.configured_http import http_client
-from authz.entra.credentials import (
-    Certificate,
-    ClientSecret,
-    Credential,
-    FederatedToken,
-    ManagedIdentity,
-)
+from authz.entra.credentials import ClientSecret, Credential, FederatedToken
 from authz.entra.key_vault import KeyVaults, VaultPlace
+from authz.entra.managed_identity import ManagedIdentity
 from authz.entra.msal_transport import NoHttpCache, NoTokenCache
 from authz.entra.sources import read_bytes, read_encoded, read_environment, read_text
 
