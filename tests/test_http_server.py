@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from structlog.testing import capture_logs
 
-from authz.doors import http_server
+from authz.doors import http_protocol, http_server
 from authz.doors.http_server import HttpServer
 from support.programs.stack import until
 
@@ -126,7 +126,7 @@ async def test_a_head_that_does_not_come_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     """Else idle connections would take every file that the process may open."""
-    monkeypatch.setattr(http_server, "HEAD_PATIENCE", 0.05)
+    monkeypatch.setattr(http_protocol, "HEAD_PATIENCE", 0.05)
     async with connected() as (reader, writer):
         writer.write(begun)
         assert b"" == await asyncio.wait_for(reader.read(), 10)
@@ -247,7 +247,7 @@ async def test_a_body_that_does_not_come_ends_the_connection(
     monkeypatch: pytest.MonkeyPatch, path: bytes
 ) -> None:
     """With 408, or without a further word where an answer was given already."""
-    monkeypatch.setattr(http_server, "BODY_PATIENCE", 0.05)
+    monkeypatch.setattr(http_protocol, "BODY_PATIENCE", 0.05)
     async with connected() as (reader, writer):
         writer.write(post(path, 100) + b"x")
         answer = await asyncio.wait_for(reader.read(), 20)
@@ -260,7 +260,7 @@ async def test_a_body_for_which_the_application_waits_is_given_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The client's time does not run while nobody reads: it is we who keep it waiting."""
-    monkeypatch.setattr(http_server, "BODY_PATIENCE", 0.01)
+    monkeypatch.setattr(http_protocol, "BODY_PATIENCE", 0.01)
     length = 2 * 1024**2
 
     async def late(request: Request) -> Response:
@@ -269,7 +269,7 @@ async def test_a_body_for_which_the_application_waits_is_given_time(
             # Longer than the patience, by the same clock.
             await asyncio.sleep(0.01)
         timer.append(True)
-        monkeypatch.setattr(http_server, "BODY_PATIENCE", 60.0)
+        monkeypatch.setattr(http_protocol, "BODY_PATIENCE", 60.0)
         return PlainTextResponse(str(len(await request.body())))
 
     app = Starlette(routes=[Route("/", late, methods=["POST"])])
@@ -304,7 +304,7 @@ async def test_a_client_that_hangs_up_is_one_quiet_line() -> None:
 async def test_a_body_that_comes_with_its_head_is_no_head() -> None:
     """The first request of a connection, in one piece and larger than a head may be."""
     async with connected() as wire:
-        length = 2 * http_server.MOST_HEAD_BYTES
+        length = 2 * http_protocol.MOST_HEAD_BYTES
         assert b" 200 " in await ask(wire, post(b"/", length) + b"x" * length)
 
 

@@ -1,7 +1,7 @@
 """`Connections`: what the clients of one HTTP server hold of it, in number and in bytes, and who yields.
 
 Somebody who waits for nothing but the server is left alone. What a connection is doing, and how it ends, is
-`authz.doors.http_server`.
+`authz.doors.http_protocol`.
 """
 
 from collections.abc import Callable
