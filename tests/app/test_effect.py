@@ -446,7 +446,7 @@ class Running:
                 app._reload._first,
                 app._status._metrics,
                 app._status._registry,
-                app._engine._endpoints,
+                app._engine._workshop.endpoints,
             ),
         ):
             if isinstance(one, str):

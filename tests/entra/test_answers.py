@@ -189,7 +189,7 @@ async def test_a_lifetime_is_read_as_servers_write_it_and_never_believed_past_a_
 
         before = time.time()
         await service.egress("autonomous")
-        (entry,) = service.engine._tokens._cache._entries.values()
+        (entry,) = service.engine._workshop.tokens._cache._entries.values()
 
         assert seconds == pytest.approx(entry.value.expires_at.wall - before, abs=10)
 
@@ -200,7 +200,7 @@ async def test_a_token_is_not_used_past_its_own_end(world: World) -> None:
         world.emulator.faults.add(Fault("members", members={"expires_in": 80_000}))
 
         token = issued(await service.egress("autonomous"))
-        (entry,) = service.engine._tokens._cache._entries.values()
+        (entry,) = service.engine._workshop.tokens._cache._entries.values()
 
         assert token["exp"] == entry.value.expires_at.wall
         assert entry.value.refresh_at.wall < entry.value.expires_at.wall
@@ -247,7 +247,7 @@ async def test_refresh_in_says_when_a_successor_is_fetched(world: World) -> None
         world.emulator.faults.add(opaque(expires_in=3600, refresh_in=600))
 
         await service.egress("autonomous")
-        (entry,) = service.engine._tokens._cache._entries.values()
+        (entry,) = service.engine._workshop.tokens._cache._entries.values()
 
         assert 3000 == pytest.approx(
             entry.value.expires_at.steady - entry.value.refresh_at.steady, abs=1

@@ -680,7 +680,7 @@ async def test_a_refused_credential_that_is_mended_is_noticed_behind_one_that_se
 
 def credentials_of(service: Stack) -> Sequence[Credential]:
     """The blueprint's credentials."""
-    held = service.engine._parts.applications._credentials
+    held = service.engine._version.applications._credentials
     return next(found for client, found in held.items() if client.name == "support")
 
 
