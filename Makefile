@@ -22,7 +22,7 @@ help: ## list the verbs
 setup: $(STAMP) ## create .venv with the pinned, hashed dependencies
 
 INSTALL := $(PYTHON) requirements/environment.py
-INSTALLER := requirements/environment.py requirements/machine.py requirements/installer.txt
+INSTALLER := $(addprefix requirements/,environment.py failures.py machine.py terminal.py installer.txt)
 
 # What the demo needs is a part of what development needs: the demo's environment grows into the other.
 $(STAMP): requirements/dev.txt pyproject.toml $(INSTALLER)

@@ -2,7 +2,8 @@
 
 uv installs them: it is pinned by hash itself, and pip fetches it. Where there is no uv, pip installs, by the
 same hashes. Each step is named before it starts, and says every few seconds how far it is. `machine` has the
-supported machines. The standard library alone is used: this runs before anything is installed.
+supported machines, `failures` what can go wrong, `terminal` what is shown meanwhile. The standard library
+alone is used: this runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -22,19 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 import machine
+from failures import CommandFailure, Failure, is_untrusted, raise_if_changed, raise_if_clear, reason
+from terminal import QUIET, Terminal
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements"
-QUIET = 2.0
-"""Seconds after which a step that still runs says so."""
-_UNREACHABLE = re.compile(
-    r"NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|Connection refused|ProxyError"
-    r"|connection broken|dns error|client error \(Connect\)|error sending request|tcp connect error",
-    re.IGNORECASE,
-)
-_UNTRUSTED = re.compile(
-    r"CERTIFICATE_VERIFY_FAILED|invalid peer certificate|UnknownIssuer", re.IGNORECASE
-)
 
 
 class Packages(NamedTuple):
@@ -59,48 +52,6 @@ SETS = {
     "system": Packages(".venv", "system.txt", project=False, alone=False),
     "recipes": Packages(".venv-recipes", "recipes.txt", project=False, alone=True),
 }
-
-
-class Failure(Exception):
-    """The environment could not be made; the message is for the person at the terminal."""
-
-
-class CommandFailure(Exception):
-    """A command failed; the message is its output."""
-
-
-class Terminal:
-    """Names steps, and says how long one has been running where nothing else is to be seen."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-        self._step = 0
-        self._began = self._said = time.monotonic()
-        self._rewrites = sys.stdout.isatty()
-
-    def step(self, what: str) -> None:
-        """Name the next step."""
-        self._step += 1
-        self._began = self._said = time.monotonic()
-        print(f"==> {self._step}/{self._steps} {what}", flush=True)
-
-    def progress(self, text: str) -> None:
-        """Show how far the step is, every few seconds."""
-        now = time.monotonic()
-        if now - self._said < (0.1 if self._rewrites else QUIET):
-            return
-        self._said = now
-        line = f"    {now - self._began:.0f} s  {text}"[:78]
-        print(
-            f"\r\x1b[K{line}" if self._rewrites else line,
-            end="" if self._rewrites else "\n",
-            flush=True,
-        )
-
-    def done(self) -> None:
-        """Remove what `progress` has written."""
-        if self._rewrites:
-            print("\r\x1b[K", end="", flush=True)
 
 
 class Environment:
@@ -166,7 +117,7 @@ class Environment:
         try:
             self._pip(pins, "fetching it")
         except CommandFailure as failure:
-            _raise_if_clear(failure)
+            raise_if_clear(failure)
             print("    not for this machine: pip installs, which takes longer", flush=True)
             return False
         return True
@@ -183,8 +134,8 @@ class Environment:
         try:
             self._uv([*arguments, str(pins)])
         except CommandFailure as failure:
-            _raise_if_changed(failure)
-            print(f"    uv failed ({_reason(failure)}): pip tries, which takes longer", flush=True)
+            raise_if_changed(failure)
+            print(f"    uv failed ({reason(failure)}): pip tries, which takes longer", flush=True)
             return False
         return True
 
@@ -199,7 +150,7 @@ class Environment:
         try:
             self._pip(pins, "reading the list")
         except CommandFailure as failure:
-            _raise_if_clear(failure)
+            raise_if_clear(failure)
             raise Failure(f"pip could not install {pins.name}:\n{failure}") from failure
 
     def install_project(self, *, by_uv: bool) -> None:
@@ -284,7 +235,7 @@ class Environment:
         try:
             self._run(command, "reading the list", shown, environ)
         except CommandFailure as failure:
-            if self._trust or _UNTRUSTED.search(str(failure)) is None:
+            if self._trust or not is_untrusted(failure):
                 raise
             # As pip does: companies that look into TLS install their authority in the system.
             self._trust = {"UV_SYSTEM_CERTS": "1"}
@@ -390,8 +341,8 @@ def set_up(packages: Packages) -> None:
         Failure: It did not work.
     """
     began = time.monotonic()
-    if (reason := machine.refusal(machine.this_machine())) is not None:
-        raise Failure(reason)
+    if (refusal := machine.refusal(machine.this_machine())) is not None:
+        raise Failure(refusal)
     terminal = Terminal(4 if packages.project else 3)
     environment = Environment(ROOT / packages.folder, terminal)
     pins = PINS / packages.file
@@ -412,32 +363,6 @@ def _read(process: subprocess.Popen[bytes], lines: queue.Queue[str | None]) -> N
     for line in process.stdout:
         lines.put(line.decode(errors="replace"))
     lines.put(None)
-
-
-def _raise_if_clear(failure: CommandFailure) -> None:
-    _raise_if_changed(failure)
-    if _UNTRUSTED.search(str(failure)):
-        raise Failure(
-            "the package index has a certificate that is not trusted here: "
-            "set PIP_CERT to the file of your company's authorities"
-        ) from failure
-    if _UNREACHABLE.search(str(failure)):
-        raise Failure(
-            "no package index can be reached: is this machine online? "
-            "Behind a proxy, set HTTPS_PROXY; for a mirror, pip's index-url"
-        ) from failure
-
-
-def _raise_if_changed(failure: CommandFailure) -> None:
-    if re.search(r"DO NOT MATCH THE HASHES|Hash mismatch", str(failure)):
-        raise Failure(f"a package is not the one that is pinned; nothing was installed:\n{failure}")
-
-
-def _reason(failure: CommandFailure) -> str:
-    """Return the first line of a command's output that names an error, without addresses."""
-    lines = [line.strip() for line in str(failure).splitlines() if line.strip()]
-    line = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "?")
-    return re.sub(r"`?\w+://[^\s`]+`?", "an address", line)
 
 
 def main() -> int:

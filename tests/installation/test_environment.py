@@ -113,7 +113,7 @@ def checkout(tmp_path: Path, wheels: Path) -> Iterator[Checkout]:
     """A project whose path has a space: the demo needs an apple, development needs a pear as well."""
     folder = tmp_path / "a folder"
     (folder / "requirements").mkdir(parents=True)
-    for name in ("environment.py", "machine.py"):
+    for name in ("environment.py", "failures.py", "machine.py", "terminal.py"):
         shutil.copy(ROOT / "requirements" / name, folder / "requirements")
     (folder / "backend.py").write_text(BACKEND)
     (folder / "pyproject.toml").write_text(

@@ -83,7 +83,7 @@ def test_make_refuses_before_it_installs_anything(tmp_path: Path, verb: str) -> 
     assert not (tmp_path / ".venv").exists()
 
 
-@pytest.mark.parametrize("name", ["machine.py", "environment.py"])
+@pytest.mark.parametrize("name", ["machine.py", "environment.py", "failures.py", "terminal.py"])
 def test_old_pythons_can_read_the_refusal(name: str) -> None:
     """Its text has no syntax that is newer than Python 3.8, else a traceback would be the answer."""
     text = (ROOT / "requirements" / name).read_text()
