@@ -1,15 +1,36 @@
 """The scenarios of the demo, in the order they are played.
 
 The order matters: what is cached in one scenario is used in a later one, and the last ones break things.
+How each is played is in `plays`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
-from urllib.parse import quote
 
+from authz_dev.demo.plays import (
+    RETRY_AFTER,
+    asks,
+    asks_after_rollover,
+    asks_for_report,
+    asks_while_throttled,
+    asks_with,
+    asks_with_forgery,
+    asks_with_old_key,
+    asks_without,
+    claims_to_be_admin,
+    counts_checks,
+    is_sent_to_stranger,
+    looks_at_what_arrives,
+    looks_for_tokens_in_logs,
+    looks_for_users_tokens,
+    looks_up_agent,
+    takes_reference_to_api,
+    ticks,
+    ticks_without_authz,
+    while_entra_is_down,
+    with_references,
+)
 from authz_dev.demo.scenario import Chapter, Json, Scenario
-from authz_dev.demo.visitor import Visitor, outcome
-from authz_dev.emulator import Fault, Match
 
 DESK: Final = "support-desk"
 _USERS_TOKEN: Final = "user's token"
@@ -17,7 +38,6 @@ _NOTHING: Final = "nothing"
 _REFERENCE: Final = "a reference"
 _NOT_CALLED: Final = "not called"
 _TIMER: Final = "nothing, timer"
-_RETRY_AFTER: Final = 7
 _AWAY: Final = "authz_unavailable"
 """The reason that Envoy gives by itself where nobody decides."""
 _SEARCHED: Final = ["orders API", "agent app", "authz", "Envoy", "metrics"]
@@ -41,32 +61,32 @@ def _users() -> Iterator[Scenario]:
     yield Scenario(
         "on-behalf-of-user",
         "alice asks for her orders: the API sees support-desk for alice", "alice's token", _USERS_TOKEN,
-        _asks("/my-orders", "alice"),
+        asks("/my-orders", "alice"),
         _served(_caller(DESK, "alice", "user"), entra_calls=2),
     )  # fmt: skip
     yield Scenario(
         "on-behalf-of-user-warm",
         "alice asks again: the same token, and no call to Entra", "alice's token", _USERS_TOKEN,
-        _asks("/my-orders", "alice"),
+        asks("/my-orders", "alice"),
         _served(_caller(DESK, "alice", "user"), entra_calls=0),
     )  # fmt: skip
     yield Scenario(
         "repeated-by-envoy",
         "and again: Envoy repeats both decisions, without a call to authz", "alice's token", _USERS_TOKEN,
-        _counts_checks(_asks("/my-orders", "alice")),
+        counts_checks(asks("/my-orders", "alice")),
         # Both decisions, inbound and on egress, are those of a moment ago.
         _served(_caller(DESK, "alice", "user"), entra_calls=0, checks=0),
     )  # fmt: skip
     yield Scenario(
         "on-behalf-of-second-user",
         "alice2 asks: the API sees support-desk for alice2", "alice2's token", _USERS_TOKEN,
-        _asks("/my-orders", "alice2"),
+        asks("/my-orders", "alice2"),
         _served(_caller(DESK, "alice2", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "on-behalf-of-user-graph",
         "alice's profile: Microsoft Graph sees support-desk for alice", "alice's token", _USERS_TOKEN,
-        _asks("/my-profile", "alice"),
+        asks("/my-profile", "alice"),
         _served(_caller(DESK, "alice", "user", claim="appid"), entra_calls=1),
     )  # fmt: skip
 
@@ -75,19 +95,19 @@ def _nobody() -> Iterator[Scenario]:
     yield Scenario(
         "autonomous",
         "the nightly job: the API sees support-desk itself", _TIMER, _NOTHING,
-        _ticks("/jobs/nightly"),
+        ticks("/jobs/nightly"),
         _served(_caller(DESK, DESK, "app"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "agent-user",
         "the desk's own orders: the API sees the agent's own user account", _TIMER, _NOTHING,
-        _ticks("/jobs/desk"),
+        ticks("/jobs/desk"),
         _served(_caller(DESK, "support-desk@contoso.example", "user"), entra_calls=2),
     )  # fmt: skip
     yield Scenario(
         "blueprint",
         "a look-up in the directory: Graph sees the blueprint", _TIMER, _NOTHING,
-        _looks_up_agent,
+        looks_up_agent,
         _served(
             _caller("support blueprint", "support blueprint", "app", claim="appid"),
             entra_calls=1,
@@ -99,19 +119,19 @@ def _applications() -> Iterator[Scenario]:
     yield Scenario(
         "app-on-behalf-of",
         "an ordinary app for alice: the API sees reports for alice", "reports token", _USERS_TOKEN,
-        _reports,
+        asks_for_report,
         _served(_caller("reports", "alice", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "app",
         "the billing job of an ordinary app: the API sees reports itself", _TIMER, _NOTHING,
-        _ticks("/jobs/billing"),
+        ticks("/jobs/billing"),
         _served(_caller("reports", "reports", "app"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "app-token-pushed",
         "the payroll job: Envoy has the token already, authz is not called", _TIMER, _NOTHING,
-        _counts_checks(_ticks("/jobs/payroll")),
+        counts_checks(ticks("/jobs/payroll")),
         # Envoy was given the token when it started.
         _served(_caller("reports", "reports", "app"), entra_calls=0, checks=0),
     )  # fmt: skip
@@ -121,7 +141,7 @@ def _references() -> Iterator[Scenario]:
     yield Scenario(
         "what-the-agent-receives",
         "the agent logs all that it receives: references, not one token", "alice's token", _REFERENCE,
-        _with_references(_looks_at_what_arrives),
+        with_references(looks_at_what_arrives),
         {
             "status": 200, "tokens": 0, "references": {"placeholder": 1, "handle": 1},
             # The token that Envoy is given ahead outlives the reload.
@@ -131,20 +151,20 @@ def _references() -> Iterator[Scenario]:
     yield Scenario(
         "placeholder",
         "it forwards a reference: the API sees support-desk for alice", "alice's token", _REFERENCE,
-        _with_references(_asks("/my-orders", "alice")),
+        with_references(asks("/my-orders", "alice")),
         # The agent's own token outlives the reload; the user's exchange for this API is new.
         _served(_caller(DESK, "alice", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "handle",
         "it forwards tracing headers: the API sees support-desk for alice2", "alice2's token", _REFERENCE,
-        _with_references(_asks("/my-orders-traced", "alice2")),
+        with_references(asks("/my-orders-traced", "alice2")),
         _served(_caller(DESK, "alice2", "user"), entra_calls=1),
     )  # fmt: skip
     yield Scenario(
         "stolen-reference",
         "a stolen reference, sent to the API past Envoy: 401", "alice's token", _REFERENCE,
-        _with_references(_takes_reference_to_api),
+        with_references(takes_reference_to_api),
         {
             "status": 401, "api_saw": {"idtyp": None, "agent": False, "refused": "DecodeError"},
             "app_called": True, "entra_calls": 0,
@@ -159,13 +179,13 @@ def _bad_callers() -> Iterator[Scenario]:
         "no token: 401, and the agent is not called",
         _NOTHING,
         _NOT_CALLED,
-        _asks_without,
+        asks_without,
         _refused(401, "missing_token"),
     )
     yield Scenario(
         "wrong-audience",
         "a token for another API: 401, and the agent is not called", "orders token", _NOT_CALLED,
-        lambda visitor: _asks_with(
+        lambda visitor: asks_with(
             audience=visitor.stage.landscape.orders.client_id, scopes=["Orders.Read"]
         )(visitor),
         invalid,
@@ -175,32 +195,32 @@ def _bad_callers() -> Iterator[Scenario]:
         "an expired token: 401, and the agent is not called",
         "expired token",
         _NOT_CALLED,
-        _asks_with(lifetime=-3600),
+        asks_with(lifetime=-3600),
         invalid,
     )
     yield Scenario(
         "missing-scope",
         "a token without the scope: 403, and the agent is not called", "other scope", _NOT_CALLED,
-        _asks_with(scopes=["profile.read"]), _refused(403, "insufficient_scope"),
+        asks_with(scopes=["profile.read"]), _refused(403, "insufficient_scope"),
     )  # fmt: skip
     yield Scenario(
         "forged-signature",
         "a signature by a foreign key: 401, and the agent is not called",
         "forged token",
         _NOT_CALLED,
-        _asks_with_forgery,
+        asks_with_forgery,
         invalid,
     )
     yield Scenario(
         "forged-identity-header",
         "forged identity headers: removed, the agent still sees alice", "own x-authz-*", _USERS_TOKEN,
-        _claims_to_be_admin,
+        claims_to_be_admin,
         _served(None, subject_header="alice", admin_header=None, entra_calls=0),
     )  # fmt: skip
     yield Scenario(
         "unknown-host",
         "a prompt leads to a stranger's address: 403, nothing reaches it", "stranger's URL", _USERS_TOKEN,
-        _is_sent_to_stranger,
+        is_sent_to_stranger,
         _refused(403, "unknown_route", app=True, reached_stranger=0),
     )  # fmt: skip
 
@@ -209,56 +229,56 @@ def _entra_fails() -> Iterator[Scenario]:
     yield Scenario(
         "consent-required",
         "bob has not consented: 401, with the claims to sign in for", "bob's token", _USERS_TOKEN,
-        _asks("/my-orders", "bob"),
+        asks("/my-orders", "bob"),
         _refused(401, "consent_required", app=True, entra_calls=1, claims=["capolids"]),
     )  # fmt: skip
     yield Scenario(
         "conditional-access-challenge",
         "carol must pass MFA: 401, with the claims to sign in for", "carol's token", _USERS_TOKEN,
-        _asks("/my-orders", "carol"),
+        asks("/my-orders", "carol"),
         _refused(401, "interaction_required", app=True, entra_calls=1, claims=["capolids"]),
     )  # fmt: skip
     yield Scenario(
         "entra-throttled",
         "Entra throttles: 503, with the seconds to wait", "alice3's token", _USERS_TOKEN,
-        _asks_while_throttled,
-        _refused(503, "exchange_throttled", app=True, entra_calls=1, retry_after=_RETRY_AFTER),
+        asks_while_throttled,
+        _refused(503, "exchange_throttled", app=True, entra_calls=1, retry_after=RETRY_AFTER),
     )  # fmt: skip
     yield Scenario(
         "entra-down-warm-cache",
         "Entra is down, alice's token is cached: she is served", "alice's token", _USERS_TOKEN,
-        _while_entra_is_down(_asks("/my-orders", "alice")),
+        while_entra_is_down(asks("/my-orders", "alice")),
         _served(_caller(DESK, "alice", "user"), entra_calls=0),
     )  # fmt: skip
     yield Scenario(
         "entra-down-cold",
         "Entra is down, a new token is needed: 503, try again in 1 s", "alice2's token", _USERS_TOKEN,
-        _while_entra_is_down(_asks("/my-profile", "alice2")),
+        while_entra_is_down(asks("/my-profile", "alice2")),
         _refused(503, "exchange_unavailable", app=True, retry_after=1),
     )  # fmt: skip
     yield Scenario(
         "key-rollover",
         "Entra replaces its signing key: tokens of the new one are served", "token, new key", _USERS_TOKEN,
-        _asks_after_rollover,
+        asks_after_rollover,
         # The agent's own T1 was signed by the withdrawn key: refused, renewed, tried again.
         _served(_caller(DESK, "alice3", "user"), entra_calls=3),
     )  # fmt: skip
     yield Scenario(
         "key-withdrawn",
         "a token of the withdrawn key: 401, and the agent is not called", "token, old key", _NOT_CALLED,
-        _asks_with_old_key, _refused(401, "invalid_token"),
+        asks_with_old_key, _refused(401, "invalid_token"),
     )  # fmt: skip
 
 
 def _leaks() -> Iterator[Scenario]:
     yield Scenario(
         "user-token-never-leaves",
-        "users' tokens that reached an API in all of the above: none", "all the above", "", _looks_for_users_tokens,
+        "users' tokens that reached an API in all of the above: none", "all the above", "", looks_for_users_tokens,
         _found(users_tokens_at_apis=0, apis_called=True),
     )  # fmt: skip
     yield Scenario(
         "no-token-in-logs",
-        "tokens in the logs and metrics of all programs: none", "all the above", "", _looks_for_tokens_in_logs,
+        "tokens in the logs and metrics of all programs: none", "all the above", "", looks_for_tokens_in_logs,
         _found(token_like_texts=0, searched=_SEARCHED),
     )  # fmt: skip
 
@@ -269,7 +289,7 @@ def _authz_is_away() -> Iterator[Scenario]:
         "the agent calls an API: 503, and nothing reaches it",
         "new token",
         _NOTHING,
-        _ticks_without_authz,
+        ticks_without_authz,
         _refused(503, _AWAY, app=True, retry_after=1),
     )
     yield Scenario(
@@ -277,7 +297,7 @@ def _authz_is_away() -> Iterator[Scenario]:
         "a user with a valid token: 503, and the agent is not called",
         "valid token",
         _NOT_CALLED,
-        _asks_with(),
+        asks_with(),
         _refused(503, _AWAY, retry_after=1),
     )
 
@@ -301,138 +321,3 @@ def _refused(
 
 def _found(**findings: Any) -> Json:
     return {**findings, "api_saw": None, "app_called": False, "entra_calls": 0}
-
-
-Play = Callable[[Visitor], Mapping[str, Any]]
-
-
-def _asks(path: str, user: str) -> Play:
-    return lambda visitor: outcome(visitor.ask(path, visitor.token(user)))
-
-
-def _asks_with(**order: Any) -> Play:
-    return lambda visitor: outcome(visitor.ask("/my-orders", visitor.mint(**order)))
-
-
-def _ticks(path: str) -> Play:
-    return lambda visitor: outcome(visitor.tick(path))
-
-
-def _counts_checks(play: Play) -> Play:
-    def counted(visitor: Visitor) -> Json:
-        before = visitor.checks()
-        found = dict(play(visitor))
-        return {**found, "checks": visitor.checks() - before}
-
-    return counted
-
-
-def _asks_without(visitor: Visitor) -> Json:
-    return outcome(visitor.ask("/my-orders"))
-
-
-def _asks_with_forgery(visitor: Visitor) -> Json:
-    genuine = visitor.key_id(visitor.token("alice"))
-    return dict(_asks_with(key="foreign", header={"kid": genuine})(visitor))
-
-
-def _looks_up_agent(visitor: Visitor) -> Json:
-    agent = visitor.stage.landscape.agent.client_id
-    return outcome(visitor.tick(f"/jobs/directory?app_id={agent}"))
-
-
-def _reports(visitor: Visitor) -> Json:
-    reports = visitor.stage.landscape.reports.client_id
-    return outcome(visitor.ask("/my-report", visitor.mint(audience=reports)))
-
-
-def _claims_to_be_admin(visitor: Visitor) -> Json:
-    forged = {"x-authz-subject": "admin", "x-authz-admin": "true"}
-    answer = visitor.ask("/whoami", visitor.token("alice"), **forged)
-    seen = answer.json()
-    return {
-        **outcome(answer),
-        "subject_header": visitor.name(seen.get("x-authz-subject", "")),
-        "admin_header": seen.get("x-authz-admin"),
-    }
-
-
-def _is_sent_to_stranger(visitor: Visitor) -> Json:
-    url = quote(visitor.stranger_url(), safe="")
-    answer = visitor.ask(f"/fetch?url={url}", visitor.token("alice"))
-    return {**outcome(answer), "reached_stranger": visitor.strangers_visits()}
-
-
-def _with_references(play: Play) -> Play:
-    def played(visitor: Visitor) -> Mapping[str, Any]:
-        # Envoy would repeat to a known token what it was answered under the former rules.
-        with visitor.stage.references(), visitor.signing_in_anew():
-            return play(visitor)
-
-    return played
-
-
-def _looks_at_what_arrives(visitor: Visitor) -> Json:
-    answer = visitor.ask("/received", visitor.token("alice"))
-    logged = visitor.agents_log()
-    return {
-        **outcome(answer),
-        "tokens": visitor.token_like_texts()["agent app"],
-        "references": {
-            "placeholder": logged.count("authorization: Bearer authz_placeholder_"),
-            "handle": logged.count("baggage: authz-subject="),
-        },
-    }
-
-
-def _takes_reference_to_api(visitor: Visitor) -> Json:
-    held = visitor.ask("/received", visitor.token("alice")).json()["authorization"]
-    return {"status": visitor.call_orders_directly(held)}
-
-
-def _asks_while_throttled(visitor: Visitor) -> Json:
-    throttle = Fault(
-        kind="status", status=429, retry_after=_RETRY_AFTER, match=Match(leg="agent_obo"), count=1
-    )
-    visitor.stage.emulator.faults.add(throttle)
-    return dict(_asks("/my-orders", "alice3")(visitor))
-
-
-def _while_entra_is_down(asks: Play) -> Play:
-    def play(visitor: Visitor) -> Mapping[str, Any]:
-        visitor.stage.emulator.stop()
-        try:
-            return asks(visitor)
-        finally:
-            visitor.stage.emulator.start()
-
-    return play
-
-
-def _asks_after_rollover(visitor: Visitor) -> Json:
-    # Used for the first time after the rollover: Envoy would repeat the decision about a former one.
-    visitor.set_aside = visitor.mint("alice")
-    visitor.stage.emulator.roll_signing_key(withdraw_old=True)
-    return outcome(visitor.ask("/my-orders", visitor.mint("alice3")))
-
-
-def _asks_with_old_key(visitor: Visitor) -> Json:
-    return outcome(visitor.ask("/my-orders", visitor.set_aside))
-
-
-def _looks_for_users_tokens(visitor: Visitor) -> Json:
-    return {
-        "users_tokens_at_apis": visitor.users_tokens_at_apis(),
-        "apis_called": visitor.arrivals() > 0,
-    }
-
-
-def _looks_for_tokens_in_logs(visitor: Visitor) -> Json:
-    found = visitor.token_like_texts()
-    return {"token_like_texts": sum(found.values()), "searched": list(found)}
-
-
-def _ticks_without_authz(visitor: Visitor) -> Json:
-    visitor.stage.authz.stop()
-    # For a user's token that is new: neither is there one pushed, nor has Envoy an answer to repeat.
-    return outcome(visitor.tick("/my-orders", authorization=f"Bearer {visitor.mint('alice')}"))
