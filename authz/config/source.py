@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.config.entra_sdk.credentials import CREDENTIALS
-from authz.config.entra_sdk.environment import is_environment_form, read_environment, tenant_name
+from authz.config.entra_sdk.environment import is_environment_form, read_environment
+from authz.config.entra_sdk.tenants import tenant_name
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.reading.document import parse

@@ -11,7 +11,7 @@ import structlog
 
 from authz.config import Config
 from authz.config.compile import tenant_of
-from authz.config.entra_sdk.environment import is_any_tenant
+from authz.config.entra_sdk.tenants import is_any_tenant
 from authz.config.reading.variables import ENTRA_AUTHORITIES
 from authz.core.errors import AuthzError
 from authz.entra.configured_http import http_client

@@ -1,17 +1,15 @@
 """The Entra SDK sidecar's environment keys to `Config`: one client, one route per DownstreamApi.
 
-The keys themselves are in `environment_keys`. For Envoy an agent is named by keys of our own; callers of
-the HTTP API name it in each request, as they do with the sidecar, and may name any of the blueprint's.
+The keys themselves are in `keys`, tenants in `tenants`, hosts in `hosts`. For Envoy an agent is named by keys
+of our own; callers of the HTTP API name it in each request, as they do with the sidecar, and may name any of
+the blueprint's.
 """
 
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
 
-from authz.config.clouds import NO_TENANT, PERSONAL_ACCOUNTS
+from authz.config.clouds import NO_TENANT
 from authz.config.entra_sdk.api import (
     DEFAULT_ADDRESS,
     GATES,
@@ -20,22 +18,21 @@ from authz.config.entra_sdk.api import (
     read_hosts,
 )
 from authz.config.entra_sdk.credentials import CREDENTIALS, read_credentials
+from authz.config.entra_sdk.hosts import may_be_reached, named_hosts, select_by_host, to_loopback
 from authz.config.entra_sdk.keys import split
+from authz.config.entra_sdk.tenants import check_tenant, tenant_name
 from authz.config.entra_sdk.values import Variable, Variables
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
 from authz.config.reading.validation import Origin, validate
 from authz.config.reading.variables import override
 from authz.config.sections.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
-from authz.config.sections.hosts import EgressHost
 from authz.config.shown import shown
 from authz.core.exchange import Flow
 
 NAME: Final = "default"
 """Name of the client, of the inbound route, and of the agent that `AzureAd__AgentIdentity` names."""
 
-_ANY_TENANT: Final = ("common", "organizations", "consumers", PERSONAL_ACCOUNTS)
-_DOMAIN: Final = re.compile("[0-9a-z](?:[0-9a-z-]*[0-9a-z])?(?:[.][0-9a-z-]+)+", re.IGNORECASE)
 LOG_LEVELS: Final = {
     "trace": "debug",
     "debug": "debug",
@@ -52,17 +49,6 @@ def is_environment_form(environ: Mapping[str, str]) -> bool:
     return any(
         len(path) > 1 and path[0] in {"azuread", "downstreamapis"} for path in map(split, environ)
     )
-
-
-def is_any_tenant(tenant: str) -> bool:
-    """Whether a name or an id stands for users of any tenant, or for everybody's personal accounts."""
-    return tenant.lower() in (*_ANY_TENANT, NO_TENANT)
-
-
-def tenant_name(environ: Mapping[str, str]) -> str | None:
-    """Return the domain name that the environment has in place of a tenant's id, in lower case."""
-    value = Variables.of(environ).value("AzureAd__TenantId")
-    return value.lower() if value is not None and _DOMAIN.fullmatch(value) else None
 
 
 def read_environment(
@@ -112,7 +98,7 @@ class _Form:
     def read(self) -> None:
         """Read everything."""
         routes = {api: self._route(api) for api in self.variables.below("DownstreamApis")}
-        self._select_by_host(routes)
+        select_by_host(self.variables, routes)
         default_agent = self._agent("AzureAd", NAME)
         has_agents = bool(self._agents)
         without_agent = any("agent" not in route for route in routes.values())
@@ -142,7 +128,7 @@ class _Form:
 
     def _client(self) -> dict[str, Any]:
         value = self.variables.value
-        self._check_tenant()
+        check_tenant(self.variables, self.tenant_id)
         told = len(self.variables.faults)
         credentials = read_credentials(self.variables)
         if not credentials and len(self.variables.faults) > told:
@@ -159,24 +145,6 @@ class _Form:
             "credentials": credentials or None,
         }
         return {key: found for key, found in client.items() if found is not None}
-
-    def _check_tenant(self) -> None:
-        """Refuse what is no single tenant, and say of a domain name what becomes of it."""
-        tenant = self.variables.get("AzureAd__TenantId")
-        if tenant is None:
-            return
-        if self.tenant_id is not None:
-            text = (
-                f"is the domain {shown(tenant.value)}: the tenant's id is looked up at the start, at Instance. Domains can "
-                "move to other tenants, so prefer the id"
-            )
-            self.variables.notices.append(Notice(tenant.name, text))
-        elif is_any_tenant(tenant.value):
-            text = (
-                f"found {tenant.value!r}, which would admit users of any tenant, and in which no application "
-                "gets a token of its own: expected one tenant, by its GUID or a domain name"
-            )
-            self.variables.faults.append(Fault(tenant.name, text))
 
     def _only_verifies(self, client: Mapping[str, Any]) -> bool:
         """Whether a client is there, and nothing by which it could get a token."""
@@ -221,18 +189,20 @@ class _Form:
         agent = self._agent(key, api) if own else self._agent("AzureAd", NAME)
         app_token = self._is_true(f"{key}__RequestAppToken")
         scopes = self._list(f"{path}.scopes", variables.listed(f"{key}__Scopes", ""))
-        hosts = self._hosts(api)
+        hosts = named_hosts(variables, api)
+        if (base := variables.get(f"{key}__BaseUrl")) is not None:
+            self.keys[f"{path}.hosts.0"] = base.name
         readable = self._is_true(f"{key}__TokenOverPlainHttp")
         if readable:
             self.keys[f"{path}.token_over_plain_http"] = variables.name(
                 f"{key}__TokenOverPlainHttp"
             )
-        reached = self._may_be_reached(key, hosts, readable=readable)
+        reached = may_be_reached(variables, key, hosts, readable=readable)
         route: dict[str, Any] = {
             "scopes": scopes,
             "hosts": hosts if scopes and reached else [],
             **({"token_over_plain_http": True} if readable else {}),
-            **self._to_loopback(hosts if scopes and reached else []),
+            **to_loopback(hosts if scopes and reached else []),
             **(self._downstream(api) if reached else {}),
         }
         if not scopes:
@@ -308,72 +278,6 @@ class _Form:
         if scheme is not None and scheme.value.lower() != "bearer":
             text = f"found {shown(scheme.value)}: expected Bearer"
             self.variables.faults.append(Fault(scheme.name, text))
-
-    def _hosts(self, api: str) -> list[str]:
-        base = self.variables.get(f"DownstreamApis__{api}__BaseUrl")
-        if base is None:
-            return []
-        self.keys[f"egress.{api}.hosts.0"] = base.name
-        try:
-            parts = urlsplit(base.value)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        # A wildcard would be one host of many to a route, and no URL can be called so.
-        wrong = not parts.hostname or "*" in parts.hostname or "@" in parts.netloc
-        if parts.scheme not in {"http", "https"} or wrong or parts.hostname is None:
-            text = "expected a URL with scheme and host, such as https://graph.microsoft.com/v1.0"
-            self.variables.faults.append(Fault(base.name, text))
-            return []
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        usual = {"http": 80, "https": 443}[parts.scheme]
-        authority = host if port in {None, usual} else f"{host}:{port}"
-        return [str(EgressHost(authority, parts.scheme == "http"))]
-
-    def _may_be_reached(self, key: str, hosts: Sequence[str], *, readable: bool) -> bool:
-        """Whether an API gets its token by way of this service, Envoy's or a call of its own."""
-        found = [EgressHost.of(host) for host in hosts]
-        if readable or not any(host.plain and not host.is_loopback for host in found):
-            return True
-        text = (
-            "is http://, where anybody on the network could read the token: neither Envoy nor /DownstreamApi "
-            f"sends it there without {key}__TokenOverPlainHttp=true"
-        )
-        self.variables.notices.append(Notice(self.variables.name(f"{key}__BaseUrl"), text))
-        return False
-
-    def _to_loopback(self, hosts: Sequence[str]) -> dict[str, bool]:
-        """Allow a token to loopback where the BaseUrl is: the app can ask the HTTP API for the same one."""
-        return (
-            {"token_to_loopback": True}
-            if any(EgressHost.of(host).is_in_pod for host in hosts)
-            else {}
-        )
-
-    def _select_by_host(self, routes: Mapping[str, dict[str, Any]]) -> None:
-        """Leave out hosts that several routes share: which of them was meant, Envoy must say."""
-        named = Counter(
-            name
-            for route in routes.values()
-            for host in route["hosts"]
-            for name in EgressHost.of(host).names
-        )
-        for api, route in routes.items():
-            own = []
-            for host in route["hosts"]:
-                apis = max(named[name] for name in EgressHost.of(host).names)
-                if apis == 1:
-                    own.append(host)
-                    continue
-                name = self.variables.name(f"DownstreamApis__{api}__BaseUrl")
-                text = (
-                    f"{host} is the host of {apis} APIs and selects none of them: "
-                    f"let Envoy send authz.route={api}"
-                )
-                self.variables.notices.append(Notice(name, text))
-            route["hosts"] = own
-            if not own:
-                route.pop("token_to_loopback", None)
 
     def _entra(self) -> None:
         instance = self.variables.get("AzureAd__Instance")
