@@ -12,7 +12,7 @@ import msal
 import structlog
 
 from authz.core.errors import EntraError, ExchangeMisconfigured, ExchangeUnavailable
-from authz.core.exchange import AgentIdentity, AgentUser, Client, IssuedToken
+from authz.core.exchange import AgentIdentity, Client, IssuedToken
 from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.entra.answers import DAY, TokenRefused, jwt_claims, number
@@ -210,14 +210,6 @@ def issued(
     if ahead >= lifetime:
         ahead = lifetime * REFRESH_AT
     return IssuedToken(secret=Secret(token), expires_at=ends, refresh_at=now.later(ahead))
-
-
-def user_argument(user: AgentUser) -> dict[str, str]:
-    """Return MSAL's keyword for an agent's user account: by name, or by object id."""
-    if user.username is not None:
-        return {"username": user.username}
-    assert user.object_id is not None
-    return {"user_object_id": user.object_id}
 
 
 def _unproved(client: Client, fault: CredentialFault) -> EntraError:

@@ -1,13 +1,13 @@
 """`EntraExchange`: carries out every token exchange, leg by leg, as Entra's pages describe them.
 
 T1 and T2, the assertions inside the agent flows, have a cache and flights of their own: all users of an
-agent share them.
+agent share them. Which MSAL call a leg is, is in `authz.entra.msal_calls`; whether a token is for what was
+asked for, in `authz.entra.audience`.
 """
 
 import asyncio
 import random
-import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,15 +32,16 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.record import CacheResult
-from authz.core.secret import Secret
 from authz.core.throttle import ApplicationThrottled
 from authz.entra.aadsts import BAD_ASSERTION, REPLICATING
 from authz.entra.answers import jwt_claims
+from authz.entra.audience import may_be_for
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.calls import Call
-from authz.entra.clients import Acquire, Agents, Applications, user_argument
+from authz.entra.clients import Agents, Applications
 from authz.entra.endpoints import Endpoint, Endpoints, Question
 from authz.entra.http import EndpointUnavailable
+from authz.entra.msal_calls import aimed, for_client, on_behalf_of, user_argument, user_fic
 from authz.ports import Exchange, Timer
 from authz.tokens.caching import CachedExchange
 
@@ -55,7 +56,6 @@ LEAST_TIME: Final = 0.5
 """Seconds that must be left for it."""
 MOST_MET: Final = 10_000
 """Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
-_CLIENT_ID: Final = re.compile(r"(?:api://)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 ALWAYS_REPLICATING: Final = 70021
 """For this number Entra's page asks for retries on every request, even after a first success."""
 
@@ -158,16 +158,16 @@ class EntraExchange:
             case BlueprintAssertion():
                 return await self._blueprint_assertion(exchange, budget)
             case AgentAssertion() | Autonomous():
-                return await self._as_agent(exchange, _for_client, budget)
+                return await self._as_agent(exchange, for_client, budget)
             case OnBehalfOf():
-                call = partial(_on_behalf_of, exchange.subject.secret)
+                call = partial(on_behalf_of, exchange.subject.secret)
                 return await self._as_agent(exchange, call, budget, exchange.subject)
             case AsAgentUser():
                 return await self._as_agent_user(exchange, budget)
             case BlueprintToken() | AppToken():
-                return await self._as_application(exchange.client, exchange, _for_client, budget)
+                return await self._as_application(exchange.client, exchange, for_client, budget)
             case AppOnBehalfOf():
-                call = partial(_on_behalf_of, exchange.subject.secret)
+                call = partial(on_behalf_of, exchange.subject.secret)
                 return await self._as_application(
                     exchange.client, exchange, call, budget, exchange.subject
                 )
@@ -178,7 +178,7 @@ class EntraExchange:
         self, exchange: BlueprintAssertion, budget: Budget
     ) -> IssuedToken:
         """T1: the blueprint names one of its agents (Entra page "agent-autonomous-app-oauth-flow")."""
-        call = partial(_for_client, fmi_path=exchange.agent.client_id)
+        call = partial(for_client, fmi_path=exchange.agent.client_id)
         return await self._as_application(exchange.agent.blueprint, exchange, call, budget)
 
     async def _as_agent_user(self, exchange: AsAgentUser, budget: Budget) -> IssuedToken:
@@ -190,7 +190,7 @@ class EntraExchange:
 
         async def attempt(seen: Callable[[CacheResult], None]) -> IssuedToken:
             t2 = await self._obtain(assertion, budget, seen)
-            call = partial(_user_fic, t2.secret, user)
+            call = partial(user_fic, t2.secret, user)
             return await self._as_agent(exchange, call, budget)
 
         results: list[CacheResult] = []
@@ -221,7 +221,7 @@ class EntraExchange:
                 self._agents.acquire,
                 agent,
                 t1.secret,
-                _aimed(call, target),
+                aimed(call, target),
                 user_is_asked=subject is not None,
             )
             asking = _Asking(agent.blueprint, agent.client_id, acquire, exchange, subject)
@@ -250,7 +250,7 @@ class EntraExchange:
         acquire = partial(
             self._applications.acquire,
             client,
-            _aimed(call, exchange.target),
+            aimed(call, exchange.target),
             user_is_asked=subject is not None,
         )
         asking = _Asking(client, client.client_id, acquire, exchange, subject)
@@ -347,68 +347,3 @@ class EntraExchange:
 def _wanted(exchange: TokenExchange) -> Hashable:
     """Return what is asked for: an agent's assertion, or a token of the application itself."""
     return exchange.agent.client_id if isinstance(exchange, BlueprintAssertion) else exchange.flow
-
-
-def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:
-    """Whether a token may be for the resource of the scopes: False only where it names another.
-
-    Its `aud` is the resource as it was asked for, or the client id of the API (Entra page
-    "access-token-claims-reference"). Which client id an address belongs to is not known here, and not
-    every access token can be read.
-    """
-    audience = _audience(token.reveal())
-    resources = {scope.rpartition("/")[0] for scope in scopes}
-    if audience is None or "" in resources:
-        return True
-    return any(_may_name(_plain(audience), _plain(resource)) for resource in resources)
-
-
-def _may_name(audience: str, resource: str) -> bool:
-    if audience == resource:
-        return True
-    client_ids = [_CLIENT_ID.fullmatch(name) for name in (audience, resource)]
-    if all(client_ids):
-        first, second = (match[1] for match in client_ids if match is not None)
-        return first == second
-    # One is a client id and the other an address: they may belong together.
-    return any(client_ids)
-
-
-def _plain(name: str) -> str:
-    return name.lower().removeprefix("spn:").removesuffix("/")
-
-
-def _audience(token: str) -> str | None:
-    """Return what an access token says whom it is for, if it can be read."""
-    audience = (jwt_claims(token) or {}).get("aud")
-    return audience if isinstance(audience, str) else None
-
-
-def _aimed(call: Callable[..., Any], target: Target) -> Acquire:
-    return lambda application: call(
-        application=application, scopes=list(target.scopes), claims=target.claims
-    )
-
-
-def _for_client(
-    *, application: Any, scopes: list[str], claims: str | None, fmi_path: str | None = None
-) -> Any:
-    return application.acquire_token_for_client(
-        scopes=scopes, claims_challenge=claims, fmi_path=fmi_path
-    )
-
-
-def _on_behalf_of(
-    subject: Secret, *, application: Any, scopes: list[str], claims: str | None
-) -> Any:
-    return application.acquire_token_on_behalf_of(
-        user_assertion=subject.reveal(), scopes=scopes, claims_challenge=claims
-    )
-
-
-def _user_fic(
-    t2: Secret, user: dict[str, str], *, application: Any, scopes: list[str], claims: str | None
-) -> Any:
-    return application.acquire_token_by_user_federated_identity_credential(
-        scopes=scopes, assertion=t2.reveal(), claims_challenge=claims, **user
-    )

@@ -15,6 +15,7 @@ from authz.core.errors import EntraError, ExchangeUnavailable, KeysUnavailable, 
 from authz.core.keys import RefreshPolicy
 from authz.core.secret import Secret
 from authz.core.shares import Shares
+from authz.entra.audience import may_be_for
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.discovery import (
     FIRST_PAUSE,
@@ -25,7 +26,6 @@ from authz.entra.discovery import (
     Metadata,
     endpoint,
 )
-from authz.entra.exchange import may_be_for
 from authz.entra.http import Answer, HttpClient
 from authz.entra.msal_transport import MsalTransport, build
 from authz.entra.signing_keys import Issuer, SigningKeys
