@@ -151,6 +151,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [] == missing
 
 
+def test_the_laws_name_code_that_is_there() -> None:
+    """The column of what keeps a law: each file of authz/ exists."""
+    page = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| \d+ \|.*?\|(.*?)\|.*\|$", page, re.MULTILINE)
+    named = [path for row in rows for path in re.findall(r"`((?:authz/)?[\w/]+\.py)\b", row)]
+
+    assert len(rows) <= len(named)
+    assert [] == [
+        each for each in named if not (ROOT / "authz" / each.removeprefix("authz/")).is_file()
+    ]
+
+
 def test_the_laws_name_a_test_each() -> None:
     """docs/security.md has the ten laws, each with tests that exist."""
     page = (ROOT / "docs/security.md").read_text()
