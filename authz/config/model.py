@@ -1,15 +1,14 @@
 """`Config`, the whole configuration: its sections, in the order of the file.
 
-A `Config` that exists has passed every check, those that concern several keys included.
+Each value of a `Config` has been checked. `authz.config.reading`, the only way to one, also asks the rules that
+concern several keys (`authz.config.rules.checks`).
 """
 
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
-from authz.config.faults import ConfigError
-from authz.config.rules.checks import check
 from authz.config.sections.api import Api
 from authz.config.sections.clients import Agent, Application, Blueprint
 from authz.config.sections.listen import Listen
@@ -24,7 +23,6 @@ class Config(Section):
 
     Raises:
         pydantic.ValidationError: A value is not what it should be.
-        ConfigError: Values contradict one another, or a name leads nowhere.
     """
 
     listen: Listen = Field(default_factory=Listen, description="Where the service listens.")
@@ -66,11 +64,3 @@ class Config(Section):
         if isinstance(data, dict) and data.get("entra") is None:
             return {**data, "entra": {}}
         return data
-
-    @model_validator(mode="after")
-    def _check_as_a_whole(self, info: ValidationInfo) -> "Config":
-        context = info.context if isinstance(info.context, dict) else {}
-        faults = check(self, context.get("left_out", {}))
-        if faults:
-            raise ConfigError(faults)
-        return self

@@ -7,8 +7,6 @@ only module that imports the Azure SDK; what the content means is `credentials`.
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -16,6 +14,7 @@ import structlog
 
 from authz.entra.certificate import Certificate
 from authz.entra.sources import CredentialAway, CredentialFault, decoded
+from authz.entra.vault_place import VaultPlace
 from authz.ports import Timer
 from authz.system.distribution import advice
 
@@ -24,34 +23,6 @@ REFRESH_AFTER: Final = 600.0
 RETRY_AFTER: Final = 5.0
 """Seconds after a failed fetch before which the vault is not asked again."""
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class VaultPlace:
-    """One certificate in one vault, and the way there.
-
-    Attributes:
-        url: The vault, without path.
-        certificate: Name of the certificate.
-        client_id: User-assigned identity that may read it; None leaves it to the environment.
-        authority: Entra's address without tenant.
-        ca_file: PEM file of trusted authorities; None uses the system's.
-        proxy: HTTP proxy that TLS goes through.
-        connect_timeout: Seconds for a connection.
-        timeout: Seconds for an answer, and for those who wait for the first fetch.
-    """
-
-    url: str
-    certificate: str
-    client_id: str | None
-    authority: str
-    ca_file: Path | None
-    proxy: str | None
-    connect_timeout: float
-    timeout: float
-
-    def __str__(self) -> str:
-        return f"{self.url} {self.certificate}"
 
 
 Fetch = Callable[[VaultPlace], str]

@@ -25,8 +25,8 @@ from requests.adapters import HTTPAdapter
 
 from authz.config.reading.variables import ENTRA_AUTHORITIES
 from authz.entra.http import tls_context
-from authz.entra.key_vault import VaultPlace
 from authz.entra.sources import MAX_FILE_BYTES, CredentialAway, CredentialFault
+from authz.entra.vault_place import VaultPlace
 from authz.system import connection_fault
 
 RETRIES: Final = 0

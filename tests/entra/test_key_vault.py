@@ -23,9 +23,10 @@ from structlog.testing import capture_logs
 
 from authz.config.reading.document import parse
 from authz.core.errors import Reason
-from authz.entra.key_vault import REFRESH_AFTER, RETRY_AFTER, KeyVaults, VaultPlace, fetch
+from authz.entra.key_vault import REFRESH_AFTER, RETRY_AFTER, KeyVaults, fetch
 from authz.entra.sources import CredentialAway, CredentialFault
 from authz.entra.vault_client import VaultClient
+from authz.entra.vault_place import VaultPlace
 from authz.process.engine import Engine
 from authz_dev.emulator.entities import Secret
 from entra.test_credentials import Certified, register, with_credentials

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
 from authz.config.reading.wording import dotted, message, shown_path
+from authz.config.rules.checks import check
 from authz.config.sections.settings import AUTHORITY_HOST
 from authz.config.shown import shown_place
 
@@ -80,12 +81,13 @@ def _attempt(
 ) -> tuple[Config | _Paths, list[Fault]]:
     """Return the configuration, or the paths that pydantic refused, and the faults."""
     try:
-        context = {"environ": environ, "left_out": left_out}
-        return Config.model_validate(data, context=context), []
-    except ConfigError as error:
-        return [], [origin.fault(fault.path, fault.message) for fault in error.faults]
+        context = {"environ": environ}
+        config = Config.model_validate(data, context=context)
     except ValidationError as error:
         details = error.errors(include_url=False)
+    else:
+        found = [origin.fault(fault.path, fault.message) for fault in check(config, left_out)]
+        return [] if found else config, found
     paths = [detail["loc"] for detail in details]
     faults = []
     for detail in details:

@@ -4,9 +4,9 @@ Each rule names the key that should change, so that all faults can be reported a
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from authz.config.faults import Fault, did_you_mean
+from authz.config.model import Config
 from authz.config.rules.route_checks import (
     check_egress,
     check_ended_hosts,
@@ -23,14 +23,11 @@ from authz.config.sections.values import span
 from authz.config.shown import shown
 from authz.core.policy import PeerSource
 
-if TYPE_CHECKING:
-    from authz.config.model import Config
-
 Names = Mapping[str, Collection[str]]
 """Names of entries by section."""
 
 
-def check(config: "Config", left_out: Names) -> list[Fault]:
+def check(config: Config, left_out: Names) -> list[Fault]:
     """Return every fault that concerns more than one key.
 
     Args:
@@ -81,7 +78,7 @@ def _check_presence(names: Names, left_out: Names) -> Iterator[Fault]:
         yield Fault("", "no route is configured: expected inbound or egress routes")
 
 
-def _check_listen(config: "Config") -> Iterator[Fault]:
+def _check_listen(config: Config) -> Iterator[Fault]:
     listen = config.listen
     if listen.socket_path is not None:
         if listen.tls is not None:
@@ -104,7 +101,7 @@ def _check_listen(config: "Config") -> Iterator[Fault]:
                 yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
 
 
-def _check_api(config: "Config", inbound: Collection[str]) -> Iterator[Fault]:
+def _check_api(config: Config, inbound: Collection[str]) -> Iterator[Fault]:
     listen = config.listen
     if listen.api is None:
         return
@@ -121,7 +118,7 @@ def _check_api(config: "Config", inbound: Collection[str]) -> Iterator[Fault]:
         )
 
 
-def _check_https(config: "Config") -> Iterator[Fault]:
+def _check_https(config: Config) -> Iterator[Fault]:
     if config.https is None:
         return
     if config.listen.socket_path is None:
@@ -133,7 +130,7 @@ def _check_https(config: "Config") -> Iterator[Fault]:
     yield from check_ended_hosts(config.egress)
 
 
-def _check_memory(config: "Config") -> Iterator[Fault]:
+def _check_memory(config: Config) -> Iterator[Fault]:
     if config.listen.workers > 1 and gives_references(config.inbound):
         yield Fault(
             "listen.workers",
@@ -142,7 +139,7 @@ def _check_memory(config: "Config") -> Iterator[Fault]:
         )
 
 
-def _check_times(config: "Config") -> Iterator[Fault]:
+def _check_times(config: Config) -> Iterator[Fault]:
     entra, limits = config.entra, config.limits
     # Not for the default, which a shorter `timeout` simply cuts off.
     if "connect_timeout" in entra.model_fields_set and entra.connect_timeout > entra.timeout:
@@ -159,7 +156,7 @@ def _too_long(path: str, found: float, other: str, bound: float) -> Fault:
     return Fault(path, f"found {span(found)}, more than {other} ({span(bound)}) leaves room for")
 
 
-def _check_clients(config: "Config") -> Iterator[Fault]:
+def _check_clients(config: Config) -> Iterator[Fault]:
     seen: dict[tuple[str, str], tuple[str, Application]] = {}
     sections: tuple[tuple[str, Mapping[str, Application]], ...] = (
         ("blueprints", config.blueprints),
@@ -177,7 +174,7 @@ def _check_clients(config: "Config") -> Iterator[Fault]:
                 )
 
 
-def _check_agents(config: "Config") -> Iterator[Fault]:
+def _check_agents(config: Config) -> Iterator[Fault]:
     seen: dict[str, tuple[str, str]] = {}
     for name, agent in config.agents.items():
         first, blueprint = seen.setdefault(agent.agent_identity, (name, agent.blueprint))
@@ -189,7 +186,7 @@ def _check_agents(config: "Config") -> Iterator[Fault]:
             )
 
 
-def _check_identities(config: "Config") -> Iterator[Fault]:
+def _check_identities(config: Config) -> Iterator[Fault]:
     """Find ids of an agent in each other's place: all are GUIDs, and Entra's pages show several together.
 
     One id in every place stands for any, where Envoy's configuration is rendered.
@@ -229,7 +226,7 @@ def _check_identities(config: "Config") -> Iterator[Fault]:
             )
 
 
-def _check_proof(config: "Config") -> Iterator[Fault]:
+def _check_proof(config: Config) -> Iterator[Fault]:
     tls = config.listen.tls
     if config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL:
         return
@@ -245,7 +242,7 @@ def _check_proof(config: "Config") -> Iterator[Fault]:
                 )
 
 
-def _check_references(config: "Config", names: Names, left_out: Names) -> Iterator[Fault]:
+def _check_references(config: Config, names: Names, left_out: Names) -> Iterator[Fault]:
     def unknown(path: str, section: str, name: str | None) -> Iterator[Fault]:
         if name is None or name in names[section] or left_out.get(section) == set():
             return

@@ -5,16 +5,13 @@ user's token: law 4 of docs/security.md.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from authz.config.faults import Fault, Notice
+from authz.config.model import Config
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.routes import Egress, Inbound
 from authz.core.exchange import Flow
 from authz.core.policy import Forward
-
-if TYPE_CHECKING:
-    from authz.config.model import Config
 
 
 def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
@@ -41,7 +38,7 @@ def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) 
             yield Fault(path, "has no effect: no host has TLS, and Envoy reads plain HTTP")
 
 
-def lost_keys(config: "Config") -> Iterator[Notice]:
+def lost_keys(config: Config) -> Iterator[Notice]:
     """Return notices of routes where an API key of the app's own, in `Authorization`, does not arrive.
 
     Where `tunnel` is said, the operator has thought of it.
@@ -55,7 +52,7 @@ def lost_keys(config: "Config") -> Iterator[Notice]:
             yield Notice(f"egress.{name}.tunnel", _lost(config, holding))
 
 
-def _lost(config: "Config", holding: Sequence[str]) -> str:
+def _lost(config: Config, holding: Sequence[str]) -> str:
     removed = "Envoy removes Authorization from what the app sends to these hosts, its own API key included"
     if config.https is None:
         refused = "the app is refused https:// to these hosts (tunnel_refused), because "
@@ -73,7 +70,7 @@ def _lost(config: "Config", holding: Sequence[str]) -> str:
     return f"{removed}: expected true if the app has such a key, else false"
 
 
-def tunnelled(config: "Config") -> frozenset[str]:
+def tunnelled(config: Config) -> frozenset[str]:
     """Return the egress routes that allow tunnels, after defaults."""
     by_default = (
         config.https is None

@@ -16,10 +16,11 @@ from authz.entra.answers import IdentityTransport
 from authz.entra.certificate import Certificate
 from authz.entra.configured_http import http_client
 from authz.entra.credentials import ClientSecret, Credential, FederatedToken
-from authz.entra.key_vault import KeyVaults, VaultPlace
+from authz.entra.key_vault import KeyVaults
 from authz.entra.managed_identity import ManagedIdentity
 from authz.entra.msal_transport import NoHttpCache, NoTokenCache
 from authz.entra.sources import read_bytes, read_encoded, read_environment, read_text
+from authz.entra.vault_place import VaultPlace
 
 
 class Credentials:
