@@ -92,6 +92,10 @@ class SubjectStore(Protocol):
     def holds(self, reference: Secret, now: Moment) -> bool:
         """Whether a reference that was given out may be given out again, as far as is known here."""
 
+    @property
+    def epoch(self) -> str:
+        """Names this memory of references; another one has another."""
+
 
 class Observer(Protocol):
     """Who is notified of what happens. Must not raise and must not wait."""

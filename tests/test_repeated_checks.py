@@ -219,6 +219,25 @@ async def test_envoy_may_not_repeat_longer_than_a_token_lives() -> None:
     assert repeated.trace.repeated
 
 
+async def test_envoy_hears_what_must_be_there_to_repeat_a_reference() -> None:
+    """This process and this configuration: another of either may refuse it. Other answers need nothing."""
+    scene, another = Scene(), Scene()
+    token, epochs = scene.tenant.user_token(), []
+    for made, changes in ((scene, {}), (scene, {}), (scene, {"version": "v2"}), (another, {})):
+        referring = replace(made.inbound_route, forward=frozenset({Forward.PLACEHOLDER}))
+        made.configure(referring, edge_ttl=30.0, **changes)
+        epochs += [(await made.inbound(token, **EDGE)).edge_epoch for _ in range(2)]
+    scene.configure(edge_ttl=30.0)
+    plain = [await scene.inbound(token, **EDGE), await scene.egress(OBO, token, **EDGE)]
+
+    assert [scene.subjects.epoch] * 6 + [another.subjects.epoch] * 2 == [
+        epoch.partition(".")[0] for epoch in epochs
+    ]
+    assert scene.subjects.epoch != another.subjects.epoch
+    assert epochs[0] == epochs[1] == epochs[2] == epochs[3] != epochs[4] == epochs[5]
+    assert ["", ""] == [record.edge_epoch for record in plain]
+
+
 async def test_an_answer_that_has_just_ended_is_not_repeated() -> None:
     """A token that only leeway keeps alive is good for one request."""
     scene = Scene()

@@ -8,7 +8,7 @@ time, and both end with the Check's own deadline.
 from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
-from typing import assert_never
+from typing import Final, assert_never
 
 from authz.checks.identity_headers import (
     AUTHORIZATION,
@@ -36,6 +36,9 @@ from authz.core.requirement import authorize
 from authz.core.secret import Secret
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.ports import Clock, Observer, SubjectStore, Timer
+
+_EPOCH_DIGITS: Final = 8
+"""Digits that tell one version of the configuration from the one before."""
 
 
 class CheckService:
@@ -96,15 +99,16 @@ class CheckService:
     ) -> CheckRecord:
         trace = Trace(self._timer())
         outcome: Outcome
-        edge_ttl = 0.0
+        edge_ttl, edge_epoch = 0.0, ""
         try:
             outcome = await self._granted(Asked(request, snapshot, deadline, trace))
             if request.at_edge:
                 edge_ttl = self._edge_ttl(request, snapshot, outcome)
+                edge_epoch = self._edge_epoch(snapshot, outcome)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
             outcome = Denied.because(cause)
         trace.finished, trace.at = self._timer(), self._clock()
-        return CheckRecord(request, outcome, trace, edge_ttl)
+        return CheckRecord(request, outcome, trace, edge_ttl, edge_epoch)
 
     async def _granted(self, asked: Asked) -> Granted:
         """Return the allowance: the one that stands, or a new one, which then stands."""
@@ -239,6 +243,12 @@ class CheckService:
         if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
             return 0.0
         return granted.lifetime.at_edge(snapshot.policy.edge_ttl, self._now())
+
+    def _edge_epoch(self, snapshot: Snapshot, granted: Granted) -> str:
+        """Return what names all that may refuse an answer's reference: its memory and the configuration."""
+        if granted.reference is None:
+            return ""
+        return f"{self._subjects.epoch}.{snapshot.policy.version[:_EPOCH_DIGITS]}"
 
     def _prefetch(self, asked: Asked, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""

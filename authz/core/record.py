@@ -72,12 +72,14 @@ class CheckRecord(NamedTuple):
         outcome: How it ended.
         trace: What was seen on the way.
         edge_ttl: Seconds for which Envoy's own cache may repeat the answer; 0 for not at all.
+        edge_epoch: Names what must be there still when it does; empty where nothing must.
     """
 
     request: CheckRequest
     outcome: Outcome
     trace: Trace
     edge_ttl: float = 0.0
+    edge_epoch: str = ""
 
     @property
     def decision(self) -> Decision:

@@ -13,6 +13,9 @@
 -- a Check. Nothing is logged.
 --
 -- Each worker thread of each listener has a memory of its own. docs/trade-offs.md says what that means.
+--
+-- Some answers hold a reference, which only the process that gave it knows. Such an answer names that process's
+-- epoch. It is repeated only while answers of the same epoch keep coming, so that no reference outlives its process.
 
 -- Bounds. What is kept is kept in two generations: a full one becomes the old one, whose predecessor is
 -- forgotten. So twice these numbers is the most that is held. Bytes are estimated, and since each entry
@@ -25,6 +28,12 @@ local MAX_HOST_BYTES = 255
 local MAX_HEADERS = 96                 -- that one answer sets, and removes
 local MAX_TTL_MS = 3600 * 1000
 local PATIENCE_MS = 60 * 1000          -- an answer that takes longer is not kept
+local MAX_EPOCH_BYTES = 64
+
+-- Of answers with a reference, counted from when the last answer of their epoch was asked for: one request is asked
+-- about, so that the others may be repeated; and none is repeated. No process starts in less than the second time.
+local ASK_AGAIN_MS = 250
+local SILENT_MS = 500
 
 local CHECK = "envoy.filters.http.ext_authz"
 local EDGE = "authz.edge"
@@ -40,14 +49,34 @@ local asked_late, asked_early = generation(), generation()
 local last_number = 0
 -- The latest time seen, in milliseconds.
 local latest = 0
+-- The newest epoch that an answer named, when that answer was asked for, and when to ask again.
+local epoch, heard_at, ask_at = nil, 0, 0
 
 -- Note the time. If the clock was set back, nobody can tell what has ended: forget everything.
 local function keep_time(now)
   if now < latest then
     young, old = generation(), generation()
     asked_late, asked_early = generation(), generation()
+    epoch, heard_at, ask_at = nil, 0, 0
   end
   latest = now
+end
+
+-- Note which process has answered a question that was asked at some time.
+local function hear(named, at)
+  -- Answers may overtake one another: what was asked later tells who is there.
+  if at < heard_at then return end
+  epoch, heard_at, ask_at = named, at, at + ASK_AGAIN_MS
+end
+
+-- Whether the process that gave the reference in an answer is there still. Every answer without one is current.
+local function is_current(entry, now)
+  if entry.epoch == nil then return true end
+  if entry.epoch ~= epoch or now >= heard_at + SILENT_MS then return false end
+  if now < ask_at then return true end
+  -- This request asks, for all that come until it is answered.
+  ask_at = heard_at + SILENT_MS
+  return false
 end
 
 -- Forget a generation all of which has ended.
@@ -208,12 +237,18 @@ local function learn(handle, marks, number)
     return
   end
   if edge.parts ~= "" and edge.parts ~= "authorization" then return end
+  local named = edge.epoch
+  if named ~= nil and (type(named) ~= "string" or named == "" or #named > MAX_EPOCH_BYTES) then return end
   local now = handle:timestamp()
   keep_time(now)
   -- Time counts from the question on: the answer was right at some moment after it.
   if now < question.at then return end
   local entry = entry_of(handle:headers(), edge, question, bearer)
-  if entry ~= nil then keep(entry, question.route, question.host, key) end
+  if named ~= nil then hear(named, question.at) end
+  if entry ~= nil then
+    entry.epoch = named
+    keep(entry, question.route, question.host, key)
+  end
 end
 
 -- Before ext_authz: repeat an answer, or note the question.
@@ -224,7 +259,7 @@ local function look(handle, stream, marks)
   local baggage = headers:get("baggage")
   local entry = find_in(young, route, host, bearer, baggage)
     or find_in(old, route, host, bearer, baggage)
-  if entry == nil or now >= entry.ends then
+  if entry == nil or now >= entry.ends or not is_current(entry, now) then
     drop_ended(now)
     marks:set(EDGE, "asked", note(route, host, bearer, baggage, now))
     return

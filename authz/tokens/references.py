@@ -14,6 +14,7 @@ from authz.core.moment import Moment, earliest
 from authz.core.secret import Secret
 from authz.core.subject import REFERENCE_BYTES, Origin, Reference, Subject
 
+_EPOCH_BYTES: Final = 6
 _SPARE_ENDS: Final = 64
 """How many ends of entries that are gone already may be remembered beside as many as there are entries."""
 
@@ -30,6 +31,9 @@ class SubjectMemory:
         max_bytes: Most estimated bytes held.
         max_age: Seconds after which a reference ends, if its token does not end before.
         random: Returns so many unguessable bytes as base64url text.
+
+    Attributes:
+        epoch: Names this memory. It is no secret: Envoy's access log may print it.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class SubjectMemory:
         self.max_age = max_age
         self._max_entries = max_entries
         self._random = random
+        self.epoch = random(_EPOCH_BYTES)
         self._subjects: BoundedCache[Subject] = BoundedCache(
             max_entries=max_entries,
             max_bytes=max_bytes,

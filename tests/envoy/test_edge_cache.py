@@ -333,6 +333,10 @@ def test_answer_without_permission_is_not_repeated(
         {"remove": ["cookie"]},
         {"remove": [1]},
         {"remove": [["x-a"]]},
+        {"epoch": ""},
+        {"epoch": "e" * 65},
+        {"epoch": 1},
+        {"epoch": ["e"]},
     ],
     ids=str,
 )
@@ -386,6 +390,7 @@ EDGES = st.fixed_dictionaries(
         "parts": st.sampled_from(["authorization", ""]) | JSON,
         "set": st.lists(st.sampled_from(["authorization", "x-added"]) | JSON, max_size=3) | JSON,
         "remove": st.lists(st.sampled_from(["x-removed", "cookie"]) | JSON, max_size=3) | JSON,
+        "epoch": st.just("e1") | JSON,
     },
 )
 

@@ -347,7 +347,8 @@ local function request(bearer, world)
   if asked and world.answers then
     headers.authorization = world.token or "Bearer token-of-" .. bearer
     metadata["envoy.filters.http.ext_authz"] = {decision = "allow", route = "graph", edge = {
-      ttl_ms = world.ttl_ms or 60000, parts = "authorization", set = {"authorization"}, remove = {}}}
+      ttl_ms = world.ttl_ms or 60000, parts = "authorization", set = {"authorization"}, remove = {},
+      epoch = world.epoch}}
     world.now = world.now + (world.takes or 0)
     local during = world.during
     world.during = nil
@@ -541,6 +542,64 @@ def test_clock_that_was_set_back_ends_every_answer(drive: Callable[[str], dict[s
         "fifth": True,
         "sixth": True,
     } == told
+
+
+def test_references_are_repeated_only_while_their_process_answers(
+    drive: Callable[[str], dict[str, Any]],
+) -> None:
+    """One request asks for all in time; without an answer to it nothing is repeated soon after."""
+    told = drive(
+        """
+        local world = {now = 1000000, answers = true}
+        request("Bearer plain", world)
+        world.epoch = "e1"
+        told.first = request("Bearer a", world)
+        world.now = 1000249
+        told.known = request("Bearer a", world)
+        world.now = 1000250
+        told.due = request("Bearer a", world)
+        world.now = 1000499
+        told.heard = request("Bearer a", world)
+        world.answers = false
+        world.now = 1000500
+        told.asks_for_all = request("Bearer a", world)
+        told.meanwhile = request("Bearer a", world)
+        world.now = 1000749
+        told.until_then = request("Bearer a", world)
+        world.now = 1000750
+        told.silent = request("Bearer a", world)
+        told.silent_still = request("Bearer a", world)
+        told.without_reference = request("Bearer plain", world)
+        """
+    )
+
+    asked = ("first", "due", "asks_for_all", "silent", "silent_still")
+    repeated = ("known", "heard", "meanwhile", "until_then", "without_reference")
+    assert {**dict.fromkeys(asked, True), **dict.fromkeys(repeated, False)} == told
+
+
+def test_references_of_another_process_are_asked_about_at_once(
+    drive: Callable[[str], dict[str, Any]],
+) -> None:
+    """Whoever's answer told that there is another; and an older answer that comes late tells nothing."""
+    told = drive(
+        """
+        local world = {now = 1000000, answers = true, epoch = "e1"}
+        request("Bearer a", world)
+        world.now = 1000100
+        world.takes, world.during = 1, function()
+          world.epoch = "e2"
+          request("Bearer b", world)
+          world.takes = 0
+        end
+        request("Bearer c", world)
+        told.new = request("Bearer b", world)
+        told.old = request("Bearer a", world)
+        told.again = request("Bearer a", world)
+        """
+    )
+
+    assert {"new": False, "old": True, "again": False} == told
 
 
 def test_time_to_live_counts_from_the_question(drive: Callable[[str], dict[str, Any]]) -> None:

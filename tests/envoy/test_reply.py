@@ -159,7 +159,15 @@ def test_time_is_told_in_whole_milliseconds_and_never_more_than_there_is() -> No
     assert 1999 == _edge(Replies().of(record))["ttl_ms"]
 
 
-@pytest.mark.parametrize(("value", "at_edge"), [("2", True), ("1", False), ("", False)])
+@pytest.mark.parametrize("epoch", ["e1.v1", ""])
+def test_epoch_is_in_the_answer_where_there_is_one(epoch: str) -> None:
+    """An answer without it needs nothing to be there."""
+    record = record_of(Allow(), route=Scene().inbound_route, edge_ttl=1.0, edge_epoch=epoch)
+
+    assert (epoch or None) == _edge(Replies().of(record)).get("epoch")
+
+
+@pytest.mark.parametrize(("value", "at_edge"), [("3", True), ("2", False), ("", False)])
 def test_envoys_cache_announces_itself_by_its_version(value: str, *, at_edge: bool) -> None:
     """Another version of the script gets nothing that it would misread."""
     wire = WireRequest()

@@ -56,7 +56,7 @@ _OWN: Final = _as_read(OWN_PREFIX)
 _OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
-EDGE_VERSION: Final = "2"
+EDGE_VERSION: Final = "3"
 """Version of the metadata that Envoy's edge cache understands (`edge_cache.lua`)."""
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -176,6 +176,8 @@ def _with_edge(facts: Struct, record: CheckRecord) -> Struct:
     edge["parts"] = "authorization" if route.reads_authorization else ""
     edge.get_or_create_list("set").extend(changed)
     edge.get_or_create_list("remove").extend(decision.remove)
+    if record.edge_epoch:
+        edge["epoch"] = record.edge_epoch
     return metadata
 
 

@@ -25,6 +25,7 @@ def record_of(
     error: AuthzError | None = None,
     fault: Exception | None = None,
     edge_ttl: float = 0.0,
+    edge_epoch: str = "",
     seconds: float = 0.0,
 ) -> CheckRecord:
     """Return the record of a Check that ended so, after some seconds. A denial found no route."""
@@ -35,4 +36,4 @@ def record_of(
         case Deny():
             outcome = Denied(decision, error, fault)
     trace = Trace(1.0, finished=1.0 + seconds)
-    return CheckRecord(request or CheckRequest(), outcome, trace, edge_ttl)
+    return CheckRecord(request or CheckRequest(), outcome, trace, edge_ttl, edge_epoch)

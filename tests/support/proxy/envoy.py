@@ -62,7 +62,7 @@ def validate(bootstrap: str, directory: Path) -> subprocess.CompletedProcess[str
 
 
 class EnvoyProcess:
-    """An Envoy with one worker thread, as a context manager.
+    """An Envoy, as a context manager.
 
     Its configuration may use port 0 everywhere, the administration interface included. Standard output
     (the access log) and standard error go to one file.
@@ -70,10 +70,14 @@ class EnvoyProcess:
     Args:
         bootstrap: Configuration, YAML. Its administration must serve `/ready`, `/stats` and `/listeners`.
         environ: Environment variables on top of this process's.
+        threads: How many worker threads it has.
     """
 
-    def __init__(self, bootstrap: str, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, bootstrap: str, environ: Mapping[str, str] | None = None, *, threads: int = 1
+    ) -> None:
         self._bootstrap = bootstrap
+        self._threads = threads
         self._environ = {**os.environ, **(environ or {})}
         self._directory = tempfile.TemporaryDirectory(prefix="envoy-")
         self._process: subprocess.Popen[bytes] | None = None
@@ -88,7 +92,7 @@ class EnvoyProcess:
             str(envoy_binary()),
             *("--config-path", str(config)),
             *("--admin-address-path", str(admin)),
-            *("--concurrency", "1"),
+            *("--concurrency", str(self._threads)),
             *("--log-level", "warning"),
             # The access log is read back right away.
             *("--file-flush-interval-msec", "20"),

@@ -67,6 +67,7 @@ class Sidecar:
         egress_hosts: Hosts by egress route of this agent, where the configuration names none.
         servers: Addresses of destinations that somebody else serves, by egress host.
         changes: Other settings, by name.
+        threads: How many worker threads Envoy has.
 
     Attributes:
         app: The agent.
@@ -91,7 +92,9 @@ class Sidecar:
         egress_hosts: Mapping[str, tuple[str, ...]] | None = None,
         servers: Mapping[str, str] | None = None,
         changes: Mapping[str, Any] | None = None,
+        threads: int = 1,
     ) -> None:
+        self._threads = threads
         self._changes = changes or {}
         self._servers = servers or {}
         self._https_address = https_address
@@ -112,7 +115,9 @@ class Sidecar:
         with ExitStack() as stack:
             for server in (self.app, *self.destinations.values()):
                 stack.enter_context(server)
-            self.envoy = stack.enter_context(EnvoyProcess(self.bootstrap(), self.environ()))
+            self.envoy = stack.enter_context(
+                EnvoyProcess(self.bootstrap(), self.environ(), threads=self._threads)
+            )
             self.inbound_port = self.envoy.port("inbound")
             self.egress_port = self.envoy.port("egress")
             inbound = f"http://127.0.0.1:{self.inbound_port}"
