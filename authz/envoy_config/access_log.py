@@ -72,9 +72,13 @@ def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
     return _written(fields)
 
 
-def connection_log() -> AccessLog:
-    """Return the log of connections whose requests Envoy does not see, one line each."""
-    return _written({"direction": "egress", **_CONNECTION_FIELDS})
+def connection_log(**facts: str) -> AccessLog:
+    """Return the log of connections whose requests Envoy does not see, one line each.
+
+    Args:
+        facts: Further fields, which are the same in each line.
+    """
+    return _written({"direction": "egress", **_CONNECTION_FIELDS, **facts})
 
 
 def _written(fields: Mapping[str, str]) -> AccessLog:

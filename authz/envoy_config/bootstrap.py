@@ -32,7 +32,7 @@ from authz.envoy_config.credentials import NODE
 from authz.envoy_config.destinations import destinations
 from authz.envoy_config.https import https_chains, https_listener
 from authz.envoy_config.interception import original_destination, take_redirected
-from authz.envoy_config.listeners import egress_listener, inbound_listener
+from authz.envoy_config.listeners import HTTP, egress_listener, inbound_listener
 from authz.envoy_config.settings import RenderError, SidecarSettings, Transparent
 from authz.envoy_config.statistics import administration_cluster, statistics_listener
 from authz.envoy_config.virtual_hosts import egress_routes, inbound_routes
@@ -156,7 +156,7 @@ def _share_filters(listeners: list[dict[str, Anything]]) -> None:
         chain
         for listener in listeners
         for chain in (*listener["filter_chains"], listener.get("default_filter_chain"))
-        if chain is not None and "filters" in chain
+        if chain is not None and chain["filters"][0]["name"] == HTTP
     ]
     for index, chain in enumerate(chains):
         same = (

@@ -51,10 +51,12 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.request import CONNECT
 from authz.envoy_config.clusters import BUFFER_BYTES, circuit_breakers, tunnel_clusters
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.refused_tls import alert_filter, refusal_log
 
 INSIDE: Final = "connect"
 """The listener that reads what is inside of such connections, and the cluster that leads there."""
 
+_REFUSED: Final = "refused"
 _CONNECT_LOCAL: Final = timedelta(seconds=1)
 _CONNECTIONS: Final = 4096
 """Connections that the agent may have open by CONNECT, to all hosts that Envoy reads together."""
@@ -102,7 +104,8 @@ def tunnel(target: Destination) -> Route:
 def inner_listener(egress: Listener, ended: Sequence[FilterChain]) -> Listener:
     """Return the listener that reads what is inside: it has no address, and Envoy alone reaches it.
 
-    TLS for a name that Envoy may not end is over before it has begun.
+    Whether TLS or plain HTTP is inside shows only after the client was answered that its connection is
+    there. TLS for a name that Envoy may not end is refused by an alert of TLS, before it has begun.
 
     Args:
         egress: The listener for plain HTTP: what follows CONNECT is the same.
@@ -128,7 +131,13 @@ def inner_listener(egress: Listener, ended: Sequence[FilterChain]) -> Listener:
                 filter_chain_match=FilterChainMatch(transport_protocol="raw_buffer"),
                 filters=plain.filters,
             ),
+            FilterChain(
+                name=_REFUSED,
+                filter_chain_match=FilterChainMatch(transport_protocol="tls"),
+                filters=[alert_filter()],
+            ),
         ],
+        access_log=[refusal_log(_REFUSED)],
     )
 
 

@@ -32,11 +32,14 @@ from authz.envoy_config.clusters import (
     circuit_breakers,
 )
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.refused_tls import alert_filter, refusal_log
 from authz.envoy_config.settings import SidecarSettings, Transparent, is_ip
 
 UNTOUCHED: Final = "untouched"
 """Cluster of the connections that go on to where they were going."""
 
+_REFUSED: Final = "refused"
+_ROUTED: Final = "routed"
 _LOOPBACK: Final = (("127.0.0.0", 8), ("::1", 128))
 
 _IDLE: Final = timedelta(hours=1)
@@ -68,13 +71,14 @@ def take_redirected(
     # address that is found there is not looked for anywhere else.
     http.name = "http"
     listener.default_filter_chain = http
+    listener.access_log = [refusal_log(_REFUSED, _ROUTED)]
     if settings.transparent is Transparent.PASS_TLS and not any(
         target.authority == "*" and target.ends_tls for target in targets
     ):
         names = {chain.name for chain in ended}
         listener.filter_chains = [*ended, *_refused(targets, names), _passed()]
     else:
-        listener.filter_chains = [*ended, _tls("refused")]
+        listener.filter_chains = [*ended, _tls(_REFUSED)]
     return listener
 
 
@@ -110,9 +114,9 @@ def _refused(targets: Sequence[Destination], ended: Collection[str]) -> list[Fil
     names = dict.fromkeys(
         [name for name in hosts if name not in ended] + [f"{name}." for name in hosts]
     )
-    chains = [_tls("refused", ranges=[*_LOOPBACK, *addresses])]
+    chains = [_tls(_REFUSED, ranges=[*_LOOPBACK, *addresses])]
     if names:
-        chains.append(_tls("routed", names=list(names)))
+        chains.append(_tls(_ROUTED, names=list(names)))
     return chains
 
 
@@ -130,7 +134,7 @@ def _tls(
     names: Sequence[str] = (),
     proxy: TcpProxy | None = None,
 ) -> FilterChain:
-    """Return a chain for TLS. Without a filter in it, Envoy closes the connection at once."""
+    """Return a chain for TLS. Without a proxy the connection is refused at once."""
     return FilterChain(
         name=name,
         filter_chain_match=FilterChainMatch(
@@ -140,7 +144,7 @@ def _tls(
             server_names=list(names),
             transport_protocol="tls",
         ),
-        filters=[]
+        filters=[alert_filter()]
         if proxy is None
         else [Filter(name="envoy.filters.network.tcp_proxy", typed_config=Any.pack(proxy))],
     )

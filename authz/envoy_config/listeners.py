@@ -71,6 +71,9 @@ from authz.envoy_config.replies import local_replies
 from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
 from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 
+HTTP: Final = "envoy.filters.network.http_connection_manager"
+"""Name of the filter that reads requests."""
+
 _IDLE: Final = timedelta(minutes=5)
 """Silence on a connection without requests, on a request that leads nowhere, and of a client that does not
 read. Requests that go somewhere have limits of their own."""
@@ -231,7 +234,7 @@ def _listener(
             FilterChain(
                 filters=[
                     Filter(
-                        name="envoy.filters.network.http_connection_manager",
+                        name=HTTP,
                         typed_config=Any.pack(manager),
                     )
                 ]

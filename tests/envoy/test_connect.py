@@ -31,6 +31,9 @@ from support.proxy.connecting import (
 )
 from support.proxy.edge import exchange
 
+PLAIN: Final = COLLECTOR.partition(":")[0]
+"""A host that is configured with `http://`."""
+
 PAGES: Final = """\
 import json, sys, httpx
 with httpx.Client() as client:
@@ -226,9 +229,14 @@ def test_the_host_inside_decides(pod: Pod) -> None:
 
 
 def test_tls_where_plain_http_is_expected_ends_before_it_has_begun(pod: Pod) -> None:
-    """Envoy may not end it, and does not let it pass."""
-    with pytest.raises(httpx.ConnectError):
-        pod.get(f"https://{GRAPH}:80/v1.0/me")
+    """Envoy may not end it, and does not let it pass: the client hears that, and the log has why."""
+    for host, url in ((GRAPH, f"https://{GRAPH}:80/v1.0/me"), (PLAIN, f"https://{COLLECTOR}/")):
+        with pytest.raises(httpx.ConnectError, match=r"(?i)alert.access.denied"):
+            pod.get(url)
+        line = pod.refused_tls(host)
+
+        expected = {"direction": "egress", "decision": "deny", "reason": "tunnel_refused"}
+        assert expected == {name: line[name] for name in expected}
     assert [] == pod.values()
 
 

@@ -39,16 +39,19 @@ def egress(config: Config, settings: SidecarSettings) -> dict[str, Any]:
     return found
 
 
-def chains(listener: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], int]]:
-    """Return the condition of each chain for TLS beyond that, and how many filters it has."""
+def chains(listener: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], str]]:
+    """Return the condition of each chain for TLS beyond that, and the name of its filter."""
     found = {}
     for chain in listener["filter_chains"]:
         condition = dict(chain["filter_chain_match"])
         assert condition.pop("transport_protocol") == "tls"
-        found[chain["name"]] = (condition, len(chain.get("filters", [])))
+        (filter_,) = chain["filters"]
+        found[chain["name"]] = (condition, filter_["name"])
     return found
 
 
+ALERT = "envoy.filters.network.direct_response"
+PROXY = "envoy.filters.network.tcp_proxy"
 HOSTS = ["api.example:8443", "*.corp.example", "http://tools.example:8000"]
 LOOPBACK = [
     {"address_prefix": "127.0.0.0", "prefix_len": 8},
@@ -79,7 +82,7 @@ def test_plain_http_meets_the_filters_and_routes_of_the_proxy(settings: SidecarS
 
 
 def test_hosts_with_a_route_and_loopback_are_not_passed_on() -> None:
-    """By name, by wildcard and by address; chains without a filter end a connection."""
+    """By name, by wildcard and by address; these are answered with an alert of TLS."""
     hosts = (
         "API.example",
         "inventory.internal:8443",
@@ -97,9 +100,9 @@ def test_hosts_with_a_route_and_loopback_are_not_passed_on() -> None:
     plain = ["api.example", "inventory.internal", "*.corp.example"]
     names = [*plain, *(f"{name}." for name in plain)]
     assert found == {
-        "refused": ({"prefix_ranges": [*LOOPBACK, *addresses]}, 0),
-        "routed": ({"server_names": names}, 0),
-        "untouched": ({}, 1),
+        "refused": ({"prefix_ranges": [*LOOPBACK, *addresses]}, ALERT),
+        "routed": ({"server_names": names}, ALERT),
+        "untouched": ({}, PROXY),
     }
 
 
@@ -109,7 +112,7 @@ def test_tls_to_a_host_of_plain_http_without_a_token_is_another_service() -> Non
         egress(config("http://mcp.tools.svc:8000", "http://192.0.2.7", "http://*"), PASS)
     )
 
-    assert found == {"refused": ({"prefix_ranges": LOOPBACK}, 0), "untouched": ({}, 1)}
+    assert found == {"refused": ({"prefix_ranges": LOOPBACK}, ALERT), "untouched": ({}, PROXY)}
 
 
 def test_tls_to_a_host_of_plain_http_with_a_token_is_refused() -> None:
@@ -131,7 +134,7 @@ def test_tls_to_a_host_of_plain_http_with_a_token_is_refused() -> None:
 
     found = chains(egress(parse(yaml.safe_dump(document), {}), PASS))
 
-    assert found["routed"] == ({"server_names": ["orders.svc", "orders.svc."]}, 0)
+    assert found["routed"] == ({"server_names": ["orders.svc", "orders.svc."]}, ALERT)
 
 
 def test_addresses_alone_leave_no_condition_on_names() -> None:
@@ -146,7 +149,7 @@ def test_addresses_alone_leave_no_condition_on_names() -> None:
 )
 def test_all_tls_is_refused(hosts: tuple[str, ...], settings: SidecarSettings) -> None:
     """On request, and where every host has a route."""
-    assert chains(egress(config(*hosts), settings)) == {"refused": ({}, 0)}
+    assert chains(egress(config(*hosts), settings)) == {"refused": ({}, ALERT)}
 
 
 @pytest.mark.parametrize("settings", [PASS, REFUSE])

@@ -18,6 +18,7 @@ from support.peers.grpc_echo import GrpcEcho
 from support.peers.websocket_peer import WebSocketServer
 from support.programs.stack import Process, World, claims
 from support.proxy.edge import exchange, first_line
+from support.proxy.edge import until as wait_until
 from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
@@ -102,6 +103,18 @@ class Pod:
         context = ssl.create_default_context(cafile=self.authority)
         with httpx.Client(proxy=self.proxy, verify=context, trust_env=False, timeout=20) as client:
             return client.get(url, headers={"authorization": self.held, **headers})
+
+    def refused_tls(self, name: str) -> dict[str, Any]:
+        """Wait for the log line of TLS for a name that Envoy refused, and return it."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            lines = self.sidecar.envoy.log.splitlines()
+            found[:] = [json.loads(line) for line in lines if f'"tls_name":"{name}"' in line]
+            return bool(found)
+
+        wait_until(is_there)
+        return found[0]
 
     def values(self, name: str = "authorization") -> list[str]:
         """Every value of a header that reached any destination."""
