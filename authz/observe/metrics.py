@@ -63,7 +63,9 @@ class Metrics:
             ["route", "outcome"], buckets=EXCHANGE_BUCKETS, registry=registry,
         )  # fmt: skip
         self._entra_errors = Counter(
-            "authz_entra_errors", "Refusals by Entra, by AADSTS number.",
+            "authz_entra_errors",
+            "Exchanges that ended by a refusal of Entra, by AADSTS number; not those that a second "
+            "try or an older credential of the client saved.",
             ["code"], registry=registry,
         )  # fmt: skip
         self._cache_lookups = Counter(

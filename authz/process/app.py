@@ -41,6 +41,7 @@ from authz.process.reload import Reload, log_as_configured
 from authz.process.status import Status
 from authz.process.wiring.grpc_door import server_settings
 from authz.process.wiring.pod_authority import pod_certificates
+from authz.system import listen_fault
 from authz.system.allocator import give_back
 from authz.system.rounds import Rounds
 
@@ -361,7 +362,7 @@ async def _listening(server: HttpServer, key: str, address: str | None) -> None:
         await server.start()
     except OSError as error:
         raise ListenError(
-            f"listen.{key}: cannot listen on {address}: {error.strerror or error}"
+            f"listen.{key}: cannot listen on {address}: {listen_fault.words(error)}"
         ) from error
 
 

@@ -28,6 +28,7 @@ from authz.observe.registry import (
     gathered_registry,
     metrics_folder,
 )
+from authz.system import listen_fault
 
 SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
 """`ADDRESS FD FD`: makes a process a worker: where to listen, where to report, and its lifeline."""
@@ -85,7 +86,8 @@ class Supervisor:
             try:
                 await admin.start()
             except OSError as error:
-                raise ListenError(f"cannot listen on {listen.admin}: {error.strerror}") from error
+                cause = listen_fault.words(error)
+                raise ListenError(f"cannot listen on {listen.admin}: {cause}") from error
         with _hold_port(listen.grpc) as address:
             _log.info(
                 "supervising", version=__version__, grpc=address, workers=listen.workers,
@@ -238,7 +240,8 @@ def _hold_port(address: str) -> Iterator[str]:
         try:
             holder.bind((held, int(port)))
         except OSError as error:
-            raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
+            cause = listen_fault.words(error)
+            raise ListenError(f"cannot listen on {address}: {cause}") from error
         yield f"{host}:{holder.getsockname()[1]}"
 
 

@@ -20,6 +20,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authz.config.shown import shown_file
+from authz.system import listen_fault
 from authz.system.files import BoundedFile, FileFault
 from authz.system.unix_socket import Place, SocketPath
 
@@ -152,8 +153,7 @@ class GrpcServer:
                 self.port = self._add_port(address)
                 await self._server.start()
         except (RuntimeError, OSError) as error:
-            cause = getattr(error, "strerror", None) or error
-            raise ListenError(f"cannot listen on {address}: {cause}") from error
+            raise ListenError(f"cannot listen on {address}: {listen_fault.words(error)}") from error
 
     async def mend(self) -> str | None:
         """Serve at the socket's path again, if the socket there is gone.
