@@ -48,8 +48,9 @@ def _without_script(document: Any) -> Any:
     for listener in document["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             for filter_ in chain["filters"]:
-                overrides = filter_["typed_config"]["route_config"]["typed_per_filter_config"]
-                overrides["authz.edge_cache"]["source_code"] = _SCRIPT
+                routes = filter_["typed_config"].get("route_config")
+                if routes is not None:
+                    routes["typed_per_filter_config"]["authz.edge_cache"]["source_code"] = _SCRIPT
     return document
 
 

@@ -13,9 +13,17 @@ from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAcc
 from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.envoy_config.credentials import METADATA
+from authz.envoy_config.replies import REASON_HEADER
 
 _CHECK: Final = "envoy.filters.http.ext_authz"
 _DECISION: Final = f"%DYNAMIC_METADATA({_CHECK}:{{}})%"
+
+
+def _first(*operators: tuple[str, str]) -> str:
+    """Return the format for the first of several values that there is."""
+    named = [{"command": command, "param": parameter} for command, parameter in operators]
+    return f"%COALESCE({json.dumps({'operators': named})})%"
+
 
 _FIELDS: Final[Mapping[str, str]] = {
     "time": "%START_TIME%",
@@ -26,7 +34,8 @@ _FIELDS: Final[Mapping[str, str]] = {
     "details": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
     "decision": _DECISION.format("decision"),
-    "reason": _DECISION.format("reason"),
+    # Of a denial, else of an answer that Envoy gave by itself.
+    "reason": _first(("DYNAMIC_METADATA", f"{_CHECK}:reason"), ("RESP", REASON_HEADER)),
     "route": _DECISION.format("route"),
     "flow": _DECISION.format("flow"),
     "pushed": f"%METADATA(ROUTE:{METADATA}:route)%",
@@ -92,9 +101,3 @@ def _written(fields: Mapping[str, str]) -> AccessLog:
             )
         ),
     )
-
-
-def _first(*operators: tuple[str, str]) -> str:
-    """Return the format for the first of several values that there is."""
-    named = [{"command": command, "param": parameter} for command, parameter in operators]
-    return f"%COALESCE({json.dumps({'operators': named})})%"

@@ -200,4 +200,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _represent_number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+    # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
+    if number.is_integer():
+        return dumper.represent_int(int(number))
+    return dumper.represent_float(number)
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(float, _represent_number)

@@ -4,6 +4,7 @@ Such an answer looks like one of the service's: a problem body with a `reason` (
 has no body, and the same status whether the service or the destination is away.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -33,13 +34,18 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     ResponseMapper,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Any
+from envoy_data_plane.google.protobuf import Any, Struct
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
 from authz.doors.problem import describe
 from authz.envoy_config.credentials import REFUSAL_HEADER
+
+REASON_HEADER: Final = "x-authz-reason"
+"""Header of these answers, from which the access log has the reason. No other answer keeps one."""
+
+_REQUEST_ID: Final = "%REQ(X-REQUEST-ID)%"
 
 _DENIED: Final = "ext_authz_denied"
 _NO_DECISION: Final = "ext_authz_error"
@@ -161,14 +167,16 @@ def _direct(name: str, match: RouteMatch, reason: Reason, **headers: str) -> Rou
 def _mapper(
     when: AccessLogFilter, reason: Reason, status: int, *, detail: str | None = None
 ) -> ResponseMapper:
-    problem = describe(Deny(reason), http_status=status, detail=detail)
-    headers = dict(problem.headers)
+    problem = describe(Deny(reason), request_id=_REQUEST_ID, http_status=status, detail=detail)
+    headers = {**dict(problem.headers), REASON_HEADER: reason.value}
     content_type = headers.pop("content-type")
     return ResponseMapper(
         filter=when,
         status_code=status,
         body_format_override=SubstitutionFormatString(
-            text_format_source=DataSource(inline_string=problem.body), content_type=content_type
+            # Not as text: a request's identifier may be anything, and here Envoy writes it as JSON.
+            json_format=Struct.from_dict(json.loads(problem.body)),
+            content_type=content_type,
         ),
         headers_to_add=_headers(headers),
     )

@@ -37,7 +37,12 @@ from authz.envoy_config.edge_cache import (
     with_script,
     without_script,
 )
-from authz.envoy_config.replies import refused_methods, refused_tunnel, unknown_destination
+from authz.envoy_config.replies import (
+    REASON_HEADER,
+    refused_methods,
+    refused_tunnel,
+    unknown_destination,
+)
 from authz.envoy_config.settings import SidecarSettings
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
@@ -111,6 +116,7 @@ def inbound_routes(
                 ],
             )
         ],
+        response_headers_to_remove=[REASON_HEADER],
         typed_per_filter_config=with_script() if repeated else {},
     )
 
@@ -138,6 +144,7 @@ def egress_routes(
         virtual_hosts=hosts,
         # The second Envoy adds by itself, and would say "http", of the agent's hop to it.
         request_headers_to_remove=["proxy-authorization", "x-forwarded-proto"],
+        response_headers_to_remove=[REASON_HEADER],
         typed_per_filter_config=with_script() if some_repeated else {},
     )
 

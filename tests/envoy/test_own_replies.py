@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import unquote
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -39,6 +40,8 @@ def told(answer: httpx.Response) -> tuple[int, str, str | None]:
     assert f"urn:authz:reason:{body['reason']}" == body["type"]
     assert (None if wait is None else int(wait)) == body.get("retry_after")
     assert "no-store" == answer.headers["cache-control"]
+    assert body["reason"] == answer.headers["x-authz-reason"]
+    assert body["request_id"]
     return answer.status_code, body["reason"], wait
 
 
@@ -150,6 +153,43 @@ def test_a_caller_by_grpc_gets_a_status_of_its_own(
     assert (["14"], [WAIT]) == (answer.values("grpc-status"), answer.values("retry-after"))
     (message,) = answer.values("grpc-message")
     assert "authz_unavailable" == json.loads(unquote(message))["reason"]
+
+
+@pytest.mark.parametrize("where", ["inbound", "egress"])
+def test_an_answer_of_envoys_is_found_by_its_identifier(
+    sidecar: Sidecar, service: ExtAuthzServer, where: str
+) -> None:
+    """Whatever the caller chose: the body has it as a text, and the log's line has it with the reason."""
+    service.stop()
+    sent = f'{uuid4()}", "reason": "forged'
+    headers = {"x-request-id": sent}
+
+    answer = (
+        sidecar.caller.get("/chat", headers=headers)
+        if where == "inbound"
+        else sidecar.agent.get(f"http://{GRAPH}/", headers=headers)
+    )
+
+    assert (503, "authz_unavailable", WAIT) == told(answer)
+    assert sent == answer.json()["request_id"]
+    line = sidecar.envoy.access_log(sent)
+    assert ("authz_unavailable", "ext_authz_error") == (line["reason"], line["details"])
+
+
+def test_no_destination_writes_a_reason_into_the_log(changed: Run, service: ExtAuthzServer) -> None:
+    """A header of that name is Envoy's own."""
+    answer = b"HTTP/1.1 200 OK\r\nx-authz-reason: forged\r\ncontent-length: 0\r\n\r\n"
+    sent = str(uuid4())
+    with (
+        closing_server(answer) as port,
+        changed(lead(f"egress/{GRAPH}", port)) as sidecar,
+    ):
+        headers = {"x-request-id": sent}
+        got = sidecar.agent.get(f"http://{GRAPH}/", headers=headers)
+        line = sidecar.envoy.access_log(sent)
+
+    assert (200, None) == (got.status_code, got.headers.get("x-authz-reason"))
+    assert "reason" not in line
 
 
 def test_a_check_without_decision_is_the_same(sidecar: Sidecar, service: ExtAuthzServer) -> None:
