@@ -12,9 +12,9 @@ import pytest
 
 from authz.config.reading.document import parse
 from authz_dev.emulator import Emulator
-from support.edge import until
-from support.sidecar import Authority, Sidecar
-from support.stack import Process, World
+from support.programs.stack import Process, World
+from support.proxy.edge import until
+from support.proxy.sidecar import Authority, Sidecar
 
 GRAPH: Final = "graph.microsoft.com"
 SESSIONS: Final = 2
