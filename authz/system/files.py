@@ -33,6 +33,11 @@ class BoundedFile:
         self._patience = patience
         self._stuck: _Read | None = None
 
+    @property
+    def hangs(self) -> bool:
+        """Whether a read of it has not ended yet."""
+        return self._stuck is not None and self._stuck.is_alive()
+
     def read(self) -> bytes:
         """Return the content as it is now. Blocks for as long as the patience lasts, and no longer.
 
@@ -40,7 +45,7 @@ class BoundedFile:
             FileFault: It is not there, is no regular file, is too large, or does not arrive in time.
         """
         # While a read hangs, further ones would hang as well, and each would leave a thread behind.
-        if self._stuck is None or not self._stuck.is_alive():
+        if not self.hangs:
             read = _Read(self._path, self._max_bytes)
             read.start()
             read.join(self._patience)

@@ -8,6 +8,7 @@ import trustme
 
 from authz.config import ConfigError, ConfigSource, ConfigWatch
 from authz.config.reading.named_files import NamedFiles
+from support.fakes.held_values import held
 
 GOOD = "log: {level: info}\negress: {plain: {hosts: [a.example], flow: none}}\n"
 OTHER = GOOD.replace("info", "debug")
@@ -177,6 +178,18 @@ def test_a_named_file_that_becomes_unusable_is_found_and_so_is_its_return(
     assert fault is not None
     # What is expected is said at more length.
     assert fault.startswith(f"{named}: {cause}")
+
+
+def test_files_that_no_version_names_any_more_are_forgotten(file: Path) -> None:
+    """Else each renewal under another name would stay in memory."""
+    files = NamedFiles()
+    for name in ("old.pem", "new.pem"):
+        (named := file.with_name(name)).write_bytes(trustme.CA().cert_pem.bytes())
+        file.write_text(f"{GOOD}entra: {{ca_file: {named}}}\n")
+        files.look(ConfigWatch(ConfigSource(file, {})).current.config)
+
+    paths = {str(one) for one in held(files) if isinstance(one, Path)}
+    assert {str(file.with_name("new.pem"))} == paths
 
 
 def test_a_tenant_whose_id_was_found_out_is_a_new_version() -> None:

@@ -7,7 +7,7 @@ later, and readiness waits for them (`authz.entra.credentials`).
 
 import re
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -44,6 +44,7 @@ class NamedFiles:
         """Return what is wrong with each file, None where nothing is, by its key in the configuration."""
         named = _named(config)
         contents = [_content(self._reader(path)) for _, path, _ in named]
+        self._forget(path for _, path, _ in named)
         seen: list[tuple[str, Path, str | bytes]] = [
             (
                 key,
@@ -64,6 +65,13 @@ class NamedFiles:
         Where one has other content, or can be read again, the same version has to be built again.
         """
         return [seen for seen in self._seen if seen[0] in _OF_VERSIONS]
+
+    def _forget(self, but: Iterable[Path]) -> None:
+        """Forget files that no configuration names any more, except where a read of one has not ended."""
+        kept = frozenset(but)
+        self._readers = {
+            path: reader for path, reader in self._readers.items() if path in kept or reader.hangs
+        }
 
     def _reader(self, path: Path) -> BoundedFile:
         return self._readers.setdefault(path, BoundedFile(path, max_bytes=_LARGEST))
