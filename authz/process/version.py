@@ -27,6 +27,7 @@ from authz.entra.http import HttpClient
 from authz.entra.key_vault import KeyVaults
 from authz.entra.msal_transport import MsalTransport
 from authz.entra.signing_keys import Issuer, SigningKeys
+from authz.entra.standings import Standings
 from authz.ports import Clock, Exchange, Observer, Timer
 from authz.process.wiring.entra import Credentials
 from authz.tokens.caching import CachedExchange
@@ -117,21 +118,12 @@ class Workshop:
         Raises:
             Exception: Something cannot be built.
         """
-        clients = len(credentials(config))
-        places = Shares(config.limits.exchanges, holders=clients, least=LEAST_EXCHANGES)
-        http = http_client(config, pool_size=places.total)
-        hosts = trusted_hosts(config)
-        transport = MsalTransport(http, hosts=hosts, timer=self._timer)
-        applications = Applications(
-            config.entra.authority,
-            transport,
-            {
-                client: [self._credentials.of(client, entry, config) for entry in entries]
-                for client, entries in credentials(config).items()
-            },
-            self._clock,
-            self._timer,
+        places = Shares(
+            config.limits.exchanges, holders=len(credentials(config)), least=LEAST_EXCHANGES
         )
+        http = http_client(config, pool_size=places.total)
+        transport = MsalTransport(http, hosts=trusted_hosts(config), timer=self._timer)
+        applications = self._applications(config, transport)
         exchange = EntraExchange(
             applications=applications,
             agents=Agents(config.entra.authority, transport, self._clock, self._timer),
@@ -143,6 +135,35 @@ class Workshop:
             timer=self._timer,
             timeout=config.entra.exchange_timeout,
         )
+        tokens = self._cached(exchange, config, assertions=False)
+        keys, keys_http = self._signing_keys(config)
+        answers = AnswerCache(
+            max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
+        )
+        return Version(
+            config,
+            applications,
+            keys,
+            Snapshot(compile_policy(config), keys, tokens, answers),
+            tokens,
+            self._proofs(config, applications.standings, tokens, exchange.assertions),
+            (http, keys_http),
+        )
+
+    def _applications(self, config: Config, transport: MsalTransport) -> Applications:
+        return Applications(
+            config.entra.authority,
+            transport,
+            {
+                client: [self._credentials.of(client, entry, config) for entry in entries]
+                for client, entries in credentials(config).items()
+            },
+            self._clock,
+            self._timer,
+        )
+
+    def _signing_keys(self, config: Config) -> tuple[SigningKeys, HttpClient]:
+        """Return the keys of the issuers that are trusted, and the connections that fetch them."""
         trusted = [
             Issuer(
                 settings.issuer,
@@ -154,11 +175,11 @@ class Workshop:
             for settings in issuers(config)
         ]
         fetches = Shares(KEY_FETCHES, holders=len({issuer.tenant_id for issuer in trusted}))
-        keys_http = http_client(config, pool_size=fetches.total)
+        http = http_client(config, pool_size=fetches.total)
         keys = SigningKeys(
             trusted,
-            http=keys_http,
-            hosts=hosts,
+            http=http,
+            hosts=trusted_hosts(config),
             bulkheads=Bulkheads(self._key_threads, fetches),
             policy=RefreshPolicy(
                 interval=config.entra.keys.refresh_interval,
@@ -168,25 +189,25 @@ class Workshop:
             clock=self._clock,
             timer=self._timer,
         )
-        tokens = self._cached(exchange, config, assertions=False)
-        answers = AnswerCache(
-            max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
-        )
-        snapshot = Snapshot(compile_policy(config), keys, tokens, answers)
+        return keys, http
+
+    def _proofs(
+        self,
+        config: Config,
+        standings: Standings,
+        tokens: CachedExchange,
+        assertions: CachedExchange,
+    ) -> Proofs:
         shown = proofs(config) if config.entra.prove_credentials else {}
-        proving = Proofs(
+        return Proofs(
             {
-                client: (
-                    exchange.assertions if isinstance(proof, BlueprintAssertion) else tokens,
-                    proof,
-                )
+                client: (assertions if isinstance(proof, BlueprintAssertion) else tokens, proof)
                 for client, proof in shown.items()
             },
-            standings=applications.standings.of_clients,
-            served=applications.standings.are_served,
+            standings=standings.of_clients,
+            served=standings.are_served,
             timer=self._timer,
         )
-        return Version(config, applications, keys, snapshot, tokens, proving, (http, keys_http))
 
     def _cached(self, inner: Exchange, config: Config, *, assertions: bool) -> CachedExchange:
         return CachedExchange(
