@@ -1,6 +1,6 @@
 """`Call`: what a worker thread does for one exchange. MSAL is in between, so the thread carries it.
 
-`bulkheads` starts calls, `http` keeps to their time, `clients` notes what the endpoint answered.
+`bulkheads` starts calls, `http` keeps to their time, `msal_transport` notes what the endpoint answered.
 """
 
 import threading

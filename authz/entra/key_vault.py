@@ -1,7 +1,7 @@
 """Certificates that Azure Key Vault holds: kept in memory, and fetched again from time to time.
 
 Who may wait for a fetch, and what becomes of a failed one. How a vault is asked is `vault_client`, the
-only module that imports the Azure SDK; what the content means is `credentials`.
+only module that imports the Azure SDK; what the content means is `certificate`.
 """
 
 import threading

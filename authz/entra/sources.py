@@ -2,7 +2,7 @@
 
 Text is taken as tools write it: with a byte order mark, and base64 with line breaks.
 
-What the content means is `credentials`.
+What the content means is `credentials` and `certificate`.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """`Reload`: notices what a running process should take over, and applies it as a whole or not at all.
 
 That is a new version of the configuration, a change of files that it names, or the id of a tenant that it
-names. What a version is built of is in `authz.process.engine`; start, readiness and drain are in
-`authz.process.app`.
+names. What a version is built of is in `authz.process.version`, how the engine takes it over in
+`authz.process.engine`; start, readiness and drain are in `authz.process.app`.
 """
 
 import asyncio
