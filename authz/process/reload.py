@@ -6,6 +6,7 @@ names. What a version is built of is in `authz.process.version`, how the engine 
 """
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from typing import Final
 
@@ -67,6 +68,8 @@ class Reload:
         self._metrics = metrics
         self._observers = observers
         self._now = asyncio.Event()
+        self._applied = asyncio.Event()
+        """Set when another version is in use, which may name other files."""
         self.waiting: list[str] = []
         """Keys whose change waits for the next start."""
         self.files: dict[str, str | None] = {}
@@ -125,6 +128,7 @@ class Reload:
             await self._api.swap(config, api)
         self._watch.adopt(replace(loaded, config=config))
         self.waiting = waiting
+        self._applied.set()
         log_as_configured(config)
         self._decisions.which = config.log.decisions
         self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
@@ -159,7 +163,10 @@ class Reload:
                         _log.error("certificate file not usable", key=key, cause=fault)
                     elif fault is None and before.get(key) is not None:
                         _log.info("certificate file usable again", key=key)
-            await asyncio.sleep(FILES)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FILES):
+                    await self._applied.wait()
+            self._applied.clear()
 
     async def learn_tenant(self) -> None:
         """Find out the id of a tenant that is configured by name, then reload; never ends."""
