@@ -11,7 +11,7 @@ usage: deploy.sh client-secret-file|workload-identity [--render] [--local-image]
 Its inputs are environment variables; those that are not set are read from OVERLAY/.env, as they are written there.
 OVERLAY/env.example lists them.
 
-  --render        first render base/envoy.yaml from base/authz.yaml: after a change of that
+  --render        first render base/envoy.yaml from base/authz.yaml: after a change of that. With --dry-run the file stays as it is
   --local-image   the nodes have entra-authz with the tag of base/deployment.yaml, so AUTHZ_IMAGE is not needed
   --dry-run       print the manifests and stop; needs no cluster
 USAGE
@@ -45,6 +45,8 @@ command -v kubectl >/dev/null || fail "kubectl is not installed"
 . "$here/inputs.sh"
 # shellcheck source=rollout.sh
 . "$here/rollout.sh"
+# shellcheck source=reach.sh
+. "$here/reach.sh"
 
 [ ! -e "$here/$overlay/.env" ] || read_env "$here/$overlay/.env"
 NAMESPACE=${NAMESPACE:-agent}
@@ -56,6 +58,8 @@ unset CLIENT_SECRET
 
 # ---- Inputs. All faults are reported, before anything happens. ----
 
+[ "$dry_run" = yes ] || check_cluster
+
 # The configuration itself says which variables it needs.
 config=base/authz.yaml
 variables=$(sed -n 's/#.*//; s/.*\${\([A-Za-z_][A-Za-z0-9_]*\)}.*/\1/p' "$here/$config" | sort -u)
@@ -65,7 +69,11 @@ for name in $variables; do
   eval "value=\${$name:-}"
   case $name in
     TENANT_ID | CLIENT_ID | AGENT_IDENTITY) is_guid "$value" || problem="is not a GUID" ;;
-    SCOPE) is_plain "$(printf '%s' "$value" | tr ' ' +)" || problem="holds more than names of scopes" ;;
+    SCOPE)
+      case $value in
+        *://*) problem="has a scope with its resource, which no token has: write the part after the last slash, such as access_agent" ;;
+      esac
+      is_plain "$(printf '%s' "$value" | tr ' ' +)" || problem="holds more than names of scopes" ;;
     *) is_plain "$value" || problem="holds a blank, a quote or the like" ;;
   esac
   [ -n "$value" ] || problem="is not set (kubernetes/$config refers to it)"
@@ -78,6 +86,9 @@ for name in $variables; do
   # For authz, where it compares the pair. None of them is a secret.
   [ -z "$value" ] || export "${name?}"
 done
+# shellcheck disable=SC2086 # they are words
+check_names "$here/$overlay/.env" $variables TENANT_ID CLIENT_ID AGENT_IDENTITY AGENT_USER SCOPE CLIENT_SECRET AGENT_IMAGE AUTHZ_IMAGE \
+  NAMESPACE ROLLOUT_TIMEOUT
 if [ -n "${AGENT_USER:-}" ] && ! printf '%s\n' "$variables" | grep -qx AGENT_USER; then
   fault "AGENT_USER is set, but kubernetes/$config does not refer to it: its comments say where"
 fi
@@ -102,16 +113,33 @@ fi
 
 check_timeout "$ROLLOUT_TIMEOUT"
 root=$(dirname "$here")
-[ "$render$faults" != no ] || check_pair "$root" "$here/$config" "$here/base/envoy.yaml" "kubernetes/deploy.sh $overlay --render"
+how="kubernetes/deploy.sh $overlay --render"
+[ "$render$faults" != no ] || check_pair "$root" "$here/$config" "$here/base/envoy.yaml" "$how"
 report "deploy $overlay"
-[ "$render" = no ] || render_pair "$root" "$here/$config" "$here/base/envoy.yaml"
-
-# ---- Manifests: the overlay under a kustomization that carries the inputs. ----
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM HUP
-ln -s "$here" "$work/kubernetes"
+envoy=$here/base/envoy.yaml
+if [ "$render" = yes ]; then
+  envoy=$work/envoy.yaml
+  render_pair "$root" "kubernetes/$config" kubernetes/base/envoy.yaml "$envoy"
+  check_pair "$root" "$here/$config" "$envoy" "$how"
+  report "deploy $overlay"
+fi
+
+# ---- Manifests: the overlay under a kustomization that carries the inputs. ----
+
+if [ "$render$dry_run" = yesyes ]; then
+  # A copy, without .env, so that the checkout stays as it is.
+  mkdir -p "$work/kubernetes/$overlay"
+  cp -R "$here/base" "$here/components" "$work/kubernetes"
+  cp "$here/$overlay"/* "$work/kubernetes/$overlay"
+  cp "$envoy" "$work/kubernetes/base/envoy.yaml"
+else
+  [ "$render" = no ] || cp "$envoy" "$here/base/envoy.yaml"
+  ln -s "$here" "$work/kubernetes"
+fi
 cat >"$work/kustomization.yaml" <<KUSTOMIZATION
 resources:
   - kubernetes/$overlay
@@ -123,6 +151,9 @@ configMapGenerator:
     literals:$literals
 KUSTOMIZATION
 kubectl kustomize "$work" >"$work/manifests.yaml"
+unreached "$envoy" "$work/manifests.yaml" | while IFS= read -r destination; do
+  printf 'note: no egress rule of the NetworkPolicy allows %s: docs/kubernetes.md#destinations-on-other-ports\n' "$destination" >&2
+done
 
 if [ "$dry_run" = yes ]; then
   cat "$work/manifests.yaml"

@@ -18,8 +18,10 @@ trim() {
   trimmed=${trimmed%"${trimmed##*[![:space:]]}"}
 }
 
-# read_env FILE: set the variables that a file of NAME=VALUE has, unless the environment has them. Its values are data:
-# nothing in them is expanded or run, so a secret may hold any character. Faults name lines and quote none.
+# read_env FILE: set the variables that a file of NAME=VALUE has, unless the environment has them, which it says where the values differ.
+# Its values are data: nothing in them is expanded or run, so a secret may hold any character. Faults name lines and quote none.
+# $names has the names of the file.
+names=
 read_env() {
   if [ ! -r "$1" ]; then
     fault "$1 cannot be read"
@@ -65,13 +67,55 @@ read_env() {
     esac
     known=
     eval "known=\${$name:-}"
-    case $taken in *" $name "*) known= ;; esac
-    if [ -z "$known" ]; then
+    case $taken in *" $name "*) known= ;; *) names="$names $name" ;; esac
+    if [ -n "$known" ]; then
+      [ -z "$value" ] || [ "$value" = "$known" ] || printf '%s: from the environment, not from .env\n' "$name" >&2
+    else
       eval "$name=\$value"
       taken="$taken$name "
     fi
   done <"$1"
   unset line value rest trimmed known
+}
+
+# check_names FILE INPUT...: a fault for each name of the file that read_env has read and that is no input.
+check_names() {
+  names_file=$1
+  shift
+  for name in $names; do
+    case " $* " in *" $name "*) continue ;; esac
+    meant=$(printf '%s\n' "$@" | nearest "$name")
+    fault "$names_file: $name is no input${meant:+: did you mean $meant?}"
+  done
+}
+
+# nearest NAME: print the line of standard input that differs from the name in the fewest letters, three at most.
+nearest() {
+  awk -v name="$1" '
+    function least(a, b, c) { return a < b ? (a < c ? a : c) : (b < c ? b : c) }
+    function distance(a, b,  i, j, row, above, corner) {
+      for (j = 0; j <= length(b); j++) row[j] = j
+      for (i = 1; i <= length(a); i++) {
+        corner = row[0]
+        row[0] = i
+        for (j = 1; j <= length(b); j++) {
+          above = row[j]
+          row[j] = least(row[j] + 1, row[j - 1] + 1, corner + (substr(a, i, 1) != substr(b, j, 1)))
+          corner = above
+        }
+      }
+      return row[length(b)]
+    }
+    BEGIN { fewest = 4 }
+    { differ = distance(name, $0); if (differ < fewest) { fewest = differ; found = $0 } }
+    END { print found }
+  '
+}
+
+# check_cluster: a fault, unless kubectl has a cluster to speak to: that of its current context, or that of the pod it runs in.
+check_cluster() {
+  [ -n "${KUBERNETES_SERVICE_HOST:-}" ] || kubectl config current-context >/dev/null 2>&1 ||
+    fault "no cluster: kubectl has no current context (kubectl config get-contexts)"
 }
 
 is_plain() {
@@ -150,15 +194,12 @@ sha256_of() {
   { sha256sum 2>/dev/null || shasum -a 256 2>/dev/null || openssl dgst -sha256 -r; } <"$1" | cut -d ' ' -f 1
 }
 
-# render_pair ROOT AUTHZ ENVOY: render ENVOY from the file AUTHZ, by the program of the checkout in ROOT, with the options of the
-# command in the second line of ENVOY.
+# render_pair ROOT AUTHZ ENVOY OUTPUT: render OUTPUT from the file AUTHZ, by the program of the checkout in ROOT, with the options of the
+# command in the first lines of ENVOY. The paths are relative to ROOT: one of them is written into the result, which others read elsewhere.
 render_pair() {
   find_program "$1"
   [ -n "$program" ] || fail "--render needs the program: make setup (in $1), or put authz on PATH"
-  options=$(sed -n '2s/^# *authz envoy //p' "$3" | sed 's/--config [^ ]*//; s/--no-values//')
-  # shellcheck disable=SC2086 # they are words
-  "$program" envoy --no-values --config "$2" $options >"$3.new" || { rm -f "$3.new" && fail "$2 cannot be rendered"; }
-  mv "$3.new" "$3"
+  (cd "$1" && "$program" envoy --no-values --config "$2" --like "$3" --output "$4") || fail "$2 cannot be rendered"
 }
 
 # check_pair ROOT AUTHZ ENVOY HOW: a fault, unless ENVOY was rendered from the file AUTHZ, or does not say from what. HOW is the command
@@ -173,11 +214,15 @@ check_pair() {
   fi
 }
 
-# compare_pair AUTHZ ENVOY HOW ARGUMENT...: a fault, unless the program, with these arguments, finds that the two belong together.
+# compare_pair AUTHZ ENVOY HOW ARGUMENT...: a fault, unless the program, with these arguments, finds that the two belong together. What it
+# warns of is printed.
 compare_pair() {
   pair_authz=${1##*/} pair_envoy=$2 pair_how=$3
   shift 3
-  differs=$("$program" "$@" --envoy "$pair_envoy" 2>&1 >/dev/null) && return
+  differs=$("$program" "$@" --envoy "$pair_envoy" 2>&1 >/dev/null) && {
+    [ -z "$differs" ] || printf '%s\n' "$differs" >&2
+    return
+  }
   case $? in
     1) says="${pair_envoy##*/} does not belong to $pair_authz: $pair_how" ;;
     *) says="$pair_authz has faults:" ;;

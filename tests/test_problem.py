@@ -100,6 +100,21 @@ def test_a_missing_user_is_asked_for_in_the_form_that_the_route_takes(
     assert expected in detail_of(Reason.MISSING_TOKEN, "api.example", sources=sources)
 
 
+def test_a_request_without_authorization_is_not_said_to_have_a_token() -> None:
+    """It is the usual case of an agent that does not send on what it received."""
+    detail = detail_of(
+        Reason.MISSING_TOKEN,
+        "api.example",
+        sources=(SubjectSource.PLACEHOLDER,),
+        has_authorization=False,
+    )
+
+    assert (
+        "This request has no Authorization: send on what the agent received of its user, unchanged "
+        "(Authorization: Bearer authz_placeholder_…)."
+    ) == detail
+
+
 @pytest.mark.parametrize("reason", Reason)
 def test_every_denial_has_what_sdks_print(reason: Reason) -> None:
     """`error.code` and `error.message` (OpenAI, Azure, Microsoft Graph), and `message` (Anthropic)."""

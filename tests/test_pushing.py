@@ -526,6 +526,18 @@ async def test_log_tells_of_each_push_and_of_each_empty_value() -> None:
     assert "issued" not in str(logs)
 
 
+async def test_log_counts_no_subscribers_before_there_is_one() -> None:
+    """Envoy asks first why a token would be missing: "0" would read like a fault."""
+    world = World()
+    with capture_logs() as logs:
+        why = world.pushed.subscribe("refusal/api", SOCKET, lambda: None)
+        await world.alarm.forward()
+    world.pushed.cancel(why)
+
+    assert ["secret pushed"] == [record["event"] for record in logs]
+    assert "subscribers" not in logs[0]
+
+
 async def test_waiting_goes_by_the_clock_it_is_given() -> None:
     """It looks again until the moment has come, by either clock."""
     looks = iter([0.0, 0.01, 0.005, 0.02])

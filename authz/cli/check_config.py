@@ -2,11 +2,13 @@
 
 import os
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 import click
 
+from authz import __version__
 from authz.cli.options import (
     FAULTY,
     FILE,
@@ -16,6 +18,7 @@ from authz.cli.options import (
     no_values_option,
     stand_ins_of,
 )
+from authz.cli.rendering_command import version_in
 from authz.config import ConfigError, load, missing_credentials
 from authz.doors.envoy.pairing import Match
 from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
@@ -63,11 +66,17 @@ def check_config(
     for notice in (*loaded.warnings, *absent):
         click.echo(f"warning: {notice}", err=True)
     click.echo(
-        f"the configuration is valid: {len(config.inbound)} inbound and {len(config.egress)} "
-        f"egress routes, {len(config.agents)} agents, {len(config.blueprints)} blueprints"
+        f"the configuration is valid: {_counted(config.inbound, 'inbound route')}, "
+        f"{_counted(config.egress, 'egress route')}, {_counted(config.agents, 'agent')}, "
+        f"{_counted(config.blueprints, 'blueprint')}"
     )
     if envoy_file is not None:
         _check_envoy(config, envoy_file)
+
+
+def _counted(things: Sized, name: str) -> str:
+    """Return how many there are, in words: `1 agent`, `2 agents`."""
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 def _check_envoy(config: Any, file: Path) -> None:
@@ -79,6 +88,13 @@ def _check_envoy(config: Any, file: Path) -> None:
         sys.exit(FAULTY)
     if found.match is Match.MATCHED:
         click.echo(f"{file} was rendered from it")
+        version = version_in(file)
+        if version not in (None, __version__):
+            click.echo(
+                f"warning: {file} was rendered by authz {version}, and this is {__version__}: render it again "
+                "(`authz envoy --like`) to have what has changed in between",
+                err=True,
+            )
         return
     if found.match is Match.UNKNOWN:
         click.echo(

@@ -1,14 +1,12 @@
 """`authz envoy`: prints an Envoy configuration."""
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from authz.cli.options import (
     FAULTY,
@@ -19,6 +17,7 @@ from authz.cli.options import (
     no_values_option,
     stand_ins_of,
 )
+from authz.cli.rendering_command import made_by, take_over
 from authz.config import ConfigError, load
 from authz.config.placeholders import shown_in
 from authz.core.request import Direction
@@ -105,10 +104,35 @@ from authz.system.distribution import advice
     help="Authorities trusted for destinations. [default: the system's]",
 )
 @no_values_option
-def envoy(
-    file: Path | None, config_file: Path | None, *, without_values: bool, **options: Any
-) -> None:
+@click.option(
+    "--like",
+    type=FILE,
+    help="A configuration that this command rendered: take its options, from its first lines, but for those that "
+    "are given here.",
+)
+@click.option(
+    "--output",
+    type=FILE,
+    help="Write into this file in place of printing: the whole result, or nothing after a fault. It may be the one "
+    "of --like.",
+)
+@click.pass_context
+def envoy(context: click.Context, **_: Any) -> None:
     """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
+    if (like := context.params["like"]) is not None:
+        take_over(context, like)
+    _render(context, **context.params)
+
+
+def _render(
+    context: click.Context,
+    *,
+    file: Path | None,
+    config_file: Path | None,
+    without_values: bool,
+    output: Path | None,
+    **options: Any,
+) -> None:
     try:
         from authz.envoy_config.bootstrap import render  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
@@ -124,10 +148,9 @@ def envoy(
         settings = _sidecar_settings(options)
         text = render(config, settings)
         _refuse_stand_ins(text, values)
-        made_by = _made_by(click.get_current_context())
         # For scripts without this program.
         source = f"# authz.yaml: sha256 {loaded.digest}\n" if path is not None else ""
-        click.echo(made_by + source + text, nl=False)
+        _put(made_by(context) + source + text, output)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
@@ -138,24 +161,17 @@ def envoy(
         raise click.ClickException(str(error)) from error
 
 
-def _made_by(context: click.Context) -> str:
-    """Return comment lines with the command that made what follows, so that it can be run again."""
-    words = ["authz", context.info_name or ""]
-    for option in context.command.params:
-        if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
-            value = context.params[option.name or ""]
-            # An argument has no name on the command line.
-            named = isinstance(option, click.Option)
-            for each in value if isinstance(value, tuple) else (value,):
-                words += [option.opts[0]] if named else []
-                words += [] if each is True else [str(each)]
-    command = "".join(
-        character if character.isprintable() else "?" for character in shlex.join(words)
-    )
-    lines = [
-        "Envoy's configuration, rendered and not written by hand. After a change render it again, by"
-    ]
-    return "".join(f"# {line}\n" for line in (*lines, f"  {command}"))
+def _put(text: str, output: Path | None) -> None:
+    """Print, or write a file whole: a reader finds the old one or the new one."""
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    new = output.with_name(f"{output.name}.new")
+    try:
+        new.write_text(text, "utf-8")
+        new.replace(output)
+    except OSError as error:
+        raise click.ClickException(f"{output}: cannot be written: {error.strerror}") from None
 
 
 def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:

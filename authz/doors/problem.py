@@ -199,6 +199,8 @@ _NO_REFERENCE: Final = (
     "token, an operator lets the agent receive the reference (forward of the inbound route)."
 )
 """Detail of `Reason.MISSING_TOKEN` for a route that takes references only, by the headers that carry them."""
+_NO_AUTHORIZATION: Final = "This request has no Authorization: send on what the agent received of its user, unchanged ({})."
+"""The same, where there is not even a token that the route would not take."""
 _CARRIED_BY: Final = {
     SubjectSource.PLACEHOLDER: f"Authorization: Bearer {PLACEHOLDER}…",
     SubjectSource.HANDLE: f"baggage: {MEMBER}=…",
@@ -232,6 +234,7 @@ def detail_of(
     *,
     has_token: bool = True,
     sources: Collection[SubjectSource] = (),
+    has_authorization: bool = True,
 ) -> str:
     """Return the detail of a denial, which names the destination where the reason is about that.
 
@@ -240,9 +243,11 @@ def detail_of(
         authority: Host and port that the request asked for, any text. What is none is not repeated.
         has_token: Whether the destination's route has a token, as far as it is known.
         sources: Where that route finds its user.
+        has_authorization: Whether the request has an `Authorization` value.
     """
     if reason is Reason.MISSING_TOKEN and sources and SubjectSource.BEARER not in sources:
-        return _NO_REFERENCE.format(
+        text = _NO_REFERENCE if has_authorization else _NO_AUTHORIZATION
+        return text.format(
             " or ".join(_CARRIED_BY[source] for source in sources if source in _CARRIED_BY)
         )
     unread = reason is Reason.TUNNEL_REFUSED and not has_token

@@ -266,11 +266,9 @@ class Keeper:
 
     def _told(self) -> dict[str, Any]:
         route = self._route
-        return {
-            "route": route.name,
-            "flow": route.flow.value,
-            "subscribers": self.holders,
-        }
+        # An Envoy that starts asks for the reason first, and for the token a moment later.
+        holders = {"subscribers": self.holders} if self.holders else {}
+        return {"route": route.name, "flow": route.flow.value, **holders}
 
     def _hard_expiry(self, token: IssuedToken) -> Moment:
         return usable_until(token, self._means.margin)

@@ -96,6 +96,8 @@ check_guid() {
   fi
 }
 
+[ "$dry_run" = yes ] || check_cluster
+check_names "$here/.env" CLIENT_ID TENANT_ID CLIENT_SECRET AGENT_IDENTITY AUTHZ_IMAGE ROLLOUT_TIMEOUT
 if [ "$emulator" = no ]; then
   check_guid CLIENT_ID "${CLIENT_ID:-}" "the client id of the blueprint"
   is_domain "${TENANT_ID:-}" || check_guid TENANT_ID "${TENANT_ID:-}" "the tenant of the blueprint, by its id or a domain name"

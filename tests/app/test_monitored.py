@@ -68,6 +68,8 @@ ASLEEP = {
     "AuthzCredentialUnreadable",
     "AuthzDown",
     "AuthzEdgeCacheErrors",
+    "AuthzEnvoyAbsent",
+    "AuthzEnvoyDown",
     "AuthzEnvoyOutdated",
     "AuthzEntraCircuitOpen",
     "AuthzFileUnusable",

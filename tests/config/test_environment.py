@@ -350,7 +350,7 @@ def test_an_api_on_loopback_gets_its_token_with_a_notice(url: str) -> None:
     route = config.egress["graph"]
 
     assert (1, True) == (len(route.hosts), route.token_to_loopback)
-    assert ["egress.graph.hosts.0"] == [
+    assert ["egress.graph.token_to_loopback"] == [
         notice.path for notice in advice(config) if "can listen on" in notice.message
     ]
 

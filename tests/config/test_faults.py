@@ -295,7 +295,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "egress.graph.hosts.1",
         (
             "found 'http://orders.svc:8080', where anybody on the network could read the token of flow "
-            "on_behalf_of: expected https, or token_over_plain_http"
+            "on_behalf_of: expected https, or `token_over_plain_http: true`"
         ),
     ),
     "token over plain HTTP to anywhere": (
@@ -311,7 +311,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "egress.graph.downstream.base_url",
         (
             "found 'http://orders.svc:8080', where anybody on the network could read the token of flow "
-            "on_behalf_of: expected https, or token_over_plain_http"
+            "on_behalf_of: expected https, or `token_over_plain_http: true`"
         ),
     ),
     "token over plain HTTP without such a host": (
@@ -353,6 +353,14 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         (
             "found 'a:80', and egress.tools.hosts.0 is 'http://a': a request for a:80 means both, "
             "expected one of them"
+        ),
+    ),
+    "accepted scope with its resource": (
+        {"inbound.chat.scopes": ["read", "api://x/access_agent"]},
+        "inbound.chat.scopes.1",
+        (
+            "found 'api://x/access_agent', which no token has: tokens have a scope without its resource, so "
+            "expected the part after the last slash"
         ),
     ),
     "host with TLS beside none on its port": (

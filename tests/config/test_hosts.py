@@ -19,7 +19,9 @@ NONE = {"flow": "none"}
 def notices(changes: dict[str, Any]) -> list[Notice]:
     """Return the notices about hosts."""
     found = advice(load_data(changed(changes)))
-    return [notice for notice in found if ".hosts." in notice.path]
+    return [
+        notice for notice in found if ".hosts." in notice.path or "token_to_loopback" in notice.path
+    ]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_a_token_to_loopback_is_a_fault(host: str) -> None:
     assert ("egress.graph.hosts.1", shown) == (fault.path, fault.message.split("'")[1])
     assert fault.message.endswith(
         ", where any container of the pod may listen, the agent too, and would receive the token of flow "
-        "on_behalf_of: expected a host outside of the pod, or token_to_loopback"
+        "on_behalf_of: expected a host outside of the pod, or `token_to_loopback: true`"
     )
 
 
@@ -76,9 +78,33 @@ def test_a_switch_lets_a_token_go_to_loopback_with_a_notice(flow: str) -> None:
     }
     expected = (
         "any program of the pod or of this machine can listen on http://127.0.0.1:8000, the agent too, and receive the token of "
-        f"flow {flow}: expected a host outside of it"
+        "egress.graph: expected hosts outside of it"
     )
-    assert [Notice("egress.graph.hosts.1", expected)] == notices(changes)
+    assert [Notice("egress.graph.token_to_loopback", expected)] == notices(changes)
+
+
+def test_routes_to_loopback_have_one_notice_together() -> None:
+    """Their operator has said it on each of them."""
+    second = {
+        "flow": "autonomous",
+        "agent": "assistant",
+        "scopes": ["api://x/.default"],
+        "hosts": ["http://127.0.0.1:8000", "localhost:9000"],
+        "token_to_loopback": True,
+    }
+    changes = {
+        "egress.graph.hosts": ["http://127.0.0.1:7000"],
+        "egress.graph.token_to_loopback": True,
+        "egress.stock": second,
+    }
+
+    (notice,) = notices(changes)
+
+    assert "egress.graph.token_to_loopback" == notice.path
+    assert (
+        "http://127.0.0.1:7000, http://127.0.0.1:8000, localhost:9000, the agent" in notice.message
+    )
+    assert "the token of egress.graph, egress.stock: expected" in notice.message
 
 
 def test_without_a_token_loopback_is_a_host_like_any_other() -> None:

@@ -70,7 +70,7 @@ def test_the_json_schema_admits_what_loads(changes: dict[str, Any]) -> None:
 BEYOND = (
     # Rules between keys, and bounds that JSON Schema cannot state for text with units.
     "authority of External ID", "authority of Azure AD B2C", "bad port", "long socket path", "a network with bits behind it",
-    "https without a socket", "https for nobody",
+    "https without a socket", "https for nobody", "accepted scope with its resource",
     "token over plain HTTP", "token over plain HTTP to anywhere", "token over plain HTTP by a call of our own",
     "token over plain HTTP without such a host", "token over plain HTTP of flow none",
     "host of both schemes", "host of both schemes by its port", "host of both schemes by other names",

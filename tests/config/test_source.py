@@ -153,7 +153,6 @@ GRAPH = "https://graph.microsoft.com/.default"
         ),
         ({"egress.b": {"flow": "none", "hosts": ["http://tools"]}}, []),
         ({"inbound.chat": {"agent": "assistant"}}, ["inbound.chat.scopes"]),
-        ({"inbound.chat.scopes": ["api://x/access_agent"]}, ["inbound.chat.scopes.0"]),
         ({"inbound.chat.forward": "placeholder"}, ["egress.graph.subject"]),
         ({"inbound.chat.forward": "strip"}, ["egress.graph.subject"]),
         ({"inbound.chat.forward": ["handle", "bearer"]}, []),

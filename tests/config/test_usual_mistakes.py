@@ -75,7 +75,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     "scopes of two resources": (SCOPES, "[api://orders/Read, User.Read]", "egress.orders.scopes (line 22)", "found scopes of api://orders and https://graph.microsoft.com: expected one resource"),
     "scopes in one text": (SCOPES, "['api://orders/Read api://orders/Write']", "egress.orders.scopes.0 (line 22)", "expected one scope without blanks"),
     "permission for an app's own token": ("on_behalf_of", "autonomous", "egress.orders.scopes (line 22)", "flow autonomous takes exactly one scope, which ends in /.default"),
-    "scope with its resource": ("[access_agent]", "['api://agent/access_agent']", "inbound.chat.scopes.0", "expected the part after the last slash"),
+    "scope with its resource": ("[access_agent]", "['api://agent/access_agent']", "inbound.chat.scopes.0 (line 16)", "expected the part after the last slash"),
     "audience of a URL": ("[access_agent]", "[access_agent]\n    audiences: ['https://agent.example']", "inbound.chat.audiences.0 (line 17)", f"expected {CLIENT} or api://{CLIENT}"),
     "text for a list": (SCOPES, "api://orders/Read", "egress.orders.scopes (line 22)", "expected a list, in brackets or with - before each entry"),
     "list for a mapping": ("  desk:\n", "  - desk:\n", "agents (line 9)", "expected a mapping, NAME: VALUE, with no - before it"),
@@ -101,7 +101,6 @@ ONLY_DOUBTFUL = {
     "secret in place of its file",
     "secret's file missing",
     "secret's variable not set",
-    "scope with its resource",
     "references that nobody looks for",
     "no scopes for users",
 }

@@ -100,6 +100,9 @@ UNSERVED = ', kind="credential", name="desk"'
 PLACE = {"namespace": "agents"}
 TARGET = {"job": "authz", "namespace": "agents", "pod": "agent-1"}
 
+ENVOY = f"up{{{POD.replace('authz', 'authz-envoy')}}}"
+HEARD = gauge("authz_envoy_configurations", ', match="matched"', "1x30")
+
 CASES = {
     "AuthzAbsent": Case(
         at=15,
@@ -115,6 +118,30 @@ CASES = {
         labels=TARGET,
         summary="authz in agents/agent-1 cannot be scraped",
         quiet=(gauge("up", "", "1x30"), gauge("up", "", "1 0x3 1x30"), {'up{job="other"}': "0x30"}),
+    ),
+    "AuthzEnvoyAbsent": Case(
+        at=15,
+        fires=gauge("authz_envoy_configurations", ', match="matched"', "1x4 0x30"),
+        labels={},
+        summary="Envoys ask authz, and Prometheus knows none of them to scrape",
+        quiet=(
+            # There, or down, in whatever namespace.
+            {**HEARD, ENVOY: "1x30"},
+            {**HEARD, ENVOY: "0x30"},
+            {**HEARD, ENVOY.replace("agents", "others"): "1x30"},
+            # Away for the time of a roll-out.
+            {**HEARD, ENVOY: "1 1 _x5 1x30"},
+            # A mesh's Envoy, or none at all.
+            gauge("authz_envoy_configurations", ', match="unknown"', "1x30"),
+            gauge("authz_envoy_configurations", ', match="matched"', "0x30"),
+        ),
+    ),
+    "AuthzEnvoyDown": Case(
+        at=8,
+        fires={ENVOY: "1 0x30"},
+        labels={**TARGET, "job": "authz-envoy"},
+        summary="Envoy in agents/agent-1 cannot be scraped",
+        quiet=({ENVOY: "1x30"}, {ENVOY: "1 0x3 1x30"}, gauge("up", "", "0x30")),
     ),
     "AuthzNotReady": Case(
         at=15,

@@ -3,6 +3,7 @@
 The cluster is a stand-in on PATH; rendering is the real kubectl's.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -96,10 +97,14 @@ def test_a_missing_input_is_named(
 
 
 def test_all_faults_are_reported_at_once(script: Path) -> None:
-    """Whoever fills in five inputs does not want five attempts."""
+    """Five inputs that are missing cost one attempt, and that there is no cluster comes first."""
     result = _run(script, "client-secret-file", environ={})
+    printed = _run(script, "client-secret-file", "--dry-run", environ={})
 
-    assert [line.split()[0] for line in result.stderr.splitlines()[1:]] == [
+    first, *others = result.stderr.splitlines()[1:]
+    assert first.strip().startswith("no cluster: kubectl has no current context")
+    assert others == printed.stderr.splitlines()[1:]
+    assert [line.split()[0] for line in others] == [
         "AGENT_IDENTITY",
         "CLIENT_ID",
         "TENANT_ID",
@@ -184,6 +189,7 @@ def test_the_overlays_earlier_name_says_where_it_went(script: Path, inputs: dict
         ("NAMESPACE", "Team_A", "NAMESPACE is not a name"),
         ("AGENT_USER", "agent@contoso.example", "AGENT_USER is set, but"),
         ("ROLLOUT_TIMEOUT", "soon", "ROLLOUT_TIMEOUT is not a time"),
+        ("SCOPE", "api://one/access_agent", "SCOPE has a scope with its resource"),
         ("SCOPE", "read 'write'", "SCOPE holds more than names of scopes"),
     ],
 )
@@ -260,6 +266,62 @@ def test_inputs_may_stand_in_a_file(script: Path, inputs: dict[str, str]) -> Non
     result = _run(script, "client-secret-file", "--dry-run", environ={})
 
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_an_input_of_the_environment_is_preferred_and_said_so(
+    script: Path, inputs: dict[str, str]
+) -> None:
+    """Where the file has another value; not where it has the same, or none. No value is repeated."""
+    other = "99999999-9999-4999-8999-999999999999"
+    lines = {**inputs, "TENANT_ID": other, "CLIENT_SECRET": "another", "AUTHZ_IMAGE": ""}
+    file = script.parent / "client-secret-file/.env"
+    file.write_text("".join(f"{name}='{value}'\n" for name, value in lines.items()))
+
+    result = _run(script, "client-secret-file", "--dry-run", environ=inputs)
+
+    assert result.returncode == 0
+    assert sorted(result.stderr.splitlines()) == [
+        "CLIENT_SECRET: from the environment, not from .env",
+        "TENANT_ID: from the environment, not from .env",
+    ]
+    assert f"TENANT_ID: {inputs['TENANT_ID']}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("AGENT_IDENTIY", "AGENT_IDENTIY is no input: did you mean AGENT_IDENTITY?\n"),
+        ("SCOPES", "SCOPES is no input: did you mean SCOPE?\n"),
+        ("HTTP_TIMEOUT_SECONDS", "HTTP_TIMEOUT_SECONDS is no input\n"),
+    ],
+)
+def test_a_misspelt_input_of_the_file_is_named(
+    script: Path, inputs: dict[str, str], name: str, complaint: str
+) -> None:
+    """It would have no effect, and the default would count in its place."""
+    file = script.parent / "workload-identity/.env"
+    file.write_text(f"{name}=anything\n")
+
+    result = _run(script, "workload-identity", "--dry-run", environ=inputs)
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert f"workload-identity/.env: {complaint}" in result.stderr
+
+
+def test_a_variable_of_the_configuration_is_an_input_of_the_file(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """Whatever its name is."""
+    config = script.parent / "base/authz.yaml"
+    config.write_text(config.read_text().replace("drain_timeout: 5s", "drain_timeout: ${DRAIN}"))
+    (script.parent / "workload-identity/.env").write_text("DRAIN=6s\n")
+
+    result = _run(
+        script, "workload-identity", "--dry-run", environ=inputs, path=_with_program(tmp_path)
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "DRAIN: 6s" in result.stdout
 
 
 def test_a_file_of_inputs_is_taken_literally(
@@ -429,23 +491,124 @@ def test_with_the_program_the_hosts_that_differ_are_named(
 
 
 def test_one_command_renders_and_deploys_the_pair(
-    script: Path, inputs: dict[str, str], tmp_path: Path
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
 ) -> None:
-    """After it Envoy has the host, and its other options still; who has no program may deploy the two."""
-    program = _with_program(tmp_path)
+    """After it Envoy has the host, and its other options still; the pair deploys without the program too."""
+    program = _with_program(tmp_path, Cluster(tmp_path, kubectl).path)
     _add_host(script)
 
     rendered = _run(
         script, "workload-identity", "--render", "--dry-run", environ=inputs, path=program
     )
+    deployed = _run(script, "workload-identity", "--render", environ=inputs, path=program)
     later = _run(script, "workload-identity", "--dry-run", environ=inputs)
     without = _run(script, "workload-identity", "--render", "--dry-run", environ=inputs)
 
     assert (0, "") == (rendered.returncode, rendered.stderr)
+    assert 0 == deployed.returncode, deployed.stderr
     assert "- name: api.example\n" in rendered.stdout
     assert "- name: statistics\n" in rendered.stdout
     assert (0, rendered.stdout) == (later.returncode, later.stdout)
     assert (2, True) == (without.returncode, "--render needs the program" in without.stderr)
+
+
+def test_what_is_rendered_names_no_folder_of_this_machine(
+    script: Path, inputs: dict[str, str], kubectl: str, tmp_path: Path
+) -> None:
+    """It is kept in a repository; and with --dry-run it is printed, and the checkout stays as it was."""
+    cluster_and_program = _with_program(tmp_path, Cluster(tmp_path, kubectl).path)
+    _add_host(script)
+    envoy = script.parent / "base/envoy.yaml"
+    before = {file: file.read_bytes() for file in script.parent.rglob("*") if file.is_file()}
+    arguments = ("workload-identity", "--render")
+
+    printed = _run(script, *arguments, "--dry-run", environ=inputs, path=cluster_and_program)
+    after = {file: file.read_bytes() for file in script.parent.rglob("*") if file.is_file()}
+    deployed = _run(script, *arguments, environ=inputs, path=cluster_and_program)
+
+    assert (0, 0) == (printed.returncode, deployed.returncode), printed.stderr + deployed.stderr
+    assert before == after
+    assert "- name: api.example\n" in printed.stdout
+    assert envoy.read_text().splitlines()[1] == (
+        "#   authz envoy --config kubernetes/base/authz.yaml --statistics 0.0.0.0:9903 --no-values"
+    )
+    assert str(tmp_path) not in envoy.read_text() + printed.stdout
+
+
+def test_warnings_of_check_config_are_shown(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """A configuration may be valid and not what its author wants: it is deployed, and the warning is read."""
+    config = script.parent / "base/authz.yaml"
+    config.write_text(config.read_text().replace('scopes: ["${SCOPE}"]', "scopes: []"))
+
+    results = [
+        _run(script, "workload-identity", *more, environ=inputs, path=_with_program(tmp_path))
+        for more in (("--dry-run",), ("--dry-run", "--render"))
+    ]
+
+    assert [0, 0] == [result.returncode for result in results]
+    assert all(
+        result.stderr.startswith("warning: inbound.agent.scopes: ")
+        and len(result.stderr.splitlines()) == 1
+        for result in results
+    ), results
+
+
+DESTINATIONS = {
+    "api.example:8443": "api.example port 8443",
+    "http://mcp.tools:8000": "mcp.tools port 8000",
+    "http://*.tools.svc.cluster.local": "*.tools.svc.cluster.local port 80",
+    "10.1.2.3": "10.1.2.3 port 443",
+    "orders.shop.svc": "orders.shop.svc port 443",
+    "172.32.0.1": None,
+    "*.api.example": None,
+    "api.example": None,
+}
+"""Hosts of a route, with what the base's NetworkPolicy does not allow of them."""
+
+RULE = """\
+  egress:
+    - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: tools
+      ports:
+        - port: 8000
+          protocol: TCP
+        - port: 8440
+          endPort: 8450
+          protocol: TCP
+"""
+
+
+def test_destinations_that_the_networkpolicy_does_not_allow_are_named(
+    script: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """On another port, or at a private address; until a rule of the policy has their port."""
+    config = script.parent / "base/authz.yaml"
+    with config.open("a") as file:
+        file.write(f"  other: {{flow: none, hosts: {json.dumps(list(DESTINATIONS))}}}\n")
+    policy = script.parent / "base/networkpolicy.yaml"
+    command = (script, "workload-identity", "--render", "--dry-run")
+
+    closed = _run(*command, environ=inputs, path=_with_program(tmp_path))
+    policy.write_text(policy.read_text().replace("  egress:\n", RULE))
+    opened = _run(*command, environ=inputs, path=_with_program(tmp_path))
+
+    assert (0, 0) == (closed.returncode, opened.returncode), closed.stderr + opened.stderr
+    expected = {place for place in DESTINATIONS.values() if place}
+    assert expected == _not_allowed(closed.stderr)
+    assert expected - {"mcp.tools port 8000", "api.example port 8443"} == _not_allowed(
+        opened.stderr
+    )
+
+
+def _not_allowed(stderr: str) -> set[str]:
+    start, end = "note: no egress rule of the NetworkPolicy allows ", ": docs/kubernetes.md#"
+    notes = [line for line in stderr.splitlines() if line.startswith(start)]
+    assert notes == stderr.splitlines()
+    return {line.removeprefix(start).split(end)[0] for line in notes}
 
 
 def test_a_faulty_configuration_is_no_unmatched_pair(

@@ -69,7 +69,7 @@ def made(
     assert (0, "") == (ran.returncode, ran.stderr), ran.stdout
     lines = dict(line.split("=") for line in ran.stdout.splitlines() if re.match(r"[A-Z_]+=", line))
     assert 0o600 == stat.S_IMODE((folder / "client-secret").stat().st_mode)
-    return {**lines, "secret": (folder / "client-secret").read_text()}
+    return {**lines, "said": ran.stdout, "secret": (folder / "client-secret").read_text()}
 
 
 def test_a_call_that_fails_stops_what_needs_it(scene: Scene, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_rehearsal_has_the_token_it_needs(
     """The lines that stand in for Graph's address and token, with the permissions that the page names."""
     scene.emulator.write(tmp_path / "entra")
     rehearsal = PAGE.read_text().partition("## Rehearsal")[2]
-    _, lines, users = re.findall(r"^```\n(.*?)^```$", rehearsal, re.MULTILINE | re.DOTALL)
+    _, lines, users, removal = re.findall(r"^```\n(.*?)^```$", rehearsal, re.MULTILINE | re.DOTALL)
     _, first, *_ = BLOCKS
     whole = '\necho "${TENANT_ID:?} ${CLIENT_ID:?}"'
 
@@ -111,6 +111,30 @@ def test_a_rehearsal_has_the_token_it_needs(
         re.findall(r'"(\w+\.[\w.]+)"', lines)
     )
     assert 0o600 == stat.S_IMODE((tmp_path / "graph-token").stat().st_mode)
+    (tmp_path / "client-secret").touch()
+    shell(scene, tmp_path, removal)
+    assert ["entra"] == [left.name for left in tmp_path.iterdir()]
+
+
+def test_every_block_says_that_it_is_done(made: dict[str, str]) -> None:
+    """A PATCH has no answer, and the secret goes into a file: both would look as if nothing had happened."""
+    silent = [
+        block
+        for block in BLOCKS
+        if ("graph PATCH" in block or "> client-secret" in block) and 'echo "' not in block[-90:]
+    ]
+
+    assert [] == silent
+    assert 3 == sum(
+        line.startswith(("the blueprint has", "the Azure CLI may", "the secret is"))
+        for line in made["said"].splitlines()
+    )
+
+
+def test_the_page_sets_what_deploy_sh_reads_to_what_it_expects(made: dict[str, str]) -> None:
+    """The tenant among it, which signs in the user too; a scope's id has a name that it does not read."""
+    assert {"TENANT_ID", "CLIENT_ID", "AGENT_IDENTITY"} == made.keys() - {"secret", "said"}
+    assert [] == re.findall(r"^SCOPE=", PAGE.read_text(), re.MULTILINE)
 
 
 def test_what_it_makes_acts_for_a_user(scene: Scene, made: dict[str, str]) -> None:

@@ -25,6 +25,16 @@ OWN_ROUTES: Final = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.
 PORTS: Final = ("8443", "9902", "9000", "8080", "8000", "15001")
 
 
+def test_nothing_is_exported_that_deploys() -> None:
+    """In the same shell deploy.sh would take it for an input, before its file."""
+    example = (ROOT / "kubernetes/client-secret-file/env.example").read_text()
+    inputs = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    exported = re.findall(r"\bexport ((?:[A-Z_]+=\S+(?: \\\n *)? ?)+)", PAGE)
+
+    assert {"TENANT_ID", "CLIENT_ID", "SCOPE"} < inputs
+    assert set() == inputs & set(re.findall(r"([A-Z_]+)=", " ".join(exported)))
+
+
 @pytest.fixture
 def ports() -> Mapping[str, str]:
     """A free port for each of the page's."""

@@ -47,6 +47,7 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_api(config)
     yield from _about_tunnels(config)
     yield from _about_subjects(config)
+    yield from _about_loopback(config)
     yield from lost_keys(config)
     for name, inbound in config.inbound.items():
         yield from _about_inbound(name, inbound)
@@ -62,12 +63,6 @@ def _about_inbound(name: str, inbound: Inbound) -> Iterator[Notice]:
             "every user with a token for this client may call, whatever they consented to: expected the "
             "scopes of which one is needed",
         )
-    for index, scope in enumerate(inbound.scopes):
-        if "://" in scope:
-            yield Notice(
-                f"inbound.{name}.scopes.{index}",
-                "tokens have a scope without its resource: expected the part after the last slash",
-            )
 
 
 def _about_reach(config: Config) -> Iterator[Notice]:
@@ -137,12 +132,6 @@ def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
             )
         if route.flow is Flow.NONE:
             continue
-        if host.is_in_pod:
-            yield Notice(
-                path,
-                f"any program of the pod or of this machine can listen on {host}, the agent too, and receive the "
-                f"token of flow {route.flow}: expected a host outside of it",
-            )
         if host.is_wildcard and _is_open_to_strangers(host.authority):
             yield Notice(
                 path,
@@ -150,6 +139,23 @@ def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
                 "can get such a name and a certificate for it: expected the hosts of the API by name, or a "
                 "wildcard of a domain that is yours",
             )
+
+
+def _about_loopback(config: Config) -> Iterator[Notice]:
+    """Return one notice for all routes: each of them says `token_to_loopback` already."""
+    hosts = {
+        name: [str(host) for host in map(EgressHost.of, route.hosts) if host.is_in_pod]
+        for name, route in config.egress.items()
+        if route.token_to_loopback
+    }
+    routes = [name for name, found in hosts.items() if found]
+    if routes:
+        yield Notice(
+            f"egress.{routes[0]}.token_to_loopback",
+            "any program of the pod or of this machine can listen on "
+            f"{', '.join(dict.fromkeys(host for name in routes for host in hosts[name]))}, the agent too, and receive "
+            f"the token of {', '.join(f'egress.{name}' for name in routes)}: expected hosts outside of it",
+        )
 
 
 def _is_open_to_strangers(wildcard: str) -> bool:

@@ -1,6 +1,6 @@
 """Rules of routes that concern several keys: which flow goes with which client and which scopes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from authz.config.faults import Fault
@@ -46,7 +46,18 @@ def check_inbound(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
                         "is missing: expected it, or one of agent, blueprint and application, "
                         "from which it follows",
                     )
+        yield from _check_accepted_scopes(f"{path}.scopes", route.scopes)
         yield from _check_subjects(path, route)
+
+
+def _check_accepted_scopes(path: str, scopes: Sequence[str]) -> Iterator[Fault]:
+    for index, scope in enumerate(scopes):
+        if "://" in scope:
+            yield Fault(
+                f"{path}.{index}",
+                f"found {shown(scope)}, which no token has: tokens have a scope without its resource, so expected the "
+                "part after the last slash",
+            )
 
 
 def _check_subjects(path: str, route: Inbound) -> Iterator[Fault]:
@@ -248,7 +259,8 @@ def refused_host(route: Egress, host: EgressHost) -> str | None:
     if host.is_in_pod and not route.token_to_loopback:
         return (
             f"found {shown(str(host))}, where any container of the pod may listen, the agent too, and would "
-            f"receive the token of flow {route.flow}: expected a host outside of the pod, or token_to_loopback"
+            f"receive the token of flow {route.flow}: expected a host outside of the pod, or "
+            "`token_to_loopback: true`"
         )
     return _refused_in_plain(route, host)
 
@@ -264,7 +276,7 @@ def _refused_in_plain(route: Egress, host: EgressHost) -> str | None:
     if not route.token_over_plain_http:
         return (
             f"found {shown(str(host))}, where anybody on the network could read the token of flow {route.flow}: "
-            "expected https, or token_over_plain_http"
+            "expected https, or `token_over_plain_http: true`"
         )
     return None
 

@@ -202,7 +202,13 @@ def _detail(record: CheckRecord, reason: Reason) -> str:
     grant = route.grant if isinstance(route, EgressRoute) else None
     has_token = not isinstance(grant, NoToken)
     sources = grant.sources if isinstance(grant, Delegated) else ()
-    return detail_of(reason, record.request.host, has_token=has_token, sources=sources)
+    return detail_of(
+        reason,
+        record.request.host,
+        has_token=has_token,
+        sources=sources,
+        has_authorization=record.request.authorization is not None,
+    )
 
 
 def _set(name: str, value: str) -> HeaderValueOption:

@@ -15,6 +15,9 @@ import json, os, subprocess, sys
 arguments = sys.argv[1:]
 if arguments[0] == "kustomize":
     sys.exit(subprocess.run([{kubectl!r}, *arguments]).returncode)
+if arguments == ["config", "current-context"]:
+    print("stand-in")
+    sys.exit()
 reads = "-" in arguments or "--from-file=client-secret=/dev/stdin" in arguments
 given = sys.stdin.read() if reads else ""
 record = {{"arguments": arguments, "input": given, "environ": dict(os.environ)}}
