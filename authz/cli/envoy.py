@@ -117,7 +117,7 @@ from authz.system.distribution import advice
     "of --like.",
 )
 @click.pass_context
-def envoy(context: click.Context, **_: Any) -> None:
+def envoy(context: click.Context, /, **_: Any) -> None:
     """Print an Envoy configuration for this service's configuration: FILE, as with --config."""
     if (like := context.params["like"]) is not None:
         take_over(context, like)
