@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from math import inf
+from pathlib import Path
 from typing import Final, TypeVar
 
 import pytest
@@ -380,7 +381,7 @@ async def test_a_failure_that_lands_meets_only_those_on_its_flight() -> None:
 LASTING: Final[dict[type[AuthzError], float]] = {
     InteractionRequired: 5.0,
     ConsentRequired: 5.0,
-    ExchangeRejected: 30.0,
+    ExchangeRejected: 5.0,
     ExchangeMisconfigured: 5.0,
     ExchangeUnavailable: 1.0,
     ExchangeThrottled: 5.0,
@@ -867,3 +868,15 @@ async def test_what_has_ended_by_the_wall_clock_is_not_handed_out() -> None:
     world.clock.set_by(LIFETIME)
 
     assert "issued-2" == await world.obtain(AGENT)
+
+
+def test_the_page_states_for_how_long_failures_are_repeated() -> None:
+    """Under each reason, in seconds: a user who was enabled again can tell when to try."""
+    page = (Path(__file__).parents[1] / "docs/errors.md").read_text()
+    sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
+    words = {1.0: "For a second", 5.0: "For 5 seconds"}
+
+    assert dict.fromkeys(FailureLifetimes().by_reason, True) == {
+        reason: words[seconds] in sections[reason.value]
+        for reason, seconds in FailureLifetimes().by_reason.items()
+    }

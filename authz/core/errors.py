@@ -31,6 +31,7 @@ class Reason(StrEnum):
     WORKLOAD_NOT_ALLOWED = "workload_not_allowed"
     AGENT_NOT_ALLOWED = "agent_not_allowed"
     OVERRIDE_NOT_ALLOWED = "override_not_allowed"
+    CALLER_NOT_ALLOWED = "caller_not_allowed"
     BAD_PARAMETER = "bad_parameter"
     UNKNOWN_API = "unknown_api"
     METHOD_NOT_ALLOWED = "method_not_allowed"
@@ -156,9 +157,21 @@ class RequestTooLarge(BadRequest):
 
 
 class MissingToken(Unauthenticated):
-    """The route needs a bearer token and the request carries none."""
+    """The route needs a bearer token and the request carries none.
+
+    Args:
+        detail: What happened, for the log.
+        retry_after: Seconds after which trying again can help, if it can.
+        taken_nowhere: Whether it was asked for at an endpoint of the HTTP API that takes no user's token.
+    """
 
     reason = Reason.MISSING_TOKEN
+
+    def __init__(
+        self, detail: str = "", *, retry_after: float | None = None, taken_nowhere: bool = False
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.taken_nowhere = taken_nowhere
 
 
 class InvalidToken(Unauthenticated):
@@ -310,19 +323,29 @@ class AgentNotAllowed(Forbidden):
     Args:
         detail: What happened, for the log.
         by_entra: Whether the configuration lets callers name it, and it is Entra that does not know it so.
+        of_another: Whether the user account is that of another agent of the configuration.
     """
 
     reason = Reason.AGENT_NOT_ALLOWED
 
-    def __init__(self, detail: str = "", *, by_entra: bool = False) -> None:
+    def __init__(
+        self, detail: str = "", *, by_entra: bool = False, of_another: bool = False
+    ) -> None:
         super().__init__(detail)
         self.by_entra = by_entra
+        self.of_another = of_another
 
 
 class OverrideNotAllowed(Forbidden):
     """A caller of the HTTP API would change what is configured, where that is turned off."""
 
     reason = Reason.OVERRIDE_NOT_ALLOWED
+
+
+class CallerNotAllowed(Forbidden):
+    """Another machine, a web page, or somebody by another name calls the HTTP API."""
+
+    reason = Reason.CALLER_NOT_ALLOWED
 
 
 class DownstreamBusy(Unfulfilled):

@@ -5,13 +5,13 @@
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar, assert_never
 
-from authz.core.errors import InvalidToken, TokenFault
+from authz.core.errors import AuthzError, EntraError, InvalidToken, Reason, TokenFault
 from authz.core.moment import Moment
 from authz.core.secret import Secret
 
@@ -62,10 +62,16 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class AgentUser:
-    """An agent's own user account: by user principal name or by object id, one of the two."""
+    """An agent's own user account: by user principal name or by object id, one of the two.
+
+    Attributes:
+        username, object_id: Either.
+        by_request: Whether a request names it, and no configuration does.
+    """
 
     username: str | None = None
     object_id: str | None = None
+    by_request: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if bool(self.username) == bool(self.object_id):
@@ -81,12 +87,14 @@ class AgentIdentity:
         client_id: Its application id, which is also its object id.
         blueprint: The application whose credential it uses.
         user: Its user account, if it has one.
+        by_request: Whether a request names it, and no configuration does.
     """
 
     name: str
     client_id: str
     blueprint: Client
     user: AgentUser | None = None
+    by_request: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +106,14 @@ class Target:
         claims: JSON text of the OpenID Connect `claims` parameter, or None.
         policy_version: Version of what else in the configuration decides which token Entra issues; a
             change of it ends old entries.
+        by_request: Whether it is a request that asks for these scopes, or for this kind of token, and not the
+            configuration.
     """
 
     scopes: tuple[str, ...]
     claims: str | None = None
     policy_version: str = ""
+    by_request: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scopes", tuple(sorted(set(self.scopes))))
@@ -274,6 +285,23 @@ def check_subject_lives(exchange: TokenExchange, now: float) -> None:
     subject = subject_of(exchange)
     if subject is not None and now >= subject.expires_at:
         raise InvalidToken(TokenFault.EXPIRED, "too late for an exchange")
+
+
+def blamed(exchange: TokenExchange, error: AuthzError) -> Reason:
+    """Return the reason by which a failed exchange is counted.
+
+    What a request names and Entra refuses is the caller's error, and no operator's (`agent_not_allowed`,
+    `bad_parameter`).
+    """
+    ours = error.reason is not Reason.EXCHANGE_MISCONFIGURED
+    if ours or (isinstance(error, EntraError) and error.by_credential):
+        return error.reason
+    asker = asker_of(exchange)
+    if isinstance(asker, AgentIdentity) and (
+        asker.by_request or (asker.user is not None and asker.user.by_request)
+    ):
+        return Reason.AGENT_NOT_ALLOWED
+    return Reason.BAD_PARAMETER if exchange.target.by_request else error.reason
 
 
 def cache_key(exchange: TokenExchange) -> CacheKey:

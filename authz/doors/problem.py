@@ -132,6 +132,10 @@ FACES: Final[dict[Reason, Face]] = {
         403, PERMISSION_DENIED, "Override not allowed",
         "The configuration does not let requests to this endpoint change what is configured.",
     ),
+    Reason.CALLER_NOT_ALLOWED: Face(
+        403, PERMISSION_DENIED, "Caller not allowed",
+        "Programs of the same machine may call, by a name that only this machine has.",
+    ),
     Reason.BAD_PARAMETER: Face(
         400, INVALID_ARGUMENT, "Bad parameter", "A parameter is not what it should be.",
     ),
@@ -206,8 +210,19 @@ _CARRIED_BY: Final = {
     SubjectSource.HANDLE: f"baggage: {MEMBER}=…",
 }
 
+NO_USER_HERE: Final = (
+    "This endpoint takes no user's token: call /AuthorizationHeader/… (or /DownstreamApi/…) with it, or set "
+    "optionsOverride.RequestAppToken=true."
+)
+"""Detail of `Reason.MISSING_TOKEN` at an endpoint of the HTTP API for callers that send none."""
+
+OF_ANOTHER_AGENT: Final = (
+    "The user account is of another agent. Name the agent whose account it is."
+)
+"""Detail of `Reason.AGENT_NOT_ALLOWED` for an account that is configured for another agent."""
+
 NOT_ENTRAS: Final = (
-    "Entra knows no such agent identity of this blueprint, or no such user account of it. Check the ids that the "
+    "Entra knows no such agent identity of this blueprint, or the user account is of another agent, or of none. Check the ids that the "
     "request names; the log has Entra's answer."
 )
 """Detail of `Reason.AGENT_NOT_ALLOWED` where the configuration lets callers name the agent."""

@@ -33,7 +33,7 @@ from authz.core.exchange import (
 )
 from authz.core.record import CacheResult
 from authz.core.throttle import ApplicationThrottled
-from authz.entra.aadsts import BAD_ASSERTION, REPLICATING
+from authz.entra.aadsts import BAD_ASSERTION, BAD_CREDENTIAL, REPLICATING
 from authz.entra.answers import jwt_claims
 from authz.entra.audience import may_be_for
 from authz.entra.bulkheads import Bulkheads
@@ -58,6 +58,11 @@ MOST_MET: Final = 10_000
 """Clients and agents remembered for that; callers of the HTTP API may name new ones all the time."""
 ALWAYS_REPLICATING: Final = 70021
 """For this number Entra's page asks for retries on every request, even after a first success."""
+
+
+def _may_replicate(error: EntraError) -> bool:
+    """Whether waiting may help: not where a number of credentials comes for what was exchanged."""
+    return error.code in REPLICATING and (error.by_credential or error.code not in BAD_CREDENTIAL)
 
 
 def _unseen(_: CacheResult) -> None:
@@ -292,7 +297,7 @@ class EntraExchange:
                 return await self._persistently(asking, budget)
             except EntraError as error:
                 young = self._timer() - met < REPLICATION_PERIOD
-                if error.code != ALWAYS_REPLICATING and not (young and error.code in REPLICATING):
+                if error.code != ALWAYS_REPLICATING and not (young and _may_replicate(error)):
                     raise
             await asyncio.sleep(delay)
         return await self._persistently(asking, budget)

@@ -71,7 +71,8 @@ def refusal(answer: Mapping[str, Any], *, user_is_asked: bool) -> EntraError:
     of_the_client = isinstance(oauth_error, str) and oauth_error in _NEVER_THE_USERS
     if issubclass(kind, Unauthenticated) and (of_the_client or not user_is_asked):
         kind = ExchangeMisconfigured
-    by_credential = code in BAD_CREDENTIAL or (
+    # RFC 6749 section 5.2: `invalid_grant` speaks of what is exchanged, such as another's user account.
+    by_credential = (code in BAD_CREDENTIAL and oauth_error != "invalid_grant") or (
         oauth_error == "invalid_client" and code not in OF_THE_APPLICATION
     )
     return kind(

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from authz import __version__
 from authz.core.errors import AuthzError, EntraError
-from authz.core.exchange import TokenExchange
+from authz.core.exchange import TokenExchange, blamed
 from authz.core.outcome import Denied
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.record import CacheName, CacheResult, CheckRecord
@@ -58,8 +58,7 @@ class Metrics:
             ["route", "outcome"], registry=registry,
         )  # fmt: skip
         self._downstream_duration = Histogram(
-            "authz_downstream_duration_seconds",
-            "Time of calls to APIs for callers of the HTTP API, by class of status or reason.",
+            "authz_downstream_duration_seconds", "Time of calls to APIs by the HTTP API, by class of status or reason.",
             ["route", "outcome"], buckets=EXCHANGE_BUCKETS, registry=registry,
         )  # fmt: skip
         self._entra_errors = Counter(
@@ -95,8 +94,7 @@ class Metrics:
         self._openings_seen: dict[str, int] = {}
         self._fallbacks = Counter(
             "authz_subject_fallbacks",
-            "Checks allowed by a token of the agent's own, because no user was found and the route does "
-            "without one.",
+            "Checks allowed by a token of the agent's own, as no user was found and the route does without.",
             ["route"], registry=registry,
         )  # fmt: skip
         self._keys_age = Gauge(
@@ -104,13 +102,16 @@ class Metrics:
             ["issuer"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip
         self._issuers_seen: set[str] = set()
+        self._clock_difference = Gauge(
+            "authz_clock_difference_seconds", "Time by which our clock is ahead of Entra's; negative if behind.",
+            registry=registry, multiprocess_mode="livemostrecent",
+        )  # fmt: skip
         self._config_reloads = Counter(
             "authz_config_reloads", "Configuration versions met, by outcome (applied, refused).",
             ["outcome"], registry=registry,
         )  # fmt: skip
         self._secret_expiry = Gauge(
-            "authz_pushed_secret_expiry_seconds",
-            "Time until the token that Envoys hold expires; 0 when they hold none.",
+            "authz_pushed_secret_expiry_seconds", "Time until the token that Envoys hold expires; 0 without one.",
             ["secret"], registry=registry, multiprocess_mode="livemin",
         )  # fmt: skip
         self._secret_pushes = Counter(
@@ -127,8 +128,7 @@ class Metrics:
         )  # fmt: skip
         self._secrets_seen: set[str] = set()
         self._credential_expiry = Gauge(
-            "authz_credential_expiry_seconds",
-            "Time until the certificate that a client proves itself with expires.",
+            "authz_credential_expiry_seconds", "Time until the certificate in use by a client expires.",
             ["client", "kind"], registry=registry, multiprocess_mode="livemin",
         )  # fmt: skip
         self._credentials_seen: set[tuple[str, str]] = set()
@@ -229,7 +229,7 @@ class Metrics:
         """Count one exchange or leg that was carried out."""
         del route  # the labels are few
         flow = exchange.flow
-        outcome = "issued" if error is None else error.reason.value
+        outcome = "issued" if error is None else blamed(exchange, error).value
         self._exchanges.labels(flow.value, outcome).inc()
         self._exchange_duration.labels(flow.value).observe(seconds)
         if isinstance(error, EntraError) and error.code is not None:
@@ -275,6 +275,11 @@ class Metrics:
         self._issuers_seen |= key_ages.keys()
         for issuer, age in key_ages.items():
             self._keys_age.labels(issuer).set(age)
+
+    def gauge_clock(self, difference: float | None) -> None:
+        """State by how many seconds our clock is ahead of Entra's, once that is known."""
+        if difference is not None:
+            self._clock_difference.set(difference)
 
     def secret_sent(self, route: str | None, *, empty: bool) -> None:
         """Count one value sent to an Envoy."""

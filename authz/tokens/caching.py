@@ -44,15 +44,15 @@ MOST_REJECTIONS: Final = 10_000
 class FailureLifetimes:
     """Seconds for which a failure is repeated to the very same question instead of asking again.
 
-    Long enough to spare Entra a storm, short enough that a user who has just consented, or an
-    operator who has just repaired the configuration, does not wait.
+    Long enough to spare Entra a storm, short enough that a user who has just consented or been enabled again,
+    or an operator who has just repaired the configuration, does not wait. docs/errors.md states them.
     """
 
     by_reason: dict[Reason, float] = field(
         default_factory=lambda: {
             Reason.INTERACTION_REQUIRED: 5.0,
             Reason.CONSENT_REQUIRED: 5.0,
-            Reason.EXCHANGE_REJECTED: 30.0,
+            Reason.EXCHANGE_REJECTED: 5.0,
             Reason.EXCHANGE_MISCONFIGURED: 5.0,
             Reason.EXCHANGE_UNAVAILABLE: 1.0,
             Reason.EXCHANGE_THROTTLED: 5.0,

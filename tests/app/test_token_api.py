@@ -5,6 +5,7 @@ of Microsoft's hosts.
 """
 
 import json
+import re
 import signal
 import socket
 from collections.abc import Callable
@@ -357,3 +358,74 @@ def test_a_header_that_a_route_removes_is_not_added_by_a_caller(
     assert ["1"] == seen.values("x-other")
     assert [] == [name for name, value in seen.headers if value == "mine"]
     assert ["x-api-key", "x_api-key"] == process.event("headers not sent")["headers"]
+
+
+FOR_A_USER = {"optionsOverride.RequestAppToken": "false"}
+
+
+@pytest.mark.parametrize("api", ["graph", "unheard"])
+def test_an_endpoint_without_users_says_which_one_takes_them(
+    world: World, start: Callable[..., Sidecar], api: str
+) -> None:
+    """However good the bearer token is that was sent there, and whether or not the API is configured."""
+    answer = start().get(
+        f"/AuthorizationHeaderUnauthenticated/{api}",
+        token=world.token(),
+        AgentIdentity=world.agent["client_id"],
+        **FOR_A_USER,
+        **{"optionsOverride.Scopes": "https://graph.microsoft.com/User.Read"},
+    )
+    detail = answer.json()["detail"]
+
+    assert (401, "missing_token") == (answer.status_code, answer.json()["reason"])
+    assert "This endpoint takes no user's token: call /AuthorizationHeader/" in detail
+    assert "RequestAppToken=true" in detail
+
+
+def test_a_user_without_an_agent_is_told_to_name_one(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """The client of the sidecar's variables is a blueprint, which Entra lets act for nobody."""
+    answer = start().get(USER, token=world.token(), **FOR_A_USER)
+
+    assert (
+        400,
+        "AgentIdentity: name an agent: a blueprint cannot act on behalf of a user",
+    ) == (answer.status_code, answer.json()["detail"])
+
+
+def test_another_agents_user_account_is_refused_at_once(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """As the caller's error, without a second try: the account will not be this agent's in a moment."""
+    sidecar = start()
+    agents = world.blueprint["agents"]
+    answer = sidecar.get(
+        APP, AgentIdentity=agents[1]["client_id"], AgentUsername=agents[0]["agent_user"]
+    )
+    asked = world.emulator.calls.snapshot()["user_fic"]
+
+    assert (403, "agent_not_allowed") == (answer.status_code, answer.json()["reason"])
+    assert "the user account is of another agent" in answer.json()["detail"]
+    assert 1 == asked
+
+
+def test_a_callers_typo_is_no_misconfiguration_in_the_metrics(
+    world: World, start: Callable[..., Sidecar]
+) -> None:
+    """A critical alert counts `exchange_misconfigured`; what a request named is the caller's."""
+    sidecar = start()
+    agents = world.blueprint["agents"]
+    stranger = world.other_blueprint["agents"][0]["client_id"]
+    sidecar.get(APP, AgentIdentity=stranger)
+    sidecar.get(APP, AgentIdentity=agents[1]["client_id"], AgentUsername=agents[0]["agent_user"])
+    sidecar.get(APP, **{"optionsOverride.Scopes": "https://nowhere.example/.default"})
+    sidecar.get(USER, token=world.token(), **FOR_A_USER)
+    counted = re.findall(
+        r'authz_exchanges_total\{flow="(\w+)",outcome="(\w+)"\} [1-9]',
+        sidecar.process.admin("/metrics").text,
+    )
+
+    outcomes = {outcome for _, outcome in counted}
+    assert {"agent_not_allowed", "bad_parameter"} <= outcomes, counted
+    assert "exchange_misconfigured" not in outcomes, counted

@@ -1,13 +1,20 @@
 """Cache keys: every part that changes Entra's answer changes the key, and nothing else does."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.core.errors import InvalidToken, TokenFault
+from authz.core.errors import (
+    AuthzError,
+    ExchangeMisconfigured,
+    ExchangeUnavailable,
+    InvalidToken,
+    Reason,
+    TokenFault,
+)
 from authz.core.exchange import (
     AgentIdentity,
     AgentUser,
@@ -21,6 +28,7 @@ from authz.core.exchange import (
     SubjectToken,
     Target,
     TokenExchange,
+    blamed,
     cache_key,
     check_subject_lives,
     declares_capability,
@@ -198,3 +206,36 @@ def test_an_exchange_needs_a_user_token_that_lives(exchange: TokenExchange) -> N
     with pytest.raises(InvalidToken) as raised:
         check_subject_lives(exchange, end)
     assert TokenFault.EXPIRED is raised.value.fault
+
+
+REFUSED = ExchangeMisconfigured("AADSTS700016", code=700016)
+
+
+@pytest.mark.parametrize(
+    ("agent", "target", "error", "expected"),
+    [
+        ({}, {}, REFUSED, Reason.EXCHANGE_MISCONFIGURED),
+        ({"by_request": True}, {}, REFUSED, Reason.AGENT_NOT_ALLOWED),
+        ({"user": AgentUser("a@b.example", by_request=True)}, {}, REFUSED, Reason.AGENT_NOT_ALLOWED),
+        ({"user": AgentUser("a@b.example")}, {}, REFUSED, Reason.EXCHANGE_MISCONFIGURED),
+        ({}, {"by_request": True}, REFUSED, Reason.BAD_PARAMETER),
+        ({"by_request": True}, {}, ExchangeMisconfigured(by_credential=True), Reason.EXCHANGE_MISCONFIGURED),
+        ({"by_request": True}, {}, ExchangeUnavailable(), Reason.EXCHANGE_UNAVAILABLE),
+    ],
+)  # fmt: skip
+def test_a_failure_counts_as_the_callers_where_a_request_named_what_entra_refused(
+    agent: dict[str, Any], target: dict[str, Any], error: AuthzError, expected: Reason
+) -> None:
+    """An alert of operators counts the others. A credential is never the caller's."""
+    asker, wanted = replace(AGENT_IDENTITY, **agent), replace(GRAPH, **target)
+
+    assert expected is blamed(Autonomous(asker, wanted), error)
+
+
+def test_who_named_it_is_no_part_of_a_key() -> None:
+    """A request that names what is configured shares the token with those that do not."""
+    named = replace(AGENT_IDENTITY, by_request=True)
+
+    assert cache_key(Autonomous(AGENT_IDENTITY, GRAPH)) == cache_key(
+        Autonomous(named, replace(GRAPH, by_request=True))
+    )

@@ -3,11 +3,14 @@
 from ipaddress import ip_network
 from typing import Any
 
+import orjson
 import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message
+from structlog.testing import capture_logs
 
-from authz.doors.sidecar_api.callers import KnownCallers
+from authz.doors.sidecar_api.callers import SILENCE, KnownCallers
+from support.fakes.clock import Clock
 
 PATHS = ["healthz", "Validate", "AuthorizationHeader"]
 
@@ -33,7 +36,7 @@ async def status(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    callers = KnownCallers(app, PATHS)
+    callers = KnownCallers(app, PATHS, timer=Clock().timer)
     callers.peers = [ip_network(peer) for peer in peers]
     callers.hosts = hosts
     raw = [
@@ -130,3 +133,47 @@ async def test_web_pages_may_not(headers: dict[str, str], expected: int) -> None
 async def test_paths_are_taken_in_any_case(path: str, seen: str) -> None:
     """As ASP.NET Core takes them; names of APIs stay as they are."""
     assert (200, seen) == await status(LOCAL, path=path)
+
+
+@pytest.mark.parametrize(
+    ("client", "headers", "cause", "setting"),
+    [
+        (LOCAL, {"host": "sidecar:5600"}, "host", "api.hosts"),
+        (LOCAL, {"origin": "https://evil.example"}, "origin", "web pages"),
+        (("10.0.0.7", 1), {"host": "desk:5000"}, "peer", "api.peers"),
+    ],
+)
+async def test_who_is_refused_reads_why_and_the_log_names_the_setting(
+    client: tuple[str, int], headers: dict[str, str], cause: str, setting: str
+) -> None:
+    """A problem body for the caller; for the operator one record a minute and cause."""
+    clock, sent = Clock(), list[Message]()
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("nobody may get here")
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    callers = KnownCallers(app, PATHS, timer=clock.timer)
+    raw = [(k.encode(), v.encode()) for k, v in {"host": "localhost", **headers}.items()]
+    scope = {"type": "http", "method": "GET", "path": "/Validate", "headers": raw, "client": client}
+    with capture_logs() as logs:
+        for seconds in (0.0, 1.0, SILENCE - 1.0):
+            clock.advance(seconds)
+            await callers(dict(scope), receive, send)
+    body = orjson.loads(sent[1]["body"])
+
+    assert (403, "caller_not_allowed") == (sent[0]["status"], body["reason"])
+    assert setting in body["detail"]
+    assert [("caller refused", cause, client[0])] * 2 == [
+        (line["event"], line["cause"], line["peer"]) for line in logs
+    ]
+    assert (headers.get("host", "localhost"), headers.get("origin")) == (
+        logs[0]["host"],
+        logs[0]["origin"],
+    )
+    assert setting in logs[0]["setting"]

@@ -12,7 +12,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated
 from authz.core.policy import EgressRoute, KnownAgent
 from authz.core.token import Expectation
-from authz.doors.sidecar_api.overrides import Overrides, Permitted, overridden
+from authz.doors.sidecar_api.overrides import Overrides, Permitted, granted, overridden
 from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.fakes.properties import thorough
 from support.fakes.routes import delegated, route_of, target_of
@@ -97,8 +97,9 @@ def test_an_agent_keeps_its_workloads() -> None:
 
 def test_any_agent_of_a_blueprint_that_is_open() -> None:
     """Configured or not, with any user account."""
-    agent = overridden(api(), Overrides(agent=STRANGER, user=USER), OPEN).agent
-    assert AgentIdentity(STRANGER, STRANGER, BLUEPRINT_CLIENT, USER) == agent
+    account = AgentUser(username="stranger@contoso.example")
+    agent = overridden(api(), Overrides(agent=STRANGER, user=account), OPEN).agent
+    assert AgentIdentity(STRANGER, STRANGER, BLUEPRINT_CLIENT, account) == agent
     other = AgentUser(object_id=STRANGER)
     assert overridden(api(), Overrides(agent=AGENT, user=other), OPEN).agent is not None
 
@@ -278,3 +279,38 @@ def test_no_wish_gives_a_token_of_another_identity(
         and route.flow is not Flow.AGENT_USER
     ):
         assert overrides.app_token != route.flow.is_delegated
+
+
+def test_a_configured_account_of_another_agent_is_refused_as_that() -> None:
+    """Also where callers may name any agent of the blueprint: Entra need not be asked."""
+    wanted = Overrides(agent=SIBLING.client_id, user=USER)
+    for permitted in (CLOSED, OPEN):
+        with pytest.raises(AgentNotAllowed, match="user account of another agent") as caught:
+            overridden(api(), wanted, permitted)
+        assert caught.value.of_another
+
+
+@pytest.mark.parametrize(
+    ("overrides", "agent", "user", "target"),
+    [
+        (Overrides(agent=AGENT), False, None, False),
+        (Overrides(agent=STRANGER), True, None, False),
+        (Overrides(agent=AGENT, user=USER), False, False, False),
+        (Overrides(agent=AGENT, user=AgentUser(object_id=STRANGER)), False, True, False),
+        (Overrides(agent=AGENT, scopes=(GRAPH.scopes[0],)), False, None, False),
+        (Overrides(agent=AGENT, app_token=False), False, None, True),
+    ],
+)
+def test_what_only_the_request_names_is_marked(
+    overrides: Overrides, agent: bool, user: bool | None, target: bool
+) -> None:
+    """So that a failure counts as the caller's, and not as one that an operator mends."""
+    grant = granted(overridden(api(), overrides, OPEN))
+    asker = grant.asker
+    assert isinstance(asker, AgentIdentity)
+
+    assert (agent, user, target) == (
+        asker.by_request,
+        None if asker.user is None else asker.user.by_request,
+        grant.target.by_request,
+    )

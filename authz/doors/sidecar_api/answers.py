@@ -9,8 +9,8 @@ import orjson
 from starlette.responses import Response
 
 from authz.core.decision import Deny
-from authz.core.errors import AgentNotAllowed, AuthzError, BadOverride
-from authz.doors.problem import NOT_ENTRAS, describe
+from authz.core.errors import AgentNotAllowed, AuthzError, BadOverride, MissingToken
+from authz.doors.problem import NO_USER_HERE, NOT_ENTRAS, OF_ANOTHER_AGENT, describe
 
 _JSON: Final = "application/json"
 _NEVER_STORED: Final = {
@@ -43,6 +43,10 @@ def _detail(error: AuthzError | None) -> str | None:
             return error.detail
         case AgentNotAllowed(by_entra=True):
             return NOT_ENTRAS
+        case AgentNotAllowed(of_another=True):
+            return OF_ANOTHER_AGENT
+        case MissingToken(taken_nowhere=True):
+            return NO_USER_HERE
         case _:
             return None
 

@@ -6,7 +6,7 @@ the Checks.
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import assert_never
+from typing import Final, assert_never
 
 from authz.checks.steps import Asked, Snapshot, Steps
 from authz.core.cache import PrincipalCache
@@ -28,6 +28,9 @@ from authz.core.request import BearerToken, CheckRequest
 from authz.core.requirement import authorize
 from authz.doors.sidecar_api.overrides import Overrides, Permitted, granted, overridden
 from authz.ports import Clock, Observer, Timer
+
+_BLUEPRINT_FOR_A_USER: Final = 82002
+"""AADSTS number."""
 
 
 class TokenIssuer:
@@ -135,7 +138,9 @@ class TokenIssuer:
                 return own
             case Delegated():
                 if bearer is None:
-                    raise MissingToken("a token on behalf of a user needs that user's token")
+                    raise MissingToken(
+                        "a token on behalf of a user needs that user's token", taken_nowhere=True
+                    )
                 principal = await self._steps.verified(asked, bearer, grant.expectation)
                 authorize(grant.requirement, principal)
                 return grant.exchange(SubjectToken(bearer.secret, principal.expires_at))
@@ -161,6 +166,11 @@ def _blaming(overrides: Overrides, policy: Policy, *, changed: bool) -> Iterator
         if overrides.user is not None and (known is None or overrides.user not in known.users):
             text = f"user account of agent {overrides.agent}: {error.detail}"
             raise AgentNotAllowed(text, by_entra=True) from error
+        by_caller = bool(overrides.scopes) or (overrides.app_token is not None and changed)
+        if error.code == _BLUEPRINT_FOR_A_USER and overrides.agent is None and by_caller:
+            raise BadOverride(
+                "AgentIdentity: name an agent: a blueprint cannot act on behalf of a user"
+            ) from error
         if overrides.scopes:
             raise BadOverride("optionsOverride.Scopes: Entra does not accept them here") from error
         if overrides.app_token is not None and changed:

@@ -158,7 +158,7 @@ def _operation(
     apis: Collection[str] = (),
 ) -> dict[str, Any]:
     by_status: dict[int, list[Reason]] = {}
-    for reason in dict.fromkeys(reasons):
+    for reason in dict.fromkeys((*reasons, Reason.CALLER_NOT_ALLOWED)):
         by_status.setdefault(FACES[reason].http_status, []).append(reason)
     responses: dict[str, Any] = {
         "200": {"description": "OK", "content": {"application/json": {"schema": result}}}
@@ -168,9 +168,6 @@ def _operation(
             "description": "; ".join(FACES[reason].title for reason in found),
             "content": {"application/problem+json": {"schema": _schema("ProblemDetails")}},
         }
-        if str(status) == _FORBIDDEN:
-            responses[_FORBIDDEN]["description"] += "; or, without a body, who calls may not"
-    responses.setdefault(_FORBIDDEN, _turned_away())
     operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": responses}
     if apis:
         operation["description"] = _NOTE
@@ -205,7 +202,10 @@ def _health() -> dict[str, Any]:
 
 
 def _turned_away() -> dict[str, Any]:
-    return {"description": "Who calls may not."}
+    return {
+        "description": FACES[Reason.CALLER_NOT_ALLOWED].title,
+        "content": {"application/problem+json": {"schema": _schema("ProblemDetails")}},
+    }
 
 
 def _schema(name: str) -> dict[str, Any]:

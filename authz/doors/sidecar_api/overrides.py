@@ -82,7 +82,8 @@ def overridden(route: EgressRoute, overrides: Overrides, permitted: Permitted) -
         )
     known = _agent(route, overrides, client, permitted)
     flow = _flow(route, overrides, None if known is None else known.identity)
-    target = _target(grant.target, overrides, flow, permitted)
+    changed = overrides.app_token is not None and flow is not route.flow
+    target = _target(grant.target, overrides, flow, permitted, changed=changed)
     asker = client if known is None else known.identity
     workloads = route.workloads if known is None else known.workloads
     return replace(route, grant=_grant(grant, flow, asker, target, permitted), workloads=workloads)
@@ -122,12 +123,20 @@ def _agent(
     if known is None:
         if not is_open:
             raise AgentNotAllowed(f"agent {overrides.agent} of {client.name}")
-        known = KnownAgent(AgentIdentity(overrides.agent, overrides.agent, client))
+        agent = AgentIdentity(overrides.agent, overrides.agent, client, by_request=True)
+        known = KnownAgent(agent)
     elif not _is_same(known.identity.blueprint, client):
         raise AgentNotAllowed(f"agent {overrides.agent} is not one of {client.name}")
-    if overrides.user is not None and not is_open and overrides.user not in known.users:
-        raise AgentNotAllowed(f"user account of agent {overrides.agent}")
-    return replace(known, identity=replace(known.identity, user=overrides.user))
+    user = overrides.user
+    if user is not None and user not in known.users:
+        if any(user in other.users for other in permitted.agents.values()):
+            raise AgentNotAllowed(
+                f"user account of another agent than {overrides.agent}", of_another=True
+            )
+        if not is_open:
+            raise AgentNotAllowed(f"user account of agent {overrides.agent}")
+        user = replace(user, by_request=True)
+    return replace(known, identity=replace(known.identity, user=user))
 
 
 def _is_same(client: Client, other: Client) -> bool:
@@ -149,8 +158,10 @@ def _flow(route: EgressRoute, overrides: Overrides, agent: AgentIdentity | None)
     return Flow.APP_ON_BEHALF_OF if agent is None else Flow.ON_BEHALF_OF
 
 
-def _target(target: Target, overrides: Overrides, flow: Flow, permitted: Permitted) -> Target:
-    scopes = overrides.scopes or target.scopes
+def _target(
+    target: Target, overrides: Overrides, flow: Flow, permitted: Permitted, *, changed: bool
+) -> Target:
+    scopes = tuple(sorted(set(overrides.scopes))) or target.scopes
     if not scopes:
         raise BadOverride(
             "optionsOverride.Scopes: expected scopes, as none are configured for this API"
@@ -170,7 +181,8 @@ def _target(target: Target, overrides: Overrides, flow: Flow, permitted: Permitt
     if flow.is_app_only and not fits_app_token(scopes):
         raise BadOverride("a token without user takes exactly one scope, which ends in /.default")
     claims = _joined(overrides.claims or target.claims, overrides.challenge)
-    return replace(target, scopes=scopes, claims=claims)
+    by_request = scopes != target.scopes or changed
+    return replace(target, scopes=scopes, claims=claims, by_request=by_request)
 
 
 def _joined(claims: str | None, challenge: str | None) -> str | None:

@@ -107,7 +107,8 @@ class SidecarApi(HttpServer):
         ]
         app = Starlette(routes=routes, exception_handlers={Exception: _failed})
         app.router.redirect_slashes = False
-        self._callers = KnownCallers(app, [str(route.path).split("/")[1] for route in routes])
+        paths = [str(route.path).split("/")[1] for route in routes]
+        self._callers = KnownCallers(app, paths, timer=timer)
         self._callers.peers, self._callers.hosts = config.api.peers, config.api.hosts
         super().__init__(
             address,
