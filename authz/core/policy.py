@@ -82,7 +82,8 @@ class EgressRoute:
 
     Attributes:
         name: Route name.
-        hosts: Authorities that select the route when Envoy names none. `*.suffix` and `*` match.
+        hosts: Authorities that select the route when Envoy names none, or was rendered from another
+            configuration. `*.suffix` and `*` match.
         grant: Which token, if any.
         workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
         peer_source: Whose word says which workload is asking.
@@ -235,9 +236,7 @@ class Policy:
                 name = request.route or self.default_inbound
                 found: Route | None = self.inbound.get(name) if name else None
             case Direction.EGRESS:
-                found = (
-                    self.egress.get(request.route) if request.route else self.by_host(request.host)
-                )
+                found = self._named(request) if request.route else self.by_host(request.host)
             case None:
                 raise UnknownRoute("no direction: neither Envoy nor the configuration gives one")
             case _ as unreachable:
@@ -245,6 +244,24 @@ class Policy:
         if found is None:
             raise UnknownRoute(self._why_none(request))
         return found
+
+    def _named(self, request: CheckRequest) -> EgressRoute | None:
+        """Return the egress route that Envoy names, if it still is for the request's host.
+
+        Envoy's word counts where it was rendered from this configuration, or written by hand. Routes
+        without hosts have theirs in Envoy alone.
+
+        Raises:
+            UnknownRoute: Envoy was rendered from another configuration, and the route has no such host here.
+        """
+        found = self.egress.get(request.route or "")
+        if found is None or not found.hosts or not request.outdated:
+            return found
+        if self.by_host(request.host, any_port=request.opens_tunnel) is found:
+            return found
+        raise UnknownRoute(
+            f"route {found.name!r} has no host {request.host!r}: Envoy was rendered from another configuration"
+        )
 
     def _why_none(self, request: CheckRequest) -> str:
         """Say for the log what was looked for, and among what; names that Envoy sent are bounded there."""

@@ -73,7 +73,7 @@ class Situation(NamedTuple):
     """All that a decision depends on but `Authorization` and `baggage`. Many requests share one.
 
     Attributes:
-        host: That of the request where it selects the route, else empty.
+        host: That of the request where it has a part in the route, else a constant.
         direction, route, peer, source_principal, own_headers, at_edge: Those of the request.
     """
 
@@ -105,6 +105,8 @@ class CheckRequest(NamedTuple):
             and, where handles are given out, those that carry baggage beside `baggage`. An underscore
             counts as a hyphen.
         at_edge: Whether Envoy's own cache stands before us on this route and may repeat our answer.
+        outdated: Whether Envoy says that it was rendered from another configuration than ours. Then the route
+            that it names is not believed for any host: the host may have been taken out of it.
     """
 
     method: str = ""
@@ -120,13 +122,17 @@ class CheckRequest(NamedTuple):
     source_principal: str | None = None
     own_headers: tuple[str, ...] = ()
     at_edge: bool = False
+    outdated: bool = False
 
     @property
     def situation(self) -> Situation:
         """All that a decision depends on but `authorization` and `baggage`."""
+        host = self.host
+        # A route that Envoy names is not looked up by host. A request without a host is refused.
+        if self.route and host:
+            host = f"={host}" if self.outdated else "*"
         return Situation(
-            # A route that Envoy names is not looked up by host. A request without a host is refused.
-            "*" if self.route and self.host else self.host,
+            host,
             self.direction,
             self.route,
             self.peer,

@@ -122,8 +122,9 @@ class Reload:
         for key in waiting:
             _log.warning("takes effect at the next start", key=key)
         changed = difference(self._engine.config, config)
-        await self._engine.apply(version)
+        # First, so that no new policy decides for an Envoy that counts as rendered from it and is not.
         self._pairing.swap(config)
+        await self._engine.apply(version)
         if self._api is not None:
             await self._api.swap(config, api)
         self._watch.adopt(replace(loaded, config=config))

@@ -73,6 +73,7 @@ def test_an_answer_is_given_again_to_the_same_question() -> None:
         {"source_principal": "spiffe://a/b"},
         {"own_headers": ("x-authz-subject",)},
         {"at_edge": True},
+        {"outdated": True},
     ],
     ids=str,
 )
@@ -91,6 +92,17 @@ def test_a_route_that_is_found_by_host_is_another_for_another_host() -> None:
 
     assert _get(cache, unnamed, NOW) is not None
     assert _get(cache, unnamed._replace(host="b.example"), NOW) is None
+
+
+def test_a_route_that_an_outdated_envoy_names_is_another_for_another_host() -> None:
+    """The host decides with the name, and no text that a client sends as host is that of all hosts."""
+    cache, outdated = _cache(), _changed(outdated=True)
+    cache.put(outdated, _answer(), NOW)
+    cache.put(ASKED, _answer(), NOW)
+
+    assert _get(cache, outdated, NOW) is not None
+    assert _get(cache, outdated._replace(host="b.example"), NOW) is None
+    assert _get(cache, outdated._replace(host="*"), NOW) is None
 
 
 @pytest.mark.parametrize("authorization", [None, Authorization("Bearer b")])

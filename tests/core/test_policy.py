@@ -101,6 +101,30 @@ def test_a_named_egress_route_is_taken_whatever_the_host() -> None:
     assert "suffix" == _found(direction="egress", route="suffix", host="api.example")
 
 
+@pytest.mark.parametrize(
+    ("route", "host"),
+    [("exact", "gone.example"), ("suffix", "api.example"), ("exact", "api.example:8443")],
+)
+def test_an_outdated_envoy_names_no_route_for_a_host_that_it_has_no_more(
+    route: str, host: str
+) -> None:
+    """It was taken out of the route, or is another's now; Envoy's configuration knows nothing of it."""
+    with pytest.raises(UnknownRoute, match="rendered from another configuration"):
+        _found(direction="egress", route=route, host=host, outdated=True)
+
+
+def test_an_outdated_envoy_names_routes_for_the_hosts_that_they_still_have() -> None:
+    """A roll-out refuses nobody but who was taken out; hosts that only Envoy has are Envoy's to say."""
+    bare = replace(POLICY, egress={**ROUTES, "bare": _egress("bare")})
+
+    assert "exact" == _found(
+        direction="egress", route="exact", host="API.example:443", outdated=True
+    )
+    assert "bare" == _found(
+        bare, direction="egress", route="bare", host="any.example", outdated=True
+    )
+
+
 def test_an_unknown_egress_name_does_not_fall_back_to_the_host() -> None:
     """A name that is not configured is a denial, though the host would match."""
     with pytest.raises(UnknownRoute):

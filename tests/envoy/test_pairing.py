@@ -1,10 +1,12 @@
 """Both sides know whether they were made from one configuration: the service, and whoever checks files."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from structlog.testing import capture_logs
@@ -196,6 +198,39 @@ def test_envoy_says_its_mark_in_checks_and_a_reload_says_what_to_do(pod: Pod) ->
     assert authz.admin("/status").json()["envoy"]["rendered_from"] == warned["authz"]
     assert 'authz_envoy_configurations{match="outdated"} 1.0' in metrics
     assert 'authz_envoy_configurations{match="matched"} 0.0' in metrics
+
+
+def test_a_host_that_was_taken_out_of_a_route_gets_no_token_though_envoy_still_has_it(
+    pod: Pod,
+) -> None:
+    """403 `unknown_route` until Envoy is rendered again; the route's other host is served all the while."""
+    agent, world, authz = pod.sidecar.agent, pod.world, pod.authz
+    document = json.loads(pod.config_file.read_text())
+
+    def call(user: str) -> httpx.Response:
+        # Each user once: what Envoy's own cache repeats is no matter of the service.
+        headers = {"authorization": f"Bearer {world.token(user)}"}
+        return agent.get("http://graph.microsoft.com/v1.0/me", headers=headers)
+
+    def reload(*hosts: str) -> None:
+        before = authz.admin("/status").json()["configuration"]["digest"]
+        document["egress"]["graph"]["hosts"] = list(hosts)
+        pod.config_file.write_text(json.dumps(document))
+        end = time.monotonic() + 15
+        while authz.admin("/status").json()["configuration"]["digest"] == before:
+            assert time.monotonic() < end, authz.log()
+
+    first = call("alice")
+    received = pod.sidecar.destinations["graph.microsoft.com"].received
+    reload("api.example")
+    served = len(received)
+    refused = call("alice2")
+    sent = len(received) - served
+    reload("api.example", "graph.microsoft.com")
+    again = call("alice3")
+
+    assert (200, 403, 200) == (first.status_code, refused.status_code, again.status_code)
+    assert ("unknown_route", 0) == (refused.json()["reason"], sent)
 
 
 async def test_envoy_says_its_mark_when_it_asks_for_tokens(world: World, tmp_path: Path) -> None:

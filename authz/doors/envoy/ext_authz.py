@@ -67,6 +67,7 @@ def decode(
     peer: str | None = None,
     believes_source: bool = True,
     gives_handles: bool = True,
+    outdated: bool = False,
 ) -> CheckRequest:
     """Translate Envoy's question.
 
@@ -76,6 +77,7 @@ def decode(
         believes_source: Whether Envoy's word for who its client is counts at all.
         gives_handles: Whether apps receive references in `baggage`. Other headers that carry baggage
             are named then.
+        outdated: Whether Envoy was rendered from another configuration than ours.
     """
     attributes = wire.attributes
     http = attributes.request.http
@@ -98,6 +100,7 @@ def decode(
         source_id(attributes.source) if believes_source else None,
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
+        outdated,
     )
 
 
@@ -255,7 +258,7 @@ class ExtAuthz:
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         believes_source: Whether Envoy's word for who its client is counts at all.
-        hear: Is given the mark of what Envoy was rendered from.
+        hear: Is given the mark of what Envoy was rendered from, and says whether that is not ours.
     """
 
     def __init__(
@@ -267,7 +270,7 @@ class ExtAuthz:
         margin: float,
         peers_have_names: bool,
         believes_source: bool,
-        hear: Callable[[str | None], None] = lambda _: None,
+        hear: Callable[[str | None], bool] = lambda _: False,
     ) -> None:
         self._checks = checks
         self._hear = hear
@@ -288,12 +291,13 @@ class ExtAuthz:
         except DecodeError:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
         peer = spiffe_id(context) if self._peers_have_names else None
-        self._hear(wire.attributes.context_extensions.get(MARK))
+        outdated = self._hear(wire.attributes.context_extensions.get(MARK))
         request = decode(
             wire,
             peer=peer,
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
+            outdated=outdated,
         )
         return await self._decide(request, context)
 

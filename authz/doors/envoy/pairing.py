@@ -1,7 +1,8 @@
 """`Pairing`: whether the Envoys that ask were rendered from the configuration that decides.
 
-Envoy says its mark in each Check and on each stream of secrets. Nothing depends on it: an Envoy that was
-written by hand has none, and no request is refused for it. What a mark covers is `authz.config.rendered`.
+Envoy says its mark in each Check and on each stream of secrets. An Envoy that was written by hand has none,
+and no request is refused for that. Where it was rendered from another configuration, the route that it names
+must have the request's host (`authz.core.policy`). What a mark covers is `authz.config.rendered`.
 """
 
 from enum import StrEnum
@@ -54,24 +55,29 @@ class Pairing:
         self._matches.clear()
         self._told.clear()
 
-    def hear(self, mark: str | None) -> None:
-        """Take note of an Envoy's mark. Reads no file, and costs a look-up where the mark was just heard."""
+    def hear(self, mark: str | None) -> bool:
+        """Take note of an Envoy's mark, and return whether it is that of another configuration.
+
+        Reads no file, and costs two look-ups where the mark was just heard.
+        """
         mark = "" if mark is None or len(mark) > LONGEST_MARK else mark
         now, last = self._timer(), self._heard.get(mark)
-        if last is not None and now - last < AGAIN and mark in self._matches:
-            return
+        known = self._matches.get(mark)
+        if last is not None and now - last < AGAIN and known is not None:
+            return known is Match.OUTDATED
         self._heard.pop(mark, None)
         self._heard[mark] = now
         if len(self._heard) > MOST_MARKS:
             del self._heard[next(iter(self._heard))]
-        is_news = mark not in self._told and len(self._told) < MOST_MARKS
-        if is_news and self._match(mark) is Match.OUTDATED:
+        is_outdated = self._match(mark) is Match.OUTDATED
+        if is_outdated and mark not in self._told and len(self._told) < MOST_MARKS:
             self._told.add(mark)
             _log.warning(
                 "Envoy's configuration is older than authz's, or newer: render it again",
                 envoy=mark,
                 authz=mark_of(self._config, Selection.of_mark(mark)),
             )
+        return is_outdated
 
     def counts(self) -> dict[str, int]:
         """Return how many different configurations Envoys have had of late, by how they match ours."""

@@ -79,7 +79,7 @@ class SecretDiscovery:
         peers_have_names: bool,
         certificates: PodCertificates | None = None,
         max_streams: int = MAX_STREAMS,
-        hear: Callable[[str | None], None] = lambda _: None,
+        hear: Callable[[str | None], object] = lambda _: None,
     ) -> None:
         self._hear = hear
         self._sources = SecretSources(tokens, certificates)
