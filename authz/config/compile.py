@@ -97,6 +97,20 @@ def policy_version(config: Config) -> str:
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def digest_of(config: Config) -> str:
+    """Return the digest of a whole configuration but for credentials: no secret can be tried against it."""
+    parts = config.model_dump(mode="json", exclude={"blueprints", "applications"})
+    for section, clients in (
+        ("blueprints", config.blueprints),
+        ("applications", config.applications),
+    ):
+        parts[section] = {
+            name: client.model_dump(mode="json", exclude={"credentials"})
+            for name, client in clients.items()
+        }
+    return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
 def tokens_version(config: Config) -> str:
     """Return the digest of what decides which token Entra issues, beside what each exchange names itself."""
     return sha256(config.entra.authority.encode()).hexdigest()

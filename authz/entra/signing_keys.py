@@ -32,6 +32,8 @@ from authz.core.keys import (
 )
 from authz.entra.bulkheads import Bulkheads
 from authz.entra.discovery import DiscoveryFault, Documents, endpoint, read_document
+from authz.entra.http import Answer
+from authz.entra.server_clock import ServerClock
 from authz.ports import Clock, Timer
 
 RETRY_SOON: Final = 1.0
@@ -116,10 +118,12 @@ class SigningKeys:
         self._policy = policy
         self._clock = clock
         self._timer = timer
+        self.server_clock = ServerClock(clock)
         self._known = {issuer.name: _Keys(issuer, policy) for issuer in issuers}
 
     def adopt(self, other: "SigningKeys") -> None:
         """Take over what another instance knows of the same issuers, so that a reload starts warm."""
+        self.server_clock.adopt(other.server_clock)
         for name, known in self._known.items():
             theirs = other._known.get(name)  # noqa: SLF001 - the same class
             if theirs is not None and theirs.issuer == known.issuer:
@@ -179,6 +183,14 @@ class SigningKeys:
             name
             for name, known in self._known.items()
             if known.keys is None and (known.issuer.required or not known.settled)
+        ]
+
+    def optional_missing(self) -> list[str]:
+        """Return the issuers that have been asked, have no keys, and are done without."""
+        return [
+            name
+            for name, known in self._known.items()
+            if known.keys is None and known.settled and not known.issuer.required
         ]
 
     def serves_some(self) -> bool:
@@ -273,12 +285,17 @@ class SigningKeys:
 
     def _download(self, issuer: Issuer) -> object:
         url = issuer.metadata_url
-        metadata = read_document(self._http.get(url), url)
+        metadata = read_document(self._get(url), url)
         stated = str(metadata.get("issuer", "")).replace("{tenantid}", issuer.tenant_id)
         if stated != issuer.name:
             raise DiscoveryFault(f"{url} speaks for {stated!r}, expected {issuer.name!r}")
         keys_url = endpoint(metadata, "jwks_uri", url=url, hosts=self._hosts).geturl()
-        return read_document(self._http.get(keys_url), keys_url)
+        return read_document(self._get(keys_url), keys_url)
+
+    def _get(self, url: str) -> Answer:
+        answer = self._http.get(url)
+        self.server_clock.hear(answer.headers)
+        return answer
 
 
 def _tell_refused(keys: KeySet, before: KeySet | None) -> None:

@@ -267,6 +267,14 @@ class Engine:
         """Return the seconds since each issuer's keys were fetched."""
         return self._version.keys.ages()
 
+    def optional_keys_missing(self) -> list[str]:
+        """Return the issuers that the service does without while they have no keys."""
+        return self._version.keys.optional_missing()
+
+    def clock_difference(self) -> float | None:
+        """Return the seconds by which our clock is ahead of Entra's; None before an answer of Entra's."""
+        return self._version.keys.server_clock.difference
+
     def credential_expiries(self) -> dict[tuple[str, str], float]:
         """Return the seconds until certificates in use expire, by name of the client and kind."""
         return self._version.standings.expiries()

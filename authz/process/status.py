@@ -8,6 +8,7 @@ from typing import Any
 
 from authz import __version__
 from authz.config import ConfigWatch
+from authz.config.compile import digest_of
 from authz.doors.envoy.pairing import Pairing
 from authz.doors.envoy.sds import SecretDiscovery
 from authz.observe.metrics import Metrics
@@ -89,6 +90,7 @@ class Status:
         self._metrics.gauge_unreadable(unreadable)
         self._metrics.gauge_files({key: bool(fault) for key, fault in self._reload.files.items()})
         self._metrics.gauge_proved(self._engine.proved_credentials())
+        self._metrics.gauge_clock(self._engine.clock_difference())
         self._metrics.gauge_envoys(self._pairing.counts())
         self._metrics.gauge_circuits(self._engine.circuits())
 
@@ -99,13 +101,19 @@ class Status:
             refused.setdefault(client, []).append(kind)
         return {"credentials_refused": refused} if refused else {}
 
+    def _digest(self) -> str:
+        """Return the digest of the file, or of what the variables make, credentials left out."""
+        if self._watch.source.path is not None:
+            return self._watch.current.digest
+        return digest_of(self._engine.config)
+
     def document(self) -> dict[str, Any]:
         """Return what `/status` shows."""
         config = self._engine.config
         return {
             "version": __version__,
             "configuration": {
-                "digest": self._watch.current.digest,
+                "digest": self._digest(),
                 "source": str(self._watch.source.path or "environment"),
                 "refused": self._watch.refused,
                 "waits_for_start": self._reload.waiting,
@@ -113,12 +121,14 @@ class Status:
                 "egress": {name: route.flow.value for name, route in config.egress.items()},
             },
             "missing": self._engine.missing() | self._missing(),
+            "optional_signing_keys_missing": self._engine.optional_keys_missing(),
             **self.notices(),
             "credentials": self._engine.credentials(),
             "files": self._reload.files,
             "cache_entries": {name.value: count for name, count in self._engine.entries().items()},
             "envoy": self._pairing.status(),
             "pushed_secrets": self._engine.pushed.status(),
+            "clock_difference_seconds": self._engine.clock_difference(),
             "signing_keys_age_seconds": {
                 issuer: round(age, 1) for issuer, age in self._engine.key_ages().items()
             },

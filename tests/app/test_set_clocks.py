@@ -192,3 +192,42 @@ async def test_a_token_that_only_leeway_keeps_alive_is_refused_before_entra_is_a
     assert "ok_response" == inbound.WhichOneof("http_response")
     assert "invalid_token" == problem(egress)["reason"]
     assert 0 == world.emulator.calls.snapshot()["total"]
+
+
+async def test_a_clock_that_differs_from_entras_is_told(
+    world: World, process_clock: SetClock, write: Callable[..., Path]
+) -> None:
+    """Ten minutes slow: all users are refused, and log, `/status` and gauge say why."""
+    document = world.config()
+    document["entra"]["keys"] = {"unknown_key_interval": "1s"}
+    process_clock.set_by(-600)
+    file = str(write(document))
+    with Process("serve", "--config", file, environ=process_clock.environ) as process:
+        await asyncio.to_thread(process.wait_ready)
+        async with Client(f"unix:{world.folder}/authz.sock") as client:
+            refused = problem(await client.check("inbound", "agent", world.token()))["reason"]
+
+        async def shown() -> tuple[float, float]:
+            status = (await asyncio.to_thread(process.admin, "/status")).json()
+            metrics = (await asyncio.to_thread(process.admin, "/metrics")).text
+            (gauge,) = [
+                line.rpartition(" ")[2]
+                for line in metrics.splitlines()
+                if line.startswith("authz_clock_difference_seconds ")
+            ]
+            return status["clock_difference_seconds"], float(gauge)
+
+        slow = await shown()
+        process_clock.set_by(0)
+        world.emulator.roll_signing_key()
+        async with Client(f"unix:{world.folder}/authz.sock") as client:
+            await client.check("inbound", "agent", world.token())
+        await asyncio.to_thread(process.event, "clock agrees again")
+        right, log = await shown(), process.events()
+
+    assert ("invalid_token", (0.0, 0.0)) == (refused, right)
+    assert (-600.0, -600.0) == pytest.approx(slow, abs=3)
+    told = [line for line in log if line["event"].startswith("clock")]
+    assert ["clock differs", "clock agrees again"] == [line["event"] for line in told]
+    assert "behind Entra's" == told[0]["clock"]
+    assert -600 == pytest.approx(told[0]["seconds"], abs=3)

@@ -153,18 +153,33 @@ CASES = {
         quiet=(
             gauge("authz_ready", "", "0x3 1x30"),
             gauge("authz_ready", "", "1x5 0x3 1x30"),
-            gauge("authz_ready", "", "1x5 0 _x30"),
+            gauge("authz_ready", "", "1x5 0 stale _x30"),
         ),
     ),
     "AuthzPartlyServing": Case(
         at=15,
-        fires=gauge("authz_unserved", UNSERVED, "0 0 1x30"),
+        fires={
+            **gauge("authz_unserved", UNSERVED, "0 0 1x30"),
+            **gauge("authz_ready", "", "1x30"),
+        },
         labels={**PLACE, "kind": "credential", "name": "desk"},
         summary="authz in agents cannot serve credential desk",
         # A slow start, a rotation.
         quiet=(
-            gauge("authz_unserved", UNSERVED, "0x30"),
-            gauge("authz_unserved", UNSERVED, "1x5 0x30"),
+            {
+                **gauge("authz_unserved", UNSERVED, "0x30"),
+                **gauge("authz_ready", "", "1x30"),
+            },
+            {
+                **gauge("authz_unserved", UNSERVED, "1x5 0x30"),
+                **gauge("authz_ready", "", "1x30"),
+            },
+            # A pod that serves nobody has an alert of its own, whatever other pods do.
+            {
+                **gauge("authz_unserved", UNSERVED, "1x30"),
+                **gauge("authz_ready", "", "0x30"),
+                f"authz_ready{{{OTHER_POD}}}": "1x30",
+            },
         ),
     ),
     "AuthzConfigRefused": Case(
@@ -252,6 +267,41 @@ CASES = {
                 checks("unknown_route", pod=POD.replace("agents", "others")): "0+4x60",
                 checks(pod=POD.replace("agents", "others")): "0+96x60",
             },
+        ),
+    ),
+    "AuthzTokensRefused": Case(
+        at=20,
+        fires={
+            checks("invalid_token", direction="inbound", route="desk"): "0+9x60",
+            checks(direction="inbound", route="desk"): "0+1x60",
+            checks(): "0+900x60",
+        },
+        labels={**PLACE, "route": "desk"},
+        summary="90% of the callers' tokens on route desk in agents are refused",
+        quiet=(
+            # Half of them, which other callers' good ones outweigh.
+            {
+                checks("invalid_token", direction="inbound"): "0+5x60",
+                checks(direction="inbound"): "0+5x60",
+            },
+            # A single bad token now and then where hardly anybody calls.
+            {checks("invalid_token", direction="inbound"): "0+1x60"},
+            # A client whose tokens had ended, for a moment.
+            {
+                checks("invalid_token", direction="inbound"): "0 60x60",
+                checks(direction="inbound"): "0+5x60",
+            },
+            {checks("missing_token", direction="inbound"): "0+60x60"},
+        ),
+    ),
+    "AuthzClockDiffers": Case(
+        at=10,
+        fires=gauge("authz_clock_difference_seconds", "", "0 -600x30"),
+        labels={"namespace": "agents", "pod": "agent-1", "job": "authz"},
+        summary="The clock of agents/agent-1 is 10m 0s from Entra's",
+        quiet=(
+            gauge("authz_clock_difference_seconds", "", "59x30"),
+            gauge("authz_clock_difference_seconds", "", "600x3 0x30"),
         ),
     ),
     "AuthzForeignSubject": Case(
@@ -584,6 +634,19 @@ def test_an_alert_keeps_quiet(promtool: str, tmp_path: Path, name: str) -> None:
     case = CASES[name]
     blocks = [_block(series, _silence(name, case.at)) for series in case.quiet]
     status, said = _verdict(promtool, tmp_path, *blocks)
+
+    assert status == 0, said
+
+
+def test_a_loss_of_readiness_is_told_after_five_minutes(promtool: str, tmp_path: Path) -> None:
+    """As docs/operations.md has it: also where the pod was ready before, and is scraped all the while."""
+    case = CASES["AuthzNotReady"]
+    lost = gauge("authz_ready", "", "1x20 0x20")
+    status, said = _verdict(
+        promtool,
+        tmp_path,
+        _block(lost, [*_silence("AuthzNotReady", 25), _firing("AuthzNotReady", 26, case)]),
+    )
 
     assert status == 0, said
 

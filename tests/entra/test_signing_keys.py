@@ -255,6 +255,7 @@ async def test_an_unconfirmed_v1_issuer_does_not_keep_v2_tokens_out(world: World
         await until(lambda: not keys.missing())
         refreshing.cancel()
 
+    assert [guessed.name] == keys.optional_missing()
     assert {confirmed.name, guessed.name} == set(both)
     assert [confirmed.name] == list(keys.ages())
 
