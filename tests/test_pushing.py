@@ -19,7 +19,6 @@ from authz.ports import Peer
 from authz.tokens.keeper import (
     ATTEMPT,
     REFUSED,
-    UNEXPLAINED,
     PushedValue,
     RefusalValue,
     Subscription,
@@ -485,15 +484,31 @@ async def test_a_token_that_is_held_needs_no_reason() -> None:
     assert ("", "exchange_misconfigured") == (envoy.holds, _why(why))
 
 
-async def test_who_may_not_have_the_token_is_given_no_reason() -> None:
-    """Its log and ours say it; the reply is that of a token that is not there."""
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (route("another"), "unknown_route"),
+        (route(push=False), "unknown_route"),
+        (route(workloads=frozenset({DESK})), "workload_not_allowed"),
+    ],
+    ids=["gone", "not pushed", "peer not allowed"],
+)
+async def test_who_may_not_have_the_token_is_given_the_reason(
+    found: EgressRoute, reason: str
+) -> None:
+    """Waiting does not help, so the reply is not that of a token which may come; the log says more."""
     world = World()
-    why = world.pushed.subscribe("refusal/nothing", SOCKET, lambda: None)
+    why = world.pushed.subscribe("refusal/api", SOCKET, lambda: None)
+    await world.envoy()
+    granted = _why(why)
+    world.pushed.swap(policy(found, version="v2"), world.tokens)
+    refused, told = _why(why), why.refusal
+    await world.swap(route(), version="v3")
 
-    assert UNEXPLAINED == why.value
-    assert "no egress route has this name" == why.refusal
+    assert (None, reason, None) == (granted, refused, _why(why))
+    assert (True, None) == (told is not None, why.refusal)
     world.pushed.cancel(why)
-    assert 0 == world.pushed.subscribers()
+    assert 1 == world.pushed.subscribers()
 
 
 def _why(subscription: Subscription) -> str | None:

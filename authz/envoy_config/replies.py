@@ -39,7 +39,7 @@ from envoy_data_plane.google.protobuf import Any, Struct
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
-from authz.doors.problem import describe
+from authz.doors.problem import FACES, describe
 from authz.envoy_config.credentials import REFUSAL_HEADER
 
 REASON_HEADER: Final = "x-authz-reason"
@@ -66,7 +66,8 @@ _BROKEN: Final = ("UC", "UR", "LR", "UPE")
 
 TLS_FAILED: Final = (
     "TLS to the host failed, and nothing was sent: either it has no TLS on this port, or its certificate is not trusted "
-    "or is for another name. For plain HTTP the operator writes http:// before the host in the route's hosts."
+    "or is for another name. For plain HTTP the operator writes http:// before the host in the route's hosts; an authority of "
+    "one's own is named by authz envoy --upstream-ca."
 )
 """What the problem body says of a destination with which TLS failed. The exact reason is in Envoy's log."""
 
@@ -104,17 +105,23 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
     ]
     if pushed:
         # Envoy says 401, and the agent would take its own credential for bad. Waiting is what helps, but not
-        # where Entra refuses what the service proves itself with, or what the route asks for.
-        mappers.append(
+        # where Entra refuses what the service proves itself with, or what the route asks for; nor where the
+        # service's configuration has no such route any more, or not for this workload.
+        mappers += [
             _mapper(
                 _by_expression(
                     f"response.code_details == '{_NO_TOKEN}' && '{REFUSAL_HEADER}' in request.headers && "
-                    f"request.headers['{REFUSAL_HEADER}'] == '{Reason.EXCHANGE_MISCONFIGURED.value}'"
+                    f"request.headers['{REFUSAL_HEADER}'] == '{reason.value}'"
                 ),
-                Reason.EXCHANGE_MISCONFIGURED,
-                500,
+                reason,
+                FACES[reason].http_status,
             )
-        )
+            for reason in (
+                Reason.EXCHANGE_MISCONFIGURED,
+                Reason.UNKNOWN_ROUTE,
+                Reason.WORKLOAD_NOT_ALLOWED,
+            )
+        ]
         mappers.append(_mapper(_by_details(_NO_TOKEN), Reason.EXCHANGE_UNAVAILABLE, 503))
     if direction is Direction.EGRESS:
         failed = AccessLogFilter(

@@ -70,8 +70,8 @@ class RefusalValue:
 
     Attributes:
         version: Changes with the reason; unique in this process.
-        reason: `exchange_misconfigured` where waiting does not help; None where there is a token, or where it
-            may come.
+        reason: `exchange_misconfigured`, `unknown_route` or `workload_not_allowed`, where waiting does not
+            help; None where there is a token, or where it may come.
     """
 
     version: int
@@ -90,6 +90,12 @@ class RefusalValue:
 
 REFUSED: Final = PushedValue(0, None)
 UNEXPLAINED: Final = RefusalValue(0, None)
+# Keepers' versions are above 0.
+_NOT_GRANTED: Final = {
+    reason: RefusalValue(-number, reason.value)
+    for number, reason in enumerate((Reason.UNKNOWN_ROUTE, Reason.WORKLOAD_NOT_ALLOWED), start=1)
+}
+"""What says why a configuration grants no token."""
 REFUSAL: Final = "refusal/"
 """Begins the name of the secret that holds a `RefusalValue`; the route's name follows."""
 
@@ -105,6 +111,8 @@ class Subscription:
         self.stir = stir
         self.refusal: str | None = None
         """Why there is only the empty value, for the log; None when it was granted."""
+        self.reason: Reason | None = None
+        """The same, for Envoy's reply to an app."""
         self.is_configured = False
         """Whether the name is that of an egress route: only then may it become a metric's label."""
         self._keeper: Keeper | None = None
@@ -113,7 +121,9 @@ class Subscription:
     def value(self) -> PushedValue | RefusalValue | None:
         """What Envoy shall hold; None while the first attempt is under way."""
         if self._keeper is None:
-            return UNEXPLAINED if self.asks_why else REFUSED
+            if not self.asks_why:
+                return REFUSED
+            return UNEXPLAINED if self.reason is None else _NOT_GRANTED[self.reason]
         return self._keeper.refusal if self.asks_why else self._keeper.value
 
     def join(self, keeper: "Keeper | None") -> None:

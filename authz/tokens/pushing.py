@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from authz.core.errors import WorkloadNotAllowed
+from authz.core.errors import Reason, WorkloadNotAllowed
 from authz.core.policy import EgressRoute, Policy, authorize_workload
 from authz.core.request import CheckRequest
 from authz.ports import Clock, Peer, Timer
@@ -123,7 +123,8 @@ class PushedTokens:
         route = self._policy.egress.get(name)
         subscription.is_configured = route is not None
         own = None if route is None else route.pushed
-        subscription.refusal = _refusal(route, subscription.peer)
+        refusal = _refusal(route, subscription.peer)
+        subscription.reason, subscription.refusal = refusal or (None, None)
         if subscription.refusal is not None or route is None or own is None:
             self._part(subscription)
             return
@@ -147,16 +148,23 @@ class PushedTokens:
             task.add_done_callback(self._ending.discard)
 
 
-def _refusal(route: EgressRoute | None, peer: Peer) -> str | None:
-    """Return why a peer gets no token of a route; None when it does (law 2)."""
+def _refusal(route: EgressRoute | None, peer: Peer) -> tuple[Reason, str] | None:
+    """Return why a peer gets no token of a route, in words too; None when it does (law 2)."""
     if route is None:
-        return "no egress route has this name"
+        return Reason.UNKNOWN_ROUTE, "no egress route has this name"
     if route.pushed is None:
-        return f"the route is not pushed: its flow is {route.flow.value}, or it has push: false"
+        # Envoy was rendered when it was pushed.
+        return (
+            Reason.UNKNOWN_ROUTE,
+            f"the route is not pushed: its flow is {route.flow.value}, or it has push: false",
+        )
     try:
         # A connection proves its own end only. What an Envoy says about others, which counts with
         # `workload_identity: source_principal`, comes with a request, and here is none.
         authorize_workload(route, CheckRequest(peer=peer.spiffe_id))
     except WorkloadNotAllowed as error:
-        return f"the route is for certain workloads: {error.detail} is none of them"
+        return (
+            Reason.WORKLOAD_NOT_ALLOWED,
+            f"the route is for certain workloads: {error.detail} is none of them",
+        )
     return None

@@ -262,6 +262,27 @@ def test_a_refused_credential_is_told_as_such_until_it_is_put_right(
             assert pod.only_the_agents_own()
 
 
+def test_a_pushed_route_that_is_gone_is_unknown_and_not_away(pod: Pod) -> None:
+    """Envoy has it still: 403 at once, without the advice to try again; and 200 when it is back."""
+    authz = pod.authz
+    assert authz is not None
+    file = pod.world.folder / "authz.yaml"
+    before = file.read_text()
+    first = _sooner_or_later(pod, 200)
+    document = json.loads(before)
+    del document["egress"]["orders"]
+    file.write_text(json.dumps(document))
+    authz.signal(signal.SIGHUP)
+    gone = _sooner_or_later(pod, 403)
+    file.write_text(before)
+    authz.signal(signal.SIGHUP)
+    again = _sooner_or_later(pod, 200)
+
+    assert (200, 403, 200) == (first.status_code, gone.status_code, again.status_code)
+    assert ("unknown_route", None) == (gone.json()["reason"], gone.headers.get("retry-after"))
+    assert pod.only_the_agents_own()
+
+
 async def test_a_killed_service_leaves_pushed_traffic_alone_and_heals(pod: Pod) -> None:
     """Requests with a pushed token do not notice; Checks are refused until it is back."""
     right, refused = f"{ORDERS} right", f"{GRAPH} 503"
