@@ -101,7 +101,7 @@ from authz.system.distribution import advice
 @click.option(
     "--upstream-ca",
     type=FILE,
-    help="Authorities trusted for destinations. [default: the system's]",
+    help="Authorities trusted for destinations. [default: api.ca_file (AUTHZ_API_CA_FILE), else the system's]",
 )
 @no_values_option
 @click.option(
@@ -145,7 +145,7 @@ def _render(
         values = stand_ins_of(path, given) if without_values else {}
         loaded = load(path, given | values)
         config = loaded.config
-        settings = _sidecar_settings(options)
+        settings = _sidecar_settings(options, config.api.ca_file)
         text = render(config, settings)
         _refuse_stand_ins(text, values)
         # For scripts without this program.
@@ -181,7 +181,7 @@ def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
         )
 
 
-def _sidecar_settings(options: dict[str, Any]) -> Any:
+def _sidecar_settings(options: dict[str, Any], api_ca_file: Path | None) -> Any:
     from authz.envoy_config.settings import (  # noqa: PLC0415 - an extra
         AppProtocol,
         AuthzTls,
@@ -218,7 +218,8 @@ def _sidecar_settings(options: dict[str, Any]) -> Any:
         "egress_idle_timeout": options["egress_idle"],
         "websockets": frozenset(map(Direction, options["websockets"])),
         "authz_tls": tls,
-        "upstream_ca_file": options["upstream_ca"],
+        # Where both doors call the same APIs, they trust the same authorities.
+        "upstream_ca_file": options["upstream_ca"] or api_ca_file,
     }
     return SidecarSettings(**{name: value for name, value in given.items() if value is not None})
 

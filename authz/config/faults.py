@@ -62,9 +62,15 @@ class ConfigError(Exception):
         return "\n  ".join([f"{title}:", *map(str, self.faults)])
 
 
-def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
-    """Return `; did you mean X?` for the known word that is closest, or nothing."""
+def closest(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str | None:
+    """Return the known word that is closest, if one is close."""
     words = list(known)
     # Comparing is quadratic: thousands of faults against thousands of names would take minutes.
     close = get_close_matches(word, words, n=1, cutoff=cutoff) if len(words) <= _MOST_WORDS else []
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return close[0] if close else None
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str:
+    """Return `; did you mean X?` for the known word that is closest, or nothing."""
+    close = closest(word, known, cutoff=cutoff)
+    return f"; did you mean {close!r}?" if close else ""

@@ -193,7 +193,9 @@ class Control:
         name = members.get("user")
         user = None if name is None else self._user(tenant, name)
         scopes = members.get("scopes", [])
-        if not scopes or not all(isinstance(scope, str) for scope in scopes):
+        if not scopes:
+            raise _Problem("scopes", "is missing: expected a list of one scope at least")
+        if not all(isinstance(scope, str) for scope in scopes):
             raise _Problem("scopes", "must be a list of texts")
         if members.get("granted", True):
             self._directory.grant_scopes(client, resource, scopes, user)

@@ -1,7 +1,10 @@
 """The Entra SDK sidecar's environment keys alone configure the same engine."""
 
+from hashlib import sha256
+
 import pytest
 
+from support.programs import program
 from support.programs.stack import Client, Process, World, authorization, problem
 
 
@@ -62,3 +65,33 @@ async def test_on_behalf_of_by_environment(world: World) -> None:
 
     assert world.users["alice"]["object_id"] == issued["oid"]
     assert "missing_token" == without["reason"]
+
+
+def test_the_status_has_a_digest_of_what_the_variables_say(world: World) -> None:
+    """Another one with other scopes, and the same with another secret: none can be tried against it."""
+
+    def digest(**more: str) -> str:
+        with Process("serve", environ=environment(world, **more)) as process:
+            process.event("serving")
+            found: str = process.admin("/status").json()["configuration"]["digest"]
+        return found
+
+    first = digest()
+    secret = digest(AzureAd__ClientCredentials__0__ClientSecret="another")
+    scopes = digest(DownstreamApis__graph__Scopes__0="https://other.example/.default")
+
+    assert (first, 64) == (secret, len(first))
+    assert first != scopes
+    assert sha256(b"").hexdigest() not in (first, scopes)
+
+
+def test_envoy_is_rendered_with_the_authorities_of_the_http_api(world: World) -> None:
+    """From the same variables, so that both doors trust the same APIs; the option goes before them."""
+    given = environment(world, AUTHZ_API_CA_FILE=str(world.emulator.ca_file))
+    given["AUTHZ_LISTEN_DIRECTION"] = "inbound"
+    by_variable = program.run("envoy", environ=given)
+    by_option = program.run("envoy", "--upstream-ca", "/other.pem", environ=given)
+    ours = f"filename: {world.emulator.ca_file}"
+
+    assert (0, True) == (by_variable.returncode, ours in by_variable.stdout), by_variable.stderr
+    assert (False, True) == (ours in by_option.stdout, "filename: /other.pem" in by_option.stdout)

@@ -1030,3 +1030,28 @@ def test_an_apis_tenant_is_compared_when_the_id_is_known() -> None:
     config = read(AzureAd__TenantId=DOMAIN, **{f"{API}AcquireTokenOptions__Tenant": OTHER})
 
     assert NO_TENANT == config.blueprints["default"].tenant_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "text"),
+    [
+        (
+            {"AzureAd__AgentIdentity": None, "DownstreamApis__graph__RequestAppToken": None},
+            "DownstreamApis__graph",
+            "Envoy's calls for users will be refused where that client is a blueprint",
+        ),
+        (
+            {
+                "AzureAd__AgentIdentity": "33333333-0000-4000-8000-000000000033",
+                "DownstreamApis__graph__RequestAppToken": "true",
+            },
+            "DownstreamApis__graph__RequestAppToken",
+            "for Envoy, graph is called as the agent itself, for every caller",
+        ),
+    ],
+)
+def test_what_the_variables_mean_for_envoy_is_said(
+    changes: dict[str, str | None], name: str, text: str
+) -> None:
+    """Callers of the HTTP API decide that with each call; Envoy's requests have no such parameters."""
+    assert [True] == [text in each.message for each in notices(**changes) if each.path == name]

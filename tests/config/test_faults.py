@@ -1182,3 +1182,25 @@ def test_a_users_token_may_be_for_any_route_that_takes_it_as_it_came() -> None:
 def test_the_base_of_these_tests_is_valid() -> None:
     """Each case above changes one thing only."""
     assert APP == load_data(BASE).applications["portal"].client_id
+
+
+def test_a_section_whose_name_is_misspelled_hides_none_of_its_faults() -> None:
+    """Both are found in one go, by the name that stands in the document; a good section has one fault."""
+    data = {**BASE, "egres": {"x": {"flow": "bogus"}}}
+    data.pop("egress")
+    found = {fault.path: fault.message for fault in faults_of(lambda: load_data(data))}
+    good = {**BASE, "egres": BASE["egress"]}
+    good.pop("egress")
+
+    assert {"egres", "egres.x.flow"} == found.keys()
+    assert "unknown key; did you mean 'egress'?" == found["egres"]
+    assert found["egres.x.flow"].startswith("found 'bogus'")
+    assert ["egres"] == [fault.path for fault in faults_of(lambda: load_data(good))]
+
+
+def test_a_misspelled_section_beside_the_right_one_is_one_fault() -> None:
+    """Which of the two was meant nobody knows."""
+    data = {**BASE, "egres": {"x": {"flow": "bogus"}}}
+    found = faults_of(lambda: load_data(data))
+
+    assert ["egres"] == [fault.path for fault in found]

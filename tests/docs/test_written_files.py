@@ -17,6 +17,9 @@ def test_what_a_page_writes_for_ones_own_eyes_is_ignored() -> None:
     private = set(_PRIVATE.findall(text))
     folders = set(_EMULATOR.findall(text))
 
-    assert ({"client-secret", "graph-token", "user-token"}, {"entra"}) == (private, folders)
+    assert ({"client-secret", "graph-token", "sidecar.env", "user-token"}, {"entra"}) == (
+        private,
+        folders,
+    )
     assert [name for name in private if f"/{name}" not in ignored] == []
     assert [name for name in folders if f"/{name}/" not in ignored] == []

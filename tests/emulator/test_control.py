@@ -129,3 +129,16 @@ def test_a_wrong_request_is_named(
     """A problem document that names the member."""
     response = control(scene, path, **body)
     assert (response.status_code, response.json()["field"]) == (status, field)
+
+
+def test_consent_without_scopes_says_what_is_missing(fresh_scene: Scene) -> None:
+    """An empty list is as good as none."""
+    order = {
+        "client_id": fresh_scene.blueprint["client_id"],
+        "resource": "https://graph.microsoft.com",
+    }
+    cases: tuple[dict[str, Any], ...] = ({}, {"scopes": []})
+    for more in cases:
+        answer = control(fresh_scene, "/consent", **order, **more)
+        assert answer.status_code == 400
+        assert "is missing" in answer.text

@@ -222,6 +222,8 @@ class _Form:
                 "no AgentIdentity is configured: tokens are those of AzureAd__ClientId itself, except for "
                 "callers of the HTTP API that name an agent"
             )
+            if not app_token:
+                text += ". Envoy's calls for users will be refused where that client is a blueprint: expected AzureAd__AgentIdentity"
             variables.notices.append(Notice(f"DownstreamApis__{api}", text))
             return {**route, "application": NAME, "flow": flow.value}
         if self._agents[agent].get("agent_user"):
@@ -232,6 +234,10 @@ class _Form:
                 variables.faults.append(Fault(name, text))
         else:
             flow = Flow.AUTONOMOUS if app_token else Flow.ON_BEHALF_OF
+            if app_token:
+                name = variables.name(f"{key}__RequestAppToken")
+                text = f"is true: for Envoy, {api} is called as the agent itself, for every caller"
+                variables.notices.append(Notice(name, text))
         return {**route, "agent": agent, "flow": flow.value}
 
     def _agent(self, key: str, name: str) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from authz.config.faults import ConfigError, Fault
+from authz.config.faults import ConfigError, Fault, closest
 from authz.config.model import Config
 from authz.config.reading.wording import dotted, message, shown_path
 from authz.config.rules.checks import check
@@ -27,15 +27,19 @@ class Origin:
         lines: Line of the document.
         variables: Name of the environment variable whose value stands here; never shown itself.
         keys: Name of the environment variable that a fault names in place of the path.
+        sections: How a section is spelled in the document, where that is not its name.
     """
 
     lines: Mapping[str, int] = field(default_factory=dict)
     variables: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    sections: Mapping[str, str] = field(default_factory=dict)
 
     def fault(self, path: str, text: str) -> Fault:
         """Return a fault, placed as well as is known."""
         key = self.keys.get(path)
+        section, dot, rest = path.partition(".")
+        path = f"{self.sections.get(section, section)}{dot}{rest}"
         return Fault(key, text) if key else Fault(shown_place(path), text, self._line(path))
 
     def with_defaults(self, data: object, environ: Mapping[str, str]) -> "Origin":
@@ -68,8 +72,19 @@ def validate(data: object, *, environ: Mapping[str, str], origin: Origin | None 
     if isinstance(result, Config):
         return result
     if result and isinstance(data, dict):
+        meant = _meant(data, result)
+        if meant:
+            # What stands in a section counts, however its name is spelled.
+            data = {meant.get(key, key): value for key, value in data.items()}
+            origin = replace(origin, sections={right: wrong for wrong, right in meant.items()})
+            result = [path for path in result if path[0] not in meant]
+            again, more = _attempt(data, environ, {}, origin)
+            faults += [fault for fault in more if fault not in faults]
+            result = again if isinstance(again, list) else []
+    if result and isinstance(data, dict):
         remainder, left_out = _without(data, result)
-        faults += _attempt(remainder, environ, left_out, origin)[1]
+        more = _attempt(remainder, environ, left_out, origin)[1]
+        faults += [fault for fault in more if fault not in faults]
     raise ConfigError(sorted(faults, key=lambda fault: fault.line or 0))
 
 
@@ -100,6 +115,17 @@ def _attempt(
         path = dotted(shown_path(detail))
         faults.append(origin.fault(path, message(detail, variable=origin.variables.get(path))))
     return paths, faults
+
+
+def _meant(data: Mapping[Any, Any], paths: _Paths) -> dict[str, str]:
+    """Return the known names of sections that are spelled wrongly, by the wrong ones."""
+    free = [name for name in Config.model_fields if name not in data]
+    wrong = [path[0] for path in paths if len(path) == 1 and path[0] not in Config.model_fields]
+    found = {name: right for name in wrong if (right := closest(str(name), free))}
+    # Of two that could be the same one, nobody knows which is.
+    return {
+        str(name): right for name, right in found.items() if list(found.values()).count(right) == 1
+    }
 
 
 def _without(data: Mapping[Any, Any], paths: _Paths) -> tuple[dict[Any, Any], dict[str, set[str]]]:
