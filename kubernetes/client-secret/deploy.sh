@@ -96,7 +96,6 @@ check_guid() {
   fi
 }
 
-[ "$dry_run" = yes ] || [ -n "$context" ] || check_cluster
 check_names "$here/.env" CLIENT_ID TENANT_ID CLIENT_SECRET AGENT_IDENTITY AUTHZ_IMAGE ROLLOUT_TIMEOUT
 if [ "$emulator" = no ]; then
   check_guid CLIENT_ID "${CLIENT_ID:-}" "the client id of the blueprint"
