@@ -303,6 +303,28 @@ async def test_what_entra_refuses_is_the_fault_of_who_named_it(
     assert reason(record) is expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (Overrides(app_token=False), Reason.BAD_PARAMETER),
+        (
+            Overrides(app_token=False, scopes=("https://graph.microsoft.com/.default",)),
+            Reason.BAD_PARAMETER,
+        ),
+        (Overrides(), Reason.EXCHANGE_MISCONFIGURED),
+    ],
+)
+async def test_who_asks_a_blueprint_to_act_for_a_user_is_told_to_name_an_agent(
+    overrides: Overrides, expected: Reason
+) -> None:
+    """AADSTS82002: by the request the caller's error, by the configuration an operator's."""
+    desk = Desk()
+    desk.entra.fail(ExchangeMisconfigured("AADSTS82002", code=82002))
+    record = await desk.issue(APP, desk.tenant.user_token(), overrides, known=True)
+    assert reason(record) is expected
+    assert (expected is Reason.BAD_PARAMETER) == ("name an agent" in str(record.error))
+
+
 async def test_a_credential_that_is_refused_is_nobodys_fault_but_ours() -> None:
     """Whatever was named."""
     desk = Desk(open_blueprints=frozenset({BLUEPRINT_CLIENT}))
