@@ -97,8 +97,9 @@ def _about_scopes(name: str, route: Egress) -> Iterator[Notice]:
         if "/" not in scope:
             yield Notice(
                 f"egress.{name}.scopes.{index}",
-                f"names no resource, so it is a permission of Microsoft Graph: expected api://API/{shown(scope)} "
-                f"for another API, or https://graph.microsoft.com/{shown(scope)}",
+                # The value is not repeated: a token may stand there by mistake.
+                "names no resource, so it is a permission of Microsoft Graph: expected api://API/PERMISSION for "
+                "another API, or https://graph.microsoft.com/PERMISSION",
             )
     if route.blueprint is None:
         return
