@@ -62,6 +62,7 @@ ASLEEP = {
     "AuthzAbsent",
     "AuthzAllowedWithoutDecision",
     "AuthzCacheThrash",
+    "AuthzClockDiffers",
     "AuthzCredentialExpiringSoon",
     "AuthzCredentialRefused",
     "AuthzCredentialUnproved",
@@ -84,7 +85,7 @@ ASLEEP = {
     "AuthzSubjectsEvicted",
 }
 """Alerts whose business it is not."""
-DEPENDS = {"AuthzSlowChecks"}
+DEPENDS = {"AuthzSlowChecks", "AuthzTokensRefused"}
 """Alerts that the machine may wake."""
 
 
