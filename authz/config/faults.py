@@ -37,13 +37,15 @@ class Notice:
     Attributes:
         path: As in `Fault`.
         message: What it means.
+        line: As in `Fault`.
     """
 
     path: str
     message: str
+    line: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return f"{self.path}" + (f" (line {self.line})" if self.line else "") + f": {self.message}"
 
 
 class ConfigError(Exception):

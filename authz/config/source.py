@@ -11,8 +11,9 @@ from authz.config.entra_sdk.environment import is_environment_form, read_environ
 from authz.config.entra_sdk.tenants import tenant_name
 from authz.config.faults import ConfigError, Fault, Notice
 from authz.config.model import Config
-from authz.config.reading.document import parse
+from authz.config.reading.document import parse_with_origin
 from authz.config.reading.named_files import faults_of_files
+from authz.config.reading.validation import Origin
 from authz.config.reading.variables import CONFIG_VARIABLE, unknown_variables, variable_of
 from authz.config.rules.advice import advice
 from authz.config.rules.extras import missing_extras
@@ -73,10 +74,10 @@ class ConfigSource:
             ConfigError: With every fault.
         """
         notices = tuple(unknown_variables(self.environ))
-        name = None
+        name, origin = None, Origin()
         if self.path is not None:
             content = self._content(self.path)
-            config = parse(_decoded(content), self.environ)
+            config, origin = parse_with_origin(_decoded(content), self.environ)
         else:
             content = self._named_tenant()
             if not is_environment_form(self.environ):
@@ -94,7 +95,13 @@ class ConfigSource:
             )
             if faults := [*missing, *files]:
                 raise ConfigError(faults)
-        return Loaded(config, notices + tuple(advice(config)), _digest(content), name)
+        return Loaded(
+            config,
+            notices
+            + tuple(replace(each, line=origin.line_of(each.path)) for each in advice(config)),
+            _digest(content),
+            name,
+        )
 
     def text(self) -> str:
         """Return the text of the file; empty for the environment form.

@@ -47,6 +47,15 @@ def parse(text: str, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: With every fault. After a syntax error nothing else is known.
     """
+    return parse_with_origin(text, environ)[0]
+
+
+def parse_with_origin(text: str, environ: Mapping[str, str]) -> tuple[Config, Origin]:
+    """Return the same, and where each value came from.
+
+    Raises:
+        ConfigError: As `parse`.
+    """
     reader = _Reader(environ)
     data, keys = override(reader.read(text), environ)
     origin = Origin(lines=reader.lines, variables=reader.variables, keys=keys)
@@ -60,7 +69,7 @@ def parse(text: str, environ: Mapping[str, str]) -> Config:
         faults = [fault for fault in error.faults if fault.path not in unread]
     else:
         if not reader.faults:
-            return config
+            return config, origin
         faults = []
     raise ConfigError(sorted([*reader.faults, *faults], key=lambda fault: fault.line or 0))
 

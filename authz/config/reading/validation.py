@@ -40,7 +40,7 @@ class Origin:
         key = self.keys.get(path)
         section, dot, rest = path.partition(".")
         path = f"{self.sections.get(section, section)}{dot}{rest}"
-        return Fault(key, text) if key else Fault(shown_place(path), text, self._line(path))
+        return Fault(key, text) if key else Fault(shown_place(path), text, self.line_of(path))
 
     def with_defaults(self, data: object, environ: Mapping[str, str]) -> "Origin":
         """Return the origin that also knows which default the environment gave."""
@@ -50,7 +50,8 @@ class Origin:
             return self
         return replace(self, keys={"entra.authority": AUTHORITY_HOST, **self.keys})
 
-    def _line(self, path: str) -> int | None:
+    def line_of(self, path: str) -> int | None:
+        """Return the line of what is at a path, or of the nearest thing around it that has one."""
         while path and path not in self.lines:
             path = path.rpartition(".")[0]
         return self.lines.get(path)
