@@ -258,7 +258,7 @@ def test_envoys_own_answers_are_those_of_the_page(
         extension = mapper["filter"].get("extension_filter", {}).get("typed_config", {})
         details = re.findall(r"\w+_\w+(?=')|504", extension.get("expression", ""))
         when: list[str] = flags or details
-        body = yaml.safe_load(mapper["body_format_override"]["text_format_source"]["inline_string"])
+        body = mapper["body_format_override"]["json_format"]
         later = any(one["header"]["key"] == "retry-after" for one in mapper["headers_to_add"])
         rendered.append((when, str(mapper["status_code"]), body["reason"], later))
 
