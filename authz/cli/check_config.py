@@ -16,9 +16,9 @@ from authz.cli.options import (
     config_option,
     file_argument,
     no_values_option,
-    stand_ins_of,
 )
 from authz.cli.rendering_command import version_in
+from authz.cli.stand_ins import stand_ins_of
 from authz.config import ConfigError, load, missing_credentials
 from authz.doors.envoy.pairing import Match
 from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy

@@ -15,9 +15,9 @@ from authz.cli.options import (
     config_option,
     file_argument,
     no_values_option,
-    stand_ins_of,
 )
 from authz.cli.rendering_command import made_by, take_over
+from authz.cli.stand_ins import stand_ins_of
 from authz.config import ConfigError, load
 from authz.config.placeholders import shown_in
 from authz.core.request import Direction

@@ -5,9 +5,6 @@ from typing import Final
 
 import click
 
-from authz.config.placeholders import stand_ins
-from authz.config.reading.variables import CONFIG_VARIABLE
-
 FAULTY: Final = 2
 """Exit status for a configuration with faults."""
 UNMATCHED: Final = 1
@@ -38,10 +35,3 @@ no_values_option = click.option(
     help="${NAME} of the file needs no value where the variable is not set: for identifiers, scopes and "
     "credentials, which are not in Envoy's configuration.",
 )
-
-
-def stand_ins_of(file: Path | None, environ: dict[str, str]) -> dict[str, str]:
-    """Return values for variables that a configuration file refers to and that are not set."""
-    named = environ.get(CONFIG_VARIABLE)
-    path = file or (Path(named) if named else None)
-    return stand_ins(path, environ) if path is not None else {}

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from authz_dev.demo.tour import tour
-from support.programs.demo import Demo, Ended, running
+from support.programs.demo import Demo, Ended, running, short_folder
 
 PROGRAM = str(Path(sys.executable).with_name("authz"))
 SCENARIOS = [
@@ -203,10 +203,9 @@ def test_terminal_of_that_width_shows_whole_lines(
     tmp_path: Path, columns: int, more: list[str]
 ) -> None:
     """No line is wider than it, none is wrapped; a wide one shows reasons, and `--verbose` the details."""
-    (tmp_path / "tmp").mkdir()
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environ = {**os.environ, "TERM": "xterm-256color", "TMPDIR": str(tmp_path / "tmp")}
+    environ = {**os.environ, "TERM": "xterm-256color", "TMPDIR": str(short_folder())}
     # `make` has the environment's programs in the path, and the program would name itself shortly then.
     environ["PATH"] = "/usr/bin:/bin"
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"):
@@ -298,7 +297,7 @@ def test_failure_to_start_is_one_clear_message(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
 
-    with running(deep) as demo:
+    with running(tmp_path, temporary=deep) as demo:
         status = demo.process.wait(60)
 
     assert status == 1

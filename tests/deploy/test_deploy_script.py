@@ -5,6 +5,7 @@ The cluster is a stand-in on PATH; rendering is the real kubectl's.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -549,7 +550,7 @@ def test_warnings_of_check_config_are_shown(
 
     assert [0, 0] == [result.returncode for result in results]
     assert all(
-        result.stderr.startswith("warning: inbound.agent.scopes: ")
+        re.match(r"warning: inbound\.agent\.scopes \(line \d+\): ", result.stderr)
         and len(result.stderr.splitlines()) == 1
         for result in results
     ), results

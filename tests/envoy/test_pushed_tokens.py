@@ -359,7 +359,7 @@ def test_over_mutual_tls_the_certificate_decides(
             pod = Pod(world, sidecar, found)
             answer = pod.orders()
 
-            assert (200 if allowed else 503) == answer.status_code
+            assert (200 if allowed else 403) == answer.status_code
             assert ([] == pod.tokens) is not allowed
             assert ("secret refused" in process.log()) is not allowed
 

@@ -1,11 +1,14 @@
 """The demo as a program: started, watched from outside, ended."""
 
+import atexit
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,16 +29,13 @@ class Demo:
 
     Args:
         process: The program.
-        folder: Where its output and its temporary files are.
+        folder: Where its output is.
+        temporary: The folder in which it makes its own: short, for the path of a Unix socket in it.
     """
 
     process: subprocess.Popen[bytes]
     folder: Path
-
-    @property
-    def temporary(self) -> Path:
-        """The folder in which it makes its own."""
-        return self.folder / "tmp"
+    temporary: Path
 
     @property
     def stdout(self) -> str:
@@ -107,17 +107,26 @@ class Ended:
     status: int
 
 
+def short_folder() -> Path:
+    """Return a new folder whose path is short enough for a Unix socket; gone when the tests are over."""
+    folder = Path(tempfile.mkdtemp(prefix="demo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 @contextmanager
-def running(folder: Path, *options: str) -> Iterator[Demo]:
-    """Run the demo with options of its command line."""
-    demo_folder = folder / "tmp"
-    demo_folder.mkdir()
-    environ = {**os.environ, "TMPDIR": str(demo_folder), "NO_COLOR": "1"}
+def running(folder: Path, *options: str, temporary: Path | None = None) -> Iterator[Demo]:
+    """Run the demo with options of its command line.
+
+    Its temporary files go to ``temporary``, or to a folder whose path a socket's fits into.
+    """
+    temporary = temporary or short_folder()
+    environ = {**os.environ, "TMPDIR": str(temporary), "NO_COLOR": "1"}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE, *options], stdout=stdout, stderr=stderr, env=environ
         )
-    demo = Demo(process, folder)
+    demo = Demo(process, folder, temporary)
     try:
         yield demo
     finally:
