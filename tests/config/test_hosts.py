@@ -20,7 +20,7 @@ def notices(changes: dict[str, Any]) -> list[Notice]:
     """Return the notices about hosts."""
     found = advice(load_data(changed(changes)))
     return [
-        notice for notice in found if ".hosts." in notice.path or "token_to_loopback" in notice.path
+        notice for notice in found if ".hosts" in notice.path or "token_to_loopback" in notice.path
     ]
 
 
@@ -184,6 +184,17 @@ def test_a_wildcard_of_a_domain_of_ones_own_is_none(host: str) -> None:
 def test_a_wildcard_without_a_token_is_none() -> None:
     """Nothing of worth goes there."""
     assert [] == notices({"egress.tools": {**NONE, "hosts": ["*.com", "*"]}})
+
+
+def test_an_empty_list_of_hosts_is_a_notice() -> None:
+    """Whoever took the last host out meant the route to be gone, or meant another host."""
+    expected = (
+        "no host is listed, so Envoy sends no request to this route: expected the API's hosts, or no hosts key "
+        "for a route of listen.api alone"
+    )
+    assert [Notice("egress.tools.hosts", expected)] == notices(
+        {"egress.tools": {**NONE, "hosts": []}}
+    )
 
 
 def test_tls_on_the_port_of_plain_http_is_a_notice() -> None:

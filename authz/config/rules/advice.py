@@ -117,6 +117,12 @@ def _about_scopes(name: str, route: Egress) -> Iterator[Notice]:
 
 
 def _about_hosts(name: str, route: Egress) -> Iterator[Notice]:
+    if "hosts" in route.model_fields_set and not route.hosts:
+        yield Notice(
+            f"egress.{name}.hosts",
+            "no host is listed, so Envoy sends no request to this route: expected the API's hosts, or no hosts key "
+            "for a route of listen.api alone",
+        )
     if route.token_over_plain_http:
         yield Notice(
             f"egress.{name}.token_over_plain_http",
