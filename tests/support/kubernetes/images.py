@@ -88,7 +88,7 @@ def _base_of(dockerfile: Path) -> str:
 def _build_envoy(engine: Engine, base: str) -> None:
     """Make a stand-in of Envoy's image, of the pinned binary; like it, without arguments of its own."""
     (context := engine.folder / "envoy").mkdir()
-    package = envoy_binary().parents[2] / "lib"
+    package = envoy_binary().parents[1] / "lib"
     (binary,) = package.glob("python3.*/site-packages/envoy/_bin/envoy")
     shutil.copy(binary, context / "envoy")
     name = envoy_image()
