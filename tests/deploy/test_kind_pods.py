@@ -63,11 +63,11 @@ def _client(name: str) -> str:
 
 
 def test_the_products_image_cannot_be_an_entra(images: Engine) -> None:
-    """What the emulator needs is not in it."""
+    """The emulator is not in it."""
     result = images.attempt("run", "--rm", "--network=none", AUTHZ, "emulator", "--out", "/tmp/x")  # noqa: S108
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith("Error: trustme is missing")
+    assert result.stderr.startswith("Error: authz_dev is missing")
 
 
 def test_the_agent_acts_for_its_users(laptop: Laptop) -> None:
