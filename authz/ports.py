@@ -98,13 +98,13 @@ class SubjectStore(Protocol):
 
 
 class Observer(Protocol):
-    """Who is notified of what happens. Must not raise and must not wait."""
+    """Records what happens. Must not raise and must not wait."""
 
     def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Take note of decisions, each once. Those that repeat an answer come together."""
+        """Record decisions, each once. Those that repeat an answer come together."""
 
     def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Hear of a cache look-up."""
+        """Record a cache look-up."""
 
     def exchanged(
         self,
@@ -114,7 +114,7 @@ class Observer(Protocol):
         *,
         route: str | None,
     ) -> None:
-        """Hear of the end of an exchange or a leg that was really carried out.
+        """Record an exchange, or a leg of one, that called Entra.
 
         Args:
             exchange: Which. It holds the user's token, as a `Secret`.
@@ -124,10 +124,10 @@ class Observer(Protocol):
         """
 
     def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Hear of a call to an API, made for a caller of the HTTP API: its status, or why there is none."""
+        """Record a call to an API, made for a caller of the HTTP API: its status, or why there is none."""
 
     def prefetched(self, route: str, outcome: str) -> None:
-        """Hear of the end of a prefetch: `issued`, `known`, `skipped`, or the reason of a denial."""
+        """Record how a prefetch ended: `issued`, `known`, `skipped`, or the reason of a denial."""
 
 
 @dataclass(frozen=True, slots=True)

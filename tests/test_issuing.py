@@ -264,10 +264,10 @@ async def test_a_token_anew_replaces_the_one_that_is_held() -> None:
     """For the next ones as well; and where Entra refuses, the old one stays for them."""
     desk = Desk()
     held = allowed(await desk.issue(APP)).authorization
-    anew = allowed(await desk.issue(APP, overrides=Overrides(anew=True))).authorization
+    renewed = allowed(await desk.issue(APP, overrides=Overrides(force_refresh=True))).authorization
     after = allowed(await desk.issue(APP)).authorization
-    assert held != anew
-    assert anew == after
+    assert held != renewed
+    assert renewed == after
     assert 2 == len(desk.entra.calls)
     # Each of them for the log of failed exchanges.
     assert [APP] * 2 == desk.observer.begun_for

@@ -1,8 +1,8 @@
 """The path of one Check, to be read from top to bottom.
 
-`CheckService` goes down the path and returns a value, `Granted`, or raises why not; `authz.core` decides;
-the doors in `authz.envoy` translate. Only the wait for a signing key and the wait for an exchange can take
-time, and both end with the Check's own deadline.
+`CheckService` takes the steps in order and returns a value, `Granted`, or raises why not. `authz.core`
+decides; `authz.doors` translate. Only the wait for a signing key and the wait for an exchange can take time,
+and both end with the Check's own deadline.
 """
 
 from collections.abc import Awaitable

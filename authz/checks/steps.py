@@ -1,6 +1,7 @@
 """What both paths through the service are made of: the configuration, one request, and the shared steps.
 
-The paths themselves are `service` (Envoy asks) and `authz.doors.sidecar_api.issuer` (an app asks).
+The paths themselves are `authz.checks.service` (Envoy asks) and `authz.doors.sidecar_api.issuer` (an app
+asks).
 """
 
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ class Steps:
         return principal
 
     async def exchanged(
-        self, asked: Asked, exchange: TokenExchange, *, route: str, anew: bool = False
+        self, asked: Asked, exchange: TokenExchange, *, route: str, force_refresh: bool = False
     ) -> IssuedToken:
         """Return the token of a route's exchange, from the cache unless a new one is demanded.
 
@@ -111,7 +112,7 @@ class Steps:
 
         check_subject_lives(exchange, self._clock())
         try:
-            if not anew:
+            if not force_refresh:
                 return await tokens.obtain(
                     exchange, deadline=asked.deadline, route=route, seen=seen
                 )

@@ -1,4 +1,4 @@
-"""`authz serve`: answers Envoy until it is told to end."""
+"""`authz serve`: answers Envoy until SIGTERM or SIGINT."""
 
 import os
 import sys

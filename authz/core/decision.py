@@ -1,6 +1,6 @@
 """The answer to a Check: `Allow` with what to change, or `Deny` with a reason.
 
-No HTTP or gRPC status here: that is wire language and lives in `authz.envoy`.
+No HTTP or gRPC status here: that is wire language and lives in `authz.doors`.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from authz.core.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Let the request go on, changed as told.
+    """Let the request pass, with these changes.
 
     Attributes:
         authorization: The token that replaces `Authorization`; None leaves or removes it.

@@ -2,7 +2,7 @@
 
 `Reason` is the closed list: it is the metric label, the log field, the `reason` of the problem body
 and the heading in docs/errors.md. Each concrete error fixes one. `str(error)` is for our own log and
-never leaves the process. HTTP and gRPC status codes are wire language and live in `authz.envoy`.
+never leaves the process. HTTP and gRPC status codes are wire language and live in `authz.doors`.
 """
 
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""`CheckRecord`, all that is told of one Check; and `Trace`, what is noted while it is on its way.
+"""`CheckRecord`, everything that is reported about one Check; and `Trace`, what is measured during it.
 
 Nothing here decides. Doors make their answer of a record, observers count and log it.
 """

@@ -1,6 +1,6 @@
 """What Envoy asks, in our own words, and the grammar of the one bearer value it may carry.
 
-The wire message stays in `authz.envoy`; after `parse_bearer` nobody looks at header text again.
+The wire message stays in `authz.doors.envoy`; after `parse_bearer` nobody looks at header text again.
 """
 
 import re
@@ -182,7 +182,7 @@ def parse_bearer(authorization: Authorization | None, *, max_bytes: int) -> Bear
         if _SCHEME.match(text) is None and "," not in text:
             raise MissingToken("the Authorization value belongs to another scheme")
         raise MalformedRequest("Authorization is not exactly one bearer value")
-    # Nearly always the credentials are the token, which then is hashed once, whoever asks.
+    # The credentials are nearly always the token. Sharing their Secret hashes it once for all caches.
     exact = match[1] == authorization.credentials.reveal()
     return BearerToken(authorization.credentials if exact else Secret(match[1]))
 

@@ -213,7 +213,7 @@ def _listen(address: str) -> socket.socket:
     host, number = host.strip("[]"), int(port)
     if host == _EVERY_ADDRESS:
         if not socket.has_dualstack_ipv6():
-            return socket.create_server(("0.0.0.0", number), backlog=_BACKLOG)  # noqa: S104 - as told
+            return socket.create_server(("0.0.0.0", number), backlog=_BACKLOG)  # noqa: S104 - every address is configured
         return socket.create_server(
             (host, number), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
         )

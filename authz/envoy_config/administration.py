@@ -13,7 +13,7 @@ _PATIENCE: Final = 2.0
 
 
 class AdministrationError(Exception):
-    """Envoy was not reached, or did not do as it was told."""
+    """Envoy was not reached, or refused the request."""
 
 
 def drain(address: str) -> None:

@@ -1,4 +1,4 @@
-"""`authz inject-webhook`: runs the webhook until it is told to end."""
+"""`authz inject-webhook`: runs the webhook until SIGTERM or SIGINT."""
 
 import asyncio
 import signal

@@ -145,7 +145,7 @@ class Reload:
 
     def _refused(self, faults: str) -> None:
         self._observers.attempt(lambda: self._metrics.reloaded(applied=False))
-        _log.error("configuration refused, the old one goes on", faults=faults)
+        _log.error("configuration refused, the previous one stays in use", faults=faults)
 
     async def watch_files(self) -> None:
         """Reload when a file of certificates that the configuration names has changed; never ends."""

@@ -39,7 +39,9 @@ async def test_a_version_that_names_a_bad_file_is_refused_and_the_old_one_serves
     process = serve(reload_interval="50ms", listen=listen)
     file = laid(tmp_path / "ca.pem", BAD_CERTIFICATES[bad])
     write(with_file(world, section, file, listen=listen))
-    refused = await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    refused = await asyncio.to_thread(
+        process.event, "configuration refused, the previous one stays in use"
+    )
     async with Client(f"unix:{world.folder}/authz.sock") as client:
         served = authorization(await client.check("egress", "autonomous"))
     alive = process.admin("/livez").status_code
@@ -172,7 +174,9 @@ async def test_a_configuration_that_became_a_fifo_is_a_refused_version(
     file = world.folder / "authz.yaml"
     file.unlink()
     os.mkfifo(file)
-    refused = await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    refused = await asyncio.to_thread(
+        process.event, "configuration refused, the previous one stays in use"
+    )
     document = world.config(reload_interval="100ms")
     document["egress"]["more"] = {"flow": "none"}
     write(document)

@@ -166,7 +166,9 @@ async def test_a_reload_with_a_bad_file_ends_nothing(
     async with bystanders(world, process):
         write({**document, section: {**document.get(section, {}), "ca_file": str(file)}})
         process.signal(signal.SIGHUP)
-        await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+        await asyncio.to_thread(
+            process.event, "configuration refused, the previous one stays in use"
+        )
 
     assert process.running
 

@@ -196,7 +196,9 @@ async def prometheus(
             write({**document, "log": {"level": "debug"}})
             await asyncio.to_thread(process.event, "configuration applied")
             write({**document, "surprise": 1})
-            await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+            await asyncio.to_thread(
+                process.event, "configuration refused, the previous one stays in use"
+            )
             traffic = Traffic(world, client, serving["api"], beside)
             try:
                 yield running, traffic, process

@@ -221,7 +221,7 @@ async def test_the_way_back_to_the_version_in_use_is_logged(
     """A file that is put back after a refusal is a change, though nothing has to be applied."""
     process = serve(reload_interval="50ms")
     write(reload_interval="50ms", surprise=1)
-    await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    await asyncio.to_thread(process.event, "configuration refused, the previous one stays in use")
     write(reload_interval="50ms")
     back = await asyncio.to_thread(process.event, "configuration is again the one in use")
     status = process.admin("/status").json()["configuration"]

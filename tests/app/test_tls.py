@@ -84,7 +84,7 @@ def test_certificate_is_renewed_without_restart(files: Files, serve: Serve) -> N
 
     assert first != renewed
     assert renewed.strip() == second.strip() == third.strip()
-    assert "the old one goes on" in process.log()
+    assert "the previous one stays in use" in process.log()
 
 
 @pytest.mark.parametrize("kind", ["gone", "garbage", "another certificate's"])
@@ -138,7 +138,7 @@ def test_a_certificate_that_cannot_be_used_is_logged_once_and_so_is_its_return(
     process.event("certificate usable again")
 
     said = [record["event"] for record in process.events()]
-    names = ("certificate not usable, the old one goes on", "certificate usable again")
+    names = ("certificate not usable, the previous one stays in use", "certificate usable again")
     assert [1, 1] == [said.count(name) for name in names]
 
 

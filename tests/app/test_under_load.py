@@ -217,7 +217,9 @@ async def test_configuration_reload_under_load(
             broken = world.config()
             broken["egress"]["graph"]["agent"] = "nobody"
             write(broken)
-            await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+            await asyncio.to_thread(
+                process.event, "configuration refused, the previous one stays in use"
+            )
             still = await client.check("egress", "added")
         await going.reach(100)
 
@@ -241,7 +243,7 @@ async def test_a_refused_configuration_shows_no_password(
     document["egress"]["graph"]["hosts"] = ["graph.example/?key=hunter2"]
     write(document)
     process.signal(signal.SIGHUP)
-    await asyncio.to_thread(process.event, "configuration refused, the old one goes on")
+    await asyncio.to_thread(process.event, "configuration refused, the previous one stays in use")
     refused = process.admin("/status").json()["configuration"]["refused"]
 
     assert "found 'https://…@login.example'" in refused

@@ -40,6 +40,22 @@ def test_every_aadsts_number_is_in_the_table() -> None:
     ] == rows
 
 
+def test_every_module_that_the_code_names_is_there() -> None:
+    """Docstrings and comments name modules, or what stands in one; a move leaves no old name behind."""
+    no_modules = {"authz.route", "authz.direction", "authz.yaml", "authz.schema.json"}
+    lost = []
+    for file in (
+        path for package in ("authz", "authz_dev") for path in (ROOT / package).rglob("*.py")
+    ):
+        for name in re.findall(r"`(authz(?:_dev)?(?:\.\w+)+)`", file.read_text()):
+            place = ROOT.joinpath(*name.split("."))
+            known = (place, place.with_suffix(".py"), place.parent.with_suffix(".py"))
+            if name not in no_modules and not any(each.exists() for each in known):
+                lost.append((str(file.relative_to(ROOT)), name))
+
+    assert [] == lost
+
+
 def test_every_link_of_the_checkout_leads_somewhere() -> None:
     """Symbolic links, which a move of their target leaves behind in silence."""
     listed = subprocess.run(

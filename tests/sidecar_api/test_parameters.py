@@ -46,7 +46,7 @@ def call(*items: tuple[str, str]) -> Call:
         ([("optionsOverride.RequestAppToken", "false")], Overrides(app_token=False)),
         ([(f"{ACQUIRE}Tenant", GUID)], Overrides(tenant=GUID)),
         ([(f"{ACQUIRE}Claims", '{ "b":1, "a":2 }')], Overrides(claims='{"a":2,"b":1}')),
-        ([(f"{ACQUIRE}ForceRefresh", "true")], Overrides(anew=True)),
+        ([(f"{ACQUIRE}ForceRefresh", "true")], Overrides(force_refresh=True)),
         ([(f"{ACQUIRE}ForceRefresh", "false")], Overrides()),
         ([(f"{ACQUIRE}CorrelationId", GUID), ("optionsOverride.BaseUrl", "https://x")], Overrides()),
     ],

@@ -107,11 +107,11 @@ def decode(
 def encode(record: CheckRecord) -> WireResponse:
     """Translate our answer. Its facts become dynamic metadata, for Envoy's access log and edge cache."""
     decision = record.decision
-    metadata = _metadata(tuple(facts(record)))
-    if record.edge_ttl >= LEAST_TTL:
-        metadata = _with_edge(metadata, record)
     match decision:
         case Allow():
+            metadata = _metadata(tuple(facts(record)))
+            if record.edge_ttl >= LEAST_TTL:
+                metadata = _with_edge(metadata, decision, record)
             headers = [_set(name, value) for name, value in decision.headers]
             if decision.authorization is not None:
                 headers.append(_set("authorization", f"Bearer {decision.authorization.reveal()}"))
@@ -156,14 +156,13 @@ _metadata: Final = lru_cache(maxsize=1024)(_struct)
 """Build the metadata once for each combination; routes and reasons are few."""
 
 
-def _with_edge(facts: Struct, record: CheckRecord) -> Struct:
+def _with_edge(facts: Struct, decision: Allow, record: CheckRecord) -> Struct:
     """Add what Envoy's edge cache needs to repeat an allowance, to an Envoy that has one.
 
     The headers that we set are named only. Their values, a token among them, the cache reads from the
     request that we changed, so that no token is in metadata, which access logs may print.
     """
-    decision, route = record.decision, record.route
-    assert isinstance(decision, Allow)
+    route = record.route
     assert route is not None
     changed = [name for name, _ in decision.headers]
     if decision.authorization is not None:

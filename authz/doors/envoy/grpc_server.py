@@ -286,7 +286,7 @@ class _Certificate:
             return
         self._complained = str(error)
         _log.error(
-            "certificate not usable, the old one goes on",
+            "certificate not usable, the previous one stays in use",
             file=shown_file(self._files.certificate_file),
             cause=str(error),
         )

@@ -103,7 +103,7 @@ class TokenIssuer:
             exchange = await self._exchange(asked, granted(route), bearer)
             with _blaming(overrides, asked.snapshot.policy, changed=route.flow is not found.flow):
                 token = await self._steps.exchanged(
-                    asked, exchange, route=route.name, anew=overrides.anew
+                    asked, exchange, route=route.name, force_refresh=overrides.force_refresh
                 )
             caller = asked.trace.principal
             return Issued(route, Allow(token.secret), ONCE, caller, token, exchange=exchange)

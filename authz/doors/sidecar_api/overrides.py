@@ -32,7 +32,7 @@ class Overrides:
         tenant: Where the token is to be issued; only the client's own tenant can be.
         claims: JSON text of the OpenID Connect `claims` parameter, in place of the configured one.
         challenge: JSON text of claims that the API demands, on top of those: it has refused a token.
-        anew: Whether a token from the cache will not do.
+        force_refresh: Whether the token must come from Entra and not from the cache.
         for_own_resource: Whether the token is for the configured resource and no other, whatever is
             granted: where it is sent there at once.
     """
@@ -44,7 +44,7 @@ class Overrides:
     tenant: str | None = None
     claims: str | None = None
     challenge: str | None = None
-    anew: bool = False
+    force_refresh: bool = False
     for_own_resource: bool = False
 
 

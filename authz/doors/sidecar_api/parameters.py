@@ -171,7 +171,7 @@ class Parameters:
             app_token=self._switch(f"{OPTIONS}RequestAppToken"),
             tenant=self._guid(f"{ACQUIRE}Tenant"),
             claims=self._claims(),
-            anew=bool(self._switch(f"{ACQUIRE}ForceRefresh")),
+            force_refresh=bool(self._switch(f"{ACQUIRE}ForceRefresh")),
             for_own_resource=for_own_resource,
         )
 
