@@ -32,7 +32,8 @@ from authz.core.throttle import ApplicationThrottled
 from authz.tokens.caching import CachedExchange, FailureLifetimes
 from support.fakes.clock import START, Clock
 from support.fakes.exchanges import AGENT_IDENTITY, GRAPH, on_behalf_of, one_of_each
-from support.fakes.fakes import FakeExchange, FakeObserver
+from support.fakes.fakes import FakeExchange
+from support.fakes.recorder import Recorder
 
 Outcome = TypeVar("Outcome")
 
@@ -60,7 +61,7 @@ class World:
         self.clock = Clock()
         self.timer = self.clock.timer
         self.entra = FakeExchange(self.clock.moment, lifetime=LIFETIME, refresh_after=REFRESH)
-        self.observer = FakeObserver()
+        self.observer = Recorder()
         self.tokens = TokenCache(max_entries=1000, max_bytes=10**7, margin=MARGIN)
         self.failures = FailureCache(max_entries=1000) if failures is None else failures
         self.seen: list[CacheResult] = []

@@ -19,7 +19,8 @@ from authz.ports import Standing
 from authz.tokens.caching import CachedExchange
 from authz.tokens.proving import LONGEST_PAUSE, LONGEST_PAUSE_REFUSED, SPREAD, Proofs
 from support.fakes.clock import Clock
-from support.fakes.fakes import FakeExchange, FakeObserver
+from support.fakes.fakes import FakeExchange
+from support.fakes.recorder import Recorder
 
 CLIENT = Client("desk", "tenant", "client")
 OTHER = Client("clerk", "tenant", "other")
@@ -39,7 +40,7 @@ class Scene:
             tokens=TokenCache(max_entries=10, max_bytes=10**6, margin=60),
             failures=FailureCache(max_entries=10),
             name=CacheName.TOKENS,
-            observer=FakeObserver(),
+            observer=Recorder(),
             clock=self.clock,
             timer=self.clock.timer,
             flight_timeout=15,

@@ -543,8 +543,9 @@ async def test_only_exchanges_that_were_carried_out_are_counted(world: World, cl
         # Each of the three with its further tries: Entra's directory may be replicating.
         tries = 3 * (1 + len(REPLICATION_DELAYS))
         assert {"t1": tries, "rejected": tries} == service.calls
-        assert [(Flow.BLUEPRINT_ASSERTION, "graph")] * 3 == service.seen.begun_for
-        errors = [error for _, error in service.seen.exchanges if isinstance(error, EntraError)]
+        assert ["graph"] * 3 == service.seen.begun_for
+        assert [Flow.BLUEPRINT_ASSERTION] * 3 == [flow for flow, _, _ in service.seen.exchanges]
+        errors = [error for _, error, _ in service.seen.exchanges if isinstance(error, EntraError)]
         assert [7000215] * 3 == [error.code for error in errors]
 
 
@@ -557,7 +558,7 @@ async def test_an_exchange_that_entra_does_not_answer_is_counted(world: World) -
         record = await service.egress("app")
 
         assert Reason.EXCHANGE_UNAVAILABLE is denied(record)
-        assert [Flow.APP] == [flow for flow, _ in service.seen.exchanges]
+        assert [Flow.APP] == [flow for flow, _, _ in service.seen.exchanges]
 
 
 async def test_a_withdrawn_t1_is_replaced_once(world: World) -> None:

@@ -31,6 +31,7 @@ from authz.process.engine import Engine
 from authz_dev.emulator.entities import Secret
 from entra.test_credentials import Certified, register, with_credentials
 from entra.test_proxy import running
+from support.fakes.recorder import Recorder
 from support.peers.key_vault import (
     FakeVault,
     add_reader,
@@ -38,7 +39,7 @@ from support.peers.key_vault import (
     pod_identity,
     service_account_token,
 )
-from support.programs.stack import Recorder, World, denied, issued, missing, reload, stack, until
+from support.programs.stack import World, denied, issued, missing, reload, stack, until
 
 pytestmark = pytest.mark.thorough
 

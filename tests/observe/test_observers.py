@@ -12,7 +12,7 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
-from support.fakes.fakes import FakeObserver
+from support.fakes.recorder import Recorder
 from support.fakes.records import record_of
 from support.fakes.scene import INBOUND, Scene
 from support.programs.stack import until
@@ -33,7 +33,7 @@ async def _repeats(scene: Scene, number: int) -> list[CheckRecord]:
 async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
     """Every observer hears of each, in order."""
     repeats = await _repeats(Scene(), 3)
-    heard = [FakeObserver(), FakeObserver()]
+    heard = [Recorder(), Recorder()]
     observers = Observers(heard)
     for repeat in repeats:
         observers.decided([repeat])
@@ -47,7 +47,7 @@ async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
 async def test_there_is_a_next_time() -> None:
     """What comes after a batch is the next one's."""
     first, second = await _repeats(Scene(), 2)
-    heard = FakeObserver()
+    heard = Recorder()
     observers = Observers([heard])
     observers.decided([first])
     await until(lambda: heard.records == [first])
@@ -58,7 +58,7 @@ async def test_there_is_a_next_time() -> None:
 async def test_repeats_that_are_many_do_not_wait() -> None:
     """What is gathered is bounded."""
     repeats = await _repeats(Scene(), 1)
-    heard = FakeObserver()
+    heard = Recorder()
     observers = Observers([heard])
     for _ in range(MOST_GATHERED):
         observers.decided(repeats)
@@ -69,7 +69,7 @@ async def test_repeats_that_are_many_do_not_wait() -> None:
 async def test_what_is_gathered_can_be_asked_for() -> None:
     """At a scrape and at the end; nothing is told twice."""
     repeats = await _repeats(Scene(), 2)
-    heard = FakeObserver()
+    heard = Recorder()
     observers = Observers([heard])
     observers.flush()
     observers.decided(repeats)
@@ -96,7 +96,7 @@ async def test_repeats_count_like_checks() -> None:
     assert 5 == value("authz_cache_lookups_total", cache="answers", result="hit")
 
 
-class Failing(FakeObserver):
+class Failing(Recorder):
     """An observer that raises whenever it is told something."""
 
     def decided(self, records: Sequence[CheckRecord]) -> None:
@@ -111,7 +111,7 @@ class Failing(FakeObserver):
 async def test_an_observer_that_fails_spoils_no_decision() -> None:
     """The others hear of it all the same, the failures are counted, and each kind is logged once."""
     scene = Scene()
-    heard = FakeObserver()
+    heard = Recorder()
     observers = Observers([Failing(), heard])
     repeats = await _repeats(scene, 2)
     with capture_logs() as logged:

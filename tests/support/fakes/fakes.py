@@ -5,14 +5,13 @@ They keep count and never assert; what ought to have happened is said in the tes
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from authz.core.budget import Budget
-from authz.core.errors import AuthzError, DeadlineExceeded, InvalidToken, TokenFault
-from authz.core.exchange import Flow, IssuedToken, TokenExchange
+from authz.core.errors import DeadlineExceeded, InvalidToken, TokenFault
+from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.moment import Moment
-from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.secret import Secret
 from authz.ports import Timer
 
@@ -136,48 +135,3 @@ class FakeExchange:
     def release(self) -> None:
         """Answer everybody, those who wait included."""
         self._answering.set()
-
-
-class FakeObserver:
-    """An `Observer` that remembers."""
-
-    def __init__(self) -> None:
-        self.records: list[CheckRecord] = []
-        self.lookups: list[tuple[CacheName, CacheResult]] = []
-        self.exchanges: list[tuple[Flow, AuthzError | None, float]] = []
-        self.begun_for: list[str | None] = []
-        """Routes of the exchanges."""
-        self.prefetches: list[tuple[str, str]] = []
-
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Remember decisions; a repeated one is a hit of the answers' cache."""
-        self.records += records
-        repeats = [record for record in records if record.trace.repeated]
-        self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
-
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Remember a look-up."""
-        self.lookups.append((cache, result))
-
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
-    ) -> None:
-        """Remember an exchange."""
-        self.exchanges.append((exchange.flow, error, seconds))
-        self.begun_for.append(route)
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Take no interest."""
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Remember a prefetch."""
-        self.prefetches.append((route, outcome))
-
-    def results(self, cache: CacheName) -> list[CacheResult]:
-        """Return how the look-ups of one cache ended."""
-        return [result for name, result in self.lookups if name is cache]

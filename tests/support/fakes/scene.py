@@ -23,7 +23,8 @@ from authz.ports import Timer
 from authz.tokens.caching import CachedExchange
 from authz.tokens.references import SubjectMemory
 from support.fakes.clock import Clock
-from support.fakes.fakes import FakeExchange, FakeKeys, FakeObserver
+from support.fakes.fakes import FakeExchange, FakeKeys
+from support.fakes.recorder import Recorder
 from support.fakes.routes import route_of
 from support.fakes.tenant import FakeTenant
 
@@ -52,7 +53,7 @@ class Scene:
             timer=timer,
         )
         self.entra = FakeExchange(self._now)
-        self.observer = FakeObserver()
+        self.observer = Recorder()
         self.failures = FailureCache(max_entries=100)
         self.tokens = CachedExchange(
             self.entra,

@@ -9,7 +9,6 @@ import json
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -106,7 +105,7 @@ class _Handler(QuietHandler):
                 self._api.seen[_CHAT].set()
                 self._json({"object": "list", "data": []})
             case "chat":
-                self._complete(json.loads(b"".join(self._read())))
+                self._complete(json.loads(b"".join(self.body())))
             case _:
                 self._json({}, 404)
 
@@ -148,22 +147,9 @@ class _Handler(QuietHandler):
 
     def _digest(self) -> str:
         found = hashlib.sha256()
-        for chunk in self._read():
+        for chunk in self.body():
             found.update(chunk)
         return found.hexdigest()
-
-    def _read(self) -> Iterator[bytes]:
-        if self.headers.get("transfer-encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return
-        left = int(self.headers.get("content-length", 0))
-        while left:
-            chunk = self.rfile.read(min(_CHUNK, left))
-            left -= len(chunk)
-            yield chunk
 
     def _json(self, content: dict[str, Any], status: int = 200) -> None:
         self.answer(json.dumps(content).encode(), status, "application/json")

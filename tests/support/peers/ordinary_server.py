@@ -9,7 +9,6 @@ import hashlib
 import ssl
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Final, Self
 
 from support.peers.quiet_server import QuietHandler, QuietServer
@@ -19,7 +18,6 @@ SQUEEZED: Final = "squeezed " * 1000
 LATE: Final = "late"
 """Sent in place of the last event, to a client that did not receive the first one in time."""
 _PATIENCE: Final = 20.0
-_CHUNK: Final = 64 * 1024
 
 
 class OrdinaryServer:
@@ -75,7 +73,7 @@ class _Handler(QuietHandler):
                 self.answer(owner.page, content_type="text/html; charset=utf-8")
             case "digest":
                 found = hashlib.sha256()
-                for chunk in self._body():
+                for chunk in self.body():
                     found.update(chunk)
                 self.answer(found.hexdigest().encode(), content_type="text/plain")
             case "events":
@@ -86,7 +84,7 @@ class _Handler(QuietHandler):
             case "gzip":
                 self._squeeze()
             case _:
-                for _ in self._body():
+                for _ in self.body():
                     pass
                 self.answer(b"echo", content_type="text/plain")
 
@@ -126,16 +124,3 @@ class _Handler(QuietHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def _body(self) -> Iterator[bytes]:
-        if self.headers.get("transfer-encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                yield self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-            return
-        left = int(self.headers.get("content-length", 0))
-        while left:
-            chunk = self.rfile.read(min(_CHUNK, left))
-            left -= len(chunk)
-            yield chunk

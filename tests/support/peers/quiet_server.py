@@ -2,9 +2,12 @@
 
 import socket
 import ssl
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any, Self
+from typing import Any, Final, Self
+
+_CHUNK: Final = 64 * 1024
 
 
 class QuietHandler(BaseHTTPRequestHandler):
@@ -21,6 +24,20 @@ class QuietHandler(BaseHTTPRequestHandler):
         # Bytes after the head would end the connection, and with it a request that Envoy sends there again.
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def body(self) -> Iterator[bytes]:
+        """Read the request's body piece by piece, in chunks or of a known length (without trailers)."""
+        if self.headers.get("transfer-encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return
+        left = int(self.headers.get("content-length", 0))
+        while left:
+            chunk = self.rfile.read(min(_CHUNK, left))
+            left -= len(chunk)
+            yield chunk
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -7,9 +7,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,15 +20,15 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.config.reading.document import parse
 from authz.core.decision import Allow, Deny
-from authz.core.errors import AuthzError, Reason
-from authz.core.exchange import Flow, TokenExchange
-from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.errors import Reason
+from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.secret import Secret
 from authz.entra.exchange import EntraExchange
 from authz.entra.key_vault import KeyVaults
 from authz.process.engine import Engine
 from authz_dev.emulator import Emulator
+from support.fakes.recorder import Recorder
 from support.programs import program
 from support.proxy.plain_http import NO_TLS
 
@@ -55,48 +54,6 @@ class Clock:
     def timer(self) -> float:
         """Tell the monotonic second, which nobody sets."""
         return time.monotonic() + self.ahead
-
-
-@dataclass
-class Recorder:
-    """An observer that remembers."""
-
-    records: list[CheckRecord] = field(default_factory=list)
-    lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
-    exchanges: list[tuple[Flow, AuthzError | None]] = field(default_factory=list)
-    begun_for: list[tuple[Flow, str | None]] = field(default_factory=list)
-    prefetches: list[tuple[str, str]] = field(default_factory=list)
-    calls: list[tuple[str, int | AuthzError]] = field(default_factory=list)
-
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Remember Checks; a repeated one is a hit of the answers' cache."""
-        self.records += records
-        repeats = [record for record in records if record.trace.repeated]
-        self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
-
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Remember a look-up."""
-        self.lookups.append((cache, result))
-
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
-    ) -> None:
-        """Remember an exchange."""
-        self.exchanges.append((exchange.flow, error))
-        self.begun_for.append((exchange.flow, route))
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Remember a call to an API."""
-        self.calls.append((route, outcome))
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Remember a prefetch."""
-        self.prefetches.append((route, outcome))
 
 
 class World:
