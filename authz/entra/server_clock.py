@@ -16,6 +16,8 @@ from authz.ports import Clock
 
 TOLERATED: Final = 60.0
 """Seconds of difference that are not worth a warning: the default of `leeway`."""
+_AGE_DIGITS: Final = 9
+"""A longer `Age` is of no cache that keeps time."""
 RESOLUTION: Final = 2.0
 """Seconds: a `Date` has no fractions (RFC 9110 section 5.6.7), servers write it once a second, and an answer
 takes its time."""
@@ -52,7 +54,7 @@ class ServerClock:
             return
         # What a cache on the way has held is older by its `Age` (RFC 9111 section 5.1).
         age = headers.get("age", "")
-        date += int(age) if age.isascii() and age.isdigit() and len(age) < 10 else 0  # noqa: PLR2004
+        date += int(age) if age.isascii() and age.isdigit() and len(age) <= _AGE_DIGITS else 0
         difference = self._clock() - date
         with self._lock:
             self.difference = 0.0 if abs(difference) <= RESOLUTION else difference
