@@ -1,1 +1,1 @@
-"""For development only, in no production wheel or image: the strict local Entra and the two-minute tour."""
+"""For development only, in no production wheel or image: the strict local Entra and the demo."""

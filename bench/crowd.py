@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from authz.config import ConfigSource
 from authz.core.budget import Budget
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.moment import Moment
@@ -39,4 +40,4 @@ class InstantExchange:
 
 if __name__ == "__main__":
     vars(version)["EntraExchange"] = InstantExchange
-    sys.exit(app.run(Path(sys.argv[1]), os.environ))
+    sys.exit(app.run(ConfigSource(Path(sys.argv[1]), os.environ)))

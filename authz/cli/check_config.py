@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from authz.cli.options import (
     no_values_option,
 )
 from authz.cli.rendering_command import version_in
-from authz.cli.stand_ins import stand_ins_of
-from authz.config import ConfigError, load, missing_credentials
+from authz.config import ConfigError, ConfigSource, missing_credentials
+from authz.config.placeholders import stand_ins
 from authz.doors.envoy.pairing import Match
 from authz.envoy_config.counterpart import CounterpartFault, compare, read_envoy
 from authz.process.wiring.pod_authority import open_pod_authority
@@ -52,9 +53,10 @@ def check_config(
 ) -> None:
     """Check a configuration and print every fault. Exit status 2 if there is one."""
     try:
-        path, given = file or config_file, dict(os.environ)
-        values = stand_ins_of(path, given) if without_values else {}
-        loaded = load(path, given | values, to_serve=not without_values)
+        given = dict(os.environ)
+        source = ConfigSource.find(file or config_file, given)
+        values = stand_ins(source) if without_values else {}
+        loaded = replace(source, environ=given | values).load(to_serve=not without_values)
         if prepare:
             open_pod_authority(loaded.config)
     except ConfigError as error:

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,17 @@ from authz.cli.options import (
     no_values_option,
 )
 from authz.cli.rendering_command import made_by, take_over
-from authz.cli.stand_ins import stand_ins_of
-from authz.config import ConfigError, load
-from authz.config.placeholders import shown_in
+from authz.config import ConfigError, ConfigSource
+from authz.config.placeholders import shown_in, stand_ins
 from authz.core.request import Direction
+from authz.envoy_config.destinations import left_on_checks, reason_not_to_push
+from authz.envoy_config.settings import (
+    AppProtocol,
+    AuthzTls,
+    RenderError,
+    SidecarSettings,
+    Transparent,
+)
 from authz.system.distribution import advice
 
 
@@ -137,20 +145,19 @@ def _render(
         from authz.envoy_config.bootstrap import render  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
-    from authz.envoy_config.destinations import left_on_checks, reason_not_to_push  # noqa: PLC0415 - as above
-    from authz.envoy_config.settings import RenderError  # noqa: PLC0415 - as above
 
     try:
-        given, path = dict(os.environ), file or config_file
-        values = stand_ins_of(path, given) if without_values else {}
-        loaded = load(path, given | values)
+        given = dict(os.environ)
+        source = ConfigSource.find(file or config_file, given)
+        values = stand_ins(source) if without_values else {}
+        loaded = replace(source, environ=given | values).load()
         config = loaded.config
         settings = _sidecar_settings(options, config.api.ca_file)
         text = render(config, settings)
         _refuse_stand_ins(text, values)
         # For scripts without this program.
-        source = f"# authz.yaml: sha256 {loaded.digest}\n" if path is not None else ""
-        _put(made_by(context) + source + text, output)
+        digest = f"# authz.yaml: sha256 {loaded.digest}\n" if source.path is not None else ""
+        _put(made_by(context) + digest + text, output)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
@@ -181,22 +188,16 @@ def _refuse_stand_ins(text: str, values: dict[str, str]) -> None:
         )
 
 
-def _sidecar_settings(options: dict[str, Any], api_ca_file: Path | None) -> Any:
-    from authz.envoy_config.settings import (  # noqa: PLC0415 - an extra
-        AppProtocol,
-        AuthzTls,
-        RenderError,
-        SidecarSettings,
-        Transparent,
-    )
-
+def _sidecar_settings(options: dict[str, Any], api_ca_file: Path | None) -> SidecarSettings:
     ca_file, name = options["authz_ca"], options["authz_name"]
     secrets_folder = options["authz_secrets"]
     if (ca_file is None and secrets_folder is None) != (name is None):
         raise RenderError("--authz-ca and --authz-name go together; or --authz-secrets and it")
+    own = options["authz_certificate"], options["authz_key"]
+    if name is None and any(own):
+        raise RenderError("--authz-certificate and --authz-key need --authz-ca and --authz-name")
     tls = None
     if name is not None:
-        own = options["authz_certificate"], options["authz_key"]
         tls = AuthzTls(ca_file, name, *own, secrets_folder)
     given = {
         "inbound_address": options["inbound"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from authz.cli.options import FAULTY, config_option, file_argument
-from authz.config import ConfigError, load
+from authz.config import ConfigError, ConfigSource
 from authz.process.app import WorkerSeat, run
 from authz.process.supervisor import SEAT_VARIABLE, supervise
 
@@ -20,17 +20,17 @@ def serve(file: Path | None, config_file: Path | None) -> None:
 
     FILE is the configuration, as with --config.
     """
-    config_file = file or config_file
     environ = dict(os.environ)
     seat = environ.pop(SEAT_VARIABLE, None)
     try:
-        if seat is None and load(config_file, environ).config.listen.workers > 1:
-            sys.exit(supervise(config_file, environ))
+        source = ConfigSource.find(file or config_file, environ)
+        if seat is None and source.load().config.listen.workers > 1:
+            sys.exit(supervise(source))
         place = None
         if seat is not None:
             address, report_to, lifeline = seat.rsplit(" ", 2)
             place = WorkerSeat(address, int(report_to), int(lifeline))
-        sys.exit(run(config_file, environ, place))
+        sys.exit(run(source, place))
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)

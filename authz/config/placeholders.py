@@ -4,28 +4,31 @@ Identifiers, scopes and files of credentials decide nothing in Envoy's configura
 stand-in is found in the result, and the variable has to have its value.
 """
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
+from authz.config.reading.document import REFERENCE
 from authz.config.sections.clients import CERTIFICATE_FILE, CLIENT_SECRET_FILE, FEDERATED_TOKEN_FILE
 from authz.config.source import ConfigSource
 
-_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _CREDENTIALS: Final = (CLIENT_SECRET_FILE, CERTIFICATE_FILE, FEDERATED_TOKEN_FILE)
 """By one of these a pod names the credential that the file itself does not."""
 
 
-def stand_ins(file: Path, environ: Mapping[str, str]) -> dict[str, str]:
+def stand_ins(source: ConfigSource) -> dict[str, str]:
     """Return a value for each variable that a file refers to and the environment lacks.
+
+    None for the environment form, which refers to none.
 
     Each is a GUID of its own: an identifier where one is expected, and text everywhere else.
 
     Raises:
         ConfigError: The file cannot be read.
     """
-    names = dict.fromkeys(_REFERENCE.findall(ConfigSource.find(file, environ).text()))
+    if source.path is None:
+        return {}
+    environ = source.environ
+    names = dict.fromkeys(REFERENCE.findall(source.text()))
     missing = [name for name in names if not environ.get(name)]
     if not any(environ.get(name) for name in _CREDENTIALS):
         missing.append(FEDERATED_TOKEN_FILE)

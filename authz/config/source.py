@@ -50,18 +50,26 @@ class ConfigSource:
         environ: The environment.
         tenants: Ids of tenants by their domain names, as they are found out.
         files: Readers of the file, one for each path.
+        piped: What a pipe gave: it gives that once, and never changes.
     """
 
     path: Path | None
     environ: Mapping[str, str]
     tenants: dict[str, str] = field(default_factory=dict)
     files: dict[Path, BoundedFile] = field(default_factory=dict, repr=False, compare=False)
+    piped: dict[Path, bytes] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def find(cls, path: Path | None, environ: Mapping[str, str]) -> "ConfigSource":
         """Return the source: the file given, else the file `AUTHZ_CONFIG` names, else the environment."""
         named = environ.get(CONFIG_VARIABLE)
         return cls(path or (Path(named) if named else None), environ)
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether the file is what a shell passes on (`/dev/stdin`, `<(…)`), to be read to its end, once."""
+        path = self.path
+        return path is not None and (path.is_relative_to("/dev") or path.is_relative_to("/proc"))
 
     def load(self, *, to_serve: bool = False) -> Loaded:
         """Read, check and return the configuration.
@@ -126,9 +134,10 @@ class ConfigSource:
         return self.tenants.get(tenant_name(self.environ) or "", "").encode()
 
     def _content(self, path: Path) -> bytes:
-        if path.is_relative_to("/dev") or path.is_relative_to("/proc"):
-            # What a shell passes on (`/dev/stdin`, `<(…)`) is a pipe: read it to its end.
-            return _from_pipe(path)
+        if self.is_pipe:
+            if path not in self.piped:
+                self.piped[path] = _from_pipe(path)
+            return self.piped[path]
         try:
             return self.files.setdefault(path, BoundedFile(path, max_bytes=_LARGEST)).read()
         except FileFault as fault:

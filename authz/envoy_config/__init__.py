@@ -1,1 +1,1 @@
-"""The doors that Envoy knocks on: ext_authz, and the rendering of Envoy's own configuration."""
+"""Envoy's configuration, rendered from authz's own and compared with it; and draining of a running Envoy."""

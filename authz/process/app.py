@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -73,22 +72,20 @@ class App:
     """One serving process.
 
     Args:
-        config_file: The configuration file; None for the environment form.
-        environ: Environment variables.
+        source: Where the configuration comes from, and the environment.
         output: Where log records go.
         seat: The place among several processes; None when this is the only one.
     """
 
     def __init__(
         self,
-        config_file: Path | None,
-        environ: Mapping[str, str],
+        source: ConfigSource,
         *,
         output: LogOutput,
         seat: WorkerSeat | None = None,
     ) -> None:
         self._seat = seat
-        self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        self._watch = ConfigWatch(source)
         log_as_configured(self._watch.current.config)
         self._tenants = TenantNames(self._watch.source.tenants)
         self._learn_tenant_now()
@@ -97,7 +94,7 @@ class App:
         metrics = Metrics(registry, frozenset(MEANINGS))
         decisions = DecisionLog(config.log.decisions)
         self._observers = Observers([metrics, decisions], secrets=metrics)
-        self._engine = Engine(config, environ=environ, observer=self._observers)
+        self._engine = Engine(config, environ=source.environ, observer=self._observers)
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None
         )
@@ -335,9 +332,7 @@ class App:
             self._watch.adopt(known)
 
 
-def run(
-    config_file: Path | None, environ: Mapping[str, str], seat: WorkerSeat | None = None
-) -> int:
+def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
     """Serve until told to stop; return the exit status.
 
     Raises:
@@ -345,7 +340,7 @@ def run(
     """
 
     async def serve(output: LogOutput) -> None:
-        await App(config_file, environ, output=output, seat=seat).run()
+        await App(source, output=output, seat=seat).run()
 
     give_back()
     try:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import structlog
 import uvloop
 
 from authz import __version__
-from authz.config import Config, ConfigError, ConfigSource, ConfigWatch
+from authz.config import Config, ConfigError, ConfigSource, ConfigWatch, Fault
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.grpc_server import ListenError
 from authz.observe.logging import configure_logging, log_output
@@ -43,18 +43,14 @@ class Supervisor:
     """Keeps `listen.workers` processes running.
 
     Args:
-        config_file: The configuration file; None for the environment form.
-        environ: Environment variables; workers inherit them.
+        source: Where the configuration comes from, and the environment, which workers inherit.
         metrics_folder: An empty folder for the metrics that workers share.
     """
 
-    def __init__(
-        self, config_file: Path | None, environ: Mapping[str, str], metrics_folder: Path
-    ) -> None:
-        self._config_file = config_file
-        self._environ = environ
+    def __init__(self, source: ConfigSource, metrics_folder: Path) -> None:
+        self._source = source
         self._metrics_folder = metrics_folder
-        self._watch = ConfigWatch(ConfigSource.find(config_file, environ))
+        self._watch = ConfigWatch(source)
         self._config: Config = self._watch.current.config
         self._reload_now = asyncio.Event()
         _configure_logging(self._config)
@@ -142,14 +138,14 @@ class Supervisor:
     async def _fill(self, seat: int, address: str) -> int:
         reading, writing = os.pipe()
         arguments = ["-m", "authz", "serve"]
-        if self._config_file is not None:
-            arguments += ["--config", str(self._config_file)]
+        if self._source.path is not None:
+            arguments += ["--config", str(self._source.path)]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
             pass_fds=[writing, self._lifeline],
             env={
-                **self._environ,
+                **self._source.environ,
                 SEAT_VARIABLE: f"{address} {writing} {self._lifeline}",
                 FOLDER_VARIABLE: str(self._metrics_folder),
             },
@@ -202,16 +198,25 @@ class Supervisor:
         }
 
 
-def supervise(config_file: Path | None, environ: Mapping[str, str]) -> int:
+def supervise(source: ConfigSource) -> int:
     """Run several workers until told to stop; return the exit status.
 
     Raises:
-        ConfigError: The configuration has faults.
+        ConfigError: The configuration has faults, or is in a pipe, which each worker would have to read.
     """
+    if source.is_pipe:
+        raise ConfigError(
+            [
+                Fault(
+                    "listen.workers",
+                    "found a configuration from a pipe: expected a file, for each worker reads it",
+                )
+            ]
+        )
     with metrics_folder() as folder:
 
         async def serve() -> None:
-            await Supervisor(config_file, environ, folder).run()
+            await Supervisor(source, folder).run()
 
         try:
             with log_output():

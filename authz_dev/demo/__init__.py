@@ -1,4 +1,4 @@
-"""`authz demo`: the two-minute tour. Real Envoy, real MSAL, an unmodified agent, an emulated Entra.
+"""`authz demo`: the guided tour. Real Envoy, real MSAL, an unmodified agent, an emulated Entra.
 
 `command` is the verb and `show` the whole of it: `stage` starts everything on the `landscape`, in a
 `folder`; `tour` lists the scenarios, `plays` says how each happens, `visitor` calls and looks, `report`

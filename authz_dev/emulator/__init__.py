@@ -2,8 +2,8 @@
 
 `Emulator` serves it in-process; `authz emulator` (`command`) as a program. It speaks TLS only, with
 a CA of its own, and unmodified MSAL clients accept it (`instance_discovery=False`). It refuses what
-Entra refuses, with Entra's numbers. All state is in memory. Nothing else in `authz` imports this
-package except the command line and the demo, and it imports nothing from the rest of `authz`.
+Entra refuses, with Entra's numbers. All state is in memory. In `authz` only the command
+line imports this package, and it imports nothing of `authz`.
 
 Entra's own endpoints, below `authority`:
 
@@ -30,6 +30,7 @@ Endpoints of the emulator itself, below `control_url`. Bodies are JSON; a wrong 
                              -> 201 and the fault with its "id"; members per kind: `faults.Fault`
     DELETE /faults[/{id}]    end all, or one
     POST   /keys/roll        {"withdraw_old": bool} -> {"kid"}
+    POST   /secrets/roll     {"tenant_id", "client_id", "withdraw_old": bool} -> {"client_secret"}
     POST   /users/{name}     {"tenant_id", "disabled", "mfa_required", "revoke_sessions": bool};
                              name is a UPN or object id
     POST   /consent          {"tenant_id", "client_id", "resource", "scopes": [...],

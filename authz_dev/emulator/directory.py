@@ -232,12 +232,6 @@ class Directory:
         with self._lock:
             self._roles[key] = self._roles.get(key, frozenset()) | frozenset(roles)
 
-    def revoke_roles(self, client: Client, resource: Application, roles: Iterable[str]) -> None:
-        """Take back app roles given with `grant_roles`."""
-        key = client.tenant_id, client.client_id, resource.client_id
-        with self._lock:
-            self._roles[key] = self._roles.get(key, frozenset()) - frozenset(roles)
-
     def update_user(self, tenant_id: str, name: str, **changes: Any) -> User:
         """Change fields of a user, e.g. `disabled=True`; `name` is a UPN or object id."""
         with self._lock:

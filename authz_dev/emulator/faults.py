@@ -146,7 +146,7 @@ _MEMBER_TYPES: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """A call that may meet a fault; `names` holds every name of its tenant, `users` of its user."""
+    """A call that may meet a fault; `tenant` holds every name of its tenant, `users` of its user."""
 
     target: str
     tenant: frozenset[str] = frozenset()

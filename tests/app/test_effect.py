@@ -17,7 +17,7 @@ import pytest
 import structlog
 import trustme
 
-from authz.config import Config, ConfigWatch
+from authz.config import Config, ConfigSource, ConfigWatch
 from authz.config.effect import AT_START
 from authz.config.sections.section import Section
 from authz.observe.output import LogOutput
@@ -492,7 +492,7 @@ async def running(folder: Path, document: dict[str, Any]) -> AsyncIterator[Runni
     """Run a service through the block."""
     file = folder / "authz.yaml"
     write(file, document)
-    app = App(file, {}, output=LogOutput(None, tell=lambda _: b""))
+    app = App(ConfigSource(file, {}), output=LogOutput(None, tell=lambda _: b""))
     task = asyncio.create_task(app.run())
     try:
         await until(lambda: app._started or task.done())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.config import Config, ConfigError
+from authz.config import Config, ConfigError, ConfigSource
 from authz.config.placeholders import shown_in, stand_ins
 from authz.config.reading.document import parse
 from authz.config.rendered import Selection, difference, mark_of
@@ -170,7 +170,7 @@ def test_placeholders_need_no_values_where_they_are_not_in_the_result(tmp_path: 
     del data["blueprints"]["desk"]["credentials"]
     file = tmp_path / "authz.yaml"
     file.write_text(yaml.safe_dump(data))
-    values = stand_ins(file, {"TENANT_ID": TENANT})
+    values = stand_ins(ConfigSource(file, {"TENANT_ID": TENANT}))
     real = {
         "TENANT_ID": TENANT,
         "SCOPE": "read",
@@ -191,7 +191,7 @@ def test_a_placeholder_that_is_in_the_result_is_found_there(tmp_path: Any) -> No
     data["egress"]["tools"]["hosts"] = ["${TOOLS}"]
     file = tmp_path / "authz.yaml"
     file.write_text(yaml.safe_dump(data))
-    values = stand_ins(file, {})
+    values = stand_ins(ConfigSource(file, {}))
 
     text = render(parse(file.read_text(), values), SidecarSettings())
 
@@ -201,4 +201,4 @@ def test_a_placeholder_that_is_in_the_result_is_found_there(tmp_path: Any) -> No
 def test_a_file_that_is_not_there_is_a_fault(tmp_path: Any) -> None:
     """As without stand-ins."""
     with pytest.raises(ConfigError):
-        stand_ins(tmp_path / "authz.yaml", {})
+        stand_ins(ConfigSource(tmp_path / "authz.yaml", {}))

@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from authz.cli import main
 from authz.config.shown import NO_PATH, NO_VARIABLE, shown_file, shown_variable
-from config.samples import changed, load_data
+from config.samples import changed, faults_of, load_data
 
 SECRET = "gK8~Q1aBcD-3efGhIjKlMnOpQrStUvWxYz012345"
 SECRETS = (
@@ -120,3 +120,15 @@ def test_check_config_names_the_key_and_not_the_secret(
             "Summer2024" in output,
         )
     }
+
+
+@pytest.mark.parametrize(
+    "scopes", [[SECRET], [SECRET, "User.Read"], [f"api://orders/{SECRET}", f"{SECRET}/Orders.Read"]]
+)
+def test_no_fault_of_scopes_shows_a_secret(scopes: list[str]) -> None:
+    """Neither as a scope nor as a resource, of which an application's token takes one each."""
+    changes = {"egress.graph.flow": "autonomous", "egress.graph.scopes": scopes}
+    faults = faults_of(lambda: load_data(changed(changes)))
+
+    assert faults
+    assert SECRET[:20] not in repr(faults)

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from authz.config.clouds import NO_TENANT, PERSONAL_ACCOUNTS
+from authz.config.entra_sdk.keys import split
 from authz.config.entra_sdk.values import Variables
 from authz.config.faults import Fault, Notice
 from authz.config.shown import shown
 
 _ANY_TENANT: Final = ("common", "organizations", "consumers", PERSONAL_ACCOUNTS)
+_TENANT_ID: Final = split("AzureAd__TenantId")
 _DOMAIN: Final = re.compile("[0-9a-z](?:[0-9a-z-]*[0-9a-z])?(?:[.][0-9a-z-]+)+", re.IGNORECASE)
 
 
@@ -24,8 +26,10 @@ def is_any_tenant(tenant: str) -> bool:
 
 def tenant_name(environ: Mapping[str, str]) -> str | None:
     """Return the domain name that the environment has in place of a tenant's id, in lower case."""
-    value = Variables.of(environ).value("AzureAd__TenantId")
-    return value.lower() if value is not None and _DOMAIN.fullmatch(value) else None
+    # Looked for at each interval: no other variable is compared with the keys that are known.
+    given = (value for name, value in environ.items() if value and split(name) == _TENANT_ID)
+    value = next(given, "").lower()
+    return value if _DOMAIN.fullmatch(value) else None
 
 
 def check_tenant(variables: Variables, tenant_id: str | None) -> None:

@@ -23,7 +23,7 @@ from authz.config.shown import shown_place, shown_variable
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST: Final = 32
-_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
+REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _NO_KEY: Final = (
     "found a key that is no text: fill in a template such as {{ NAME }} first, and put quotes around a text that "
     "begins with { or ["
@@ -189,7 +189,7 @@ class _Reader:
                 return int(text)
             if _FLOAT.fullmatch(text):
                 return float(text)
-        reference = _REFERENCE.fullmatch(text)
+        reference = REFERENCE.fullmatch(text)
         if reference is None:
             private = not PRIVATE.isdisjoint(path.split("."))
             if mistake := in_scalar(text, private=private):

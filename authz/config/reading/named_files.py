@@ -79,10 +79,9 @@ class NamedFiles:
 
 def faults_of_files(config: Config) -> Iterator[Fault]:
     """Yield what is wrong with each file of certificates that a configuration names. Reads them."""
-    named = _named(config)
-    yield from _judged(
-        named, [_content(BoundedFile(path, max_bytes=_LARGEST)) for _, path, _ in named]
-    )
+    for key, message in NamedFiles().look(config).items():
+        if message is not None:
+            yield Fault(key, message)
 
 
 def _named(config: Config) -> "list[_Named]":

@@ -1,4 +1,4 @@
-"""Rules that concern several keys, except those of routes, which are in `route_checks`.
+"""Rules that concern several keys, except those of routes (`route_checks`) and scopes (`scope_checks`).
 
 Each rule names the key that should change, so that all faults can be reported at once and in place.
 """

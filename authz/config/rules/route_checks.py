@@ -1,4 +1,4 @@
-"""Rules of routes that concern several keys: which flow goes with which client and which scopes."""
+"""Rules of routes that concern several keys: which flow goes with which client, and which hosts with what."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final

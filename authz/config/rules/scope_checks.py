@@ -6,7 +6,7 @@ from typing import Final
 
 from authz.config.faults import Fault
 from authz.config.sections.routes import Egress
-from authz.config.shown import shown
+from authz.config.shown import cut, shown
 from authz.core.exchange import Flow
 from authz.core.scopes import default_of, fits_app_token, is_default, resource_of
 
@@ -37,12 +37,14 @@ def check_scopes(path: str, route: Egress, *, may_lack: bool) -> Iterator[Fault]
         yield from _check_scope(f"{path}.{index}", scope)
     resources = sorted({resource_of(scope) for scope in scopes})
     if len(resources) > 1:
-        yield Fault(path, f"found scopes of {' and '.join(resources)}: expected one resource")
+        yield Fault(
+            path, f"found scopes of {' and '.join(map(cut, resources))}: expected one resource"
+        )
     defaults = [scope for scope in scopes if is_default(scope)]
     if route.flow.is_app_only and not fits_app_token(scopes):
         yield Fault(
             path,
-            f"found {len(scopes)} ({', '.join(scopes)}): flow {route.flow} takes exactly one "
+            f"found {len(scopes)} ({', '.join(map(cut, scopes))}): flow {route.flow} takes exactly one "
             "scope, which ends in /.default",
         )
     elif defaults and len(scopes) > 1:
