@@ -40,8 +40,8 @@ demo: $(DEMO_STAMP) ## run the tour (less than a minute): real Envoy, an unmodif
 HERE := not cluster and not system and not recipes
 # Each process runs files one after another, and shares what a file starts.
 SPREAD := --dist worksteal --numprocesses
-# Many of these tests wait, so there is one process more than cores.
-WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Many of these tests wait, so there are three processes more than cores.
+WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3)
 
 test: $(STAMP) ## run the tests of every rule and flow, in three minutes
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"

@@ -10,9 +10,10 @@ from typing import Final
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.core.v3 import SubstitutionFormatString
 from envoy_data_plane.envoy.extensions.access_loggers.stream.v3 import StdoutAccessLog
-from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.google.protobuf import Struct
 
 from authz.envoy_config.credentials import METADATA
+from authz.envoy_config.document import packed
 from authz.envoy_config.replies import REASON_HEADER
 
 _CHECK: Final = "envoy.filters.http.ext_authz"
@@ -93,7 +94,7 @@ def connection_log(**facts: str) -> AccessLog:
 def _written(fields: Mapping[str, str]) -> AccessLog:
     return AccessLog(
         name="envoy.access_loggers.stdout",
-        typed_config=Any.pack(
+        typed_config=packed(
             StdoutAccessLog(
                 log_format=SubstitutionFormatString(
                     json_format=Struct.from_dict(dict(fields)), omit_empty_values=True

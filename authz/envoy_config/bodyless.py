@@ -14,6 +14,7 @@ from envoy_data_plane.google.protobuf import Any
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.doors.problem import describe
+from authz.envoy_config.document import packed
 
 BODYLESS: Final = "authz.bodyless"
 
@@ -37,14 +38,14 @@ def bodyless_filter() -> HttpFilter:
     """Return the filter. It is off, and costs nothing, where a route does not ask for it."""
     return HttpFilter(
         name=BODYLESS,
-        typed_config=Any.pack(Lua(source_codes={_REFUSE: DataSource(inline_string=_script())})),
+        typed_config=packed(Lua(source_codes={_REFUSE: DataSource(inline_string=_script())})),
         disabled=True,
     )
 
 
 def without_body() -> dict[str, Any]:
     """Return what a route has that takes no body."""
-    return {BODYLESS: Any.pack(LuaPerRoute(name=_REFUSE))}
+    return {BODYLESS: packed(LuaPerRoute(name=_REFUSE))}
 
 
 def _script() -> str:

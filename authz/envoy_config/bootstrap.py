@@ -3,18 +3,18 @@
 Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
 """
 
+import re
+from functools import lru_cache
 from typing import Any as Anything
 from typing import Final
 
 import yaml
-from betterproto2 import Casing
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
     DownstreamConnectionsConfig,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config, compile_policy
 from authz.config.rendered import MARK, Selection, mark_of
@@ -30,6 +30,7 @@ from authz.envoy_config.clusters import (
 from authz.envoy_config.connect import bootstrap_extension, connect_clusters, inner_listener
 from authz.envoy_config.credentials import NODE
 from authz.envoy_config.destinations import destinations
+from authz.envoy_config.document import document, packed
 from authz.envoy_config.https import https_chains, https_listener
 from authz.envoy_config.interception import original_destination, take_redirected
 from authz.envoy_config.listeners import HTTP, egress_listener, inbound_listener
@@ -44,6 +45,14 @@ _READABLE: Final = r"/(ready|clusters|listeners|stats|stats/prometheus)(\?.*)?"
 """Paths of the administration interface that only tell, with any query. The agent shares the loopback
 interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy. The one path
 beside them, `FAIL_HEALTH`, costs an agent that uses it its own connections."""
+
+try:
+    from yaml import CSafeDumper as SafeDumper
+except ImportError:  # PyYAML was built without libyaml.
+    from yaml import SafeDumper  # type: ignore[assignment]
+
+_SHARED: Final = re.compile(r"^([ -]*filters: [&*])id001$", re.MULTILINE)
+"""Where the name of what stands more than once is written: filters of egress, and nothing else."""
 
 # Words that one YAML parser or another takes for something else than text, when they are not quoted.
 _NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -116,7 +125,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
             resource_monitors=[
                 ResourceMonitor(
                     name="envoy.resource_monitors.global_downstream_max_connections",
-                    typed_config=Any.pack(
+                    typed_config=packed(
                         DownstreamConnectionsConfig(
                             max_active_downstream_connections=_MAX_CONNECTIONS
                         )
@@ -127,11 +136,12 @@ def render(config: Config, settings: SidecarSettings) -> str:
         bootstrap_extensions=[bootstrap_extension()] if targets else [],
         static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
     )
-    data = bootstrap.to_dict(casing=Casing.SNAKE)
+    data = document(bootstrap)
     selection = Selection(settings.inbound_route or "", tuple(settings.egress_hosts))
     _mark(data, mark_of(config, selection))
     _share_filters(data["static_resources"]["listeners"])
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
+    return _SHARED.sub(r"\1egress-filters", text)
 
 
 def _mark(data: dict[str, Anything], mark: str) -> None:
@@ -177,19 +187,20 @@ def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
     return next(iter(config.inbound), None)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(SafeDumper):
     """Writes text so that every YAML parser reads text."""
 
-    def generate_anchor(self, node: yaml.Node) -> str:  # noqa: ARG002 - there is one
-        """Return the name of what stands more than once: filters of egress, and nothing else."""
-        return "egress-filters"
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_style(text))
 
 
-def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
+@lru_cache(maxsize=4096)
+def _style(text: str) -> str | None:
+    """Return how a text is quoted; None if a YAML parser takes it for text as it is."""
     if "\n" in text:
-        style = "|"
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+        return "|"
+    return '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
 
 
 def _is_number(text: str) -> bool:
@@ -200,7 +211,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _represent_number(dumper: yaml.SafeDumper, number: float) -> yaml.ScalarNode:
+def _represent_number(dumper: _Dumper, number: float) -> yaml.ScalarNode:
     # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
     if number.is_integer():
         return dumper.represent_int(int(number))

@@ -43,13 +43,13 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions as ClusterHttpOptions,
 )
 from envoy_data_plane.envoy.type.v3 import Percent
-from envoy_data_plane.google.protobuf import Any
 
 from authz.config import Config
 from authz.core.request import Direction
 from authz.doors.envoy.ext_authz import SERVICE
 from authz.envoy_config.credentials import injecting_filters
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.document import packed
 from authz.envoy_config.protocols import HTTP_OPTIONS, by_http1, negotiated, to_app, to_authz
 from authz.envoy_config.resolution import absolute_names, resolution
 from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName, Upstream
@@ -169,7 +169,7 @@ def _for_websockets(cluster: Cluster, name: str) -> Cluster:
         found.alt_stat_name = f"websocket_{found.alt_stat_name}"
     options = found.typed_extension_protocol_options[HTTP_OPTIONS].unpack()
     assert isinstance(options, ClusterHttpOptions)
-    found.typed_extension_protocol_options = {HTTP_OPTIONS: Any.pack(by_http1(options))}
+    found.typed_extension_protocol_options = {HTTP_OPTIONS: packed(by_http1(options))}
     return found
 
 
@@ -251,7 +251,7 @@ def _wildcard_cluster(target: Destination, settings: SidecarSettings) -> Cluster
         )
     cluster = _by_request(target.cluster, plain=target.plain)
     cluster.alt_stat_name = _stat_name(target.cluster) if target.pushed else ""
-    cluster.typed_extension_protocol_options = {HTTP_OPTIONS: Any.pack(http)}
+    cluster.typed_extension_protocol_options = {HTTP_OPTIONS: packed(http)}
     if not target.plain:
         cluster.transport_socket = upstream_tls(settings.upstream_ca_file)
     return cluster
@@ -263,7 +263,7 @@ def _by_request(name: str, *, plain: bool) -> Cluster:
         name=name,
         cluster_type=ClusterCustomClusterType(
             name="envoy.clusters.dynamic_forward_proxy",
-            typed_config=Any.pack(
+            typed_config=packed(
                 ClusterConfig(
                     dns_cache_config=dns_cache(),
                     # Envoy asks for the word where there is no TLS that could demand the name.
@@ -298,7 +298,7 @@ def _cluster(
         connect_timeout=connect,
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
         circuit_breakers=circuit_breakers(limit, second_tries=second_tries),
-        typed_extension_protocol_options={HTTP_OPTIONS: Any.pack(http)},
+        typed_extension_protocol_options={HTTP_OPTIONS: packed(http)},
         load_assignment=ClusterLoadAssignment(
             cluster_name=name,
             endpoints=[
@@ -313,7 +313,7 @@ def _cluster(
     else:
         cluster.cluster_type = ClusterCustomClusterType(
             name="envoy.clusters.dns",
-            typed_config=Any.pack(
+            typed_config=packed(
                 resolution(SocketName.parse(where).host, every=name == AUTHZ, of_cluster=of_cluster)
             ),
         )

@@ -46,11 +46,11 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerUpgradeConfig,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
 from authz.core.request import CONNECT
 from authz.envoy_config.clusters import BUFFER_BYTES, circuit_breakers, tunnel_clusters
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.document import packed
 from authz.envoy_config.refused_tls import alert_filter, refusal_log
 
 INSIDE: Final = "connect"
@@ -120,7 +120,7 @@ def inner_listener(egress: Listener, ended: Sequence[FilterChain]) -> Listener:
         per_connection_buffer_high_watermark_timeout=egress.per_connection_buffer_high_watermark_timeout,
         listener_filters=[
             ListenerFilter(
-                name="envoy.filters.listener.tls_inspector", typed_config=Any.pack(TlsInspector())
+                name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector())
             )
         ],
         listener_filters_timeout=_FIRST_BYTES,
@@ -163,7 +163,7 @@ def connect_clusters(targets: Sequence[Destination]) -> list[Cluster]:
 def bootstrap_extension() -> TypedExtensionConfig:
     """Return what has Envoy know listeners without an address."""
     return TypedExtensionConfig(
-        name="envoy.bootstrap.internal_listener", typed_config=Any.pack(InternalListener())
+        name="envoy.bootstrap.internal_listener", typed_config=packed(InternalListener())
     )
 
 

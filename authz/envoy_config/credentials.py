@@ -31,8 +31,9 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.envoy.extensions.http.injected_credentials.generic.v3 import Generic
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecretConfig
-from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.google.protobuf import Struct
 
+from authz.envoy_config.document import packed
 from authz.tokens.keeper import REFUSAL
 
 NODE: Final = Node(id="sidecar", cluster="authz")
@@ -79,7 +80,7 @@ def _injector(secret: str, cluster: str, *, header: str = "") -> HttpFilter:
             overwrite=True,
             credential=TypedExtensionConfig(
                 name="envoy.http.injected_credentials.generic",
-                typed_config=Any.pack(Generic(credential=credential, header=header)),
+                typed_config=packed(Generic(credential=credential, header=header)),
             ),
         ),
     )
@@ -104,4 +105,4 @@ def route_metadata(route: str) -> Metadata:
 
 
 def _filter(name: str, config: Message) -> HttpFilter:
-    return HttpFilter(name=name, typed_config=Any.pack(config))
+    return HttpFilter(name=name, typed_config=packed(config))

@@ -39,6 +39,7 @@ from envoy_data_plane.xds.type.matcher.v3 import (
 
 from authz.core.exchange import Flow
 from authz.doors.envoy.ext_authz import EDGE_VERSION
+from authz.envoy_config.document import packed
 
 EDGE_CACHE: Final = "authz.edge_cache"
 """Name of both filters, by which Envoy finds the script for them."""
@@ -65,7 +66,7 @@ def asking_filter() -> HttpFilter:
     It has no script of its own: two filters with one script each would have two memories.
     """
     # A route is chosen before; the headers that an answer sets cannot change where a request goes.
-    return HttpFilter(name=EDGE_CACHE, typed_config=Any.pack(Lua(clear_route_cache=False)))
+    return HttpFilter(name=EDGE_CACHE, typed_config=packed(Lua(clear_route_cache=False)))
 
 
 def learning_filter() -> HttpFilter:
@@ -101,19 +102,19 @@ def learning_filter() -> HttpFilter:
         extension_config=TypedExtensionConfig(name=lua.name, typed_config=lua.typed_config),
         xds_matcher=matcher,
     )
-    return HttpFilter(name=EDGE_CACHE, typed_config=Any.pack(delegate))
+    return HttpFilter(name=EDGE_CACHE, typed_config=packed(delegate))
 
 
 def with_script() -> dict[str, Any]:
     """Return what a route configuration says to the filters: one script, and so one memory."""
     source = DataSource(inline_string=script())
-    return {EDGE_CACHE: Any.pack(LuaPerRoute(source_code=source))}
+    return {EDGE_CACHE: packed(LuaPerRoute(source_code=source))}
 
 
 def without_script() -> dict[str, Any]:
     """Return what a route says to the filters when they have nothing to do on it."""
     # The filter is not even built for the request, which costs less than one that does nothing.
-    return {EDGE_CACHE: Any.pack(FilterConfig(disabled=True))}
+    return {EDGE_CACHE: packed(FilterConfig(disabled=True))}
 
 
 def route_facts(route: str, flow: Flow | None) -> Metadata:
@@ -136,4 +137,4 @@ def unless_repeated() -> MetadataMatcher:
 
 
 def _extension(name: str, config: Message) -> MatcherExtension:
-    return MatcherExtension(name=name, typed_config=Any.pack(config))
+    return MatcherExtension(name=name, typed_config=packed(config))

@@ -22,9 +22,9 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     TlsParameters,
     TlsParametersTlsProtocol,
 )
-from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy_config.credentials import secret_source
+from authz.envoy_config.document import packed
 from authz.envoy_config.listeners import listen_on
 from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
 from authz.pod_ca.certificates import PREFIX
@@ -74,7 +74,7 @@ def https_listener(
         tcp_keepalive=egress.tcp_keepalive,
         listener_filters=[
             ListenerFilter(
-                name="envoy.filters.listener.tls_inspector", typed_config=Any.pack(TlsInspector())
+                name="envoy.filters.listener.tls_inspector", typed_config=packed(TlsInspector())
             )
         ],
         filter_chains=chains,
@@ -86,7 +86,7 @@ def https_listener(
 def _tls(host: str, cluster: str) -> TransportSocket:
     return TransportSocket(
         name="envoy.transport_sockets.tls",
-        typed_config=Any.pack(
+        typed_config=packed(
             DownstreamTlsContext(
                 common_tls_context=CommonTlsContext(
                     tls_params=TlsParameters(

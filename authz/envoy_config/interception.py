@@ -22,7 +22,6 @@ from envoy_data_plane.envoy.config.listener.v3 import (
 from envoy_data_plane.envoy.extensions.filters.listener.original_dst.v3 import OriginalDst
 from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
 from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy
-from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy_config.access_log import connection_log
 from authz.envoy_config.clusters import (
@@ -32,6 +31,7 @@ from authz.envoy_config.clusters import (
     circuit_breakers,
 )
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.document import packed
 from authz.envoy_config.refused_tls import alert_filter, refusal_log
 from authz.envoy_config.settings import SidecarSettings, Transparent, is_ip
 
@@ -146,9 +146,9 @@ def _tls(
         ),
         filters=[alert_filter()]
         if proxy is None
-        else [Filter(name="envoy.filters.network.tcp_proxy", typed_config=Any.pack(proxy))],
+        else [Filter(name="envoy.filters.network.tcp_proxy", typed_config=packed(proxy))],
     )
 
 
 def _listener_filter(name: str, config: Message) -> ListenerFilter:
-    return ListenerFilter(name=name, typed_config=Any.pack(config))
+    return ListenerFilter(name=name, typed_config=packed(config))

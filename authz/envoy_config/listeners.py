@@ -51,7 +51,6 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
     StringMatcher,
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
-from envoy_data_plane.google.protobuf import Any
 
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
@@ -60,6 +59,7 @@ from authz.envoy_config.access_log import access_log
 from authz.envoy_config.bodyless import bodyless_filter
 from authz.envoy_config.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy_config.connect import upgrade
+from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
     EDGE_CACHE,
@@ -235,7 +235,7 @@ def _listener(
                 filters=[
                     Filter(
                         name=HTTP,
-                        typed_config=Any.pack(manager),
+                        typed_config=packed(manager),
                     )
                 ]
             )
@@ -349,7 +349,7 @@ def _without(*prefixes: str) -> TypedExtensionConfig:
     ]
     return TypedExtensionConfig(
         name="envoy.http.early_header_mutation.header_mutation",
-        typed_config=Any.pack(EarlyHeaderMutation(mutations=removals)),
+        typed_config=packed(EarlyHeaderMutation(mutations=removals)),
     )
 
 
@@ -358,4 +358,4 @@ def _router() -> HttpFilter:
 
 
 def _http_filter(name: str, config: Message) -> HttpFilter:
-    return HttpFilter(name=name, typed_config=Any.pack(config))
+    return HttpFilter(name=name, typed_config=packed(config))

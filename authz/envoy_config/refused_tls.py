@@ -10,10 +10,10 @@ from envoy_data_plane.envoy.config.core.v3 import DataSource
 from envoy_data_plane.envoy.config.listener.v3 import Filter
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.network.direct_response.v3 import Config
-from envoy_data_plane.google.protobuf import Any
 
 from authz.core.errors import Reason
 from authz.envoy_config.access_log import connection_log
+from authz.envoy_config.document import packed
 
 _ALERT: Final = bytes((21, 3, 3, 0, 2, 2, 49))
 """A fatal alert `access_denied` (RFC 8446 section 6.2), in a record of TLS 1.2, which every client reads."""
@@ -23,7 +23,7 @@ def alert_filter() -> Filter:
     """Return what a chain for such TLS has as its only filter: the client hears that access is denied."""
     return Filter(
         name="envoy.filters.network.direct_response",
-        typed_config=Any.pack(Config(response=DataSource(inline_bytes=_ALERT))),
+        typed_config=packed(Config(response=DataSource(inline_bytes=_ALERT))),
     )
 
 
@@ -33,7 +33,7 @@ def refusal_log(*chains: str) -> AccessLog:
     log.filter = AccessLogFilter(
         extension_filter=ExtensionFilter(
             name="envoy.access_loggers.extension_filters.cel",
-            typed_config=Any.pack(
+            typed_config=packed(
                 ExpressionFilter(
                     expression=" || ".join(f"xds.filter_chain_name == '{name}'" for name in chains)
                 )

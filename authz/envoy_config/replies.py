@@ -34,13 +34,14 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     ResponseMapper,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
-from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.google.protobuf import Struct
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
 from authz.doors.problem import FACES, describe
 from authz.envoy_config.credentials import REFUSAL_HEADER
+from authz.envoy_config.document import packed
 
 REASON_HEADER: Final = "x-authz-reason"
 """Header of these answers, from which the access log has the reason. No other answer keeps one."""
@@ -214,7 +215,7 @@ def _by_expression(expression: str) -> AccessLogFilter:
     return AccessLogFilter(
         extension_filter=ExtensionFilter(
             name="envoy.access_loggers.extension_filters.cel",
-            typed_config=Any.pack(ExpressionFilter(expression=expression)),
+            typed_config=packed(ExpressionFilter(expression=expression)),
         )
     )
 

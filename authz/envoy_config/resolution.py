@@ -7,7 +7,8 @@ from envoy_data_plane.envoy.config.core.v3 import DnsResolverOptions, TypedExten
 from envoy_data_plane.envoy.extensions.clusters.common.dns.v3 import DnsLookupFamily
 from envoy_data_plane.envoy.extensions.clusters.dns.v3 import DnsCluster
 from envoy_data_plane.envoy.extensions.network.dns_resolver.cares.v3 import CaresDnsResolverConfig
-from envoy_data_plane.google.protobuf import Any
+
+from authz.envoy_config.document import packed
 
 _SERVICES: Final = ".svc"
 """How a Service's name with its namespace ends. No name of the Internet does."""
@@ -46,7 +47,7 @@ def absolute_names() -> TypedExtensionConfig:
     """
     return TypedExtensionConfig(
         name="envoy.network.dns_resolver.cares",
-        typed_config=Any.pack(
+        typed_config=packed(
             CaresDnsResolverConfig(
                 dns_resolver_options=DnsResolverOptions(no_default_search_domain=True)
             )

@@ -29,9 +29,9 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpFilter,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
 from authz.envoy_config.clusters import address, circuit_breakers
+from authz.envoy_config.document import packed
 from authz.envoy_config.listeners import listen_on
 from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
 
@@ -70,9 +70,7 @@ def statistics_listener(settings: SidecarSettings, where: str) -> Listener:
         route_config=RouteConfiguration(
             name=_NAME, virtual_hosts=[VirtualHost(name=_NAME, domains=["*"], routes=[route])]
         ),
-        http_filters=[
-            HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
-        ],
+        http_filters=[HttpFilter(name="envoy.filters.http.router", typed_config=packed(Router()))],
         common_http_protocol_options=HttpProtocolOptions(idle_timeout=_IDLE),
         request_headers_timeout=timedelta(seconds=10),
         stream_idle_timeout=_SCRAPE,
@@ -87,7 +85,7 @@ def statistics_listener(settings: SidecarSettings, where: str) -> Listener:
                 filters=[
                     Filter(
                         name="envoy.filters.network.http_connection_manager",
-                        typed_config=Any.pack(manager),
+                        typed_config=packed(manager),
                     )
                 ]
             )

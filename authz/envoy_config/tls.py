@@ -22,8 +22,8 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     UpstreamTlsContext,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.google.protobuf import Any
 
+from authz.envoy_config.document import packed
 from authz.envoy_config.settings import SECRET_NAMES, AuthzTls, is_ip
 
 
@@ -85,7 +85,7 @@ def _context() -> CommonTlsContext:
 def _socket(context: CommonTlsContext, server_name: str) -> TransportSocket:
     return TransportSocket(
         name="envoy.transport_sockets.tls",
-        typed_config=Any.pack(
+        typed_config=packed(
             UpstreamTlsContext(
                 common_tls_context=context,
                 # RFC 6066 section 3: an IP address is no server name.

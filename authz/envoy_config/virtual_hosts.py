@@ -30,6 +30,7 @@ from authz.envoy_config.connect import is_connect, to_be_read, tunnel
 from authz.envoy_config.counterpart import NOT_CONFIGURED
 from authz.envoy_config.credentials import route_metadata
 from authz.envoy_config.destinations import Destination
+from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
     EDGE_EXTENSION,
@@ -295,7 +296,7 @@ def _dead_end() -> VirtualHost:
 
 def _unasked() -> dict[str, Any]:
     """Return what a route has on which the service is not asked."""
-    return {EXT_AUTHZ: Any.pack(FilterConfig(disabled=True))}
+    return {EXT_AUTHZ: packed(FilterConfig(disabled=True))}
 
 
 def _told(
@@ -308,4 +309,4 @@ def _told(
     if repeated:
         extensions |= EDGE_EXTENSION
     settings = CheckSettings(context_extensions=extensions)
-    return {EXT_AUTHZ: Any.pack(ExtAuthzPerRoute(check_settings=settings))}
+    return {EXT_AUTHZ: packed(ExtAuthzPerRoute(check_settings=settings))}

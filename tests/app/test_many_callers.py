@@ -20,7 +20,7 @@ from support.programs.stack import World, claims
 from support.programs.token_api import Sidecar
 
 CALLERS = 200
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = float(os.environ.get("AUTHZ_SOAK_SECONDS", "0"))
 USERS = 40
 ACQUIRE = "optionsOverride.AcquireTokenOptions."

@@ -2,13 +2,13 @@
 
 import shlex
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import authz
+from support.programs import program
 
 CONFIG = "egress: {orders: {flow: none, tunnel: false, hosts: [%s]}}\n"
 OPTIONS = (
@@ -20,20 +20,25 @@ OPTIONS = (
 """Of each kind: with a value, repeated, with a number, without a value, of a choice, a path of Envoy's."""
 
 
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return what is rendered of a configuration, with options of each kind."""
+    folder = tmp_path_factory.mktemp("rendered")
+    (folder / "authz.yaml").write_text(CONFIG % "orders.example")
+    return run(folder, "envoy", "--config", "authz.yaml", *OPTIONS).stdout
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, rendered: str) -> Path:
     """Return a folder with a configuration, and what was rendered of it before a host was added."""
-    (tmp_path / "authz.yaml").write_text(CONFIG % "orders.example")
-    rendered = run(tmp_path, "envoy", "--config", "authz.yaml", *OPTIONS)
-    (tmp_path / "envoy.yaml").write_text(rendered.stdout)
+    (tmp_path / "envoy.yaml").write_text(rendered)
     (tmp_path / "authz.yaml").write_text(CONFIG % "orders.example, stock.example")
     return tmp_path
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program in a folder: relative paths count from there."""
-    command = [sys.executable, "-m", "authz", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return program.run(*arguments, folder=folder)
 
 
 def command_of(text: str) -> list[str]:

@@ -54,6 +54,7 @@ def start(
     stdout: int,
     stderr: int,
     environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
     forked: bool | None = None,
 ) -> Running:
     """Start `authz` with these arguments.
@@ -63,25 +64,35 @@ def start(
         stdout: Descriptor for standard output.
         stderr: Descriptor for standard error.
         environ: Environment variables on top of this process's.
+        folder: Where it starts; None for this process's folder.
         forked: Whether it is a fork; None for what the tests were started for.
     """
     more = environ or {}
     env = {**os.environ, **more}
+    where = folder or Path.cwd()
     fork = quick() if forked is None else forked
     if fork and not any(name.startswith(_EARLY) for name in more):
-        return _Fork(_interpreter().orders, arguments, env, stdout, stderr)
+        return _Fork(_interpreter().orders, arguments, env, where, stdout, stderr)
     command = [sys.executable, "-m", "authz", *arguments]
-    return subprocess.Popen(command, stdout=stdout, stderr=stderr, env=env)
+    return subprocess.Popen(command, stdout=stdout, stderr=stderr, env=env, cwd=where)
 
 
 def run(
-    *arguments: str | Path, environ: Mapping[str, str] | None = None, forked: bool | None = None
+    *arguments: str | Path,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    forked: bool | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `authz` with these arguments to its end and return what it printed."""
     command = list(map(str, arguments))
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = start(
-            *command, stdout=out.fileno(), stderr=err.fileno(), environ=environ, forked=forked
+            *command,
+            stdout=out.fileno(),
+            stderr=err.fileno(),
+            environ=environ,
+            folder=folder,
+            forked=forked,
         )
         try:
             status = process.wait(120)
@@ -138,11 +149,12 @@ class _Fork:
         interpreter: socket.socket,
         arguments: tuple[str, ...],
         env: Mapping[str, str],
+        folder: Path,
         stdout: int,
         stderr: int,
     ) -> None:
         self._told, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = {"arguments": arguments, "environ": env, "folder": str(Path.cwd())}
+        order = {"arguments": arguments, "environ": env, "folder": str(folder)}
         with its:
             descriptors = [stdout, stderr, its.fileno()]
             socket.send_fds(interpreter, [json.dumps(order).encode()], descriptors)
