@@ -1,13 +1,14 @@
 """Programs that the demo starts: each with a log, a wait until it is ready, and a certain end."""
 
 import os
+import random
 import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, Self
@@ -18,6 +19,12 @@ LONGEST_START: Final = 20.0
 POLL: Final = 0.02
 TAIL_LINES: Final = 20
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FIRST_PORT: Final = 10_240
+_GIVEN_OUT: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_USUAL_FIRST_GIVEN_OUT: Final = 32_768
+"""Of Linux; other systems begin higher."""
+_ATTEMPTS: Final = 1000
+_CHANCE: Final = random.SystemRandom()
 _INHERITED: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
 
 
@@ -230,12 +237,34 @@ def stop_all(programs: Sequence[Program]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return that many different TCP ports of the loopback address which nobody uses now."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Return that many different TCP ports of the loopback address which nobody uses now.
+
+    The system gives none of them to a connection that goes out, so they are free a moment later too.
+
+    Raises:
+        StartFailure: There are not that many.
+    """
+    found: set[int] = set()
+    below = _first_given_out()
+    for _ in range(_ATTEMPTS):
+        if len(found) == count:
+            break
+        port = _CHANCE.randrange(_FIRST_PORT, below)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.add(port)
+    if len(found) < count:
+        raise StartFailure(f"found {len(found)} free ports of 127.0.0.1: expected {count}")
+    return list(found)
+
+
+def _first_given_out() -> int:
+    """Return the first of the ports that the system gives to outgoing connections."""
+    try:
+        first = int(_GIVEN_OUT.read_text().split()[0])
+    except OSError:
+        first = _USUAL_FIRST_GIVEN_OUT
+    return max(first, _FIRST_PORT + 1000)
 
 
 def _inherited() -> dict[str, str]:

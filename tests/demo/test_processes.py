@@ -100,3 +100,10 @@ def test_free_ports_are_different() -> None:
     ports = free_ports(20)
 
     assert len(set(ports)) == 20
+
+
+def test_a_free_port_is_given_to_no_outgoing_connection() -> None:
+    """A program may take a while to listen, and a load generator beside it opens many connections."""
+    first, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+
+    assert [] == [port for port in free_ports(50) if first <= port <= last]
