@@ -3,17 +3,17 @@
 No implementation lives here. `authz.entra`, `authz.observe` and the tests' fakes provide them.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from authz.core.budget import Budget
-from authz.core.errors import AuthzError
+from authz.core.event import Event
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.moment import Moment
-from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.record import CheckRecord
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.core.subject import Origin, Reference, Subject
@@ -98,36 +98,10 @@ class SubjectStore(Protocol):
 
 
 class Observer(Protocol):
-    """Records what happens. Must not raise and must not wait."""
+    """Counts or logs what happens. Must not raise and must not wait."""
 
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Record decisions, each once. Those that repeat an answer come together."""
-
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Record a cache look-up."""
-
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
-    ) -> None:
-        """Record an exchange, or a leg of one, that called Entra.
-
-        Args:
-            exchange: Which. It holds the user's token, as a `Secret`.
-            error: Why nothing was issued; None where a token was.
-            seconds: How long it took.
-            route: The egress route for which it was begun, if it was for one.
-        """
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Record a call to an API, made for a caller of the HTTP API: its status, or why there is none."""
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Record how a prefetch ended: `issued`, `known`, `skipped`, or the reason of a denial."""
+    def observe(self, event: Event) -> None:
+        """Take note of one event, or pass over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +113,3 @@ class Peer:
     """
 
     spiffe_id: str | None = None
-
-
-class SecretObserver(Protocol):
-    """Who is notified of tokens that Envoys are given ahead. Must not raise and must not wait.
-
-    The argument is the name of the egress route; None for a name that no route has.
-    """
-
-    def secret_sent(self, route: str | None, *, empty: bool) -> None:
-        """Hear of a value sent to one Envoy."""
-
-    def secret_rejected(self, route: str | None) -> None:
-        """Hear of an Envoy that could not use a value."""

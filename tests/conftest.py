@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import yaml
 from hypothesis import settings
@@ -36,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("quick")
         # The parser in C takes a tenth of the time, and most tests of Envoy read what is rendered.
         setattr(yaml, "SafeLoader", yaml.CSafeLoader)  # noqa: B010 - a type for mypy
+    # Its counterpart waits for a thread, for ever if that thread is just about to end: so gRPC's loop stays.
+    grpc.aio.init_grpc_aio()
     # What is imported and collected stays for the whole run.
     gc.disable()
 

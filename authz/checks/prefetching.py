@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from authz.core.decision import Deny
+from authz.core.event import Prefetched
 from authz.core.exchange import Client
 from authz.core.record import CacheResult, CheckRecord
 from authz.core.shares import Shares
@@ -42,7 +43,7 @@ class Prefetches:
         """
         places = self.places
         if not places.take(client):
-            self._observer.prefetched(route, SKIPPED)
+            self._observer.observe(Prefetched(route, SKIPPED))
             return
 
         def ended(task: asyncio.Task[None]) -> None:
@@ -59,7 +60,7 @@ class Prefetches:
             await asyncio.wait(self._running)
 
     async def _walk(self, route: str, path: Awaitable[CheckRecord]) -> None:
-        self._observer.prefetched(route, _outcome(await path))
+        self._observer.observe(Prefetched(route, _outcome(await path)))
 
 
 def _outcome(record: CheckRecord) -> str:

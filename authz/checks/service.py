@@ -23,6 +23,7 @@ from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
 from authz.core.errors import TunnelRefused
+from authz.core.event import Decided, LookedUp
 from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
@@ -91,7 +92,7 @@ class CheckService:
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
         record = await self._decided(request, self._snapshot, deadline)
-        self._observer.decided((record,))
+        self._observer.observe(Decided((record,)))
         return record
 
     async def _decided(
@@ -142,7 +143,7 @@ class CheckService:
             snapshot.answers.drop(request)
             granted = None
         if granted is None:
-            self._observer.looked_up(CacheName.ANSWERS, CacheResult.MISS)
+            self._observer.observe(LookedUp(CacheName.ANSWERS, CacheResult.MISS))
         return granted
 
     def _stands(self, granted: Granted, snapshot: Snapshot, now: Moment) -> bool:
@@ -234,7 +235,7 @@ class CheckService:
             subject = await self._subjects.find(found, now)
             result = CacheResult.HIT
         finally:
-            self._observer.looked_up(CacheName.SUBJECTS, result)
+            self._observer.observe(LookedUp(CacheName.SUBJECTS, result))
         authorize_reference(subject.origin, peer=request.peer, accepted=grant.origins)
         return BearerToken(subject.token), subject.expires_at
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from authz.core.answer import AnswerCache
 from authz.core.cache import PrincipalCache
+from authz.core.event import LookedUp
 from authz.core.exchange import IssuedToken, TokenExchange, check_subject_lives
 from authz.core.moment import Moment
 from authz.core.policy import InboundRoute, Policy
@@ -134,7 +135,7 @@ class Steps:
             # The key was withdrawn: what it once proved is no longer proved.
             self._principals.drop(expectation.key, digest)
             result, principal = CacheResult.STALE_KEY, None
-        self._observer.looked_up(CacheName.PRINCIPALS, result)
+        self._observer.observe(LookedUp(CacheName.PRINCIPALS, result))
         asked.trace.principal_cache = result
         if principal is None:
             token = read(bearer, expectation)

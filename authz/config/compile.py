@@ -17,6 +17,7 @@ from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.clients import Agent, Application, Credential
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.routes import Egress, Inbound, Requires, SubjectKind
+from authz.core import grammar
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy
@@ -28,7 +29,7 @@ from authz.core.token import Expectation
 _WITHOUT_USER: Final = {Flow.ON_BEHALF_OF: Flow.AUTONOMOUS, Flow.APP_ON_BEHALF_OF: Flow.APP}
 """The flow by which the same agent or application gets a token of its own."""
 
-_GUID: Final = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GUID: Final = re.compile(grammar.GUID)
 
 UNCONFIGURED: Final = "(not configured)"
 """Route name of APIs that are not configured, in metrics and log: theirs come from callers."""

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Final
 
+from authz.core import grammar
+
 LONGEST: Final = 60
 """Characters."""
 _CUT: Final = "…"
@@ -19,7 +21,7 @@ _AFTER: Final = re.compile(r"[?#=;&]|\b(?:bearer|basic|digest|negotiate)\s", re.
 _RUN: Final = re.compile(r"[A-Za-z0-9+_~]{16,}")
 _WORD: Final = re.compile(r"[^\s/:,@]{16,}")
 _KEYS: Final = re.compile(r"[\w.~+-]*")
-_GUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_GUID: Final = re.compile(grammar.GUID)
 _PATH: Final = re.compile(r"\.{0,2}/[^\\\"'<>|?*$%&;={}()\[\]!^`\u0000-\u001f]*")
 """An absolute path, or one that begins with `./` or `../`, without characters of passwords."""
 _RELATIVE: Final = re.compile(r"[a-z0-9._-]+(?:/[a-z0-9._-]+)+")

@@ -20,6 +20,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from authz.core.address import TcpAddress, UnixAddress, parse_address
 from authz.doors.http_connections import Connections
 from authz.doors.http_protocol import BoundedProtocol
 from authz.system.unix_socket import Place, SocketPath
@@ -115,9 +116,9 @@ class HttpServer:
         patience: float | None = None,
         tls: ServerTls | None = None,
     ) -> None:
-        self._address = address
+        self._address = parse_address(address)
         self._socket = (
-            SocketPath(Path(address.removeprefix("unix:"))) if address.startswith("unix:") else None
+            SocketPath(Path(self._address.path)) if isinstance(self._address, UnixAddress) else None
         )
         self._app = app
         connections = Connections(
@@ -182,13 +183,14 @@ class HttpServer:
             listener = self._listen()
         except OSError as error:
             return f"{self._address} is gone, and cannot be had again: {error}"
-        _log.warning("socket was gone, serving at a new one", address=self._address)
+        _log.warning("socket was gone, serving at a new one", address=str(self._address))
         await self._server.listen_also(listener)
         return None
 
     def _listen(self) -> socket.socket:
-        if self._socket is None:
+        if isinstance(self._address, TcpAddress):
             return _listen(self._address)
+        assert self._socket is not None
         listener = socket.socket(socket.AF_UNIX)
         try:
             private = self._socket.private_name()
@@ -208,17 +210,16 @@ class HttpServer:
             _log.info("request not read to its end")
 
 
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host, number = host.strip("[]"), int(port)
-    if host == _EVERY_ADDRESS:
+def _listen(address: TcpAddress) -> socket.socket:
+    place = address.host, address.port
+    if address.host == _EVERY_ADDRESS:
         if not socket.has_dualstack_ipv6():
-            return socket.create_server(("0.0.0.0", number), backlog=_BACKLOG)  # noqa: S104 - every address is configured
+            return socket.create_server(("0.0.0.0", address.port), backlog=_BACKLOG)  # noqa: S104 - every address is configured
         return socket.create_server(
-            (host, number), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            place, family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
         )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, number), family=family, backlog=_BACKLOG)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    return socket.create_server(place, family=family, backlog=_BACKLOG)
 
 
 class _EmbeddedServer(uvicorn.Server):

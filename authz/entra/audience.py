@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from authz.core import grammar
 from authz.core.secret import Secret
 from authz.entra.answers import jwt_claims
 
-_CLIENT_ID: Final = re.compile(r"(?:api://)?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_CLIENT_ID: Final = re.compile(rf"(?:api://)?({grammar.GUID})")
 
 
 def may_be_for(token: Secret, scopes: Sequence[str]) -> bool:

@@ -45,6 +45,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from authz.config import Config
+from authz.core.address import TcpAddress, UnixAddress
 from authz.core.request import Direction
 from authz.doors.envoy.ext_authz import SERVICE
 from authz.envoy_config.credentials import injecting_filters
@@ -52,7 +53,7 @@ from authz.envoy_config.destinations import Destination
 from authz.envoy_config.document import packed
 from authz.envoy_config.protocols import HTTP_OPTIONS, by_http1, negotiated, to_app, to_authz
 from authz.envoy_config.resolution import absolute_names, resolution
-from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName, Upstream
+from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream, socket_address
 from authz.envoy_config.tls import authz_tls, upstream_tls
 
 AUTHZ: Final = "authz"
@@ -84,10 +85,10 @@ _AUTHZ_LIMITS: Final = 4096
 
 def address(text: str) -> Address:
     """Return the address that `unix:PATH` or `host:port` names."""
-    if text.startswith("unix:"):
-        return Address(pipe=Pipe(path=text.removeprefix("unix:")))
-    name = SocketName.parse(text)
-    return Address(socket_address=SocketAddress(address=name.host, port_value=name.port))
+    found = socket_address(text)
+    if isinstance(found, UnixAddress):
+        return Address(pipe=Pipe(path=found.path))
+    return Address(socket_address=SocketAddress(address=found.host, port_value=found.port))
 
 
 def app_cluster(settings: SidecarSettings) -> Cluster:
@@ -108,8 +109,9 @@ def authz_cluster(config: Config, settings: SidecarSettings) -> Cluster:
         RenderError: The way to reach the service cannot be told from configuration and settings.
     """
     where = settings.authz_address or _reachable(config.listen.grpc)
-    local = where.startswith("unix:")
-    if not local and SocketName.parse(where).port == 0:
+    found = socket_address(where)
+    local = isinstance(found, UnixAddress)
+    if isinstance(found, TcpAddress) and found.port == 0:
         raise RenderError(f"authz_address: found {where}, expected the service's real port")
     cluster = _cluster(
         AUTHZ,
@@ -308,14 +310,13 @@ def _cluster(
             ],
         ),
     )
-    if where.startswith("unix:") or SocketName.parse(where).is_ip:
+    found = socket_address(where)
+    if isinstance(found, UnixAddress) or found.is_ip:
         cluster.type = ClusterDiscoveryType.STATIC
     else:
         cluster.cluster_type = ClusterCustomClusterType(
             name="envoy.clusters.dns",
-            typed_config=packed(
-                resolution(SocketName.parse(where).host, every=name == AUTHZ, of_cluster=of_cluster)
-            ),
+            typed_config=packed(resolution(found.host, every=name == AUTHZ, of_cluster=of_cluster)),
         )
     return cluster
 
@@ -341,11 +342,11 @@ def circuit_breakers(limit: int, *, second_tries: int = 0) -> CircuitBreakers:
 
 def _reachable(listen: str) -> str:
     """Return where a client in the same pod finds what listens on every address."""
-    if listen.startswith("unix:"):
+    found = socket_address(listen)
+    if isinstance(found, UnixAddress):
         return listen
-    name = SocketName.parse(listen)
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(name.host)  # noqa: S104 - read, not bound
-    return listen if loopback is None else f"{loopback}:{name.port}"
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(found.host)  # noqa: S104 - read, not bound
+    return listen if loopback is None else str(TcpAddress(loopback, found.port))
 
 
 def _authz_transport_socket(config: Config, settings: SidecarSettings) -> TransportSocket | None:

@@ -8,10 +8,11 @@ from authz.config.rules.route_checks import refused_host
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.values import HOST, Expected
+from authz.core.address import UnixAddress
 from authz.core.exchange import Flow
 from authz.core.policy import PeerSource
 from authz.core.request import normalize_host
-from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream
+from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream, socket_address
 
 HTTPS_PORT: Final = 443
 _HTTP_PORT: Final = 80
@@ -169,7 +170,7 @@ def reason_not_to_push(config: Config, settings: SidecarSettings) -> str | None:
     if config.listen.workload_identity is not PeerSource.CONNECTION:
         return "listen.workload_identity is source_principal, which only a request can carry"
     where = settings.authz_address or config.listen.grpc
-    if config.listen.socket_path is not None and where.startswith("unix:"):
+    if config.listen.socket_path is not None and isinstance(socket_address(where), UnixAddress):
         return None
     tls, ours = config.listen.tls, settings.authz_tls
     mutual = tls is not None and tls.client_ca_file is not None

@@ -26,7 +26,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 from authz.envoy_config.credentials import secret_source
 from authz.envoy_config.document import packed
 from authz.envoy_config.listeners import listen_on
-from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
+from authz.envoy_config.settings import SidecarSettings, must_be_ip
 from authz.pod_ca.certificates import PREFIX
 
 _NAME: Final = "https"
@@ -64,8 +64,7 @@ def https_listener(
         settings: Where it listens.
     """
     where = settings.https_address
-    if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
-        raise RenderError(f"https_address: found {where}, expected an IP address")
+    must_be_ip("https_address", where)
     listener = Listener(
         name=_NAME,
         traffic_direction=egress.traffic_direction,

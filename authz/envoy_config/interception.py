@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.extensions.filters.listener.original_dst.v3 import O
 from envoy_data_plane.envoy.extensions.filters.listener.tls_inspector.v3 import TlsInspector
 from envoy_data_plane.envoy.extensions.filters.network.tcp_proxy.v3 import TcpProxy
 
+from authz.core.address import is_ip
 from authz.envoy_config.access_log import connection_log
 from authz.envoy_config.clusters import (
     BUFFER_BYTES,
@@ -33,7 +34,7 @@ from authz.envoy_config.clusters import (
 from authz.envoy_config.destinations import Destination
 from authz.envoy_config.document import packed
 from authz.envoy_config.refused_tls import alert_filter, refusal_log
-from authz.envoy_config.settings import SidecarSettings, Transparent, is_ip
+from authz.envoy_config.settings import SidecarSettings, Transparent
 
 UNTOUCHED: Final = "untouched"
 """Cluster of the connections that go on to where they were going."""

@@ -52,6 +52,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
+from authz.core.address import TcpAddress
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
 from authz.doors.envoy.ext_authz import OWN_PREFIX
@@ -68,7 +69,7 @@ from authz.envoy_config.edge_cache import (
     unless_repeated,
 )
 from authz.envoy_config.replies import local_replies
-from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
+from authz.envoy_config.settings import SidecarSettings, must_be_ip, socket_address
 from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 
 HTTP: Final = "envoy.filters.network.http_connection_manager"
@@ -201,14 +202,16 @@ def listen_on(listener: Listener, where: str, settings: SidecarSettings) -> None
         settings: Whether there is IPv6.
     """
     listener.address = address(where)
-    if where.startswith("unix:") or not settings.ipv6:
+    name = socket_address(where)
+    if not isinstance(name, TcpAddress) or not settings.ipv6:
         return
-    name = SocketName.parse(where)
     other = _OTHER_FAMILY.get(name.host)
     # A port that the operating system chooses would be another one.
     if other is None or name.port == 0:
         return
-    listener.additional_addresses = [AdditionalAddress(address=address(f"[{other}]:{name.port}"))]
+    listener.additional_addresses = [
+        AdditionalAddress(address=address(str(TcpAddress(other, name.port))))
+    ]
     # A pod may have no ::1. Nobody comes there then, and Envoy must start all the same.
     if other == "::1":
         listener.freebind = True
@@ -222,8 +225,7 @@ def _listener(
         Direction.INBOUND: TrafficDirection.INBOUND,
         Direction.EGRESS: TrafficDirection.OUTBOUND,
     }
-    if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
-        raise RenderError(f"{direction.value}_address: found {where}, expected an IP address")
+    must_be_ip(f"{direction.value}_address", where)
     listener = Listener(
         name=direction.value,
         traffic_direction=traffic[direction],

@@ -6,10 +6,10 @@ Nothing here needs `envoy-data-plane`, so settings can be read where nothing is 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from authz.core.address import SocketAddress, TcpAddress, parse_address
 from authz.core.request import Direction
 
 SECRET_NAMES: Final = ("authz-certificate", "authz-ca")
@@ -17,7 +17,6 @@ SECRET_NAMES: Final = ("authz-certificate", "authz-ca")
 
 HEALTH_PATHS: Final = ("/healthz", "/readyz", "/livez")
 
-_LARGEST_PORT: Final = 65535
 _EVERYWHERE: Final = {"0.0.0.0", "::"}  # noqa: S104 - rendered, not bound
 _LONGEST_IDLE: Final = 86400
 
@@ -26,43 +25,27 @@ class RenderError(ValueError):
     """No Envoy configuration can be made of these settings; says which of them and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class SocketName:
-    """An IP address or host name with a port, as one `host:port` text names it.
+def socket_address(text: str) -> SocketAddress:
+    """Read an address.
 
-    Attributes:
-        host: Without the brackets of an IPv6 address.
-        port: 0 lets the operating system choose.
+    Raises:
+        RenderError: It is none.
     """
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        raise RenderError(str(error)) from None
 
-    host: str
-    port: int
 
-    @classmethod
-    def parse(cls, text: str) -> "SocketName":
-        """Read `host:port`; an IPv6 address stands in brackets.
+def must_be_ip(name: str, where: str) -> None:
+    """Refuse a host name where Envoy is to listen.
 
-        Raises:
-            RenderError: It is something else.
-        """
-        host, colon, port = text.rpartition(":")
-        bracketed = host.startswith("[") and host.endswith("]")
-        bare = host[1:-1] if bracketed else host
-        if not (
-            colon
-            and bare
-            and port.isascii()
-            and port.isdigit()
-            and int(port) <= _LARGEST_PORT
-            and bracketed == (":" in bare)
-        ):
-            raise RenderError(f"found {text!r}: expected host:port")
-        return cls(bare, int(port))
-
-    @property
-    def is_ip(self) -> bool:
-        """Whether `host` is an IP address and not a name."""
-        return is_ip(self.host)
+    Raises:
+        RenderError: The setting of this name has one.
+    """
+    found = socket_address(where)
+    if isinstance(found, TcpAddress) and not found.is_ip:
+        raise RenderError(f"{name}: found {where}, expected an IP address")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +192,12 @@ class SidecarSettings:
     def _must_differ(self) -> None:
         """Refuse two uses of one port: Envoy would not start, or would ask itself for the app."""
         names = ("inbound", "app", "egress", "https", "admin", "statistics")
-        taken: list[tuple[str, SocketName]] = []
+        taken: list[tuple[str, TcpAddress]] = []
         for name in names:
             where = getattr(self, f"{name}_address")
-            if where is None or where.startswith("unix:"):
+            socket = None if where is None else socket_address(where)
+            if not isinstance(socket, TcpAddress):
                 continue
-            socket = SocketName.parse(where)
             for other, there in taken:
                 same = socket.host == there.host or {socket.host, there.host} & _EVERYWHERE
                 if same and socket.port == there.port != 0:
@@ -223,17 +206,9 @@ class SidecarSettings:
 
     def _must_be_reached_by_redirection(self) -> None:
         where = self.egress_address
+        found = socket_address(where)
         # Netfilter turns to 127.0.0.1 and ::1, and both need the same port.
-        if where.startswith("unix:") or SocketName.parse(where).host != "127.0.0.1":
+        if not isinstance(found, TcpAddress) or found.host != "127.0.0.1":
             raise RenderError(f"egress_address: found {where}, expected 127.0.0.1 with transparent")
-        if SocketName.parse(where).port == 0:
+        if found.port == 0:
             raise RenderError("egress_address: found port 0, expected a real one with transparent")
-
-
-def is_ip(host: str) -> bool:
-    """Whether a host, without brackets, is an IP address."""
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True

@@ -30,10 +30,11 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
+from authz.core.address import TcpAddress
 from authz.envoy_config.clusters import address, circuit_breakers
 from authz.envoy_config.document import packed
 from authz.envoy_config.listeners import listen_on
-from authz.envoy_config.settings import RenderError, SidecarSettings, SocketName
+from authz.envoy_config.settings import RenderError, SidecarSettings, must_be_ip, socket_address
 
 PATH: Final = "/stats/prometheus"
 _NAME: Final = "statistics"
@@ -54,8 +55,7 @@ def statistics_listener(settings: SidecarSettings, where: str) -> Listener:
     Raises:
         RenderError: It is no address to listen on.
     """
-    if not where.startswith("unix:") and not SocketName.parse(where).is_ip:
-        raise RenderError(f"statistics_address: found {where}, expected an IP address")
+    must_be_ip("statistics_address", where)
     route = Route(
         match=RouteMatch(
             path=PATH,
@@ -102,7 +102,8 @@ def administration_cluster(settings: SidecarSettings) -> Cluster:
         RenderError: It has no address that is known here.
     """
     where = settings.admin_address
-    if not where.startswith("unix:") and SocketName.parse(where).port == 0:
+    found = socket_address(where)
+    if isinstance(found, TcpAddress) and found.port == 0:
         raise RenderError(f"admin_address: found {where}, expected a real port with statistics")
     return Cluster(
         name=_ADMINISTRATION,

@@ -23,8 +23,9 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
+from authz.core.address import is_ip
 from authz.envoy_config.document import packed
-from authz.envoy_config.settings import SECRET_NAMES, AuthzTls, is_ip
+from authz.envoy_config.settings import SECRET_NAMES, AuthzTls
 
 
 def upstream_tls(ca_file: Path, *, server_name: str = "") -> TransportSocket:

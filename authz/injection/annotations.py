@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any, Final
 
+from authz.core.address import LARGEST_PORT
+
 PREFIX: Final = "authz/"
 INJECTED: Final = "authz/injected"
 """Of a pod that was injected; its value is the version that did it."""
@@ -25,7 +27,6 @@ ENABLED: Final = "enabled"
 _NAMES: Final = (INJECTED, CONFIG, ENVOY_CONFIG, IDENTITY, CLIENT_SECRET, INTERCEPTION_CONFIG)
 _SWITCHES: Final = (INTERCEPTION, HTTPS)
 _ONLY_REDIRECTED: Final = (INTERCEPTION_CONFIG, EXCLUDE_CIDRS, EXCLUDE_PORTS)
-_LARGEST_PORT: Final = 65535
 
 
 def is_on(annotations: Mapping[str, Any], switch: str) -> bool:
@@ -84,4 +85,4 @@ def _is_network(text: str) -> bool:
 
 def _is_port(text: str) -> bool:
     # Without leading zeros, which the script does not take.
-    return text.isascii() and text.isdigit() and text[0] != "0" and int(text) <= _LARGEST_PORT
+    return text.isascii() and text.isdigit() and text[0] != "0" and int(text) <= LARGEST_PORT

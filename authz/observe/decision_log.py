@@ -12,11 +12,21 @@ import structlog
 from authz.config.sections.settings import Decisions
 from authz.core.decision import Deny
 from authz.core.errors import AuthzError, EntraError, Unfulfilled
+from authz.core.event import (
+    Called,
+    Decided,
+    Event,
+    Exchanged,
+    LookedUp,
+    Prefetched,
+    SecretRejected,
+    SecretSent,
+)
 from authz.core.exchange import AgentIdentity, TokenExchange, asker_of, client_of
 from authz.core.grant import NoToken
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
-from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.record import CheckRecord
 from authz.observe.logging import head_of, headed, heads_are_used, write_lines, write_record
 
 _log = structlog.get_logger(__name__)
@@ -33,8 +43,31 @@ class DecisionLog:
         self.which = which
         self._heads: WeakKeyDictionary[Granted, bytes] = WeakKeyDictionary()
 
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Write the records that are wanted."""
+    def observe(self, event: Event) -> None:
+        """Write what an event says, if it is one for the log."""
+        match event:
+            case Decided():
+                self._write_decisions(event.records)
+            case Exchanged():
+                _write_exchange(event)
+            case Called(outcome=AuthzError() as error):
+                # Before each call a decision was logged.
+                _log.warning(
+                    "call failed",
+                    route=event.route,
+                    reason=error.reason.value,
+                    detail=error.detail,
+                    ms=_milliseconds(event.seconds),
+                )
+            case Prefetched():
+                # A failed exchange has its own record.
+                _log.debug("prefetch", route=event.route, outcome=event.outcome)
+            case Called() | LookedUp() | SecretSent() | SecretRejected():
+                pass
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _write_decisions(self, records: Sequence[CheckRecord]) -> None:
         prepared = []
         for record in records:
             if record.fault is not None:
@@ -72,44 +105,20 @@ class DecisionLog:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Look-ups are part of the record."""
 
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
-    ) -> None:
-        """Log an exchange that was really carried out: what Entra was asked, and its answer."""
-        fields = _asked(exchange)
-        if route is not None:
-            fields["route"] = route
-        fields["ms"] = _milliseconds(seconds)
-        if error is None:
-            _log.debug("exchange", **fields)
-            return
-        fields |= {"reason": error.reason.value, "detail": error.detail}
-        if isinstance(error, EntraError) and error.code is not None:
-            fields["entra_code"] = error.code
-        _log.warning("exchange failed", **fields)
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Log a call to an API that failed. Before each call a decision was logged."""
-        if isinstance(outcome, AuthzError):
-            _log.warning(
-                "call failed",
-                route=route,
-                reason=outcome.reason.value,
-                detail=outcome.detail,
-                ms=_milliseconds(seconds),
-            )
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Say so where somebody looks for it; a failed exchange has its own record."""
-        _log.debug("prefetch", route=route, outcome=outcome)
+def _write_exchange(event: Exchanged) -> None:
+    """Log an exchange that was really carried out: what Entra was asked, and its answer."""
+    fields, error = _asked(event.exchange), event.error
+    if event.route is not None:
+        fields["route"] = event.route
+    fields["ms"] = _milliseconds(event.seconds)
+    if error is None:
+        _log.debug("exchange", **fields)
+        return
+    fields |= {"reason": error.reason.value, "detail": error.detail}
+    if isinstance(error, EntraError) and error.code is not None:
+        fields["entra_code"] = error.code
+    _log.warning("exchange failed", **fields)
 
 
 def fields_of(record: CheckRecord) -> dict[str, Any]:

@@ -10,15 +10,22 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from authz import __version__
 from authz.core.errors import AuthzError, EntraError
+from authz.core.event import (
+    Called,
+    Decided,
+    Event,
+    Exchanged,
+    LookedUp,
+    Prefetched,
+    SecretRejected,
+    SecretSent,
+)
 from authz.core.exchange import TokenExchange, blamed
 from authz.core.outcome import Denied
-from authz.core.policy import EgressRoute, InboundRoute, Route
+from authz.core.policy import EgressRoute
 from authz.core.record import CacheName, CacheResult, CheckRecord
-from authz.core.request import Direction
+from authz.observe.labels import NONE, OTHER, check_labels, ending
 
-NONE: Final = "none"
-"""Label value where there is nothing to say: a route that was not found, the reason of an allow."""
-OTHER: Final = "other"
 CHECK_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
@@ -32,8 +39,6 @@ class Metrics:
         registry: Where the metrics are registered.
         known_codes: AADSTS numbers that get a label of their own; others are `other`.
     """
-
-    reads_requests = False
 
     def __init__(self, registry: CollectorRegistry, known_codes: frozenset[int]) -> None:
         self._known_codes = known_codes
@@ -195,14 +200,33 @@ class Metrics:
         self._check_children = lru_cache(maxsize=4096)(self._find_check_children)
         self._lookup_child = lru_cache(maxsize=64)(self._find_lookup_child)
 
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Count Checks."""
+    def observe(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case Decided(records):
+                self._count_checks(records)
+            case LookedUp(cache, result):
+                self._lookup_child(cache, result).inc()
+            case Exchanged(exchange, error, seconds):
+                self._count_exchange(exchange, error, seconds)
+            case Called(route, outcome, seconds):
+                self._downstream_duration.labels(route, ending(outcome)).observe(seconds)
+            case Prefetched(route, outcome):
+                self._prefetches.labels(route, outcome).inc()
+            case SecretSent(name, is_empty):
+                self._secret_pushes.labels(name or OTHER, "empty" if is_empty else "token").inc()
+            case SecretRejected(name):
+                self._secret_nacks.labels(name or OTHER).inc()
+            case _ as unreachable:
+                assert_never(unreachable)
+
+    def _count_checks(self, records: Sequence[CheckRecord]) -> None:
         durations: dict[tuple[str, str, str, str], list[float]] = {}
         repeats = 0
         for record in records:
             outcome, route = record.outcome, record.route
             reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
-            durations.setdefault(_labels(route, reason), []).append(record.seconds)
+            durations.setdefault(check_labels(route, reason), []).append(record.seconds)
             repeats += record.trace.repeated
             if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
                 self._fallbacks.labels(route.name).inc()
@@ -214,36 +238,16 @@ class Metrics:
         if repeats:
             self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(repeats)
 
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Count one cache look-up."""
-        self._lookup_child(cache, result).inc()
-
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
+    def _count_exchange(
+        self, exchange: TokenExchange, error: AuthzError | None, seconds: float
     ) -> None:
-        """Count one exchange or leg that was carried out."""
-        del route  # the labels are few
-        flow = exchange.flow
+        flow = exchange.flow.value
         outcome = "issued" if error is None else blamed(exchange, error).value
-        self._exchanges.labels(flow.value, outcome).inc()
-        self._exchange_duration.labels(flow.value).observe(seconds)
+        self._exchanges.labels(flow, outcome).inc()
+        self._exchange_duration.labels(flow).observe(seconds)
         if isinstance(error, EntraError) and error.code is not None:
             code = str(error.code) if error.code in self._known_codes else OTHER
             self._entra_errors.labels(code).inc()
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Count one call to an API."""
-        told = outcome.reason.value if isinstance(outcome, AuthzError) else f"{outcome // 100}xx"
-        self._downstream_duration.labels(route, told).observe(seconds)
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Count one prefetch."""
-        self._prefetches.labels(route, outcome).inc()
 
     def reloaded(self, *, applied: bool) -> None:
         """Count one new configuration version."""
@@ -280,14 +284,6 @@ class Metrics:
         """State by how many seconds our clock is ahead of Entra's, once that is known."""
         if difference is not None:
             self._clock_difference.set(difference)
-
-    def secret_sent(self, route: str | None, *, empty: bool) -> None:
-        """Count one value sent to an Envoy."""
-        self._secret_pushes.labels(route or OTHER, "empty" if empty else "token").inc()
-
-    def secret_rejected(self, route: str | None) -> None:
-        """Count one value that an Envoy could not use."""
-        self._secret_nacks.labels(route or OTHER).inc()
 
     def gauge_secrets(self, expiries: Mapping[str, float], streams: int) -> None:
         """State what Envoys hold at the moment."""
@@ -384,17 +380,3 @@ class Metrics:
 
     def _find_lookup_child(self, cache: CacheName, result: CacheResult) -> Counter:
         return self._cache_lookups.labels(cache.value, result.value)
-
-
-def _labels(route: Route | None, reason: str) -> tuple[str, str, str, str]:
-    """Return direction, route, decision and reason."""
-    decision = "allow" if reason == NONE else "deny"
-    match route:
-        case InboundRoute():
-            return Direction.INBOUND.value, route.name, decision, reason
-        case EgressRoute():
-            return Direction.EGRESS.value, route.name, decision, reason
-        case None:
-            return NONE, NONE, decision, reason
-        case _ as unreachable:
-            assert_never(unreachable)

@@ -19,6 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.config import ConfigSource, ConfigWatch
+from authz.core.address import TcpAddress, parse_address
 from authz.core.policy import PeerSource
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.ext_authz import ExtAuthz
@@ -93,7 +94,7 @@ class App:
         registry = own_registry()
         metrics = Metrics(registry, frozenset(MEANINGS))
         decisions = DecisionLog(config.log.decisions)
-        self._observers = Observers([metrics, decisions], secrets=metrics)
+        self._observers = Observers([metrics, decisions])
         self._engine = Engine(config, environ=source.environ, observer=self._observers)
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None
@@ -362,6 +363,7 @@ async def _listening(server: HttpServer, key: str, address: str | None) -> None:
 
 
 def _with_port(address: str | None, port: int | None) -> str | None:
-    if address is None or address.startswith("unix:"):
+    found = None if address is None else parse_address(address)
+    if not isinstance(found, TcpAddress) or port is None:
         return address
-    return f"{address.rpartition(':')[0]}:{port}"
+    return str(TcpAddress(found.host, port))

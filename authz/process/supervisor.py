@@ -19,6 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch, Fault
+from authz.core.address import TcpAddress, parse_tcp_address
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.grpc_server import ListenError
 from authz.observe.logging import configure_logging, log_output
@@ -234,8 +235,8 @@ def _configure_logging(config: Config) -> None:
 @contextlib.contextmanager
 def _hold_port(address: str) -> Iterator[str]:
     """Reserve a port for workers that come and go: bound here, listened on by them."""
-    host, _, port = address.rpartition(":")
-    held = host.strip("[]")
+    wanted = parse_tcp_address(address)
+    held = wanted.host
     if held == "::" and not socket.has_dualstack_ipv6():
         # As the workers do it.
         held = "0.0.0.0"  # noqa: S104 - configured
@@ -243,11 +244,11 @@ def _hold_port(address: str) -> Iterator[str]:
     with socket.socket(family) as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
-            holder.bind((held, int(port)))
+            holder.bind((held, wanted.port))
         except OSError as error:
             cause = listen_fault.words(error)
             raise ListenError(f"cannot listen on {address}: {cause}") from error
-        yield f"{host}:{holder.getsockname()[1]}"
+        yield str(TcpAddress(wanted.host, holder.getsockname()[1]))
 
 
 def _admin_address(address: str | None, admin: AdminServer | None) -> str | None:

@@ -17,8 +17,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-LONGEST: Final = 107
-"""Bytes of a socket's path (Linux `sun_path`, less its end)."""
+from authz.core.address import LONGEST_PATH
+
 _PATIENCE: Final = 1.0
 """Seconds to wait for another process that is just taking a place in the same folder."""
 _ANSWER: Final = 1.0
@@ -62,7 +62,7 @@ class SocketPath:
         self._refuse_others()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         name = self.path.with_name(f".{secrets.token_hex(4)}")
-        if len(os.fsencode(name)) > LONGEST:
+        if len(os.fsencode(name)) > LONGEST_PATH:
             raise PathTaken(f"the path of its folder is too long: {self.path.parent}")
         return name
 

@@ -19,6 +19,7 @@ from authz.core.errors import (
     ExchangeUnavailable,
     Reason,
 )
+from authz.core.event import Exchanged, LookedUp
 from authz.core.exchange import (
     CacheKey,
     IssuedToken,
@@ -217,7 +218,7 @@ class CachedExchange:
             await asyncio.wait(list(self._flights.values()))
 
     def _note(self, result: CacheResult, seen: Callable[[CacheResult], None]) -> None:
-        self._observer.looked_up(self._name, result)
+        self._observer.observe(LookedUp(self._name, result))
         seen(result)
 
     def _refresh(self, key: CacheKey, exchange: TokenExchange, route: str | None) -> None:
@@ -276,7 +277,7 @@ class CachedExchange:
         except TimeoutError:
             error = ExchangeUnavailable("the exchange took too long", retry_after=RETRY_SOON)
         if budget.carried_out is not False:
-            self._observer.exchanged(exchange, error, self._timer() - started, route=route)
+            self._observer.observe(Exchanged(exchange, error, self._timer() - started, route))
         now, subject = Moment(self._clock(), self._timer()), subject_of(exchange)
         if error is not None:
             seconds = self._lifetimes.seconds(error, of_a_user=subject is not None)

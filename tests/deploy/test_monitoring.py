@@ -21,7 +21,8 @@ from authz.doors.problem import FACES
 from authz.entra.aadsts import MEANINGS
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
-from authz.observe.metrics import OTHER, Metrics
+from authz.observe.labels import OTHER
+from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
 from support.kubernetes import custom_resources
 from support.kubernetes.manifests import KUBERNETES, OVERLAYS, Manifests, render

@@ -25,7 +25,13 @@ from authz.core.request import CheckRequest
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.destinations import destinations, left_on_checks
 from authz.envoy_config.edge_cache import EDGE, EDGE_CACHE, script
-from authz.envoy_config.settings import AuthzTls, RenderError, SidecarSettings, SocketName, Upstream
+from authz.envoy_config.settings import (
+    AuthzTls,
+    RenderError,
+    SidecarSettings,
+    Upstream,
+    socket_address,
+)
 from shipped.render import unmarked
 from support.fakes.properties import thorough
 from support.programs import program
@@ -822,7 +828,7 @@ def test_secrets_come_from_a_folder_in_place_of_others() -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     """Only `host:port` is read, with brackets around an IPv6 address and nothing else."""
     with pytest.raises(RenderError, match="expected host:port"):
-        SocketName.parse(text)
+        socket_address(text)
 
 
 @pytest.mark.parametrize(

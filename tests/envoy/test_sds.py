@@ -17,26 +17,11 @@ from authz.doors.envoy.conversation import MAX_NAMES
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from authz.doors.envoy.sds import SERVICE, SecretDiscovery
 from support.fakes.pushed import REFRESH, PushedScene, policy, route
+from support.fakes.recorder import Recorder
 from support.programs.stack import until
 from support.proxy.secret_stream import SecretStream
 
 ONE, TWO, THREE = ("Bearer issued-1", "Bearer issued-2", "Bearer issued-3")
-
-
-class Counts:
-    """A `SecretObserver` that remembers."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str | None, bool]] = []
-        self.rejected: list[str | None] = []
-
-    def secret_sent(self, route: str | None, *, empty: bool) -> None:
-        """Remember a value sent."""
-        self.sent.append((route, empty))
-
-    def secret_rejected(self, route: str | None) -> None:
-        """Remember a value refused."""
-        self.rejected.append(route)
 
 
 class Door(PushedScene):
@@ -46,7 +31,7 @@ class Door(PushedScene):
         self, folder: Path, *routes: EgressRoute, tcp: bool = False, **settings: Any
     ) -> None:
         super().__init__(*routes)
-        self.counts = Counts()
+        self.counts = Recorder()
         self.secrets = SecretDiscovery(
             self.pushed, self.counts, **{"peers_have_names": False, **settings}
         )

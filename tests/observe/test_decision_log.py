@@ -14,6 +14,7 @@ from authz.core.errors import (
     InvalidToken,
     TokenFault,
 )
+from authz.core.event import Decided, Exchanged
 from authz.core.exchange import AppToken
 from authz.core.outcome import Denied
 from authz.core.record import CheckRecord
@@ -62,7 +63,7 @@ def written(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 def test_a_refusal_is_told_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     """Reason, the detail that the caller does not learn, and what finds the request again."""
-    DecisionLog(Decisions.ALL).decided(refused())
+    DecisionLog(Decisions.ALL).observe(Decided(tuple(refused())))
 
     (record,) = written(capfd)
     assert {
@@ -85,7 +86,7 @@ async def test_an_allowed_check_names_who_and_through_whom(
             authorization=Authorization(f"Bearer {token}"),
         )
     )  # fmt: skip
-    DecisionLog(Decisions.ALL).decided([record])
+    DecisionLog(Decisions.ALL).observe(Decided((record,)))
 
     output = capfd.readouterr().out
     told = json.loads(output)
@@ -101,7 +102,7 @@ async def test_an_allowed_check_names_who_and_through_whom(
 def test_our_own_failures_are_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     """Who filters by level sees what operators must look at."""
     error = ExchangeUnavailable("down")
-    DecisionLog(Decisions.DENIED).decided(refused(error))
+    DecisionLog(Decisions.DENIED).observe(Decided(tuple(refused(error))))
 
     assert ["warning"] == [record["level"] for record in written(capfd)]
 
@@ -110,7 +111,7 @@ def test_a_defect_is_logged_even_when_decisions_are_not(capfd: pytest.CaptureFix
     """With its traceback, and without what the request carried."""
     with pytest.raises(ZeroDivisionError) as defect:
         _ = 1 // 0
-    DecisionLog(Decisions.NONE).decided(refused(fault=defect.value))
+    DecisionLog(Decisions.NONE).observe(Decided(tuple(refused(fault=defect.value))))
 
     output = capfd.readouterr().out
     assert "ZeroDivisionError" in json.loads(output)["exception"]
@@ -131,7 +132,7 @@ def test_what_is_logged_can_be_chosen(
 ) -> None:
     """By kind of decision, and by level."""
     configure_logging(level=level, style="json")
-    DecisionLog(which).decided(refused())
+    DecisionLog(which).observe(Decided(tuple(refused())))
 
     assert number == len(written(capfd))
 
@@ -139,7 +140,7 @@ def test_what_is_logged_can_be_chosen(
 def test_the_console_style_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     """The same record, readable, and no token either."""
     configure_logging(level="info", style="console")
-    DecisionLog(Decisions.ALL).decided(refused())
+    DecisionLog(Decisions.ALL).observe(Decided(tuple(refused())))
 
     output = capfd.readouterr().out
     assert "invalid_token" in output
@@ -163,8 +164,8 @@ async def test_a_repeated_answer_is_told_like_the_first(
         traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
     )  # fmt: skip
     repeats = await _repeated(scene, first, again, again._replace(request_id="", traceparent="x"))
-    log.decided(scene.observer.records[:1])
-    log.decided(repeats)
+    log.observe(Decided(tuple(scene.observer.records[:1])))
+    log.observe(Decided(tuple(repeats)))
 
     checked, one, two, three = written(capfd)
     passing = {"method", "path", "host", "request_id", "trace_id", "ms", "timestamp"}
@@ -188,7 +189,7 @@ async def test_a_repeated_answer_is_told_to_people_as_well(
     """In the readable style nothing is prepared."""
     configure_logging(level="info", style="console")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
 
     (line,) = capfd.readouterr().out.splitlines()
     assert "token_cache=hit" in line
@@ -200,7 +201,7 @@ async def test_a_repeated_answer_is_told_only_where_allowances_are(
 ) -> None:
     """There are no repeated denials."""
     scene, log = Scene(), DecisionLog(which)
-    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
 
     assert [] == written(capfd)
 
@@ -210,8 +211,8 @@ async def test_an_allowance_is_told_when_it_is_made(capfd: pytest.CaptureFixture
     scene, log = Scene(), DecisionLog(Decisions.MADE)
     allowed = scene.request("egress", "autonomous", None)
     for request in (allowed, allowed, scene.request("egress", "nowhere", None)):
-        log.decided([await scene.check(request)])
-        log.decided([await scene.check(request)])
+        log.observe(Decided((await scene.check(request),)))
+        log.observe(Decided((await scene.check(request),)))
 
     assert ["allow", "deny", "deny"] == [record["decision"] for record in written(capfd)]
 
@@ -222,7 +223,7 @@ async def test_a_repeated_answer_below_the_level_is_not_told(
     """Levels hold for prepared records too."""
     configure_logging(level="warning", style="json")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.decided(await _repeated(scene, scene.request("egress", "autonomous", None)))
+    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
 
     assert [] == written(capfd)
 
@@ -232,9 +233,8 @@ def test_a_failed_exchange_says_as_whom_and_for_what(
     capfd: pytest.CaptureFixture[str], route: str | None
 ) -> None:
     """Client, agent and scopes, the route if it was for one; nothing of the user's token."""
-    DecisionLog(Decisions.NONE).exchanged(
-        on_behalf_of(TOKEN), ConsentRequired("AADSTS65001", code=65001), 0.25, route=route
-    )
+    error = ConsentRequired("AADSTS65001", code=65001)
+    DecisionLog(Decisions.NONE).observe(Exchanged(on_behalf_of(TOKEN), error, 0.25, route))
 
     (record,) = written(capfd)
     assert {
@@ -258,9 +258,9 @@ def test_an_application_that_is_no_agent_has_none_in_the_record(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It asks for itself."""
-    DecisionLog(Decisions.NONE).exchanged(
-        AppToken(BLUEPRINT_CLIENT, GRAPH), ExchangeUnavailable("no answer"), 0.25, route="app"
-    )
+    exchange = AppToken(BLUEPRINT_CLIENT, GRAPH)
+    error = ExchangeUnavailable("no answer")
+    DecisionLog(Decisions.NONE).observe(Exchanged(exchange, error, 0.25, "app"))
 
     (record,) = written(capfd)
     assert {"client", "client_id"} == record.keys() & {

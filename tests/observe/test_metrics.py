@@ -7,6 +7,7 @@ import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
+from authz.core.event import Decided
 from authz.core.exchange import Flow
 from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
@@ -27,8 +28,8 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     repeated = ALLOWED._replace(trace=replace(ALLOWED.trace, repeated=True))
     denied = record_of(Deny(Reason.EXCHANGE_UNAVAILABLE))
     denied.trace.route = FALLBACK
-    metrics.decided([ALLOWED, denied, ELSEWHERE])
-    metrics.decided([repeated] * 2)
+    metrics.observe(Decided((ALLOWED, denied, ELSEWHERE)))
+    metrics.observe(Decided((repeated, repeated)))
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
     assert fields_of(ALLOWED)["fallback"]
@@ -56,7 +57,7 @@ def test_evictions_are_counted_over_the_life_of_the_process(
 def test_no_series_says_when_another_one_began() -> None:
     """`*_created` would be a series more for each counter and histogram, and nothing asks for it."""
     registry = own_registry()
-    Metrics(registry, frozenset()).decided([ALLOWED])
+    Metrics(registry, frozenset()).observe(Decided((ALLOWED,)))
     names = {sample.name for family in registry.collect() for sample in family.samples}
 
     assert "authz_checks_total" in names

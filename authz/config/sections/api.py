@@ -11,6 +11,7 @@ from pydantic import Field
 
 from authz.config.sections.section import Section
 from authz.config.sections.values import Expected, File, Scalar, Switch, count, duration, size, text
+from authz.core import grammar
 
 Network = IPv4Network | IPv6Network
 
@@ -157,13 +158,13 @@ def _header_name(value: str) -> str:
 
 
 _HEADER_NAME: Final = text(
-    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+",
+    grammar.HEADER_NAME,
     kind="header name",
     expected="the name of a header",
     make=_header_name,
 )
 _HEADER_VALUE: Final = text(
-    r"(?:[\u0021-\u007e](?:[\u0020-\u007e]*[\u0021-\u007e])?)?",
+    grammar.HEADER_VALUE,
     kind="header value",
     expected="printable ASCII, without line breaks, and without blanks around it",
 )

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from authz.config.sections.section import Section
 from authz.config.sections.values import Address, File, GroupName, Name, count, duration
+from authz.core.address import UnixAddress, parse_address
 from authz.core.policy import PeerSource
 from authz.core.request import Direction
 
@@ -92,4 +93,5 @@ class Listen(Section):
     @property
     def socket_path(self) -> str | None:
         """Path of the Unix socket, or None when `grpc` is a TCP address."""
-        return self.grpc.removeprefix("unix:") if self.grpc.startswith("unix:") else None
+        found = parse_address(self.grpc)
+        return found.path if isinstance(found, UnixAddress) else None

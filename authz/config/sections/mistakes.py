@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from authz.config.shown import NO_VARIABLE, shown_variable
+from authz.core import grammar
 
 _SHELL: Final = re.compile(
     r"\$(?P<bare>[A-Z_][A-Z0-9_]*)|\$\((?P<kubernetes>[A-Z_][A-Z0-9_]*)\)|%(?P<windows>[A-Z_][A-Z0-9_]*)%"
@@ -14,8 +15,7 @@ _SHELL: Final = re.compile(
 _TEMPLATE: Final = re.compile(r"\{\{.*\}\}|<[a-z][a-z _-]*>", re.IGNORECASE | re.DOTALL)
 _CURLY_QUOTES: Final = "\u201c\u201d\u201e\u2018\u2019\u201a\u00ab\u00bb"
 
-GUID: Final = "[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-_GUID_WITHIN: Final = re.compile(rf"(?:urn:uuid:)?[\s{{(<]*{GUID}[\s}})>]*", re.ASCII)
+_GUID_WITHIN: Final = re.compile(rf"(?:urn:uuid:)?[\s{{(<]*{grammar.GUID}[\s}})>]*", re.ASCII)
 _GUID_BARE: Final = re.compile("[0-9a-fA-F]{32}")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 _OTHER_THAN_HOST: Final = re.compile(r"[/?#@\]]|:.*:")

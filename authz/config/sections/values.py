@@ -16,12 +16,11 @@ from pydantic_core import CoreSchema, core_schema
 
 from authz.config.sections.host_spelling import NoHost, spelling
 from authz.config.sections.hosts import HTTP, HTTPS, EgressHost
-from authz.config.sections.mistakes import GUID as GUID_PATTERN
 from authz.config.sections.mistakes import in_address, in_guid, in_host
 from authz.config.shown import shown
+from authz.core import grammar
+from authz.core.address import LARGEST_PORT, LONGEST_PATH, UNIX
 
-_SUN_PATH_BYTES: Final = 107
-_LARGEST_PORT: Final = 65535
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)", re.ASCII)
@@ -175,18 +174,18 @@ def span(value: float) -> str:
 
 
 def _address(value: str) -> str:
-    if value.startswith("unix:"):
-        if len(value.removeprefix("unix:").encode()) > _SUN_PATH_BYTES:
-            raise Expected(f"expected a socket path of at most {_SUN_PATH_BYTES} bytes")
-    elif int(value.rpartition(":")[2]) > _LARGEST_PORT:
-        raise Expected(f"expected a port from 0 to {_LARGEST_PORT}")
+    if value.startswith(UNIX):
+        if len(value.removeprefix(UNIX).encode()) > LONGEST_PATH:
+            raise Expected(f"expected a socket path of at most {LONGEST_PATH} bytes")
+    elif int(value.rpartition(":")[2]) > LARGEST_PORT:
+        raise Expected(f"expected a port from 0 to {LARGEST_PORT}")
     return value
 
 
 def _host(value: str) -> str:
     port = value.rpartition("]")[2].partition(":")[2]
-    if port and not 0 < int(port) <= _LARGEST_PORT:
-        raise Expected(f"expected a port from 1 to {_LARGEST_PORT}")
+    if port and not 0 < int(port) <= LARGEST_PORT:
+        raise Expected(f"expected a port from 1 to {LARGEST_PORT}")
     return value.lower()
 
 
@@ -248,14 +247,14 @@ Name = Annotated[
     ),
 ]
 GUID: Final = text(
-    GUID_PATTERN,
+    grammar.GUID,
     kind="GUID",
     expected="a GUID such as 11111111-2222-3333-4444-555555555555",
     make=str.lower,
     usual=in_guid,
 )
 USER_PRINCIPAL_NAME: Final = text(
-    r"[^\s@]+@[^\s@]+", kind="user principal name", expected="a user principal name"
+    grammar.USER_PRINCIPAL_NAME, kind="user principal name", expected="a user principal name"
 )
 Guid = Annotated[str, GUID]
 Authority = Annotated[
@@ -323,7 +322,7 @@ Host = Annotated[str, HOST]
 Scope = Annotated[
     str,
     text(
-        r"[\u0021\u0023-\u005b\u005d-\u007e]+",
+        grammar.SCOPE,
         kind="scope",
         expected="one scope without blanks (RFC 6749 section 3.3)",
     ),

@@ -22,9 +22,10 @@ from authz._pb.discovery_pb2 import (
 from authz._pb.secret_pb2 import GenericSecret, TlsCertificate
 from authz._pb.secret_pb2 import Secret as WireSecret
 from authz.config.rendered import MARK
+from authz.core.event import SecretRejected, SecretSent
 from authz.doors.envoy.secret_sources import SecretSources, Subscription, Value
 from authz.pod_ca.certificates import CertificateValue
-from authz.ports import Peer, SecretObserver
+from authz.ports import Observer, Peer
 from authz.tokens.keeper import REFUSAL, RefusalValue
 
 TYPE_URL: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -85,7 +86,7 @@ class _Conversation:
         peer: Peer,
         stir: Callable[[], None],
         versions: Versions,
-        observer: SecretObserver,
+        observer: Observer,
     ) -> None:
         self._sources = sources
         self._peer = peer
@@ -128,7 +129,7 @@ class _Conversation:
             self._sent[name] = value
             if isinstance(value, RefusalValue):
                 continue  # no token, and about one that is counted and logged itself
-            self._observer.secret_sent(_label(subscription), empty=value.is_empty)
+            self._observer.observe(SecretSent(_label(subscription), value.is_empty))
             if subscription.refusal is not None and name not in self._reported:
                 self._reported.add(name)
                 _log.warning(
@@ -143,7 +144,7 @@ class _Conversation:
         for name in known:
             subscription = self._wanted.get(name)
             label = _label(subscription) if subscription is not None else None
-            self._observer.secret_rejected(label)
+            self._observer.observe(SecretRejected(label))
         _log.warning("envoy rejected secrets", secrets=known, cause=self._masked(message))
 
     def _masked(self, message: str) -> str:
@@ -207,7 +208,7 @@ class Delta(_Conversation):
         peer: Peer,
         stir: Callable[[], None],
         versions: Versions,
-        observer: SecretObserver,
+        observer: Observer,
     ) -> None:
         super().__init__(sources, peer, stir, versions, observer)
         self._had: dict[str, str] = {}

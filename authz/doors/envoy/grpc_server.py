@@ -6,7 +6,6 @@ What it serves is handed in. Health follows readiness by `set_serving`.
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -20,6 +19,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authz.config.shown import shown_file
+from authz.core.address import TcpAddress, UnixAddress, parse_address, parse_tcp_address
 from authz.system import listen_fault
 from authz.system.files import BoundedFile, FileFault
 from authz.system.unix_socket import Place, SocketPath
@@ -99,14 +99,10 @@ class GrpcServer:
         self._settings = settings
         self._handlers = tuple(handlers)
         self._health = health.aio.HealthServicer()
-        address = settings.address
+        address = parse_address(settings.address)
         self._socket = (
-            SocketPath(
-                Path(address.removeprefix("unix:")),
-                mode=settings.socket_mode,
-                group=settings.socket_group,
-            )
-            if address.startswith("unix:")
+            SocketPath(Path(address.path), mode=settings.socket_mode, group=settings.socket_group)
+            if isinstance(address, UnixAddress)
             else None
         )
         self._server = self._new_server()
@@ -192,7 +188,7 @@ class GrpcServer:
         # for the moment until chmod.
         mask = os.umask(0o177)
         try:
-            self._server.add_insecure_port(f"unix:{private}")
+            self._server.add_insecure_port(str(UnixAddress(str(private))))
         finally:
             os.umask(mask)
         await self._server.start()
@@ -220,26 +216,23 @@ class GrpcServer:
         await self._server.stop(None)
 
     def _add_port(self, address: str) -> int:
-        _try_port(address, reuse=self._settings.reuse_port)
+        _try_port(parse_tcp_address(address), reuse=self._settings.reuse_port)
         if self._settings.tls is None:
             return self._server.add_insecure_port(address)
         return self._server.add_secure_port(address, _credentials(self._settings.tls))
 
 
-def _try_port(address: str, *, reuse: bool) -> None:
+def _try_port(address: TcpAddress, *, reuse: bool) -> None:
     """Raise what the system says of an address that cannot be taken: gRPC keeps the reason to itself."""
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == _IPV6 else socket.AF_INET
-    except ValueError:
+    if not address.is_ip:
         return  # a name: gRPC resolves it
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if reuse:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            probe.bind((host, int(port)))
+            probe.bind((address.host, address.port))
     except OSError as error:
         # Without IPv6, gRPC takes the addresses of IPv4 for [::].
         if error.errno in (errno.EADDRINUSE, errno.EACCES):

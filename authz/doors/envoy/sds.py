@@ -29,7 +29,7 @@ from authz.doors.envoy.conversation import (
 from authz.doors.envoy.secret_sources import SecretSources
 from authz.doors.envoy.workload_identity import spiffe_id
 from authz.pod_ca.certificates import PodCertificates
-from authz.ports import Peer, SecretObserver
+from authz.ports import Observer, Peer
 from authz.tokens.pushing import PushedTokens
 
 SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
@@ -74,7 +74,7 @@ class SecretDiscovery:
     def __init__(
         self,
         tokens: PushedTokens,
-        observer: SecretObserver,
+        observer: Observer,
         *,
         peers_have_names: bool,
         certificates: PodCertificates | None = None,

@@ -18,6 +18,7 @@ from authz.core.errors import (
     MissingToken,
     UnknownApi,
 )
+from authz.core.event import Decided
 from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, Own
 from authz.core.lifetime import ONCE
@@ -127,7 +128,7 @@ class TokenIssuer:
             outcome = Denied.because(cause)
         trace.finished, trace.at = self._timer(), self._clock()
         record = CheckRecord(request, outcome, trace)
-        self._observer.decided((record,))
+        self._observer.observe(Decided((record,)))
         return record
 
     async def _exchange(

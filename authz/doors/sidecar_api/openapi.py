@@ -5,24 +5,25 @@ from typing import Any, Final
 
 from authz import __version__
 from authz.config.sections.api import METHODS
+from authz.core import grammar
 from authz.core.errors import Reason
 from authz.doors.problem import FACES
 from authz.doors.sidecar_api.parameters import ACQUIRE, OPTIONS, SCOPES, UNSUPPORTED
 
 _GUID: Final = {
     # Or nothing, which counts as absent.
-    "type": "string", "pattern": "^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})?$",
+    "type": "string", "pattern": f"^(?:{grammar.GUID})?$",
 }  # fmt: skip
 _TEXT: Final = {"type": "string"}
-_PRINTABLE: Final = {"type": "string", "pattern": "^(?:[!-~](?:[ -~]*[!-~])?)?$"}
+_PRINTABLE: Final = {"type": "string", "pattern": f"^{grammar.HEADER_VALUE}$"}
 _SWITCH: Final = {"anyOf": [{"type": "boolean"}, {"const": ""}]}
 _METHOD: Final = {"type": "string", "pattern": f"^(?:{'|'.join(METHODS)})?$"}
 _PARAMETERS: Final[tuple[tuple[str, dict[str, Any], str], ...]] = (
     ("AgentIdentity", _GUID, "Client id of the agent identity that is to act."),
-    ("AgentUsername", {"type": "string", "pattern": "^(?:[^\\s@]+@[^\\s@]+)?$"},
+    ("AgentUsername", {"type": "string", "pattern": f"^(?:{grammar.USER_PRINCIPAL_NAME})?$"},
      "The agent's user account by user principal name. Needs AgentIdentity."),
     ("AgentUserId", _GUID, "The agent's user account by object id. Needs AgentIdentity."),
-    (SCOPES, {"type": "array", "items": {"type": "string", "pattern": "^(?:[!#-\\[\\]-~]+(?: [!#-\\[\\]-~]+)*)?$"}},
+    (SCOPES, {"type": "array", "items": {"type": "string", "pattern": f"^(?:{grammar.SCOPE}(?: {grammar.SCOPE})*)?$"}},
      "Scopes instead of the configured ones. May be repeated."),
     (f"{OPTIONS}RequestAppToken", _SWITCH, "Whether to act as application, without a user."),
     (f"{ACQUIRE}Tenant", _GUID, "Only the tenant of the API's client."),

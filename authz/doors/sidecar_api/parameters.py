@@ -14,6 +14,7 @@ from typing import Final, Self
 from urllib.parse import parse_qsl
 
 from authz.config.sections.api import METHODS, RESERVED_HEADERS
+from authz.core import grammar
 from authz.core.errors import BadOverride
 from authz.core.exchange import AgentUser
 from authz.doors.sidecar_api.overrides import Overrides
@@ -54,11 +55,11 @@ _WITHOUT_EFFECT: Final = {
 _SPELLED: Final = {name.lower(): name for name in (*_ONCE, SCOPES)}
 _MEANT_FOR_US: Final = ("agent", OPTIONS.lower().rstrip("."))
 _LONGEST_NAME: Final = 100
-_GUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_USERNAME: Final = re.compile(r"[^\s@]+@[^\s@]+")
-_SCOPE: Final = re.compile(r"[!#-\[\]-~]+")
-_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE: Final = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)?")
+_GUID: Final = re.compile(grammar.GUID)
+_USERNAME: Final = re.compile(grammar.USER_PRINCIPAL_NAME)
+_SCOPE: Final = re.compile(grammar.SCOPE)
+_HEADER_NAME: Final = re.compile(grammar.HEADER_NAME)
+_HEADER_VALUE: Final = re.compile(grammar.HEADER_VALUE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from authz.core.errors import (
     RequestTooLarge,
     UnknownApi,
 )
+from authz.core.event import Called
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest, Direction
 from authz.core.secret import Secret
@@ -239,9 +240,9 @@ class SidecarApi(HttpServer):
         try:
             found = await send(token)
         except AuthzError as error:
-            self._observer.called(name, error, self._timer() - started)
+            self._observer.observe(Called(name, error, self._timer() - started))
             raise
-        self._observer.called(name, found.status, self._timer() - started)
+        self._observer.observe(Called(name, found.status, self._timer() - started))
         return found
 
     def _demanded(self, record: CheckRecord, found: DownstreamAnswer) -> str | None:

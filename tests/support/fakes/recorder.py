@@ -1,10 +1,19 @@
 """`Recorder`: an `Observer` that remembers everything that it is notified of, for tests to compare."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from authz.core.errors import AuthzError
-from authz.core.exchange import Flow, TokenExchange
+from authz.core.event import (
+    Called,
+    Decided,
+    Event,
+    Exchanged,
+    LookedUp,
+    Prefetched,
+    SecretRejected,
+    SecretSent,
+)
+from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult, CheckRecord
 
 
@@ -19,6 +28,8 @@ class Recorder:
         begun_for: The egress route of each exchange.
         prefetches: Prefetches: route, outcome.
         calls: Calls to APIs: route, outcome.
+        sent: Values sent to Envoys: route, whether empty.
+        rejected: The route of each value that an Envoy could not use.
     """
 
     records: list[CheckRecord] = field(default_factory=list)
@@ -27,36 +38,29 @@ class Recorder:
     begun_for: list[str | None] = field(default_factory=list)
     prefetches: list[tuple[str, str]] = field(default_factory=list)
     calls: list[tuple[str, int | AuthzError]] = field(default_factory=list)
+    sent: list[tuple[str | None, bool]] = field(default_factory=list)
+    rejected: list[str | None] = field(default_factory=list)
 
-    def decided(self, records: Sequence[CheckRecord]) -> None:
-        """Remember decisions; a repeated one is a hit of the answers' cache."""
-        self.records += records
-        repeats = [record for record in records if record.trace.repeated]
-        self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
-
-    def looked_up(self, cache: CacheName, result: CacheResult) -> None:
-        """Remember a look-up."""
-        self.lookups.append((cache, result))
-
-    def exchanged(
-        self,
-        exchange: TokenExchange,
-        error: AuthzError | None,
-        seconds: float,
-        *,
-        route: str | None,
-    ) -> None:
-        """Remember an exchange."""
-        self.exchanges.append((exchange.flow, error, seconds))
-        self.begun_for.append(route)
-
-    def called(self, route: str, outcome: int | AuthzError, seconds: float) -> None:
-        """Remember a call to an API."""
-        self.calls.append((route, outcome))
-
-    def prefetched(self, route: str, outcome: str) -> None:
-        """Remember a prefetch."""
-        self.prefetches.append((route, outcome))
+    def observe(self, event: Event) -> None:
+        """Remember an event. A repeated answer is a hit of the answers' cache."""
+        match event:
+            case Decided(records):
+                self.records += records
+                repeats = [record for record in records if record.trace.repeated]
+                self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
+            case LookedUp(cache, result):
+                self.lookups.append((cache, result))
+            case Exchanged(exchange, error, seconds, route):
+                self.exchanges.append((exchange.flow, error, seconds))
+                self.begun_for.append(route)
+            case Called(route, outcome):
+                self.calls.append((route, outcome))
+            case Prefetched(route, outcome):
+                self.prefetches.append((route, outcome))
+            case SecretSent(name, is_empty):
+                self.sent.append((name, is_empty))
+            case SecretRejected(name):
+                self.rejected.append(name)
 
     def results(self, cache: CacheName) -> list[CacheResult]:
         """Return how the look-ups of one cache ended."""
