@@ -32,8 +32,11 @@ class Checks(Protocol):
     def gives_handles(self) -> bool:
         """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
 
-    def check(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
-        """Decide before `deadline` (monotonic seconds). Never raises."""
+    def repeat(self, request: CheckRequest) -> CheckRecord | None:
+        """Give the answer again that such a request had, if it still holds. Never raises, never waits."""
+
+    def decide(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
+        """Decide on a request without such an answer before `deadline` (monotonic seconds). Never raises."""
 
 
 class KeySource(Protocol):

@@ -91,7 +91,7 @@ async def test_an_apps_own_token_needs_no_caller() -> None:
     assert [AppToken(BLUEPRINT_CLIENT, GRAPH)] == desk.entra.calls
     assert [first, again] == desk.observer.records
     assert [CacheResult.MISS, CacheResult.HIT] == desk.observer.results(CacheName.TOKENS)
-    assert first.trace.finished >= first.trace.started
+    assert first.seconds >= 0
 
 
 async def test_an_agents_token_for_the_user_who_calls() -> None:

@@ -35,7 +35,7 @@ async def test_the_agents_first_call_is_a_hit(flow: Flow) -> None:
     record = await scene.egress(flow, token)
 
     assert [(flow.value, "issued")] == scene.observer.prefetches
-    assert (True, 1) == (record.trace.repeated, len(scene.entra.calls))
+    assert (True, 1) == (record.repeated, len(scene.entra.calls))
     assert isinstance(record.decision, Allow)
 
 
@@ -129,7 +129,7 @@ async def test_the_peer_of_the_inbound_connection_is_that_of_the_call() -> None:
     record = await scene.egress("autonomous", peer="spiffe://a/agent")
 
     assert [("autonomous", "issued")] == scene.observer.prefetches
-    assert record.trace.repeated
+    assert record.repeated
 
 
 async def test_a_prefetch_that_fails_harms_nobody() -> None:

@@ -277,7 +277,7 @@ async def test_repeated_answers_are_kept_apart_by_reference() -> None:
     records = [await made.egress(OBO, **held) for held in (first, again, other)]
 
     assert first == again != other
-    assert [False, True, False] == [record.trace.repeated for record in records]
+    assert [False, True, False] == [record.repeated for record in records]
     assert 2 == len(made.entra.calls)
     assert [CacheResult.HIT] * 2 == made.observer.results(CacheName.SUBJECTS)
 
@@ -291,7 +291,7 @@ async def test_an_inbound_answer_is_given_again_until_its_reference_is_due() -> 
         made.clock.advance(pause)
         records.append(await made.inbound(token, at_edge=True))
 
-    assert [False, True, False] == [record.trace.repeated for record in records]
+    assert [False, True, False] == [record.repeated for record in records]
     assert [600, 600, 900] == [ends(record).steady for record in records]
     assert [30.0] * 3 == [record.edge_ttl for record in records]
 
@@ -333,7 +333,7 @@ async def test_without_a_user_the_agent_acts_for_itself_where_the_route_says_so(
     made = falling_back(HANDLE)
     records = [await made.egress(OBO, at_edge=True) for _ in range(2)]
 
-    assert [True, False] == [not record.trace.repeated for record in records]
+    assert [True, False] == [not record.repeated for record in records]
     for record in records:
         assert isinstance(record.route, EgressRoute)
         assert (OBO, Flow.AUTONOMOUS) == (record.route.name, record.route.flow)
@@ -383,7 +383,7 @@ async def test_what_the_agent_will_hold_is_prefetched_for(forward: set[Forward])
     record = await made.egress(OBO, **held)
 
     assert [(OBO, "issued")] == made.observer.prefetches
-    assert (True, 1) == (record.trace.repeated, len(made.entra.calls))
+    assert (True, 1) == (record.repeated, len(made.entra.calls))
 
 
 async def test_a_request_that_nobody_may_change_is_not_shown() -> None:

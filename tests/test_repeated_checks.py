@@ -43,13 +43,13 @@ async def test_an_allowance_is_repeated_as_it_was(route: str) -> None:
     )
     first, second = await scene.check(request), await scene.check(request)
 
-    assert (False, True) == (first.trace.repeated, second.trace.repeated)
+    assert (False, True) == (first.repeated, second.repeated)
     assert (first.decision, first.route, first.principal, ends(first)) == (
         second.decision, second.route, second.principal, ends(second),
     )  # fmt: skip
     assert [CacheResult.MISS, CacheResult.HIT] == scene.observer.results(CacheName.ANSWERS)
     assert [first, second] == scene.observer.records
-    assert second.trace.started <= second.trace.finished
+    assert second.seconds >= 0
 
 
 async def test_a_denial_is_decided_anew_each_time() -> None:
@@ -59,7 +59,7 @@ async def test_a_denial_is_decided_anew_each_time() -> None:
     scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=("another",))))
     await scene.inbound(token)
 
-    assert not (await scene.inbound(token)).trace.repeated
+    assert not (await scene.inbound(token)).repeated
 
 
 @pytest.mark.parametrize("flow", [OBO, Flow.AUTONOMOUS])
@@ -88,7 +88,7 @@ async def test_while_entra_is_away_a_successor_is_looked_for_once_a_second() -> 
     scene.clock.advance(LOOK_AGAIN)
     records.append(await scene.egress(Flow.AUTONOMOUS))
 
-    assert [False, True, True, False] == [record.trace.repeated for record in records]
+    assert [False, True, True, False] == [record.repeated for record in records]
     assert {Secret("issued-1").digest()} == {_digest(record) for record in records}
 
 
@@ -107,8 +107,8 @@ async def test_an_answer_ends_with_the_users_token() -> None:
 
     assert {at(START + 100)} == {ends(inbound), ends(egress)}
     scene.clock.advance(100)
-    assert not (await scene.inbound(token)).trace.repeated
-    assert not (await scene.egress(OBO, token)).trace.repeated
+    assert not (await scene.inbound(token)).repeated
+    assert not (await scene.egress(OBO, token)).repeated
 
 
 async def test_an_answer_ends_before_the_token_that_it_gives() -> None:
@@ -201,7 +201,7 @@ async def test_envoy_may_repeat_an_allowance_for_the_configured_time(route: str)
 
     assert (30.0, 30.0) == (first.edge_ttl, second.edge_ttl)
     assert [0.0, 0.0] == [record.edge_ttl for record in plain]
-    assert [False, True] == [record.trace.repeated for record in plain]
+    assert [False, True] == [record.repeated for record in plain]
 
 
 async def test_envoy_may_not_repeat_longer_than_a_token_lives() -> None:
@@ -216,7 +216,7 @@ async def test_envoy_may_not_repeat_longer_than_a_token_lives() -> None:
     own = await scene.egress(Flow.AUTONOMOUS, **EDGE)
 
     assert (600.0, 200.0, 240.0) == (on_behalf.edge_ttl, repeated.edge_ttl, own.edge_ttl)
-    assert repeated.trace.repeated
+    assert repeated.repeated
 
 
 async def test_envoy_hears_what_must_be_there_to_repeat_a_reference() -> None:
@@ -296,6 +296,6 @@ async def test_a_stripped_token_stays_stripped_when_repeated() -> None:
     await scene.inbound(token)
     record = await scene.inbound(token)
 
-    assert record.trace.repeated
+    assert record.repeated
     assert isinstance(record.decision, Allow)
     assert "authorization" in record.decision.remove

@@ -26,6 +26,7 @@ from authz.core.secret import Secret
 from support.fakes.clock import START, Ticks
 from support.fakes.exchanges import GRAPH
 from support.fakes.principals import principal
+from support.fakes.records import trace_of
 from support.fakes.routes import regranted
 from support.fakes.scene import DELEGATED_FLOWS, EGRESS_FLOWS, INBOUND, Scene
 from support.fakes.tenant import AGENT, AGENT_USER, BLUEPRINT, CLIENT, TENANT, USER
@@ -203,7 +204,7 @@ async def test_a_hit_waits_for_nothing() -> None:
     request = scene.request("egress", Flow.ON_BEHALF_OF, token)
 
     with pytest.raises(StopIteration) as stopped:
-        scene.service.check(request, deadline=0.0).send(None)
+        scene.service.decide(request, deadline=0.0).send(None)
     assert Allow(authorization=Secret("issued-1")) == stopped.value.value.decision
 
 
@@ -451,7 +452,7 @@ async def test_every_check_is_observed_once(route: str, token: str | None) -> No
     record = await scene.egress(route, token)
 
     assert [record] == scene.observer.records
-    assert record.trace.finished >= record.trace.started
+    assert record.seconds >= 0
 
 
 async def test_the_record_tells_what_took_how_long() -> None:
@@ -461,9 +462,9 @@ async def test_the_record_tells_what_took_how_long() -> None:
     egress = await scene.egress(Flow.ON_BEHALF_OF, scene.tenant.user_token(), within=60.0)
 
     # A look for the cache, one for the token's times, and one at the end.
-    assert (3.0, 0.0) == (inbound.trace.verify_seconds, inbound.trace.exchange_seconds)
-    assert 2.0 == egress.trace.verify_seconds
-    assert 0.0 < egress.trace.exchange_seconds < egress.seconds
+    assert (3.0, 0.0) == (trace_of(inbound).verify_seconds, trace_of(inbound).exchange_seconds)
+    assert 2.0 == trace_of(egress).verify_seconds
+    assert 0.0 < trace_of(egress).exchange_seconds < egress.seconds
 
 
 async def test_a_failed_exchange_has_a_duration_too() -> None:
@@ -471,7 +472,7 @@ async def test_a_failed_exchange_has_a_duration_too() -> None:
     scene = Scene(timer=Ticks())
     scene.entra.fail(ConsentRequired())
 
-    assert 0.0 < (await scene.egress(Flow.AUTONOMOUS, within=60.0)).trace.exchange_seconds
+    assert 0.0 < trace_of(await scene.egress(Flow.AUTONOMOUS, within=60.0)).exchange_seconds
 
 
 async def test_a_failed_verification_has_a_duration_too() -> None:
@@ -480,7 +481,7 @@ async def test_a_failed_verification_has_a_duration_too() -> None:
     scene.keys.withdraw("key-1")
     scene.keys.fail(KeysUnavailable())
 
-    assert 0.0 < (await scene.inbound(scene.tenant.user_token())).trace.verify_seconds
+    assert 0.0 < trace_of(await scene.inbound(scene.tenant.user_token())).verify_seconds
 
 
 async def test_the_record_knows_the_direction_once_the_route_is_known() -> None:

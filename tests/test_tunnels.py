@@ -68,9 +68,9 @@ async def test_an_answer_to_a_request_is_none_to_a_connection(scene: Scene) -> N
 
     assert isinstance(requested.decision, Allow)
     assert Reason.TUNNEL_REFUSED == reason(connected)
-    assert again.trace.repeated
+    assert again.repeated
     await connect(scene, "weather", "weather.example")
-    assert not (await scene.egress("weather", host="weather.example")).trace.repeated
+    assert not (await scene.egress("weather", host="weather.example")).repeated
 
 
 @pytest.mark.parametrize(

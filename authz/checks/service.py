@@ -23,12 +23,12 @@ from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
 from authz.core.errors import TunnelRefused
-from authz.core.event import Decided, LookedUp
+from authz.core.event import Decided, LookedUp, Repeated
 from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
 from authz.core.moment import NEVER, Moment
-from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.outcome import Denied, Granted
 from authz.core.policy import EgressRoute, InboundRoute, authorize_workload
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
@@ -86,39 +86,62 @@ class CheckService:
         """Use another configuration from the next Check on; those under way end with the old one."""
         self._snapshot = snapshot
 
-    async def check(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
-        """Decide on one request before `deadline` (monotonic seconds). Never raises.
+    def repeat(self, request: CheckRequest) -> CheckRecord | None:
+        """Return the answer that such a request had before, if all that it rests on still holds."""
+        snapshot, now = self._snapshot, self._now()
+        try:
+            granted = self._standing(request, snapshot, now)
+            if granted is None:
+                return None
+            record = self._record(request, snapshot, granted, now)
+        except Exception as defect:  # noqa: BLE001 - fail closed by type
+            record = CheckRecord(request, Denied.because(defect), now.wall, 0.0, Trace())
+            self._observer.observe(Decided(record))
+            return record
+        self._observer.observe(Repeated((record,)))
+        return record
+
+    async def decide(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+        """Decide on a request for which no answer stands.
 
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
         record = await self._decided(request, self._snapshot, deadline)
-        self._observer.observe(Decided((record,)))
+        self._observer.observe(Decided(record))
         return record
 
     async def _decided(
         self, request: CheckRequest, snapshot: Snapshot, deadline: float
     ) -> CheckRecord:
-        trace = Trace(self._timer())
-        outcome: Outcome
-        edge_ttl, edge_epoch = 0.0, ""
+        begun, trace = self._now(), Trace()
         try:
-            outcome = await self._granted(Asked(request, snapshot, deadline, trace))
-            if request.at_edge:
-                edge_ttl = self._edge_ttl(request, snapshot, outcome)
-                edge_epoch = self._edge_epoch(snapshot, outcome)
+            granted = await self._granted(Asked(request, snapshot, deadline, trace))
+            return self._record(request, snapshot, granted, begun, trace)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
-            outcome = Denied.because(cause)
-        trace.finished, trace.at = self._timer(), self._clock()
-        return CheckRecord(request, outcome, trace, edge_ttl, edge_epoch)
+            seconds = self._timer() - begun.steady
+            return CheckRecord(request, Denied.because(cause), self._clock(), seconds, trace)
+
+    def _record(
+        self,
+        request: CheckRequest,
+        snapshot: Snapshot,
+        granted: Granted,
+        begun: Moment,
+        trace: Trace | None = None,
+    ) -> CheckRecord:
+        """Return the record of an allowance, with what Envoy's own cache may make of it."""
+        now = begun if trace is None else self._now()
+        edge_ttl, edge_epoch = 0.0, ""
+        if request.at_edge:
+            edge_ttl = self._edge_ttl(request, snapshot, granted, now)
+            edge_epoch = self._edge_epoch(snapshot, granted)
+        seconds = self._timer() - begun.steady
+        return CheckRecord(request, granted, now.wall, seconds, trace, edge_ttl, edge_epoch)
 
     async def _granted(self, asked: Asked) -> Granted:
-        """Return the allowance: the one that stands, or a new one, which then stands."""
+        """Return a new allowance, which then stands."""
         if asked.request.opens_tunnel:
             return _tunnel(asked)
-        known = self._known(asked)
-        if known is not None:
-            asked.trace.repeated = True
-            return known
         policy, trace = asked.snapshot.policy, asked.trace
         route = trace.route = policy.find(asked.request)
         match route:
@@ -131,9 +154,10 @@ class CheckService:
         asked.snapshot.answers.put(asked.request, granted, self._now())
         return granted
 
-    def _known(self, asked: Asked) -> Granted | None:
-        """Return the allowance that such a request had before, if all that it rests on still holds."""
-        request, snapshot, now = asked.request, asked.snapshot, self._now()
+    def _standing(self, request: CheckRequest, snapshot: Snapshot, now: Moment) -> Granted | None:
+        """Return the allowance that stands for such a request."""
+        if request.opens_tunnel:
+            return None
         most = snapshot.policy.max_token_bytes
         if request.authorization is not None and is_oversized(request.authorization, most):
             # Not even hashed; the parser refuses it.
@@ -239,11 +263,14 @@ class CheckService:
         authorize_reference(subject.origin, peer=request.peer, accepted=grant.origins)
         return BearerToken(subject.token), subject.expires_at
 
-    def _edge_ttl(self, request: CheckRequest, snapshot: Snapshot, granted: Granted) -> float:
+    @staticmethod
+    def _edge_ttl(
+        request: CheckRequest, snapshot: Snapshot, granted: Granted, now: Moment
+    ) -> float:
         """Return for how many seconds Envoy may repeat the answer without asking."""
         if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
             return 0.0
-        return granted.lifetime.at_edge(snapshot.policy.edge_ttl, self._now())
+        return granted.lifetime.at_edge(snapshot.policy.edge_ttl, now)
 
     def _edge_epoch(self, snapshot: Snapshot, granted: Granted) -> str:
         """Return what names all that may refuse an answer's reference: its memory and the configuration."""
@@ -273,7 +300,15 @@ class CheckService:
             peer=asked.request.peer,
             at_edge=asked.request.at_edge,
         )
-        return self._decided(request, asked.snapshot, self._timer() + self.prefetch_timeout)
+        return self._foreseen(request, asked.snapshot)
+
+    async def _foreseen(self, request: CheckRequest, snapshot: Snapshot) -> CheckRecord:
+        """Answer a request that nobody has sent yet: no observer is notified of a decision."""
+        now = self._now()
+        granted = self._standing(request, snapshot, now)
+        if granted is not None:
+            return self._record(request, snapshot, granted, now)
+        return await self._decided(request, snapshot, self._timer() + self.prefetch_timeout)
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._timer())

@@ -1,15 +1,24 @@
 """`Event`: what is counted and logged, each kind with what it tells. None of them decides anything."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import TokenExchange
 from authz.core.record import CacheName, CacheResult, CheckRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """Checks have been decided, each once. Those that repeat an answer may come together.
+class Decided(NamedTuple):
+    """A Check was decided anew.
+
+    Attributes:
+        record: All that is reported about it.
+    """
+
+    record: CheckRecord
+
+
+class Repeated(NamedTuple):
+    """Checks were answered by answers that stand. They are many, so they may come together.
 
     Attributes:
         records: One for each Check.
@@ -18,8 +27,7 @@ class Decided:
     records: tuple[CheckRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp:
+class LookedUp(NamedTuple):
     """A cache was asked.
 
     Attributes:
@@ -31,8 +39,7 @@ class LookedUp:
     result: CacheResult
 
 
-@dataclass(frozen=True, slots=True)
-class Exchanged:
+class Exchanged(NamedTuple):
     """An exchange, or a leg of one, called Entra.
 
     Attributes:
@@ -48,8 +55,7 @@ class Exchanged:
     route: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Called:
+class Called(NamedTuple):
     """An API was called for a caller of the HTTP API.
 
     Attributes:
@@ -63,8 +69,7 @@ class Called:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Prefetched:
+class Prefetched(NamedTuple):
     """A prefetch ended.
 
     Attributes:
@@ -76,8 +81,7 @@ class Prefetched:
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSent:
+class SecretSent(NamedTuple):
     """One Envoy was given a token ahead, or an empty value in its place.
 
     Attributes:
@@ -89,8 +93,7 @@ class SecretSent:
     is_empty: bool
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRejected:
+class SecretRejected(NamedTuple):
     """One Envoy could not use a value.
 
     Attributes:
@@ -100,4 +103,6 @@ class SecretRejected:
     route: str | None
 
 
-Event = Decided | LookedUp | Exchanged | Called | Prefetched | SecretSent | SecretRejected
+Event = (
+    Decided | Repeated | LookedUp | Exchanged | Called | Prefetched | SecretSent | SecretRejected
+)

@@ -40,24 +40,16 @@ class Trace:
     """What is seen on the way, for the log and the metrics. No step reads it.
 
     Attributes:
-        started: Monotonic second at which the Check began.
-        finished: Monotonic second at which the decision stood.
-        at: Epoch second at which it stood.
         route: The route, once found: a denial names it too.
         principal: The verified caller, once known: a denial names it too.
-        repeated: Whether an earlier answer was given again.
         verify_seconds: Spent on the token, including the wait for a key.
         exchange_seconds: Spent on the exchange, including waits.
         principal_cache: Result of the verified-token look-up.
         token_cache: Result of the exchanged-token look-up.
     """
 
-    started: float
-    finished: float = 0.0
-    at: float = 0.0
     route: Route | None = None
     principal: Principal | None = None
-    repeated: bool = False
     verify_seconds: float = 0.0
     exchange_seconds: float = 0.0
     principal_cache: CacheResult | None = None
@@ -70,14 +62,18 @@ class CheckRecord(NamedTuple):
     Attributes:
         request: What was asked.
         outcome: How it ended.
-        trace: What was seen on the way.
+        at: Epoch second at which the decision stood.
+        seconds: How long it took.
+        trace: What was seen on the way; None where an earlier answer was given again.
         edge_ttl: Seconds for which Envoy's own cache may repeat the answer; 0 for not at all.
         edge_epoch: Names what must be there still when it does; empty where nothing must.
     """
 
     request: CheckRequest
     outcome: Outcome
-    trace: Trace
+    at: float
+    seconds: float
+    trace: Trace | None = None
     edge_ttl: float = 0.0
     edge_epoch: str = ""
 
@@ -87,14 +83,23 @@ class CheckRecord(NamedTuple):
         return self.outcome.decision
 
     @property
+    def repeated(self) -> bool:
+        """Whether an earlier answer was given again."""
+        return self.trace is None
+
+    @property
     def route(self) -> Route | None:
         """Its route; None where none was found."""
-        return self.outcome.route if isinstance(self.outcome, Granted) else self.trace.route
+        if isinstance(self.outcome, Granted):
+            return self.outcome.route
+        return None if self.trace is None else self.trace.route
 
     @property
     def principal(self) -> Principal | None:
         """The verified caller, as far as known."""
-        return self.outcome.principal if isinstance(self.outcome, Granted) else self.trace.principal
+        if isinstance(self.outcome, Granted):
+            return self.outcome.principal
+        return None if self.trace is None else self.trace.principal
 
     @property
     def error(self) -> AuthzError | None:
@@ -109,21 +114,17 @@ class CheckRecord(NamedTuple):
     @property
     def principal_cache(self) -> CacheResult | None:
         """Result of the verified-token look-up: of a repeated answer it was found with the answer."""
-        if self.trace.repeated:
+        if self.trace is None:
             return None if self.principal is None else CacheResult.HIT
         return self.trace.principal_cache
 
     @property
     def token_cache(self) -> CacheResult | None:
         """Result of the exchanged-token look-up: of a repeated answer it was found with the answer."""
-        if self.trace.repeated and isinstance(self.outcome, Granted):
-            return None if self.outcome.token is None else CacheResult.HIT
-        return self.trace.token_cache
-
-    @property
-    def seconds(self) -> float:
-        """How long it took."""
-        return self.trace.finished - self.trace.started
+        if self.trace is not None:
+            return self.trace.token_cache
+        has_token = isinstance(self.outcome, Granted) and self.outcome.token is not None
+        return CacheResult.HIT if has_token else None
 
     @property
     def direction(self) -> Direction | None:

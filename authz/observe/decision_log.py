@@ -19,6 +19,7 @@ from authz.core.event import (
     Exchanged,
     LookedUp,
     Prefetched,
+    Repeated,
     SecretRejected,
     SecretSent,
 )
@@ -46,8 +47,10 @@ class DecisionLog:
     def observe(self, event: Event) -> None:
         """Write what an event says, if it is one for the log."""
         match event:
-            case Decided():
-                self._write_decisions(event.records)
+            case Decided(record):
+                self._write_decision(record)
+            case Repeated(records):
+                self._write_repeats(records)
             case Exchanged():
                 _write_exchange(event)
             case Called(outcome=AuthzError() as error):
@@ -67,21 +70,23 @@ class DecisionLog:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _write_decisions(self, records: Sequence[CheckRecord]) -> None:
-        prepared = []
+    def _write_decision(self, record: CheckRecord) -> None:
+        if record.fault is not None:
+            # A defect of ours is always logged, with its traceback.
+            _log.error("check failed", exc_info=record.fault, **fields_of(record))
+        elif self._wants(record):
+            ours = isinstance(record.error, Unfulfilled)
+            write_record("warning" if ours else "info", "check", fields_of(record))
+
+    def _write_repeats(self, records: Sequence[CheckRecord]) -> None:
+        if self.which is not Decisions.ALL:
+            # Each is an allowance, and was logged when it was made.
+            return
+        if heads_are_used():
+            write_lines("info", [self._line(record) for record in records])
+            return
         for record in records:
-            if record.fault is not None:
-                # A defect of ours is always logged, with its traceback.
-                _log.error("check failed", exc_info=record.fault, **fields_of(record))
-            elif not self._wants(record):
-                continue
-            elif record.trace.repeated and heads_are_used():
-                prepared.append(self._line(record))
-            else:
-                ours = isinstance(record.error, Unfulfilled)
-                write_record("warning" if ours else "info", "check", fields_of(record))
-        if prepared:
-            write_lines("info", prepared)
+            write_record("info", "check", fields_of(record))
 
     def _line(self, record: CheckRecord) -> bytes:
         """Return the line of a repeated answer. What is the same each time is made once."""
@@ -90,14 +95,12 @@ class DecisionLog:
         head = self._heads.get(granted)
         if head is None:
             head = self._heads[granted] = head_of("info", "check", settled_fields(record))
-        return headed(head, passing_fields(record), at=record.trace.at)
+        return headed(head, passing_fields(record), at=record.at)
 
     def _wants(self, record: CheckRecord) -> bool:
         match self.which:
-            case Decisions.ALL:
+            case Decisions.ALL | Decisions.MADE:
                 return True
-            case Decisions.MADE:
-                return not record.trace.repeated
             case Decisions.DENIED:
                 return isinstance(record.decision, Deny)
             case Decisions.NONE:
@@ -124,7 +127,7 @@ def _write_exchange(event: Exchanged) -> None:
 def fields_of(record: CheckRecord) -> dict[str, Any]:
     """Return what is told of a Check: fields picked one by one, leaving out what there is not."""
     fields, trace = settled_fields(record) | passing_fields(record), record.trace
-    if not trace.repeated:
+    if trace is not None:
         if trace.principal_cache is not None:
             fields["verify_ms"] = _milliseconds(trace.verify_seconds)
         if trace.token_cache is not None:

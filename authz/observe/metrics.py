@@ -17,6 +17,7 @@ from authz.core.event import (
     Exchanged,
     LookedUp,
     Prefetched,
+    Repeated,
     SecretRejected,
     SecretSent,
 )
@@ -203,8 +204,11 @@ class Metrics:
     def observe(self, event: Event) -> None:
         """Count one event."""
         match event:
-            case Decided(records):
+            case Decided(record):
+                self._count_checks((record,))
+            case Repeated(records):
                 self._count_checks(records)
+                self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
             case LookedUp(cache, result):
                 self._lookup_child(cache, result).inc()
             case Exchanged(exchange, error, seconds):
@@ -222,12 +226,10 @@ class Metrics:
 
     def _count_checks(self, records: Sequence[CheckRecord]) -> None:
         durations: dict[tuple[str, str, str, str], list[float]] = {}
-        repeats = 0
         for record in records:
             outcome, route = record.outcome, record.route
             reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
             durations.setdefault(check_labels(route, reason), []).append(record.seconds)
-            repeats += record.trace.repeated
             if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
                 self._fallbacks.labels(route.name).inc()
         for labels, taken in durations.items():
@@ -235,8 +237,6 @@ class Metrics:
             count.inc(len(taken))
             for seconds in taken:
                 duration.observe(seconds)
-        if repeats:
-            self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(repeats)
 
     def _count_exchange(
         self, exchange: TokenExchange, error: AuthzError | None, seconds: float

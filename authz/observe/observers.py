@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from authz.core.event import Decided, Event
+from authz.core.event import Event, Repeated
 from authz.core.record import CheckRecord
 from authz.ports import Observer
 
@@ -38,17 +38,13 @@ class Observers:
         self._timer: asyncio.TimerHandle | None = None
 
     def observe(self, event: Event) -> None:
-        """Pass on an event: decisions that repeat an answer a moment later and together, all else at once."""
-        if not isinstance(event, Decided):
+        """Pass on an event: answers that are given again a moment later and together, all else at once."""
+        if not isinstance(event, Repeated):
             self._notify(event)
             return
-        made = tuple(record for record in event.records if not record.trace.repeated)
-        if made:
-            self._notify(Decided(made))
-        if len(made) < len(event.records):
-            self._gathered += [record for record in event.records if record.trace.repeated]
-            if self._timer is None or len(self._gathered) >= MOST_GATHERED:
-                self._pass_on_soon()
+        self._gathered += event.records
+        if self._timer is None or len(self._gathered) >= MOST_GATHERED:
+            self._pass_on_soon()
 
     def flush(self) -> None:
         """Pass on what was gathered."""
@@ -57,7 +53,7 @@ class Observers:
             self._timer = None
         gathered, self._gathered = self._gathered, []
         if gathered:
-            self._notify(Decided(tuple(gathered)))
+            self._notify(Repeated(tuple(gathered)))
 
     def attempt(self, observe: Callable[[], None]) -> None:
         """Do something for observers only. A failure is counted, and logged once for each kind."""

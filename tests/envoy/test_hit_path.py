@@ -93,7 +93,7 @@ async def test_the_second_answer_is_the_first_ones_bytes_at_once(route: str, edg
     assert first is ended.value.value
     assert asked.is_quiet(0.0)
     one, two = scene.observer.records
-    assert (False, True) == (one.trace.repeated, two.trace.repeated)
+    assert (False, True) == (one.repeated, two.repeated)
     assert (one.decision, one.route, one.principal) == (two.decision, two.route, two.principal)
     assert [CacheResult.MISS, CacheResult.HIT] == scene.observer.results(CacheName.ANSWERS)
 
@@ -109,7 +109,7 @@ async def test_what_is_out_of_the_ordinary_goes_the_whole_path(changes: dict[str
     await answer(asked, wire(**usual))
     await answer(asked, wire(**(usual | changes)))
 
-    assert [False, False] == [record.trace.repeated for record in scene.observer.records]
+    assert [False, False] == [record.repeated for record in scene.observer.records]
 
 
 async def test_another_peer_goes_the_whole_path() -> None:
@@ -120,7 +120,7 @@ async def test_another_peer_goes_the_whole_path() -> None:
     for peer in (PEER, PEER, "spiffe://cluster/ns/a/sa/other"):
         await answer(asked, raw, peer)
 
-    assert [False, True, False] == [record.trace.repeated for record in scene.observer.records]
+    assert [False, True, False] == [record.repeated for record in scene.observer.records]
 
 
 @pytest.mark.parametrize("believes_source", [True, False])
@@ -134,9 +134,7 @@ async def test_envoys_word_for_its_client_is_read_where_it_counts(believes_sourc
         question.attributes.source.certificate = certificate
         await answer(asked, question.SerializeToString())
 
-    assert [False, not believes_source] == [
-        record.trace.repeated for record in scene.observer.records
-    ]
+    assert [False, not believes_source] == [record.repeated for record in scene.observer.records]
     told = {record.request.source_principal for record in scene.observer.records[:1]}
     assert {PEER if believes_source else None} == told
 

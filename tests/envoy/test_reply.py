@@ -148,7 +148,7 @@ async def test_near_a_tokens_end_the_bytes_tell_less_and_less_time() -> None:
         told.append(_edge(Replies().of(record))["ttl_ms"])
 
     assert [30_000, 30_000, 15_000, 500] == told
-    assert record.trace.repeated
+    assert record.repeated
 
 
 def test_time_is_told_in_whole_milliseconds_and_never_more_than_there_is() -> None:

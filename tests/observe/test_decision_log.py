@@ -14,7 +14,7 @@ from authz.core.errors import (
     InvalidToken,
     TokenFault,
 )
-from authz.core.event import Decided, Exchanged
+from authz.core.event import Decided, Exchanged, Repeated
 from authz.core.exchange import AppToken
 from authz.core.outcome import Denied
 from authz.core.record import CheckRecord
@@ -38,9 +38,7 @@ def _style() -> Iterator[None]:
     configure_logging(level="info", style="json")
 
 
-def refused(
-    error: AuthzError | None = None, *, fault: Exception | None = None
-) -> list[CheckRecord]:
+def refused(error: AuthzError | None = None, *, fault: Exception | None = None) -> CheckRecord:
     """The record of a Check that was refused."""
     request = CheckRequest(
         method="GET",
@@ -53,7 +51,7 @@ def refused(
     cause = fault or error or InvalidToken(TokenFault.EXPIRED)
     decision = Denied.because(cause).decision
     error = None if fault else error or InvalidToken(TokenFault.EXPIRED)
-    return [record_of(decision, request=request, error=error, fault=fault, seconds=0.25)]
+    return record_of(decision, request=request, error=error, fault=fault, seconds=0.25)
 
 
 def written(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -63,7 +61,7 @@ def written(capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 def test_a_refusal_is_told_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     """Reason, the detail that the caller does not learn, and what finds the request again."""
-    DecisionLog(Decisions.ALL).observe(Decided(tuple(refused())))
+    DecisionLog(Decisions.ALL).observe(Decided(refused()))
 
     (record,) = written(capfd)
     assert {
@@ -86,7 +84,7 @@ async def test_an_allowed_check_names_who_and_through_whom(
             authorization=Authorization(f"Bearer {token}"),
         )
     )  # fmt: skip
-    DecisionLog(Decisions.ALL).observe(Decided((record,)))
+    DecisionLog(Decisions.ALL).observe(Decided(record))
 
     output = capfd.readouterr().out
     told = json.loads(output)
@@ -102,7 +100,7 @@ async def test_an_allowed_check_names_who_and_through_whom(
 def test_our_own_failures_are_warnings(capfd: pytest.CaptureFixture[str]) -> None:
     """Who filters by level sees what operators must look at."""
     error = ExchangeUnavailable("down")
-    DecisionLog(Decisions.DENIED).observe(Decided(tuple(refused(error))))
+    DecisionLog(Decisions.DENIED).observe(Decided(refused(error)))
 
     assert ["warning"] == [record["level"] for record in written(capfd)]
 
@@ -111,7 +109,7 @@ def test_a_defect_is_logged_even_when_decisions_are_not(capfd: pytest.CaptureFix
     """With its traceback, and without what the request carried."""
     with pytest.raises(ZeroDivisionError) as defect:
         _ = 1 // 0
-    DecisionLog(Decisions.NONE).observe(Decided(tuple(refused(fault=defect.value))))
+    DecisionLog(Decisions.NONE).observe(Decided(refused(fault=defect.value)))
 
     output = capfd.readouterr().out
     assert "ZeroDivisionError" in json.loads(output)["exception"]
@@ -132,7 +130,7 @@ def test_what_is_logged_can_be_chosen(
 ) -> None:
     """By kind of decision, and by level."""
     configure_logging(level=level, style="json")
-    DecisionLog(which).observe(Decided(tuple(refused())))
+    DecisionLog(which).observe(Decided(refused()))
 
     assert number == len(written(capfd))
 
@@ -140,7 +138,7 @@ def test_what_is_logged_can_be_chosen(
 def test_the_console_style_is_for_people(capfd: pytest.CaptureFixture[str]) -> None:
     """The same record, readable, and no token either."""
     configure_logging(level="info", style="console")
-    DecisionLog(Decisions.ALL).observe(Decided(tuple(refused())))
+    DecisionLog(Decisions.ALL).observe(Decided(refused()))
 
     output = capfd.readouterr().out
     assert "invalid_token" in output
@@ -164,8 +162,8 @@ async def test_a_repeated_answer_is_told_like_the_first(
         traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
     )  # fmt: skip
     repeats = await _repeated(scene, first, again, again._replace(request_id="", traceparent="x"))
-    log.observe(Decided(tuple(scene.observer.records[:1])))
-    log.observe(Decided(tuple(repeats)))
+    log.observe(Decided(scene.observer.records[0]))
+    log.observe(Repeated(tuple(repeats)))
 
     checked, one, two, three = written(capfd)
     passing = {"method", "path", "host", "request_id", "trace_id", "ms", "timestamp"}
@@ -180,7 +178,7 @@ async def test_a_repeated_answer_is_told_like_the_first(
         two["method"], two["path"], two["host"], two["request_id"], two["trace_id"],
     )  # fmt: skip
     assert not {"request_id", "trace_id"} & three.keys()
-    assert repeats[0].trace.at == dt.datetime.fromisoformat(str(one["timestamp"])).timestamp()
+    assert repeats[0].at == dt.datetime.fromisoformat(str(one["timestamp"])).timestamp()
 
 
 async def test_a_repeated_answer_is_told_to_people_as_well(
@@ -189,7 +187,9 @@ async def test_a_repeated_answer_is_told_to_people_as_well(
     """In the readable style nothing is prepared."""
     configure_logging(level="info", style="console")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
+    log.observe(
+        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
+    )
 
     (line,) = capfd.readouterr().out.splitlines()
     assert "token_cache=hit" in line
@@ -201,7 +201,9 @@ async def test_a_repeated_answer_is_told_only_where_allowances_are(
 ) -> None:
     """There are no repeated denials."""
     scene, log = Scene(), DecisionLog(which)
-    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
+    log.observe(
+        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
+    )
 
     assert [] == written(capfd)
 
@@ -211,8 +213,8 @@ async def test_an_allowance_is_told_when_it_is_made(capfd: pytest.CaptureFixture
     scene, log = Scene(), DecisionLog(Decisions.MADE)
     allowed = scene.request("egress", "autonomous", None)
     for request in (allowed, allowed, scene.request("egress", "nowhere", None)):
-        log.observe(Decided((await scene.check(request),)))
-        log.observe(Decided((await scene.check(request),)))
+        for record in (await scene.check(request), await scene.check(request)):
+            log.observe(Repeated((record,)) if record.repeated else Decided(record))
 
     assert ["allow", "deny", "deny"] == [record["decision"] for record in written(capfd)]
 
@@ -223,7 +225,9 @@ async def test_a_repeated_answer_below_the_level_is_not_told(
     """Levels hold for prepared records too."""
     configure_logging(level="warning", style="json")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.observe(Decided(tuple(await _repeated(scene, scene.request("egress", "autonomous", None)))))
+    log.observe(
+        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
+    )
 
     assert [] == written(capfd)
 

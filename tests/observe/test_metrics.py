@@ -1,19 +1,18 @@
 """What is counted of Checks without a user and of small caches, and what is told of certificates."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.event import Decided
+from authz.core.event import Decided, Repeated
 from authz.core.exchange import Flow
 from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
-from support.fakes.records import record_of
+from support.fakes.records import record_of, trace_of
 from support.fakes.routes import regranted, route_of
 
 FALLBACK = route_of("graph", Flow.AUTONOMOUS, stands_in=True)
@@ -25,11 +24,12 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     """Each one, also where its answer was given again; not where it was denied, nor elsewhere."""
     registry = own_registry()
     metrics = Metrics(registry, frozenset())
-    repeated = ALLOWED._replace(trace=replace(ALLOWED.trace, repeated=True))
+    repeated = ALLOWED._replace(trace=None)
     denied = record_of(Deny(Reason.EXCHANGE_UNAVAILABLE))
-    denied.trace.route = FALLBACK
-    metrics.observe(Decided((ALLOWED, denied, ELSEWHERE)))
-    metrics.observe(Decided((repeated, repeated)))
+    trace_of(denied).route = FALLBACK
+    for record in (ALLOWED, denied, ELSEWHERE):
+        metrics.observe(Decided(record))
+    metrics.observe(Repeated((repeated, repeated)))
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
     assert fields_of(ALLOWED)["fallback"]
@@ -57,7 +57,7 @@ def test_evictions_are_counted_over_the_life_of_the_process(
 def test_no_series_says_when_another_one_began() -> None:
     """`*_created` would be a series more for each counter and histogram, and nothing asks for it."""
     registry = own_registry()
-    Metrics(registry, frozenset()).observe(Decided((ALLOWED,)))
+    Metrics(registry, frozenset()).observe(Decided(ALLOWED))
     names = {sample.name for family in registry.collect() for sample in family.samples}
 
     assert "authz_checks_total" in names

@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.event import Decided, Event, LookedUp
+from authz.core.event import Decided, Event, LookedUp, Repeated
 from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
@@ -36,7 +36,7 @@ async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
     heard = [Recorder(), Recorder()]
     observers = Observers(heard)
     for repeat in repeats:
-        observers.observe(Decided((repeat,)))
+        observers.observe(Repeated((repeat,)))
     before = [list(observer.records) for observer in heard]
     await until(lambda: all(observer.records for observer in heard))
 
@@ -49,9 +49,9 @@ async def test_there_is_a_next_time() -> None:
     first, second = await _repeats(Scene(), 2)
     heard = Recorder()
     observers = Observers([heard])
-    observers.observe(Decided((first,)))
+    observers.observe(Repeated((first,)))
     await until(lambda: heard.records == [first])
-    observers.observe(Decided((second,)))
+    observers.observe(Repeated((second,)))
     await until(lambda: heard.records == [first, second])
 
 
@@ -61,7 +61,7 @@ async def test_repeats_that_are_many_do_not_wait() -> None:
     heard = Recorder()
     observers = Observers([heard])
     for _ in range(MOST_GATHERED):
-        observers.observe(Decided(tuple(repeats)))
+        observers.observe(Repeated(tuple(repeats)))
 
     assert MOST_GATHERED == len(heard.records)
 
@@ -72,7 +72,7 @@ async def test_what_is_gathered_can_be_asked_for() -> None:
     heard = Recorder()
     observers = Observers([heard])
     observers.flush()
-    observers.observe(Decided(tuple(repeats)))
+    observers.observe(Repeated(tuple(repeats)))
     observers.flush()
     observers.flush()
     await asyncio.sleep(0)
@@ -84,7 +84,7 @@ async def test_repeats_count_like_checks() -> None:
     """The same series, whichever way an answer was given; and a hit of the answers' cache each."""
     repeats = await _repeats(Scene(), 5)
     registry = own_registry()
-    Metrics(registry, frozenset()).observe(Decided(tuple(repeats)))
+    Metrics(registry, frozenset()).observe(Repeated(tuple(repeats)))
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
@@ -112,9 +112,9 @@ async def test_an_observer_that_fails_spoils_no_decision() -> None:
     repeats = await _repeats(scene, 2)
     with capture_logs() as logged:
         for _ in range(3):
-            observers.observe(Decided((record_of(Deny(Reason.INTERNAL)),)))
+            observers.observe(Decided(record_of(Deny(Reason.INTERNAL))))
         observers.observe(LookedUp(CacheName.TOKENS, CacheResult.HIT))
-        observers.observe(Decided(tuple(repeats)))
+        observers.observe(Repeated(tuple(repeats)))
         observers.flush()
 
     assert 3 + len(repeats) == len(heard.records)

@@ -298,20 +298,22 @@ class ExtAuthz:
             gives_handles=self._checks.gives_handles,
             outdated=outdated,
         )
-        return await self._decide(request, context)
+        record = self._checks.repeat(request)
+        if record is None:
+            record = await self._decided(request, context)
+        return self._replies.of(record)
 
-    async def _decide(
+    async def _decided(
         self, request: CheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> bytes:
+    ) -> CheckRecord:
         self._under_way += 1
         try:
             # The stubs leave out that there is no remaining time without a deadline.
             remaining = cast("float | None", context.time_remaining())
             budget = self._default_timeout if remaining is None else remaining - self._margin
-            record = await self._checks.check(
+            return await self._checks.decide(
                 request, deadline=self._timer() + min(budget, _LONGEST)
             )
-            return self._replies.of(record)
         finally:
             self._under_way -= 1
 

@@ -120,15 +120,14 @@ class TokenIssuer:
     async def _serve(
         self, request: CheckRequest, deadline: float, path: Callable[[Asked], Awaitable[Granted]]
     ) -> CheckRecord:
-        trace = Trace(self._timer())
+        started, trace = self._timer(), Trace()
         outcome: Outcome
         try:
             outcome = await path(Asked(request, self._snapshot, deadline, trace))
         except Exception as cause:  # noqa: BLE001 - fail closed by type
             outcome = Denied.because(cause)
-        trace.finished, trace.at = self._timer(), self._clock()
-        record = CheckRecord(request, outcome, trace)
-        self._observer.observe(Decided((record,)))
+        record = CheckRecord(request, outcome, self._clock(), self._timer() - started, trace)
+        self._observer.observe(Decided(record))
         return record
 
     async def _exchange(

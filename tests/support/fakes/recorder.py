@@ -10,6 +10,7 @@ from authz.core.event import (
     Exchanged,
     LookedUp,
     Prefetched,
+    Repeated,
     SecretRejected,
     SecretSent,
 )
@@ -44,10 +45,11 @@ class Recorder:
     def observe(self, event: Event) -> None:
         """Remember an event. A repeated answer is a hit of the answers' cache."""
         match event:
-            case Decided(records):
+            case Decided(record):
+                self.records.append(record)
+            case Repeated(records):
                 self.records += records
-                repeats = [record for record in records if record.trace.repeated]
-                self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in repeats]
+                self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in records]
             case LookedUp(cache, result):
                 self.lookups.append((cache, result))
             case Exchanged(exchange, error, seconds, route):

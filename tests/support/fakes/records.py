@@ -11,6 +11,7 @@ from authz.core.outcome import Denied, Granted, Outcome
 from authz.core.policy import Route
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import CheckRequest
+from support.fakes.clock import START
 from support.fakes.routes import route_of
 
 ROUTE: Final = route_of("graph", Flow.AUTONOMOUS, ("graph.example",))
@@ -35,5 +36,11 @@ def record_of(
             outcome = Granted(route, decision, ENDLESS)
         case Deny():
             outcome = Denied(decision, error, fault)
-    trace = Trace(1.0, finished=1.0 + seconds)
-    return CheckRecord(request or CheckRequest(), outcome, trace, edge_ttl, edge_epoch)
+    asked = request or CheckRequest()
+    return CheckRecord(asked, outcome, START, seconds, Trace(), edge_ttl, edge_epoch)
+
+
+def trace_of(record: CheckRecord) -> Trace:
+    """Return what was seen on the way to a new decision."""
+    assert record.trace is not None
+    return record.trace

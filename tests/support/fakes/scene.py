@@ -107,7 +107,10 @@ class Scene:
 
     async def check(self, request: CheckRequest, *, within: float = 5.0) -> CheckRecord:
         """Ask for a decision."""
-        return await self.service.check(request, deadline=self.timer() + within)
+        record = self.service.repeat(request)
+        if record is not None:
+            return record
+        return await self.service.decide(request, deadline=self.timer() + within)
 
     async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
         """Send a request with a bearer token to the agent."""

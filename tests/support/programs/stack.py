@@ -181,7 +181,11 @@ class Stack:
             route=route,
             **more,
         )
-        return await self.engine.service.check(request, deadline=self.clock.timer() + seconds)
+        service = self.engine.service
+        record = service.repeat(request)
+        if record is not None:
+            return record
+        return await service.decide(request, deadline=self.clock.timer() + seconds)
 
     @property
     def entra(self) -> EntraExchange:
