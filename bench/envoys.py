@@ -10,7 +10,7 @@ from bench.bootstraps import LISTENER
 from bench.programs import Measured
 
 _OK: Final = 200
-_ASKED: Final = "cluster.authz.upstream_rq_total"
+_ASKED: Final = ("cluster.authz.upstream_rq_total", "cluster.authz-checks.upstream_rq_total")
 
 
 class Envoy(Measured):
@@ -48,9 +48,9 @@ class Envoy(Measured):
     def checks(self) -> int:
         """Return how many Checks it has asked for so far."""
         found: list[dict[str, Any]] = json.loads(
-            self._ask(f"/stats?format=json&filter=^{_ASKED}$")[1]
+            self._ask(f"/stats?format=json&filter=^({'|'.join(_ASKED)})$")[1]
         )["stats"]
-        return sum(int(entry["value"]) for entry in found if entry.get("name") == _ASKED)
+        return sum(int(entry["value"]) for entry in found if entry.get("name") in _ASKED)
 
     def _is_ready(self) -> bool:
         try:

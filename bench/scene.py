@@ -37,6 +37,7 @@ class Scene:
         config: The configuration of the service.
         service: The service; on the Unix socket `socket`.
         logging_service: The same with `log.decisions: all`; on `logging_socket`.
+        listen: Where the service listens, the Check door included.
         floor: The server that does nothing; on `floor_socket`.
         api: The service's HTTP API, `host:port`.
         bytes_at_rest: Resident memory of the service before anybody has asked anything.
@@ -55,6 +56,7 @@ class Scene:
             self.folder = Path(folder)
             self.socket = self.folder / "authz.sock"
             self.logging_socket = self.folder / "logging.sock"
+            self.checks_socket = self.folder / "checks.sock"
             self.floor_socket = self.folder / "floor.sock"
             entra = self.module("entra", folder, ready=(self.folder / READY).exists)
             self.floor = self.module(
@@ -71,7 +73,8 @@ class Scene:
                 agents=self.entra.cold_agents,
             )
             self.api = f"127.0.0.1:{free_ports(1)[0]}"
-            listen = {**self.config["listen"], "api": self.api}
+            self.listen = {**self.config["listen"], "checks": f"unix:{self.checks_socket}"}
+            listen = {**self.listen, "api": self.api}
             self.service = self.serve("authz", {**self.config, "listen": listen})
             logging = documents.document(
                 self.entra,

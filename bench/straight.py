@@ -11,6 +11,7 @@ from bench.scene import Scene
 
 RATIOS: Final = {
     "check_vs_floor_direct": ("check_hit_direct", "floor_direct"),
+    "check_vs_grpc_aio_direct": ("check_door_direct", "floor_direct"),
     "logged_vs_floor_direct": ("check_hit_logged", "floor_direct"),
     "inbound_vs_floor_direct": ("inbound_hit_direct", "floor_direct"),
 }
@@ -27,6 +28,7 @@ def lanes(scene: Scene) -> list[Lane]:
     plan = (
         ("floor_direct", scene.floor_socket, known, scene.floor),
         ("check_hit_direct", scene.socket, known, scene.service),
+        ("check_door_direct", scene.checks_socket, known, scene.service),
         ("check_hit_logged", scene.logging_socket, known, scene.logging_service),
         ("inbound_hit_direct", scene.socket, inbound, scene.service),
     )

@@ -4,7 +4,7 @@ import http.client
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from authz_dev.demo.processes import StartFailure
@@ -24,6 +24,7 @@ RATIOS: Final[Mapping[str, tuple[str, str]]] = {
     "check_vs_envoy": ("check_hit", "envoy"),
     "floor_vs_envoy": ("floor", "envoy"),
     "check_vs_floor": ("check_hit", "floor"),
+    "check_vs_grpc_aio": ("check_door", "floor"),
     "pushed_vs_envoy_upstream": ("pushed_upstream", "envoy_upstream"),
     "edge_vs_envoy_upstream": ("edge_upstream", "envoy_upstream"),
     "check_vs_envoy_upstream": ("check_upstream", "envoy_upstream"),
@@ -45,6 +46,7 @@ class Way:
         edge: Whether Envoy may repeat decisions by itself.
         direct: Whether the route answers by itself, or an upstream server does.
         address: Where the Checks go, if not to the service.
+        door: Whether they go to the service's Check door.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Way:
     edge: bool = True
     direct: bool = True
     address: str | None = None
+    door: bool = False
 
 
 WAYS: Final = (
@@ -61,6 +64,7 @@ WAYS: Final = (
     Way("pushed", APP_ONLY, checks=0),
     Way("edge_hit", DELEGATED, checks=0),
     Way("check_hit", DELEGATED, checks=1, edge=False),
+    Way("check_door", DELEGATED, checks=1, edge=False, door=True),
     Way("envoy_upstream", DELEGATED, checks=0, alone=True, direct=False),
     Way("pushed_upstream", APP_ONLY, checks=0, direct=False),
     Way("edge_upstream", DELEGATED, checks=0, direct=False),
@@ -91,7 +95,9 @@ def lanes(scene: Scene, ways: Iterable[Way]) -> list[Lane]:
 
 
 def _bootstrap(scene: Scene, way: Way) -> Bootstrap:
-    more = {} if way.edge else {"cache": {"edge": {"max_ttl": 0}}}
+    more: dict[str, Any] = {} if way.edge else {"cache": {"edge": {"max_ttl": 0}}}
+    if way.door:
+        more["listen"] = scene.listen
     config = documents.of_envoy(scene.config, **more)
     bootstrap = Bootstrap(json.dumps(config), authz_address=way.address, upstream=scene.upstream)
     if way.alone:

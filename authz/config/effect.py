@@ -22,6 +22,7 @@ _DEADLINES: Final = "Belongs to the gRPC server."
 
 AT_START: Final[Mapping[str, str]] = {
     "listen.grpc": _DOORS,
+    "listen.checks": _DOORS,
     "listen.socket_mode": _DOORS,
     "listen.socket_group": _DOORS,
     "listen.admin": _DOORS,

@@ -35,9 +35,10 @@ class Authorization:
     It does not print. What one bearer value must look like is `parse_bearer`'s to say.
     """
 
-    __slots__ = ("_scheme", "_separator", "credentials")
+    __slots__ = ("_scheme", "_separator", "_size", "credentials")
 
     def __init__(self, value: str) -> None:
+        self._size = len(value)
         self._scheme, self._separator, rest = value.partition(" ")
         self.credentials = Secret(rest)
 
@@ -53,7 +54,7 @@ class Authorization:
         return Secret(self.reveal()).digest() + b"\0"
 
     def __len__(self) -> int:
-        return len(self._scheme) + len(self._separator) + len(self.credentials)
+        return self._size
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Authorization):

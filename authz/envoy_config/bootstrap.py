@@ -25,6 +25,7 @@ from authz.envoy_config.clusters import (
     address,
     app_cluster,
     authz_cluster,
+    checks_cluster,
     destination_clusters,
 )
 from authz.envoy_config.connect import bootstrap_extension, connect_clusters, inner_listener
@@ -68,13 +69,18 @@ def render(config: Config, settings: SidecarSettings) -> str:
         RenderError: Configuration and settings do not go together.
     """
     listeners, clusters = [], [authz_cluster(config, settings)]
+    checks = checks_cluster(config, settings)
+    clusters += [] if checks is None else [checks]
+    decides = AUTHZ if checks is None else checks.name
     policy = compile_policy(config)
     inbound = _inbound_route(config, settings)
     if inbound is not None:
         repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
         routes = inbound_routes(inbound, settings, repeated=repeated)
-        listeners.append(inbound_listener(settings, routes, handles=policy.gives_handles))
+        listeners.append(
+            inbound_listener(settings, routes, handles=policy.gives_handles, decides=decides)
+        )
         clusters.append(app_cluster(settings))
     targets = destinations(config, settings)
     pushed = any(target.pushed for target in targets)
@@ -87,6 +93,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
             wildcards=wildcards,
             pushed=pushed,
             handles=policy.gives_handles,
+            decides=decides,
         )
         if config.https is not None and settings.egress_hosts:
             raise RenderError("egress_hosts: the service has https, with its own hosts only")

@@ -57,6 +57,8 @@ from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream, 
 from authz.envoy_config.tls import authz_tls, upstream_tls
 
 AUTHZ: Final = "authz"
+CHECKS: Final = "authz-checks"
+"""The service's socket for Checks alone, where it has one that this Envoy can reach."""
 APP: Final = "app"
 
 BUFFER_BYTES: Final = 32 * 1024
@@ -319,6 +321,23 @@ def _cluster(
             typed_config=packed(resolution(found.host, every=name == AUTHZ, of_cluster=of_cluster)),
         )
     return cluster
+
+
+def checks_cluster(config: Config, settings: SidecarSettings) -> Cluster | None:
+    """Return the cluster of the Check door; None where Checks go to the gRPC server like all else.
+
+    It is for an Envoy that finds the service by what the configuration says: in the same pod.
+    """
+    if config.listen.checks is None or settings.authz_address not in (None, config.listen.grpc):
+        return None
+    return _cluster(
+        CHECKS,
+        config.listen.checks,
+        limit=_AUTHZ_LIMITS,
+        second_tries=0,
+        connect=_CONNECT_LOCAL,
+        http=to_authz(),
+    )
 
 
 def circuit_breakers(limit: int, *, second_tries: int = 0) -> CircuitBreakers:

@@ -104,7 +104,7 @@ _ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id"
 
 
 def inbound_listener(
-    settings: SidecarSettings, routes: RouteConfiguration, *, handles: bool
+    settings: SidecarSettings, routes: RouteConfiguration, *, handles: bool, decides: str = AUTHZ
 ) -> Listener:
     """Return the listener for the callers of the agent.
 
@@ -112,12 +112,13 @@ def inbound_listener(
         settings: Where it listens.
         routes: Where requests may go.
         handles: Whether the agent receives references in `baggage`.
+        decides: Cluster that Checks go to.
     """
     manager = _connection_manager(
         Direction.INBOUND,
         routes,
         [
-            *_decision(settings, routes),
+            *_decision(settings, routes, decides),
             *([bodyless_filter()] if settings.health_paths else []),
             _without_trailers(),
             _router(),
@@ -154,6 +155,7 @@ def egress_listener(
     wildcards: bool,
     pushed: bool,
     handles: bool,
+    decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the agent's own calls: a forward proxy that originates TLS.
 
@@ -163,8 +165,9 @@ def egress_listener(
         wildcards: Whether some destinations are known only when a request names them.
         pushed: Whether Envoy holds the tokens of some destinations.
         handles: Whether the agent receives references in `baggage`.
+        decides: Cluster that Checks go to.
     """
-    filters = _decision(settings, routes)
+    filters = _decision(settings, routes, decides)
     if wildcards:
         filters.append(
             _http_filter(
@@ -291,20 +294,22 @@ def _connection_manager(
     )
 
 
-def _decision(settings: SidecarSettings, routes: RouteConfiguration) -> list[HttpFilter]:
+def _decision(
+    settings: SidecarSettings, routes: RouteConfiguration, decides: str
+) -> list[HttpFilter]:
     """Return the filters that decide: ext_authz and, where a route may use it, the edge cache around it."""
     repeated = EDGE_CACHE in routes.typed_per_filter_config
-    check = _ext_authz(settings, unless_repeated() if repeated else None)
+    check = _ext_authz(settings, decides, unless_repeated() if repeated else None)
     return [asking_filter(), check, learning_filter()] if repeated else [check]
 
 
-def _ext_authz(settings: SidecarSettings, when: MetadataMatcher | None) -> HttpFilter:
+def _ext_authz(settings: SidecarSettings, decides: str, when: MetadataMatcher | None) -> HttpFilter:
     return _http_filter(
         EXT_AUTHZ,
         ExtAuthz(
             transport_api_version=ApiVersion.V3,
             grpc_service=GrpcService(
-                envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=AUTHZ),
+                envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=decides),
                 timeout=timedelta(seconds=settings.authz_timeout),
             ),
             # Not Envoy's 403: no decision was made, and a client may try again.

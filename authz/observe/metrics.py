@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Final, assert_never
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from authz import __version__
 from authz.core.errors import AuthzError, EntraError
@@ -23,8 +23,9 @@ from authz.core.event import (
 )
 from authz.core.exchange import TokenExchange, blamed
 from authz.core.outcome import Denied
-from authz.core.policy import EgressRoute
+from authz.core.policy import EgressRoute, Route
 from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.observe.histogram import Histogram
 from authz.observe.labels import NONE, OTHER, check_labels, ending
 
 CHECK_BUCKETS: Final = (
@@ -205,10 +206,11 @@ class Metrics:
         """Count one event."""
         match event:
             case Decided(record):
-                self._count_checks((record,))
+                outcome = record.outcome
+                reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
+                self._count_checks(record.route, reason, [record.seconds])
             case Repeated(records):
-                self._count_checks(records)
-                self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
+                self._count_repeats(records)
             case LookedUp(cache, result):
                 self._lookup_child(cache, result).inc()
             case Exchanged(exchange, error, seconds):
@@ -224,19 +226,22 @@ class Metrics:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _count_checks(self, records: Sequence[CheckRecord]) -> None:
-        durations: dict[tuple[str, str, str, str], list[float]] = {}
+    def _count_repeats(self, records: Sequence[CheckRecord]) -> None:
+        # By identity: a route's hash is that of all it consists of.
+        by_route: dict[int, list[CheckRecord]] = {}
         for record in records:
-            outcome, route = record.outcome, record.route
-            reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
-            durations.setdefault(check_labels(route, reason), []).append(record.seconds)
-            if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
-                self._fallbacks.labels(route.name).inc()
-        for labels, taken in durations.items():
-            count, duration = self._check_children(*labels)
-            count.inc(len(taken))
-            for seconds in taken:
-                duration.observe(seconds)
+            by_route.setdefault(id(record.route), []).append(record)
+        for found in by_route.values():
+            self._count_checks(found[0].route, NONE, [record.seconds for record in found])
+        self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
+
+    def _count_checks(self, route: Route | None, reason: str, seconds: Sequence[float]) -> None:
+        """Count Checks of one route that ended alike."""
+        count, duration = self._check_children(*check_labels(route, reason))
+        count.inc(len(seconds))
+        duration.observe_all(seconds)
+        if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
+            self._fallbacks.labels(route.name).inc(len(seconds))
 
     def _count_exchange(
         self, exchange: TokenExchange, error: AuthzError | None, seconds: float

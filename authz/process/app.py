@@ -24,6 +24,7 @@ from authz.core.policy import PeerSource
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.ext_authz import ExtAuthz
 from authz.doors.envoy.grpc_server import GrpcServer, ListenError
+from authz.doors.envoy.http2.server import CheckServer
 from authz.doors.envoy.pairing import Pairing
 from authz.doors.envoy.sds import SecretDiscovery
 from authz.doors.http_server import HttpServer
@@ -39,7 +40,7 @@ from authz.observe.registry import own_registry
 from authz.process.engine import Engine
 from authz.process.reload import Reload, log_as_configured
 from authz.process.status import Status
-from authz.process.wiring.grpc_door import server_settings
+from authz.process.wiring.grpc_door import check_server, server_settings
 from authz.process.wiring.pod_authority import pod_certificates
 from authz.system import listen_fault
 from authz.system.allocator import give_back
@@ -121,6 +122,7 @@ class App:
             server_settings(config, shared_address=seat.address if seat is not None else None),
             [self._ext_authz.handler(), secrets.handler()],
         )
+        self._checks = check_server(config, self._ext_authz)
         self._api = (
             SidecarApi(
                 config.listen.api,
@@ -193,6 +195,8 @@ class App:
         if self._api is not None:
             await _listening(self._api, "api", config.listen.api)
         await self._grpc.start()
+        if self._checks is not None:
+            await _listening(self._checks, "checks", config.listen.checks)
         # Only now: threads that wait for Entra would delay the exit of a process whose address is taken.
         self._engine.start()
         self._started = True
@@ -200,6 +204,7 @@ class App:
             "serving",
             version=__version__,
             grpc=_with_port(config.listen.grpc, self._grpc.port),
+            **({} if self._checks is None else {"checks": config.listen.checks}),
             admin=_with_port(config.listen.admin, self._admin.port) if self._admin else None,
             api=_with_port(config.listen.api, self._api.port) if self._api else None,
             pid=os.getpid(),
@@ -240,6 +245,8 @@ class App:
                 while not (self._hurry.is_set() or self._ext_authz.is_quiet(QUIET)):
                     await self._wait_hurried(QUIET / 10)
         await self._grpc.stop()
+        if self._checks is not None:
+            await self._checks.stop()
         if self._api is not None:
             await self._api.stop()
         await self._engine.stop()
@@ -319,7 +326,7 @@ class App:
     async def _mend_doors(self) -> None:
         if self._stopping.is_set():
             return
-        doors = {"grpc": self._grpc, "admin": self._admin, "api": self._api}
+        doors = {"grpc": self._grpc, "checks": self._checks, "admin": self._admin, "api": self._api}
         causes = {name: await door.mend() for name, door in doors.items() if door is not None}
         self._doors = {f"listen.{name}": cause for name, cause in causes.items() if cause}
 
@@ -353,7 +360,7 @@ def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
     return 0
 
 
-async def _listening(server: HttpServer, key: str, address: str | None) -> None:
+async def _listening(server: HttpServer | CheckServer, key: str, address: str | None) -> None:
     try:
         await server.start()
     except OSError as error:

@@ -390,6 +390,7 @@ def changes_by_socket(files: Files) -> dict[str, dict[str, Any]]:
     """As `changes_by_tcp`."""
     group = {"listen.socket_mode": "0660", "listen.socket_group": "987654"}
     return {
+        "listen.checks": {"listen.checks": "unix:/run/authz/other-checks.sock"},
         "listen.socket_mode": group,
         "listen.socket_group": group,
         "https.lifetime": {"https.lifetime": 86402.25},

@@ -16,11 +16,16 @@ from support.programs.stack import World
 from support.proxy.pod import GRAPH, Pod, calling, pod_of
 
 
-@pytest.fixture
-def pod(world: World, tmp_path: Path) -> Iterator[Pod]:
-    """A pod whose Envoy repeats nothing."""
-    with pod_of(world, tmp_path, cache={"edge": {"max_ttl": 0}}) as running:
+@pytest.fixture(params=["grpc", "checks"])
+def pod(world: World, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Pod]:
+    """A pod whose Envoy repeats nothing, and asks at one of the two doors."""
+    listen = dict(world.config()["listen"])
+    if request.param == "checks":
+        listen["checks"] = f"unix:{world.folder}/checks.sock"
+    with pod_of(world, tmp_path, cache={"edge": {"max_ttl": 0}}, listen=listen) as running:
         yield running
+        asked = running.sidecar.envoy.stats().get("cluster.authz-checks.upstream_rq_total", 0)
+        assert bool(asked) == (request.param == "checks")
 
 
 async def test_each_user_gets_his_own_token_and_no_users_token_leaves(pod: Pod) -> None:

@@ -33,7 +33,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
 
     assert {
         *(way.name for way in through_envoy.WAYS),
-        *("floor", "floor_direct", "check_hit_direct", "check_hit_logged"),
+        *("floor", "floor_direct", "check_hit_direct", "check_door_direct", "check_hit_logged"),
         *("inbound_hit_direct", "inbound_cold", "asgi_direct", "api_hit"),
         *(name for name in rows if name.startswith("workers_")),
     } == set(rows)
@@ -41,7 +41,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert {
         **dict.fromkeys(("envoy", "pushed", "edge_hit"), 0),
         **dict.fromkeys(("envoy_upstream", "pushed_upstream", "edge_upstream"), 0),
-        **dict.fromkeys(("check_hit", "check_upstream", "floor"), 1),
+        **dict.fromkeys(("check_hit", "check_door", "check_upstream", "floor"), 1),
     } == {
         name: round(row["checks_per_request"])
         for name, row in rows.items()

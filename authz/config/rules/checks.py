@@ -42,6 +42,7 @@ def check(config: Config, left_out: Names) -> list[Fault]:
     return [
         *_check_presence(names, left_out),
         *(() if "listen" in left_out else _check_listen(config)),
+        *(() if "listen" in left_out else _check_checks(config)),
         *(() if "listen" in left_out else _check_proof(config)),
         *(() if "listen" in left_out else _check_memory(config)),
         *(() if {"listen", "egress"} & left_out.keys() else _check_https(config)),
@@ -99,6 +100,20 @@ def _check_listen(config: Config) -> Iterator[Fault]:
         for key in ("socket_mode", "socket_group"):
             if key in listen.model_fields_set and getattr(listen, key) is not None:
                 yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
+
+
+def _check_checks(config: Config) -> Iterator[Fault]:
+    listen = config.listen
+    if listen.checks is None:
+        return
+    if listen.socket_path is None:
+        yield Fault(
+            "listen.checks",
+            "is for the Envoy of the same pod: expected listen.grpc on a Unix socket",
+        )
+    for key in ("grpc", "admin", "api"):
+        if getattr(listen, key) == listen.checks:
+            yield Fault("listen.checks", f"found the socket of listen.{key}: expected another path")
 
 
 def _check_api(config: Config, inbound: Collection[str]) -> Iterator[Fault]:

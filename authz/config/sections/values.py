@@ -302,6 +302,16 @@ Address = Annotated[
         usual=in_address,
     ),
 ]
+SocketAddress = Annotated[
+    str,
+    text(
+        r"unix:[^\u0000-\u001f]+",
+        kind="address",
+        expected="the address of a Unix socket: unix:PATH",
+        make=_address,
+        usual=in_address,
+    ),
+]
 PlainHost = Annotated[
     str,
     text(

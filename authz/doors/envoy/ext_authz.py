@@ -283,37 +283,50 @@ class ExtAuthz:
         self._last_arrival = timer()
 
     async def serve(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-        """Answer one Check."""
+        """Answer one Check of grpcio's."""
+        peer = spiffe_id(context) if self._peers_have_names else None
+        try:
+            request = self._read(raw, peer)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        record = self._checks.repeat(request)
+        if record is not None:
+            return self._replies.of(record)
+        # The stubs leave out that there is no remaining time without a deadline.
+        return await self._decided(request, cast("float | None", context.time_remaining()))
+
+    def answer(self, message: bytes, timeout: float | None) -> bytes | Awaitable[bytes]:
+        """Answer one Check of the Check door's (`http2`): at once where an answer stands.
+
+        Raises:
+            ValueError: It is no CheckRequest.
+        """
+        request = self._read(message, None)
+        record = self._checks.repeat(request)
+        return self._decided(request, timeout) if record is None else self._replies.of(record)
+
+    def _read(self, raw: bytes, peer: str | None) -> CheckRequest:
         self._last_arrival = self._timer()
         try:
             wire = WireRequest.FromString(raw)
         except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
-        peer = spiffe_id(context) if self._peers_have_names else None
-        outdated = self._hear(wire.attributes.context_extensions.get(MARK))
-        request = decode(
+            raise ValueError("not a CheckRequest") from None
+        return decode(
             wire,
             peer=peer,
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
-            outdated=outdated,
+            outdated=self._hear(wire.attributes.context_extensions.get(MARK)),
         )
-        record = self._checks.repeat(request)
-        if record is None:
-            record = await self._decided(request, context)
-        return self._replies.of(record)
 
-    async def _decided(
-        self, request: CheckRequest, context: "grpc.aio.ServicerContext[Any, Any]"
-    ) -> CheckRecord:
+    async def _decided(self, request: CheckRequest, remaining: float | None) -> bytes:
         self._under_way += 1
         try:
-            # The stubs leave out that there is no remaining time without a deadline.
-            remaining = cast("float | None", context.time_remaining())
             budget = self._default_timeout if remaining is None else remaining - self._margin
-            return await self._checks.decide(
+            record = await self._checks.decide(
                 request, deadline=self._timer() + min(budget, _LONGEST)
             )
+            return self._replies.of(record)
         finally:
             self._under_way -= 1
 

@@ -1,9 +1,12 @@
-"""From the configuration's section `listen` to the settings of the gRPC server."""
+"""From the configuration's section `listen` to the gRPC server's settings, and to the Check door."""
 
 from pathlib import Path
 
 from authz.config import Config
+from authz.core.address import UNIX
+from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
 from authz.doors.envoy.grpc_server import MOST_CONNECTIONS, ServerSettings, TlsFiles
+from authz.doors.envoy.http2.server import CheckServer
 from authz.system.descriptors import raise_limit
 
 
@@ -27,4 +30,20 @@ def server_settings(config: Config, *, shared_address: str | None) -> ServerSett
         reuse_port=shared_address is not None,
         # The other half is for the other doors, and for calls to Entra.
         max_connections=min(MOST_CONNECTIONS, raise_limit() // 2),
+    )
+
+
+def check_server(config: Config, checks: ExtAuthz) -> CheckServer | None:
+    """Return the Check door; None where there is none."""
+    listen = config.listen
+    if listen.checks is None:
+        return None
+    return CheckServer(
+        Path(listen.checks.removeprefix(UNIX)),
+        f"/{SERVICE}/Check",
+        checks,
+        mode=int(listen.socket_mode, 8),
+        group=listen.socket_group,
+        max_age=listen.max_connection_age,
+        grace=listen.max_connection_age_grace,
     )
