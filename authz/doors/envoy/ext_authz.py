@@ -67,7 +67,7 @@ def decode(
     peer: str | None = None,
     believes_source: bool = True,
     gives_handles: bool = True,
-    outdated: bool = False,
+    hear: Callable[[str | None], bool] = lambda _: False,
 ) -> CheckRequest:
     """Translate Envoy's question.
 
@@ -77,14 +77,14 @@ def decode(
         believes_source: Whether Envoy's word for who its client is counts at all.
         gives_handles: Whether apps receive references in `baggage`. Other headers that carry baggage
             are named then.
-        outdated: Whether Envoy was rendered from another configuration than ours.
+        hear: Is given the mark of what Envoy was rendered from, and says whether that was another
+            configuration than ours.
     """
     attributes = wire.attributes
     http = attributes.request.http
-    headers = http.headers
+    headers, extensions = http.headers, attributes.context_extensions
     # Envoy joins repeated headers by a comma; the bearer grammar has none, so a pair is refused.
     authorization, baggage = headers.get("authorization"), headers.get("baggage")
-    extensions = attributes.context_extensions
     own = _OWN_AND_CARRIERS if gives_handles else _OWN
     return CheckRequest(
         http.method,
@@ -100,7 +100,7 @@ def decode(
         source_id(attributes.source) if believes_source else None,
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
-        outdated,
+        hear(extensions.get(MARK)),
     )
 
 
@@ -316,7 +316,7 @@ class ExtAuthz:
             peer=peer,
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
-            outdated=self._hear(wire.attributes.context_extensions.get(MARK)),
+            hear=self._hear,
         )
 
     async def _decided(self, request: CheckRequest, remaining: float | None) -> bytes:

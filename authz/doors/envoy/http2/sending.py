@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 from authz.doors.envoy.http2 import calls, frames
-from authz.doors.envoy.http2.calls import Call, Refusal
+from authz.doors.envoy.http2.calls import PREFIX_BYTES, Call, Refusal
 
 _LAST: Final = frames.END_HEADERS | frames.END_STREAM
+_BEFORE: Final = Struct(f">HBBBL{len(calls.ANSWER)}sHBBBLBL")
+"""What comes before a message that fits into one frame: headers, and the head of the data with its prefix."""
+_AFTER: Final = Struct(f">HBBBL{len(calls.TRAILERS)}s")
 
 
 class Stream:
@@ -68,21 +72,19 @@ class Sender:
 
     def answer(self, number: int, stream: Stream, message: bytes) -> bool:
         """Send a message; return whether all of it, and the end after it, is on its way."""
-        body = b"\0" + len(message).to_bytes(4, "big") + message
-        size = len(body)
+        size = len(message) + PREFIX_BYTES
         if size > frames.LARGEST_FRAME or size > self.window or size > stream.window:
             self.out.append(frames.frame(frames.HEADERS, frames.END_HEADERS, number, calls.ANSWER))
-            stream.pending = body
+            stream.pending = b"\0" + len(message).to_bytes(4, "big") + message
             return self.send_part(number, stream)
         self.window -= size
-        pack = frames.HEAD.pack
         self.out += (
-            pack(0, len(calls.ANSWER), frames.HEADERS, frames.END_HEADERS, number),
-            calls.ANSWER,
-            pack(size >> 8, size & 0xFF, frames.DATA, 0, number),
-            body,
-            pack(0, len(calls.TRAILERS), frames.HEADERS, _LAST, number),
-            calls.TRAILERS,
+            _BEFORE.pack(
+                *(0, len(calls.ANSWER), frames.HEADERS, frames.END_HEADERS, number, calls.ANSWER),
+                *(size >> 8, size & 0xFF, frames.DATA, 0, number, 0, len(message)),
+            ),
+            message,
+            _AFTER.pack(0, len(calls.TRAILERS), frames.HEADERS, _LAST, number, calls.TRAILERS),
         )
         return True
 
