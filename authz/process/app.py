@@ -44,6 +44,8 @@ from authz.process.wiring.grpc_door import check_server, server_settings
 from authz.process.wiring.pod_authority import pod_certificates
 from authz.system import listen_fault
 from authz.system.allocator import give_back
+from authz.system.collector import QUIET as COLLECTOR_QUIET
+from authz.system.collector import Collector
 from authz.system.rounds import Rounds
 
 HOUSEKEEPING: Final = 1.0
@@ -287,7 +289,10 @@ class App:
         unserved: set[tuple[str, str]] = set()
         started: float | None = time.monotonic()
         renewal, doors = Rounds("renewal of certificates"), Rounds("mending of sockets")
+        collector = Collector()
+        collector.settle()
         while True:
+            collector.tend(is_quiet=self._ext_authz.is_quiet(COLLECTOR_QUIET))
             self._engine.check()
             self._engine.sweep()
             if self._certificates is not None:

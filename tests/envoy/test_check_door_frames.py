@@ -1,17 +1,14 @@
 """The Check door and frames that no client sends: each rule of RFC 9113, and what breaking it leads to."""
 
-import asyncio
-from typing import Any, Final
+from collections.abc import AsyncIterator
+from typing import Final
 
 import hpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from authz.doors.envoy.http2 import calls
 from authz.doors.envoy.http2 import connection as door
 from authz.doors.envoy.http2.calls import LARGEST_HEADERS, LARGEST_MESSAGE
-from authz.doors.envoy.http2.connection import Connection
 from authz.doors.envoy.http2.frames import (
     ACK,
     CONTINUATION,
@@ -41,160 +38,25 @@ from authz.doors.envoy.http2.frames import (
     window_update,
 )
 from authz.doors.envoy.http2.session import MOST_STREAMS
+from support.peers.check_door_peer import (
+    GREETING,
+    LAST,
+    REQUEST,
+    Peer,
+    block,
+    call,
+    end_all,
+    headers,
+    message,
+)
 from support.programs.stack import until
 
-CHECK: Final = "/service/Check"
-REQUEST: Final = (
-    (":method", "POST"),
-    (":scheme", "http"),
-    (":path", CHECK),
-    (":authority", "authz"),
-    ("te", "trailers"),
-    ("content-type", "application/grpc"),
-)
-LAST: Final = END_HEADERS | END_STREAM
-GREETING: Final = PREFACE + settings({})
 
-
-def block(*headers: tuple[str, str]) -> bytes:
-    """Compress headers without a table."""
-    encoder = hpack.Encoder()
-    encoder.header_table_size = 0
-    return bytes(encoder.encode(list(headers)))
-
-
-def headers(stream: int, *fields: tuple[str, str], flags: int = END_HEADERS) -> bytes:
-    """Return a frame of request headers."""
-    return frame(HEADERS, flags, stream, block(*(fields or REQUEST)))
-
-
-def message(content: bytes) -> bytes:
-    """Return a body with one gRPC message."""
-    return b"\0" + len(content).to_bytes(4, "big") + content
-
-
-def call(stream: int, content: bytes = b"hello") -> bytes:
-    """Return a whole call."""
-    return headers(stream) + frame(DATA, END_STREAM, stream, message(content))
-
-
-class Wire:
-    """A transport without a socket: what was written, and whether it was closed."""
-
-    def __init__(self) -> None:
-        self.written = b""
-        self.closed = False
-        self.reading = True
-        self.protocol: Connection | None = None
-
-    def write(self, data: bytes) -> None:
-        """Remember."""
-        assert not self.closed
-        self.written += data
-
-    def close(self) -> None:
-        """Remember."""
-        self.closed = True
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        """Remember."""
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        """Remember."""
-        self.reading = True
-
-
-class Echo:
-    """Answers with what it is asked."""
-
-    def __init__(self) -> None:
-        self.asked: list[bytes] = []
-        self.let = asyncio.Event()
-
-    def answer(self, content: bytes, timeout: float | None) -> Any:
-        """At once; `wait` later."""
-        self.asked.append(content)
-        return self._later(content) if content.startswith(b"wait") else content
-
-    async def _later(self, content: bytes) -> bytes:
-        await self.let.wait()
-        return content
-
-
-class Peer:
-    """A connection, from the side of its peer."""
-
-    def __init__(self, *, greets: bool = True, max_age: float = 1e6, grace: float = 1e6) -> None:
-        self.echo, self.wire = Echo(), Wire()
-        self.connection = Connection(CHECK, self.echo, max_age=max_age, grace=grace)
-        transport: Any = self.wire
-        self.connection.connection_made(transport)
-        self._decoder = hpack.Decoder()
-        self.heard: list[tuple[int, int, int, bytes]] = []
-        if greets:
-            self.send(GREETING)
-            self.heard.clear()
-
-    def send(self, *parts: bytes) -> list[tuple[int, int, int, bytes]]:
-        """Send bytes, all at once unless in parts; return the frames that are answered."""
-        before = len(self.heard)
-        for part in parts:
-            if not self.wire.closed:
-                self.connection.data_received(part)
-        self.read()
-        return self.heard[before:]
-
-    def read(self) -> None:
-        """Take apart what was written."""
-        data, self.wire.written = self.wire.written, b""
-        while data:
-            length, kind, flags = int.from_bytes(data[:3], "big"), data[3], data[4]
-            stream = int.from_bytes(data[5:9], "big")
-            self.heard.append((kind, flags, stream, data[9 : 9 + length]))
-            data = data[9 + length :]
-
-    def end(self) -> Code | None:
-        """Return the error that the connection ended with; None if it goes on."""
-        codes = [
-            Code(int.from_bytes(what[4:8], "big"))
-            for kind, _, _, what in self.heard
-            if kind == GOAWAY
-        ]
-        assert bool(codes) == self.wire.closed
-        return codes[-1] if codes else None
-
-    def resets(self) -> dict[int, Code]:
-        """Return the errors that streams ended with."""
-        return {
-            stream: Code(int.from_bytes(what, "big"))
-            for kind, _, stream, what in self.heard
-            if kind == RST_STREAM
-        }
-
-    def answers(self) -> dict[int, tuple[dict[str, str], bytes]]:
-        """Return answers that are whole: headers with trailers, and the body."""
-        found: dict[int, tuple[dict[str, str], bytes]] = {}
-        whole = set()
-        for kind, flags, stream, what in self.heard:
-            fields, body = found.get(stream, ({}, b""))
-            if kind == HEADERS:
-                fields |= {str(name): str(value) for name, value in self._decoder.decode(what)}
-            elif kind == DATA:
-                body += what
-            else:
-                continue
-            found[stream] = fields, body
-            if flags & END_STREAM:
-                whole.add(stream)
-        return {stream: found[stream] for stream in whole}
-
-    def is_well(self, stream: int = 2**31 - 1) -> bool:
-        """Whether a further call is answered."""
-        self.send(call(stream, b"well?"))
-        return self.end() is None and self.answers()[stream][1] == message(b"well?")
+@pytest.fixture(autouse=True)
+async def ended() -> AsyncIterator[None]:
+    """Each connection ends with its test."""
+    yield
+    await end_all()
 
 
 async def test_the_first_frames_say_what_is_taken() -> None:
@@ -595,34 +457,3 @@ async def test_a_table_is_read_until_the_peer_has_heard_that_there_is_none() -> 
     peer.send(frame(HEADERS, LAST, 13, bytes(encoder.encode(list(REQUEST)))))
 
     assert Code.COMPRESSION_ERROR == peer.end()
-
-
-FRAME = st.builds(
-    frame,
-    st.integers(0, 10),
-    st.integers(0, 255),
-    st.sampled_from([0, 1, 1, 3, 5, 7, 2, 2**31 - 1]),
-    st.one_of(
-        st.binary(max_size=64),
-        st.sampled_from(
-            [block(*REQUEST), message(b"hello"), bytes(4), bytes(5), bytes(6), bytes(8)]
-        ),
-    ),
-)
-PART = st.one_of(FRAME, st.sampled_from([1, 3, 5, 7, 9]).map(call), st.binary(max_size=30))
-
-
-@given(parts=st.lists(PART, max_size=30), cut=st.integers(1, 200))
-def test_no_bytes_do_any_harm(parts: list[bytes], cut: int) -> None:
-    """Whatever a peer sends: it is told one error, or the connection goes on as it should."""
-
-    async def drive() -> None:
-        peer = Peer()
-        data = b"".join(parts)
-        peer.send(*(data[at : at + cut] for at in range(0, len(data), cut)))
-        code = peer.end()
-        assert code is None or code is not Code.INTERNAL_ERROR
-        peer.connection.connection_lost(None)
-        assert set(peer.echo.asked) <= {b"hello", b""} or code is None
-
-    asyncio.run(drive())

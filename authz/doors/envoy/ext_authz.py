@@ -3,7 +3,7 @@
 Decoding is total: what Envoy left out is simply empty. How a denial looks is `authz.doors.problem`.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, assert_never, cast
 from weakref import WeakKeyDictionary
@@ -295,7 +295,7 @@ class ExtAuthz:
         # The stubs leave out that there is no remaining time without a deadline.
         return await self._decided(request, cast("float | None", context.time_remaining()))
 
-    def answer(self, message: bytes, timeout: float | None) -> bytes | Awaitable[bytes]:
+    def answer(self, message: bytes, timeout: float | None) -> bytes | Coroutine[Any, Any, bytes]:
         """Answer one Check of the Check door's (`http2`): at once where an answer stands.
 
         Raises:

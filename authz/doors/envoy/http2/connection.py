@@ -66,6 +66,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what has come, and answer what can be answered."""
+        if self._transport is None or self._transport.is_closing():
+            return
         session = self._session
         session.reading, self._heard = True, self._loop.time()
         try:
@@ -144,7 +146,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self) -> None:
         gathered = self._sender.taken()
-        if gathered and self._transport is not None:
+        if gathered and self._transport is not None and not self._transport.is_closing():
             self._transport.write(gathered)
 
     def _close(self) -> None:

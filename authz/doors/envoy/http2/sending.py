@@ -35,7 +35,7 @@ class Stream:
         self.body: bytes | bytearray = b""
         self.received = 0
         self.ended = False
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[bytes] | None = None
         self.pending = b""
 
     def take(self, data: bytes) -> None:

@@ -95,6 +95,8 @@ class CheckServer:
                 await self._empty.wait()
         for connection in list(self._connections):
             connection.abort()
+        # The loop closes what was cut in its next round.
+        await self._empty.wait()
 
     async def _listen(self) -> asyncio.Server:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

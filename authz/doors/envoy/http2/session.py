@@ -6,8 +6,9 @@ Nothing here reads or writes a socket.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -50,7 +51,7 @@ _SETTINGS_ACK: Final = frames.frame(frames.SETTINGS, frames.ACK, 0)
 class Method(Protocol):
     """The one unary method: bytes of a message in, bytes of a message out."""
 
-    def answer(self, message: bytes, timeout: float | None) -> bytes | Awaitable[bytes]:
+    def answer(self, message: bytes, timeout: float | None) -> bytes | Coroutine[Any, Any, bytes]:
         """Answer at once, or later.
 
         Args:
@@ -337,30 +338,32 @@ class Session:
         except ValueError:
             self._refuse(number, stream, calls.NO_CHECK)
             return
-        except Exception:  # noqa: BLE001 - whatever it is, the other calls are answered
-            self._defect(number, stream)
+        except Exception as defect:  # noqa: BLE001 - whatever it is, the other calls are answered
+            self._defect(number, stream, defect)
             return
         if isinstance(found, bytes):
             self._answer(number, stream, found)
         else:
-            stream.task = self._loop.create_task(self._wait(number, stream, found))
+            stream.task = self._loop.create_task(found)
+            stream.task.add_done_callback(partial(self._answered, number, stream))
 
-    async def _wait(self, number: int, stream: Stream, answer: Awaitable[bytes]) -> None:
-        try:
-            message = await answer
-        except Exception:  # noqa: BLE001 - whatever it is, the other calls are answered
-            self._defect(number, stream)
+    def _answered(self, number: int, stream: Stream, task: asyncio.Task[bytes]) -> None:
+        """Send an answer that has been waited for."""
+        if task.cancelled():
+            return
+        defect = task.exception()
+        if self._streams.get(number) is not stream:
+            return
+        stream.task = None
+        if defect is None:
+            self._answer(number, stream, task.result())
         else:
-            stream.task = None
-            if self._streams.get(number) is stream:
-                self._answer(number, stream, message)
+            self._defect(number, stream, defect)
         self._sender.later()
 
-    def _defect(self, number: int, stream: Stream) -> None:
-        _log.exception("check failed")
-        stream.task = None
-        if self._streams.get(number) is stream:
-            self._refuse(number, stream, calls.DEFECT)
+    def _defect(self, number: int, stream: Stream, defect: BaseException) -> None:
+        _log.error("check failed", exc_info=defect)
+        self._refuse(number, stream, calls.DEFECT)
 
     def _answer(self, number: int, stream: Stream, message: bytes) -> None:
         if self._sender.answer(number, stream, message):
