@@ -318,8 +318,6 @@ class Session:
         elif stream.pending and self._sender.send_part(number, stream):
             self._forget(number)
 
-    # Calls and answers.
-
     def _ended(self, number: int, stream: Stream) -> None:
         """Answer a request that is whole."""
         stream.ended = True
