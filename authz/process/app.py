@@ -45,7 +45,7 @@ from authz.process.wiring.pod_authority import pod_certificates
 from authz.system import listen_fault
 from authz.system.allocator import give_back
 from authz.system.collector import QUIET as COLLECTOR_QUIET
-from authz.system.collector import Collector
+from authz.system.collector import Collector, settle
 from authz.system.rounds import Rounds
 
 HOUSEKEEPING: Final = 1.0
@@ -290,7 +290,6 @@ class App:
         started: float | None = time.monotonic()
         renewal, doors = Rounds("renewal of certificates"), Rounds("mending of sockets")
         collector = Collector()
-        collector.settle()
         while True:
             collector.tend(is_quiet=self._ext_authz.is_quiet(COLLECTOR_QUIET))
             self._engine.check()
@@ -353,7 +352,9 @@ def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
     """
 
     async def serve(output: LogOutput) -> None:
-        await App(source, output=output, seat=seat).run()
+        app = App(source, output=output, seat=seat)
+        settle()
+        await app.run()
 
     give_back()
     try:

@@ -20,8 +20,15 @@ _MIDDLE: Final = 10
 _NEVER: Final = 10**9
 
 
+def settle() -> None:
+    """Set aside what the start of the process has made, and let nothing but `Collector` collect in full."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
+
+
 class Collector:
-    """Collects in full at the start, and while nobody asks.
+    """Collects in full while nobody asks.
 
     Args:
         timer: Monotonic seconds.
@@ -37,12 +44,6 @@ class Collector:
         self._timer = timer
         self._collect = collect
         self._last = timer()
-
-    def settle(self) -> None:
-        """Set what the start has made aside, and collect by itself no more in full."""
-        self._collect()
-        gc.freeze()
-        gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
 
     def tend(self, *, is_quiet: bool) -> None:
         """Collect in full, if it is time and nobody asks."""

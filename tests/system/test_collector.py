@@ -7,8 +7,8 @@ from authz.system.collector import LEAST_BETWEEN, Collector
 
 NEW_USERS = """
 import gc
-from authz.system.collector import Collector
-Collector().settle()
+from authz.system.collector import settle
+settle()
 generations = []
 gc.callbacks.append(lambda phase, info: generations.append(info["generation"]))
 held = [{"user": [number]} for number in range(300_000)]
