@@ -191,16 +191,7 @@ class HttpServer:
         if isinstance(self._address, TcpAddress):
             return _listen(self._address)
         assert self._socket is not None
-        listener = socket.socket(socket.AF_UNIX)
-        try:
-            private = self._socket.private_name()
-            listener.bind(str(private))
-            listener.listen(_BACKLOG)
-            self._socket.publish(private)
-        except OSError:
-            listener.close()
-            raise
-        return listener
+        return self._socket.listen(_BACKLOG)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -53,6 +53,23 @@ class SocketPath:
         self._group = group
         self._inode: tuple[int, int] | None = None
 
+    def listen(self, backlog: int) -> socket.socket:
+        """Return a socket that listens at the path.
+
+        Raises:
+            OSError: It cannot be had, or another process has it (`PathTaken`).
+        """
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            private = self.private_name()
+            listener.bind(str(private))
+            listener.listen(backlog)
+            self.publish(private)
+        except OSError:
+            listener.close()
+            raise
+        return listener
+
     def private_name(self) -> Path:
         """Return a name beside the path to bind the socket at; make the folder if there is none.
 
