@@ -27,11 +27,13 @@ class Observers:
         observers: Are notified of everything.
 
     Attributes:
+        seen: How many events there have been.
         failures: How often an observer has raised.
     """
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._observers = tuple(observers)
+        self.seen = 0
         self.failures = 0
         self._known_failures: set[str] = set()
         self._gathered: list[CheckRecord] = []
@@ -39,6 +41,7 @@ class Observers:
 
     def observe(self, event: Event) -> None:
         """Pass on an event: answers that are given again a moment later and together, all else at once."""
+        self.seen += 1
         if not isinstance(event, Repeated):
             self._notify(event)
             return

@@ -44,7 +44,6 @@ from authz.process.wiring.grpc_door import check_server, server_settings
 from authz.process.wiring.pod_authority import pod_certificates
 from authz.system import listen_fault
 from authz.system.allocator import give_back
-from authz.system.collector import QUIET as COLLECTOR_QUIET
 from authz.system.collector import Collector, settle
 from authz.system.rounds import Rounds
 
@@ -291,7 +290,7 @@ class App:
         renewal, doors = Rounds("renewal of certificates"), Rounds("mending of sockets")
         collector = Collector()
         while True:
-            collector.tend(is_quiet=self._ext_authz.is_quiet(COLLECTOR_QUIET))
+            collector.tend(self._observers.seen)
             self._engine.check()
             self._engine.sweep()
             if self._certificates is not None:

@@ -1,8 +1,8 @@
-"""`Collector`: Python's garbage collector, so that a full collection holds up nobody.
+"""`settle` and `Collector`: Python's garbage collector, so that a full collection delays no request.
 
-A full collection looks at every object that is held: 0.1 s for 10,000 users, 1.3 s for 200,000. What this
-service holds is freed by counts of references; cycles are few (a connection that has ended, a version of
-the configuration). So full collections wait until nobody asks. Young objects are collected as ever.
+A full collection looks at every object that is held, so it takes longer with each user. What this service
+holds is freed by counts of references; only cycles need a collection, and few objects are part of one. So a
+full collection waits for half a minute without requests. Young objects are collected as ever.
 """
 
 import gc
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 QUIET: Final = 30.0
-"""Seconds without a Check, after which a full collection may begin."""
+"""Seconds without a request, after which a full collection may begin."""
 LEAST_BETWEEN: Final = 3600.0
 """Seconds between two full collections."""
 _YOUNG: Final = 2_000
@@ -28,7 +28,7 @@ def settle() -> None:
 
 
 class Collector:
-    """Collects in full while nobody asks.
+    """Collects in full while no requests come.
 
     Args:
         timer: Monotonic seconds.
@@ -43,10 +43,18 @@ class Collector:
     ) -> None:
         self._timer = timer
         self._collect = collect
-        self._last = timer()
+        self._seen = 0
+        self._quiet_since = self._last = timer()
 
-    def tend(self, *, is_quiet: bool) -> None:
-        """Collect in full, if it is time and nobody asks."""
-        if is_quiet and self._timer() - self._last >= LEAST_BETWEEN:
+    def tend(self, seen: int) -> None:
+        """Collect in full, if it is time.
+
+        Args:
+            seen: How many events there have been: it grows with each request.
+        """
+        now = self._timer()
+        if seen != self._seen:
+            self._seen, self._quiet_since = seen, now
+        elif now - self._quiet_since >= QUIET and now - self._last >= LEAST_BETWEEN:
             self._collect()
             self._last = self._timer()
