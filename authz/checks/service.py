@@ -300,15 +300,7 @@ class CheckService:
             peer=asked.request.peer,
             at_edge=asked.request.at_edge,
         )
-        return self._foreseen(request, asked.snapshot)
-
-    async def _foreseen(self, request: CheckRequest, snapshot: Snapshot) -> CheckRecord:
-        """Answer a request that nobody has sent yet: no observer is notified of a decision."""
-        now = self._now()
-        granted = self._standing(request, snapshot, now)
-        if granted is not None:
-            return self._record(request, snapshot, granted, now)
-        return await self._decided(request, snapshot, self._timer() + self.prefetch_timeout)
+        return self._decided(request, asked.snapshot, self._timer() + self.prefetch_timeout)
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._timer())

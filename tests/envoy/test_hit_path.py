@@ -16,6 +16,7 @@ from authz.core.record import CacheName, CacheResult
 from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from support.fakes.clock import START
+from support.fakes.questions import wire
 from support.fakes.scene import INBOUND, Scene
 from support.fakes.workload import workload_certificate
 
@@ -51,23 +52,6 @@ def door(checks: Any, *, named: bool = False, believes_source: bool = True) -> E
         peers_have_names=named,
         believes_source=believes_source,
     )
-
-
-def wire(
-    direction: str, route: str | None, token: str | None, *, edge: str = "", **headers: str
-) -> bytes:
-    """A question as Envoy sends it."""
-    request = WireRequest()
-    http = request.attributes.request.http
-    http.method, http.host, http.path = "GET", "api.example", "/"
-    if token is not None:
-        http.headers["authorization"] = f"Bearer {token}"
-    for name, value in headers.items():
-        http.headers[name.replace("_", "-")] = value
-    for name, value in (("direction", direction), ("route", route or ""), ("edge", edge)):
-        if value:
-            request.attributes.context_extensions[f"authz.{name}"] = value
-    return request.SerializeToString()
 
 
 async def answer(asked: ExtAuthz, raw: bytes, *names: str) -> bytes:

@@ -67,7 +67,7 @@ def decode(
     peer: str | None = None,
     believes_source: bool = True,
     gives_handles: bool = True,
-    hear: Callable[[str | None], bool] = lambda _: False,
+    outdated: bool = False,
 ) -> CheckRequest:
     """Translate Envoy's question.
 
@@ -77,8 +77,7 @@ def decode(
         believes_source: Whether Envoy's word for who its client is counts at all.
         gives_handles: Whether apps receive references in `baggage`. Other headers that carry baggage
             are named then.
-        hear: Is given the mark of what Envoy was rendered from, and says whether that was another
-            configuration than ours.
+        outdated: Whether Envoy was rendered from another configuration than ours.
     """
     attributes = wire.attributes
     http = attributes.request.http
@@ -100,7 +99,7 @@ def decode(
         source_id(attributes.source) if believes_source else None,
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
-        hear(extensions.get(MARK)),
+        outdated,
     )
 
 
@@ -283,7 +282,7 @@ class ExtAuthz:
         self._last_arrival = timer()
 
     async def serve(self, raw: bytes, context: "grpc.aio.ServicerContext[Any, Any]") -> bytes:
-        """Answer one Check of grpcio's."""
+        """Answer one Check that came through grpcio."""
         peer = spiffe_id(context) if self._peers_have_names else None
         try:
             request = self._read(raw, peer)
@@ -296,7 +295,7 @@ class ExtAuthz:
         return await self._decided(request, cast("float | None", context.time_remaining()))
 
     def answer(self, message: bytes, timeout: float | None) -> bytes | Coroutine[Any, Any, bytes]:
-        """Answer one Check of the Check door's (`http2`): at once where an answer stands.
+        """Answer one Check that came through the Check door (`http2`): at once if an answer is known.
 
         Raises:
             ValueError: It is no CheckRequest.
@@ -316,7 +315,7 @@ class ExtAuthz:
             peer=peer,
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
-            hear=self._hear,
+            outdated=self._hear(wire.attributes.context_extensions.get(MARK)),
         )
 
     async def _decided(self, request: CheckRequest, remaining: float | None) -> bytes:
