@@ -70,7 +70,7 @@ def rendered_from(config: Config, selection: Selection = EVERYTHING) -> dict[str
     return {
         "listen": {
             "socket": config.listen.socket_path is not None,
-            **({"checks": True} if config.listen.checks is not None else {}),
+            "checks": config.listen.checks is not None,
             "tls": tls is not None,
             "client_certificates": tls is not None and tls.client_ca_file is not None,
             "workload_identity": config.listen.workload_identity.value,

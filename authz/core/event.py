@@ -8,7 +8,7 @@ from authz.core.record import CacheName, CacheResult, CheckRecord
 
 
 class Decided(NamedTuple):
-    """A Check was decided anew.
+    """A Check was decided, and not by an earlier answer.
 
     Attributes:
         record: All that is reported about it.

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from authz.cli import VERBS
 from authz_dev.emulator import Fault, Match
 from support.programs import program
-from support.programs.stack import Client, Process, World, authorization, problem
+from support.programs.stack import Client, Process, World, authorization, problem, until
 from support.proxy.envoy import validate
 
 Serve = Callable[..., Process]
@@ -50,6 +50,36 @@ def test_unix_socket_is_given_to_a_group(world: World, serve: Serve, name: str) 
     )
 
     assert (0o660, number) == (stat.S_IMODE(place.stat().st_mode), place.stat().st_gid)
+
+
+async def test_a_second_socket_answers_checks_alone(world: World, serve: Serve) -> None:
+    """With the mode and the group of the first; it is made again, and gone at the end."""
+    place = world.folder / "checks.sock"
+    listen = {
+        "grpc": f"unix:{world.folder}/authz.sock",
+        "admin": "127.0.0.1:0",
+        "checks": f"unix:{place}",
+        "socket_mode": "0660",
+        "socket_group": str(os.getgid()),
+    }
+    process = serve(listen=listen)
+    async with Client(f"unix:{place}") as client:
+        token = world.token()
+        answer = await client.check("egress", "graph", token)
+        place.unlink()
+        await until(place.exists, seconds=30)
+        again = await client.check("egress", "graph", token)
+    mode = stat.S_IMODE(place.stat().st_mode)
+    with Process("serve", "--config", str(world.folder / "authz.yaml")) as second:
+        second.wait()
+        cause = second.log()
+    process.signal(signal.SIGTERM)
+    process.wait()
+
+    assert listen["checks"] == process.event("serving")["checks"]
+    assert authorization(answer) == authorization(again)
+    assert (0o660, False) == (mode, place.exists())
+    assert "another process serves there" in cause
 
 
 async def test_a_socket_left_behind_is_replaced(world: World, serve: Serve) -> None:

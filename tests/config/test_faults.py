@@ -701,6 +701,21 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "host:port"
         ),
     ),
+    "a socket for Checks beside a port": (
+        {"listen.grpc": "127.0.0.1:9901", "listen.checks": "unix:/run/checks.sock"},
+        "listen.checks",
+        "is for the Envoy of the same pod: expected listen.grpc on a Unix socket",
+    ),
+    "one socket for Checks and all else": (
+        {"listen.grpc": "unix:/run/one.sock", "listen.checks": "unix:/run/one.sock"},
+        "listen.checks",
+        "found the socket of listen.grpc: expected another path",
+    ),
+    "a port for Checks": (
+        {"listen.checks": "127.0.0.1:9903"},
+        "listen.checks",
+        "found '127.0.0.1:9903': expected the address of a Unix socket: unix:PATH",
+    ),
     "group mode without group": (
         {"listen.socket_mode": "0660"},
         "listen.socket_group",

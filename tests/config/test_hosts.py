@@ -187,7 +187,7 @@ def test_a_wildcard_without_a_token_is_none() -> None:
 
 
 def test_an_empty_list_of_hosts_is_a_notice() -> None:
-    """Whoever took the last host out meant the route to be gone, or meant another host."""
+    """Its author may think that it matches, or that it is gone."""
     expected = (
         "no host is listed, so Envoy sends no request to this route: expected the API's hosts, or no hosts key "
         "for a route of listen.api alone"

@@ -95,6 +95,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "egress.nightly": {"hosts": ["nightly.example"], "flow": "none"}
     },
     "no socket": {"listen.grpc": "127.0.0.1:9901"},
+    "a socket for Checks": {"listen.checks": "unix:/run/authz/checks.sock"},
 }
 """What changes Envoy's configuration."""
 NO_CHANGES: dict[str, dict[str, Any]] = {

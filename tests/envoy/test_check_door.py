@@ -11,7 +11,6 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse
 from authz.core.exchange import Flow
 from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
@@ -19,6 +18,7 @@ from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from authz.doors.envoy.http2.calls import LARGEST_MESSAGE
 from authz.doors.envoy.http2.server import CheckServer
 from authz.doors.envoy.http2.session import Method
+from support.fakes.questions import wire
 from support.fakes.scene import INBOUND, Scene
 from support.programs.stack import until
 
@@ -278,18 +278,3 @@ async def test_both_doors_answer_alike(tmp_path: Path) -> None:
         for call in (ours, theirs):
             assert grpc.StatusCode.INVALID_ARGUMENT == await code_of(call(b"\xff"))
     await grpcio.stop()
-
-
-def wire(direction: str, route: str, token: str | None, *, edge: str = "", **headers: str) -> bytes:
-    """Return a question as Envoy sends it."""
-    request = WireRequest()
-    http = request.attributes.request.http
-    http.method, http.host, http.path = "GET", "api.example", "/"
-    if token is not None:
-        http.headers["authorization"] = f"Bearer {token}"
-    for name, value in headers.items():
-        http.headers[name.replace("_", "-")] = value
-    for name, value in (("direction", direction), ("route", route), ("edge", edge)):
-        if value:
-            request.attributes.context_extensions[f"authz.{name}"] = value
-    return request.SerializeToString()

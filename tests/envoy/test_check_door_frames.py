@@ -65,12 +65,12 @@ async def test_the_first_frames_say_what_is_taken() -> None:
     opening, window = peer.send(GREETING)[:2]
 
     assert SETTINGS == opening[0]
-    told = dict(pairs_of(opening[3]))
+    announced = dict(pairs_of(opening[3]))
     assert (0, MOST_STREAMS) == (
-        told[Setting.HEADER_TABLE_SIZE],
-        told[Setting.MAX_CONCURRENT_STREAMS],
+        announced[Setting.HEADER_TABLE_SIZE],
+        announced[Setting.MAX_CONCURRENT_STREAMS],
     )
-    assert told[Setting.INITIAL_WINDOW_SIZE] > LARGEST_MESSAGE
+    assert announced[Setting.INITIAL_WINDOW_SIZE] > LARGEST_MESSAGE
     assert (WINDOW_UPDATE, 0) == (window[0], window[2])
     assert peer.is_well()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
@@ -31,14 +30,6 @@ from support.peers.check_door_peer import (
     headers,
     message,
 )
-
-
-@pytest.fixture(autouse=True)
-async def ended() -> AsyncIterator[None]:
-    """Each connection ends with its test."""
-    yield
-    await end_all()
-
 
 FRAME = st.builds(
     frame,

@@ -653,6 +653,30 @@ def test_service_on_tcp_is_health_checked_and_left_out_when_sick() -> None:
 
 
 @pytest.mark.parametrize(
+    ("where", "asked"),
+    [
+        (None, "authz-checks"),
+        ("unix:/run/authz.sock", "authz-checks"),
+        ("unix:/run/forwarder.sock", "authz"),
+        ("authz.ns.svc:9901", "authz"),
+    ],
+)
+def test_checks_go_to_their_own_socket_where_envoy_shares_the_pod(
+    where: str | None, asked: str
+) -> None:
+    """Secrets stay where they are; an Envoy that finds the service elsewhere has one way to it."""
+    data = rendered(
+        config(listen="{grpc: 'unix:/run/authz.sock', checks: 'unix:/run/checks.sock'}"),
+        SidecarSettings(authz_address=where),
+    )
+
+    listeners = json.dumps(data["static_resources"]["listeners"])
+    names = {found["name"] for found in data["static_resources"]["clusters"]}
+    assert {asked} == set(re.findall(r'"envoy_grpc": {"cluster_name": "([^"]+)"', listeners))
+    assert ("authz-checks" in names) == (asked == "authz-checks")
+
+
+@pytest.mark.parametrize(
     ("listens", "reached"),
     [
         ("127.0.0.1:9901", ("127.0.0.1", 9901)),

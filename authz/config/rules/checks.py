@@ -19,6 +19,7 @@ from authz.config.rules.route_checks import (
 )
 from authz.config.rules.tunnels import check_tunnels
 from authz.config.sections.clients import Application
+from authz.config.sections.listen import Listen
 from authz.config.sections.values import span
 from authz.config.shown import shown
 from authz.core.policy import PeerSource
@@ -42,7 +43,6 @@ def check(config: Config, left_out: Names) -> list[Fault]:
     return [
         *_check_presence(names, left_out),
         *(() if "listen" in left_out else _check_listen(config)),
-        *(() if "listen" in left_out else _check_checks(config)),
         *(() if "listen" in left_out else _check_proof(config)),
         *(() if "listen" in left_out else _check_memory(config)),
         *(() if {"listen", "egress"} & left_out.keys() else _check_https(config)),
@@ -100,10 +100,10 @@ def _check_listen(config: Config) -> Iterator[Fault]:
         for key in ("socket_mode", "socket_group"):
             if key in listen.model_fields_set and getattr(listen, key) is not None:
                 yield Fault(f"listen.{key}", "is for a Unix socket, and grpc is host:port")
+    yield from _check_checks(listen)
 
 
-def _check_checks(config: Config) -> Iterator[Fault]:
-    listen = config.listen
+def _check_checks(listen: Listen) -> Iterator[Fault]:
     if listen.checks is None:
         return
     if listen.socket_path is None:

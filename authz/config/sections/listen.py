@@ -10,7 +10,7 @@ from authz.config.sections.values import (
     File,
     GroupName,
     Name,
-    SocketAddress,
+    UnixSocket,
     count,
     duration,
 )
@@ -38,7 +38,7 @@ class Listen(Section):
         default="unix:/run/authz/authz.sock",
         description="Server for Envoy, decisions and secrets: `unix:PATH` or `host:port`.",
     )
-    checks: SocketAddress | None = Field(
+    checks: UnixSocket | None = Field(
         default=None,
         description="A second Unix socket, `unix:PATH`, for Checks alone, for an Envoy of the same pod. It answers "
         "about five times as many a second as `grpc` does. `authz envoy` lets Envoy ask there where it is set. "

@@ -302,7 +302,7 @@ Address = Annotated[
         usual=in_address,
     ),
 ]
-SocketAddress = Annotated[
+UnixSocket = Annotated[
     str,
     text(
         r"unix:[^\u0000-\u001f]+",

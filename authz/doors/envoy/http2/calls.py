@@ -1,7 +1,7 @@
 """`Calls`: what a block of request headers asks for; and the blocks that answers are made of.
 
-Headers are compressed by HPACK (RFC 7541), which the `hpack` package reads. The peer is told to keep no
-table, so a block means the same each time, and one that was seen before is looked up.
+The `hpack` package decompresses headers (HPACK, RFC 7541). Our settings ask the peer to keep no dynamic
+table. Then equal blocks are equal headers, and a block that came before is looked up.
 """
 
 import re
@@ -131,7 +131,7 @@ class Calls:
         path: `:path` of the method.
 
     Attributes:
-        is_told: Whether the peer has read that it is to keep no table.
+        has_agreed: Whether the peer has acknowledged our settings, by which it keeps no table.
     """
 
     def __init__(self, path: str) -> None:
@@ -139,7 +139,7 @@ class Calls:
         self._decoder = hpack.Decoder(max_header_list_size=LARGEST_HEADERS)
         self._known: dict[bytes, Call] = {}
         self._table, self._has_table = self._decoder.header_table_size, True
-        self.is_told = False
+        self.has_agreed = False
 
     def call(self, data: bytes) -> Call:
         """Return what the headers of a request ask for.
@@ -179,7 +179,7 @@ class Calls:
         # A peer is asked to keep none, and says so in the first block after it has read that.
         size, before = self._decoder.header_table_size, self._table
         self._table, self._has_table = size, size > 0
-        if self.is_told and 0 < size != before:
+        if self.has_agreed and 0 < size != before:
             raise ConnectionFault(Code.COMPRESSION_ERROR, "expected no table of headers")
         return [(bytes(name), bytes(value)) for name, value in found]
 

@@ -72,7 +72,7 @@ class ConnectionFault(Exception):
     """The peer broke a rule for which the connection ends (section 5.4.1).
 
     Attributes:
-        code: Which error it is told.
+        code: Error code that the peer receives.
     """
 
     def __init__(self, code: Code, text: str) -> None:
@@ -84,7 +84,7 @@ class StreamFault(Exception):
     """The peer broke a rule for which one stream ends (section 5.4.2).
 
     Attributes:
-        code: Which error it is told.
+        code: Error code that the peer receives.
     """
 
     def __init__(self, code: Code) -> None:
@@ -120,7 +120,7 @@ def goaway(last: int, code: Code, text: str = "") -> bytes:
     Args:
         last: Streams above this one are not answered.
         code: Why.
-        text: Why, for whoever debugs it.
+        text: Cause in words, for the log of the peer.
     """
     return frame(GOAWAY, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big") + text.encode())
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from pathlib import Path
 from typing import Final, cast
 
@@ -13,7 +12,7 @@ from authz.doors.envoy.http2.session import Method
 from authz.system.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
-MOST_CONNECTIONS: Final = 10_000
+MOST_CONNECTIONS: Final = 1_000
 """At a time. Further ones are closed at once."""
 _BACKLOG: Final = 1024
 _LAST_ANSWERS: Final = 1.0
@@ -99,18 +98,8 @@ class CheckServer:
         await self._empty.wait()
 
     async def _listen(self) -> asyncio.Server:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            private = self._socket.private_name()
-            listener.bind(str(private))
-            listener.listen(_BACKLOG)
-            listener.setblocking(False)
-            self._socket.publish(private)
-            loop = asyncio.get_running_loop()
-            return await loop.create_unix_server(self._connect, sock=listener)
-        except OSError:
-            listener.close()
-            raise
+        listener = self._socket.listen(_BACKLOG)
+        return await asyncio.get_running_loop().create_unix_server(self._connect, sock=listener)
 
     def _connect(self) -> asyncio.Protocol:
         if len(self._connections) >= MOST_CONNECTIONS:

@@ -32,7 +32,9 @@ _STREAM_WINDOW: Final = LARGEST_MESSAGE + PREFIX_BYTES + 65_536
 _CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 """Bytes of bodies of all streams that are held at a time."""
 _MOST_CONTINUATIONS: Final = 32
+"""Frames by which one block of headers may be continued."""
 _MOST_CUT: Final = 64
+"""Streams that are remembered as ended by us."""
 _MARK: Final = b"authz-go"
 """Content of the ping whose answer says that the peer has read of the connection's end."""
 OPENING: Final = frames.settings(
@@ -89,7 +91,7 @@ class Session:
         self._final = frames.LARGEST_STREAM
         self.settled = self.reading = False
         self._retiring = self._may_close = False
-        # A block of headers that goes on: its stream, whether the stream ends with it, and its parts.
+        # Headers of which further frames follow: their stream, whether it ends with them, and their parts.
         self._block: tuple[int, bool, list[bytes]] | None = None
         self._first_window = frames.DEFAULT_WINDOW
         self._held = 0
@@ -178,8 +180,7 @@ class Session:
         if stream.received > _STREAM_WINDOW:
             self._reset(number, Code.FLOW_CONTROL_ERROR)
             return
-        data = frames.unpadded(payload, flags) if flags & frames.PADDED else payload
-        stream.take(data)
+        stream.take(frames.unpadded(payload, flags) if flags & frames.PADDED else payload)
         if flags & frames.END_STREAM:
             self._ended(number, stream)
         elif len(stream.body) >= PREFIX_BYTES and length_of(stream.body) > LARGEST_MESSAGE:
@@ -223,7 +224,9 @@ class Session:
             self._reset(number, fault.code)
             return
         if number > self._final:
-            return  # Announced as not answered: the peer sends it elsewhere.
+            # Announced as not answered: the peer sends it elsewhere. Its data may follow.
+            self._cut.append(number)
+            return
         if len(self._streams) >= MOST_STREAMS:
             self._reset(number, Code.REFUSED_STREAM)
             return
@@ -255,7 +258,7 @@ class Session:
         if flags & frames.ACK:
             if payload:
                 raise ConnectionFault(Code.FRAME_SIZE_ERROR, "expected no settings")
-            self._calls.is_told = True
+            self._calls.has_agreed = True
             return
         self.settled = True
         for key, value in frames.pairs_of(payload):
@@ -325,9 +328,7 @@ class Session:
         if call.length is not None and call.length != len(body):
             self._reset(number, Code.PROTOCOL_ERROR)
             return
-        refusal = call.refusal
-        if refusal is None:
-            refusal = refusal_of(body)
+        refusal = refusal_of(body) if call.refusal is None else call.refusal
         if refusal is not None:
             self._refuse(number, stream, refusal)
             return
