@@ -15,6 +15,7 @@ from authz.config.model import Config
 from authz.config.rules.route_checks import https_hosts
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
+from authz.core.policy import Policy
 
 MARK: Final = "authz.rendered"
 """Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""
@@ -52,19 +53,53 @@ class Selection:
 EVERYTHING: Final = Selection()
 
 
+class Rendered:
+    """One version of what Envoy's configuration is rendered from. With many routes it takes a while to make.
+
+    Args:
+        config: The configuration.
+        policy: What it compiles to.
+
+    Attributes:
+        hosts: Hosts of all egress routes, as Envoy's configuration names them: without a scheme.
+        content: All that is rendered, after defaults, in JSON's types.
+    """
+
+    def __init__(self, config: Config, policy: Policy) -> None:
+        self._config = config
+        self._policy = policy
+        self.hosts = hosts_of(config)
+        self.content = _content(config, policy, EVERYTHING)
+        self._whole = _mark(self.content, EVERYTHING)
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Compile a configuration for this alone."""
+        return cls(config, compile_policy(config))
+
+    def mark(self, selection: Selection = EVERYTHING) -> str:
+        """Return the mark: a digest, and the selection if there is one."""
+        if selection == EVERYTHING:
+            return self._whole
+        return _mark(_content(self._config, self._policy, selection), selection)
+
+
 def mark_of(config: Config, selection: Selection = EVERYTHING) -> str:
-    """Return the mark of what is rendered of a configuration: a digest, and the selection if there is one."""
-    text = json.dumps(rendered_from(config, selection), sort_keys=True)
+    """Return the mark of what is rendered of a configuration."""
+    return Rendered.of(config).mark(selection)
+
+
+def _mark(content: Mapping[str, Any], selection: Selection) -> str:
+    text = json.dumps(content, sort_keys=True)
     return f"{sha256(text.encode()).hexdigest()[:_DIGITS]}{selection}"
 
 
-def rendered_from(config: Config, selection: Selection = EVERYTHING) -> dict[str, Any]:
-    """Return all of a configuration that Envoy's is rendered from, after defaults, in JSON's types.
+def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, Any]:
+    """Return what is rendered of a selection.
 
     The service's address is not among it: who looks for it elsewhere does not come to say so.
     """
-    policy, tunnels = compile_policy(config), tunnelled(config)
-    tls = config.listen.tls
+    tls, tunnels = config.listen.tls, tunnelled(config)
     inbound = [selection.inbound] if selection.inbound else list(config.inbound)
     egress = selection.egress or tuple(name for name, route in config.egress.items() if route.hosts)
     return {
@@ -124,15 +159,14 @@ class Difference:
         return bool(self.new_hosts or self.gone_hosts or self.keys)
 
 
-def difference(old: Config, new: Config) -> Difference:
-    """Return how two configurations differ in what Envoy's is rendered from."""
-    before, after = hosts_of(old), hosts_of(new)
+def difference(old: Rendered, new: Rendered) -> Difference:
+    """Return how two versions differ in what Envoy's configuration is rendered from."""
     # Where the hosts are the same, one may have another scheme or another route.
-    named = ("hosts",) if before != after else ()
+    named = ("hosts",) if old.hosts != new.hosts else ()
     return Difference(
-        tuple(sorted(after - before)),
-        tuple(sorted(before - after)),
-        tuple(_differing(rendered_from(old), rendered_from(new), named)),
+        tuple(sorted(new.hosts - old.hosts)),
+        tuple(sorted(old.hosts - new.hosts)),
+        tuple(_differing(old.content, new.content, named)),
     )
 
 

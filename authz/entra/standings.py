@@ -3,6 +3,7 @@
 Which credential is tried when, and what becomes of an answer, is in `authz.entra.clients`.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any, assert_never
@@ -26,18 +27,30 @@ class Standings:
         self._clock = clock
         self._taken: dict[Client, int] = {}
         """Position of the credential that Entra took last."""
+        self._turns = deque(credentials)
+        """Clients, those that were looked at longest ago first."""
+        self._faults: dict[Client, str] = {}
+        """Why clients had no usable credential when somebody looked last."""
 
     def took(self, client: Client, position: int) -> None:
         """Take note of which of its credentials Entra has just taken."""
         self._taken[client] = position
 
-    def faults(self) -> dict[str, str]:
-        """Return why a client has no usable credential, by its name. Looks at each credential."""
-        return {
-            client.name: "; ".join(causes)
-            for client, credentials in self._credentials.items()
-            if (causes := _all_faults(credentials))
-        }
+    def look(self, most: int | None = None) -> dict[str, str]:
+        """Look at credentials; return why a client has no usable one, by its name. Blocks: it reads files.
+
+        Args:
+            most: Of so many clients, in turn. None for all.
+        """
+        clients = len(self._turns)
+        for _ in range(clients if most is None else min(most, clients)):
+            client = self._turns[0]
+            self._turns.rotate(-1)
+            if causes := _all_faults(self._credentials[client]):
+                self._faults[client] = "; ".join(causes)
+            else:
+                self._faults.pop(client, None)
+        return {client.name: causes for client, causes in self._faults.items()}
 
     def refused(self) -> set[tuple[str, str]]:
         """Return the clients whose newest credentials Entra refuses, with the kind of each. Reads nothing."""

@@ -48,11 +48,13 @@ from authz.system.collector import Collector, settle
 from authz.system.rounds import Rounds
 
 HOUSEKEEPING: Final = 1.0
-"""Seconds between looks at readiness, and between updates of the gauges."""
+"""Seconds between looks at readiness."""
 STARTING: Final = 5.0
 """Seconds from the start within which it is normal that something is still missing."""
 QUIET: Final = 0.5
 """Seconds without a Check after which those who ask have taken notice of a stop."""
+TURN: Final = 0.001
+"""Seconds after which a thread that computes lets the event loop go on, where it waits for that."""
 _log = structlog.get_logger("authz")
 
 
@@ -101,7 +103,7 @@ class App:
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None
         )
-        pairing = Pairing(config, timer=time.monotonic)
+        pairing = Pairing(self._engine.rendered, timer=time.monotonic)
         self._ext_authz = ExtAuthz(
             self._engine.service,
             timer=time.monotonic,
@@ -305,7 +307,9 @@ class App:
             if missing != last:
                 last = missing
                 await self._say_readiness(missing, starting=started is not None)
-            self._status.gauge(missing)
+            if self._seat is not None:
+                # Whoever gathers the metrics of several processes reads what each has written down.
+                self._status.gauge(missing)
             if not missing and (now := self._engine.unserved()) != unserved:
                 unserved = now
                 if now:
@@ -356,6 +360,7 @@ def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
         await app.run()
 
     give_back()
+    sys.setswitchinterval(TURN)
     try:
         with log_output() as output:
             uvloop.run(serve(output))

@@ -15,6 +15,7 @@ from authz.checks.prefetching import Prefetches
 from authz.checks.service import CheckService
 from authz.config import Config
 from authz.config.compile import credentials
+from authz.config.rendered import Rendered
 from authz.core.cache import PrincipalCache
 from authz.core.moment import Moment
 from authz.core.record import CacheName
@@ -29,6 +30,8 @@ from authz.tokens.references import SubjectMemory
 
 CREDENTIAL_INTERVAL = 1.0
 """Seconds between two looks at the credentials, for readiness."""
+CREDENTIAL_LOOKS = 50
+"""Clients whose credentials are looked at each time, in turn: with more of them a round takes longer."""
 
 
 class Engine:
@@ -118,6 +121,11 @@ class Engine:
         """The configuration in use."""
         return self._version.config
 
+    @property
+    def rendered(self) -> Rendered:
+        """What Envoys are rendered from, of the configuration in use."""
+        return self._version.rendered
+
     def prepare(self, config: Config) -> Version:
         """Build everything that a configuration needs, without deciding by it. Blocks: it reads files.
 
@@ -125,7 +133,7 @@ class Engine:
             Exception: Something cannot be built. The version in use stays as it is.
         """
         version = self._workshop.build(config)
-        version.credential_faults = version.standings.faults()
+        version.credential_faults = version.standings.look()
         return version
 
     async def apply(self, version: Version) -> None:
@@ -287,19 +295,20 @@ class Engine:
 
     async def look_at_credentials(self) -> None:
         """Read every credential now, off the event loop: a file system may hang. New ones are proved."""
-        await self._look(self._version)
+        await self._look(self._version, None)
 
     async def _look_at_credentials(self, version: Version) -> None:
         rounds = Rounds("look at credential files")
         while True:
             with rounds.surviving():
-                await self._look(version)
+                await self._look(version, CREDENTIAL_LOOKS)
             await asyncio.sleep(CREDENTIAL_INTERVAL)
 
-    async def _look(self, version: Version) -> None:
-        loop = asyncio.get_running_loop()
-        faults = version.standings.faults
-        version.credential_faults = await loop.run_in_executor(self._credential_threads, faults)
+    async def _look(self, version: Version, most: int | None) -> None:
+        loop, look = asyncio.get_running_loop(), version.standings.look
+        if version.credential_faults is None:
+            most = None
+        version.credential_faults = await loop.run_in_executor(self._credential_threads, look, most)
         version.proofs.advance()
 
     async def _stop_background(self) -> None:

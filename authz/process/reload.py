@@ -7,7 +7,7 @@ names. What a version is built of is in `authz.process.version`, how the engine 
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -15,7 +15,8 @@ import structlog
 from authz.config import Config, ConfigError, ConfigWatch
 from authz.config.effect import in_effect
 from authz.config.reading.named_files import NamedFiles
-from authz.config.rendered import difference
+from authz.config.rendered import Difference, difference
+from authz.config.source import Loaded
 from authz.doors.envoy.pairing import Pairing
 from authz.doors.sidecar_api.downstream import DownstreamClient
 from authz.doors.sidecar_api.server import SidecarApi
@@ -25,11 +26,31 @@ from authz.observe.logging import configure_logging
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.process.engine import Engine
+from authz.process.version import Version
 from authz.system.rounds import Rounds
 
 FILES: Final = 5.0
 """Seconds between looks at the files of certificates that the configuration names."""
 _log = structlog.get_logger("authz")
+
+
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """A version that is built and not in use yet.
+
+    Attributes:
+        loaded: What was read, with the configuration that it comes to before the next start.
+        waiting: Keys that wait for the next start.
+        version: What decides.
+        api: Client of the HTTP API.
+        changed: What of it concerns Envoys.
+    """
+
+    loaded: Loaded
+    waiting: list[str]
+    version: Version
+    api: DownstreamClient
+    changed: Difference
 
 
 class Reload:
@@ -105,10 +126,8 @@ class Reload:
                 _log.info("configuration is again the one in use", digest=digest)
             return
         try:
-            config, waiting = in_effect(self._first, loaded.config)
             # Off the loop: certificates are loaded and credentials read. Nothing of it is in use yet.
-            version = await asyncio.to_thread(self._engine.prepare, config)
-            api = await asyncio.to_thread(DownstreamClient, config.api)
+            following = await asyncio.to_thread(self._prepare, loaded)
         except Exception as error:  # noqa: BLE001 - whatever it is, the old version serves on
             # Else its type alone: its text may quote a file.
             cause = (
@@ -119,22 +138,9 @@ class Reload:
             if self._watch.refuse(cause):
                 self._refused(cause)
             return
-        for key in waiting:
-            _log.warning("takes effect at the next start", key=key)
-        changed = difference(self._engine.config, config)
-        # First, so that no new policy decides for an Envoy that counts as rendered from it and is not.
-        self._pairing.swap(config)
-        await self._engine.apply(version)
-        if self._api is not None:
-            await self._api.swap(config, api)
-        self._watch.adopt(replace(loaded, config=config))
-        self.waiting = waiting
-        self._applied.set()
-        log_as_configured(config)
-        self._decisions.which = config.log.decisions
-        self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
+        await self._apply(following)
         _log.info("configuration applied", digest=loaded.digest)
-        if changed:
+        if changed := following.changed:
             _log.warning(
                 f"{'hosts' if changed.new_hosts or changed.gone_hosts else 'routes'} changed: render Envoy's "
                 "configuration again",
@@ -142,6 +148,34 @@ class Reload:
                 hosts_gone=changed.gone_hosts,
                 keys=changed.keys,
             )
+
+    def _prepare(self, loaded: Loaded) -> "_Following":
+        """Build everything that a new version needs. Blocks.
+
+        Raises:
+            Exception: It cannot be built, or not before the next start.
+        """
+        config, waiting = in_effect(self._first, loaded.config)
+        version = self._engine.prepare(config)
+        changed = difference(self._engine.rendered, version.rendered)
+        api = DownstreamClient(config.api)
+        return _Following(replace(loaded, config=config), waiting, version, api, changed)
+
+    async def _apply(self, following: "_Following") -> None:
+        config = following.loaded.config
+        for key in following.waiting:
+            _log.warning("takes effect at the next start", key=key)
+        # First, so that no new policy decides for an Envoy that counts as rendered from it and is not.
+        self._pairing.swap(following.version.rendered)
+        await self._engine.apply(following.version)
+        if self._api is not None:
+            await self._api.swap(config, following.api)
+        self._watch.adopt(following.loaded)
+        self.waiting = following.waiting
+        self._applied.set()
+        log_as_configured(config)
+        self._decisions.which = config.log.decisions
+        self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
 
     def _refused(self, faults: str) -> None:
         self._observers.attempt(lambda: self._metrics.reloaded(applied=False))

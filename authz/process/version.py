@@ -11,6 +11,7 @@ from authz.checks.steps import Snapshot
 from authz.config import Config, compile_policy
 from authz.config.compile import credentials, exchange_resource, issuers, trusted_hosts
 from authz.config.proofs import proofs
+from authz.config.rendered import Rendered
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, TokenCache
 from authz.core.exchange import BlueprintAssertion
@@ -48,6 +49,7 @@ class Version:
     def __init__(
         self,
         config: Config,
+        rendered: Rendered,
         applications: Applications,
         keys: SigningKeys,
         snapshot: Snapshot,
@@ -56,6 +58,7 @@ class Version:
         connections: Sequence[HttpClient],
     ) -> None:
         self.config = config
+        self.rendered = rendered
         self.applications = applications
         self.standings = applications.standings
         self.keys = keys
@@ -140,11 +143,13 @@ class Workshop:
         answers = AnswerCache(
             max_entries=config.cache.answers.max_entries, max_bytes=config.cache.answers.max_bytes
         )
+        policy = compile_policy(config)
         return Version(
             config,
+            Rendered(config, policy),
             applications,
             keys,
-            Snapshot(compile_policy(config), keys, tokens, answers),
+            Snapshot(policy, keys, tokens, answers),
             tokens,
             self._proofs(config, applications.standings, tokens, exchange.assertions),
             (http, keys_http),

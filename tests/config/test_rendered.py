@@ -10,7 +10,7 @@ import yaml
 from authz.config import Config, ConfigError, ConfigSource
 from authz.config.placeholders import shown_in, stand_ins
 from authz.config.reading.document import parse
-from authz.config.rendered import Selection, difference, mark_of
+from authz.config.rendered import Rendered, Selection, difference, mark_of
 from authz.envoy_config.bootstrap import render
 from authz.envoy_config.settings import SidecarSettings
 
@@ -121,7 +121,7 @@ def test_whatever_envoys_configuration_is_rendered_from_changes_the_mark(name: s
 
     assert text_of_all() != text_without_mark(after)
     assert mark_of(before) != mark_of(after)
-    assert difference(before, after)
+    assert difference(Rendered.of(before), Rendered.of(after))
 
 
 @pytest.mark.thorough
@@ -132,19 +132,21 @@ def test_what_only_the_service_uses_changes_no_mark(name: str) -> None:
 
     assert text_of_all() == text_without_mark(after)
     assert mark_of(before) == mark_of(after)
-    assert not difference(before, after)
+    assert not difference(Rendered.of(before), Rendered.of(after))
 
 
 def test_a_difference_names_hosts_and_the_keys_beside_them() -> None:
     """The log of a reload can say which."""
     changes = {"egress.graph.hosts": ["api.example"], "egress.nightly.push": False}
 
-    found = difference(config(), config(changes))
+    found = difference(Rendered.of(config()), Rendered.of(config(changes)))
 
     assert ("api.example",) == found.new_hosts
     assert ("graph.microsoft.com",) == found.gone_hosts
     assert ("egress.nightly.pushed",) == found.keys
-    assert ("egress.tools.hosts",) == difference(config(), config(CHANGES["another scheme"])).keys
+    assert ("egress.tools.hosts",) == difference(
+        Rendered.of(config()), Rendered.of(config(CHANGES["another scheme"]))
+    ).keys
 
 
 def test_a_mark_of_some_routes_ignores_the_others() -> None:

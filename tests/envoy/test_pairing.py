@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from authz._pb.discovery_pb2 import DiscoveryRequest
 from authz.config.reading.document import parse
-from authz.config.rendered import MARK, Selection, mark_of
+from authz.config.rendered import MARK, Rendered, Selection, mark_of
 from authz.doors.envoy.conversation import mark_in
 from authz.doors.envoy.pairing import KEPT, MOST_MARKS, Match, Pairing
 from authz.envoy_config.bootstrap import render
@@ -47,7 +47,7 @@ def data(text: str) -> dict[str, Any]:
 def test_an_envoy_is_told_apart_by_its_mark_and_forgotten_when_it_is_silent() -> None:
     """Matched, outdated and unknown; each counted once however often it asks, and for a while."""
     clock, ours = Clock(), config("a.example")
-    pairing = Pairing(ours, timer=clock.timer)
+    pairing = Pairing(Rendered.of(ours), timer=clock.timer)
     for mark in (mark_of(ours), mark_of(ours), "0000", None, "x" * 5000):
         pairing.hear(mark)
     counted = pairing.counts()
@@ -66,15 +66,15 @@ def test_an_outdated_envoy_is_logged_once_and_again_under_the_next_configuration
     """A thousand Checks are one record. What was matched may be outdated after a reload."""
     old, new = config("a.example"), config("a.example", "b.example")
     clock = Clock()
-    pairing = Pairing(old, timer=clock.timer)
+    pairing = Pairing(Rendered.of(old), timer=clock.timer)
     with capture_logs() as logs:
         for _ in range(100):
             pairing.hear(mark_of(old))
-        pairing.swap(new)
+        pairing.swap(Rendered.of(new))
         for _ in range(100):
             clock.ahead += 60
             pairing.hear(mark_of(old))
-        pairing.swap(old)
+        pairing.swap(Rendered.of(old))
         pairing.hear(mark_of(old))
 
     assert [(mark_of(old), mark_of(new))] == [(entry["envoy"], entry["authz"]) for entry in logs]
@@ -83,7 +83,7 @@ def test_an_outdated_envoy_is_logged_once_and_again_under_the_next_configuration
 
 def test_strangers_marks_take_no_more_memory_than_some() -> None:
     """Whoever may ask may say anything; the log and the memory have an end."""
-    pairing = Pairing(config("a.example"), timer=Clock().timer)
+    pairing = Pairing(Rendered.of(config("a.example")), timer=Clock().timer)
     with capture_logs() as logs:
         for number in range(5 * MOST_MARKS):
             pairing.hear(f"{number};{number};")

@@ -1,5 +1,6 @@
 """The admin HTTP server: `/livez`, `/readyz`, `/metrics`, `/status`. It shows no secret, changes nothing."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,7 +62,9 @@ class AdminServer(HttpServer):
 
     async def _metrics(self, request: Request) -> Response:
         encode, content_type = exposition.choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(self._registry()), headers={"content-type": content_type})
+        # With many routes it takes longer than a request may wait.
+        content = await asyncio.to_thread(encode, self._registry())
+        return Response(content, headers={"content-type": content_type})
 
     async def _state(self, _: Request) -> Response:
         return _json(self._status())

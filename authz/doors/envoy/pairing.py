@@ -10,8 +10,7 @@ from typing import Any, Final
 
 import structlog
 
-from authz.config import Config
-from authz.config.rendered import EVERYTHING, LONGEST_MARK, Selection, mark_of
+from authz.config.rendered import LONGEST_MARK, Rendered, Selection
 from authz.ports import Timer
 
 KEPT: Final = 300.0
@@ -37,21 +36,21 @@ class Pairing:
     """Hears marks, and compares them with the configuration in use.
 
     Args:
-        config: The configuration in use.
+        rendered: What Envoys are rendered from, of the configuration in use.
         timer: Monotonic seconds.
     """
 
-    def __init__(self, config: Config, *, timer: Timer) -> None:
+    def __init__(self, rendered: Rendered, *, timer: Timer) -> None:
         self._timer = timer
-        self._config = config
+        self._rendered = rendered
         self._heard: dict[str, float] = {}
         """When each mark was heard last, the latest at the end. Empty stands for none."""
         self._matches: dict[str, Match] = {}
         self._told: set[str] = set()
 
-    def swap(self, config: Config) -> None:
+    def swap(self, rendered: Rendered) -> None:
         """Compare with another configuration from now on."""
-        self._config = config
+        self._rendered = rendered
         self._matches.clear()
         self._told.clear()
 
@@ -75,7 +74,7 @@ class Pairing:
             _log.warning(
                 "Envoy's configuration is older than authz's, or newer: render it again",
                 envoy=mark,
-                authz=mark_of(self._config, Selection.of_mark(mark)),
+                authz=self._rendered.mark(Selection.of_mark(mark)),
             )
         return is_outdated
 
@@ -90,7 +89,7 @@ class Pairing:
         """Return our mark, and those that were heard of late."""
         now = self._timer()
         return {
-            "rendered_from": mark_of(self._config, EVERYTHING),
+            "rendered_from": self._rendered.mark(),
             "heard": [
                 {
                     "rendered_from": mark or None,
@@ -113,12 +112,12 @@ class Pairing:
         if known is None:
             if len(self._matches) >= MOST_MARKS:
                 self._matches.clear()
-            known = self._matches[mark] = _compared(self._config, mark)
+            known = self._matches[mark] = _compared(self._rendered, mark)
         return known
 
 
-def _compared(config: Config, mark: str) -> Match:
+def _compared(rendered: Rendered, mark: str) -> Match:
     if not mark:
         return Match.UNKNOWN
-    is_ours = mark == mark_of(config, Selection.of_mark(mark))
+    is_ours = mark == rendered.mark(Selection.of_mark(mark))
     return Match.MATCHED if is_ours else Match.OUTDATED
