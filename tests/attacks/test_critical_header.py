@@ -26,6 +26,7 @@ ENTRA: Final = FakeTenant(clock=Clock())
         {"crit": False},
         {"crit": {}},
         {"b64": False},
+        {"b64": True},
     ],
     ids=repr,
 )
