@@ -6,6 +6,7 @@ from typing import Final
 import grpc
 
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
+from authz.config.rendered import MARK
 from authz.doors.envoy.ext_authz import SERVICE
 from bench.load import LoadError, Target
 
@@ -14,8 +15,8 @@ _FRAME: Final = 5
 """Bytes before a gRPC message: a flag and its length."""
 
 
-def request(direction: str, route: str, token: str) -> bytes:
-    """Prepare a Check of about the size that Envoy sends."""
+def request(direction: str, route: str, token: str, mark: str | None = None) -> bytes:
+    """Prepare a Check of about the size that Envoy sends, with the mark of its configuration, if any."""
     wire = CheckRequest()
     http = wire.attributes.request.http
     http.method, http.host, http.path = "GET", "graph.microsoft.com", "/v1.0/me"
@@ -24,6 +25,8 @@ def request(direction: str, route: str, token: str) -> bytes:
         http.headers[name] = "v" * 40
     wire.attributes.context_extensions["authz.direction"] = direction
     wire.attributes.context_extensions["authz.route"] = route
+    if mark is not None:
+        wire.attributes.context_extensions[MARK] = mark
     return wire.SerializeToString()
 
 

@@ -1,6 +1,7 @@
 """The service's configuration in each scene: defaults, but for what a scene is about."""
 
 import json
+import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +67,27 @@ def document(
         },
         **more,
     }  # fmt: skip
+
+
+def large(entra: Entra, folder: Path, *, grpc: str, number: int) -> dict[str, Any]:
+    """Return a configuration with so many further blueprints, agents and routes with hosts."""
+    config = document(entra, folder, grpc=grpc)
+    credentials = config["blueprints"]["blueprint"]["credentials"]
+    for turn in range(number):
+        config["blueprints"][f"blueprint-{turn}"] = {
+            "tenant_id": entra.tenant_id,
+            "client_id": str(uuid.uuid4()),
+            "credentials": credentials,
+        }
+        config["agents"][f"agent-{turn}"] = {
+            "blueprint": f"blueprint-{turn}",
+            "agent_identity": str(uuid.uuid4()),
+        }
+        config["egress"][f"route-{turn}"] = {
+            **_delegated(f"agent-{turn}", f"api://api-{turn}/.default"),
+            "hosts": [f"api-{turn}.example"],
+        }
+    return config
 
 
 def of_envoy(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -10,7 +10,20 @@ from typing import Final
 from rich.console import Console
 
 from authz_dev.demo.processes import StartFailure
-from bench import cold, flights, load, machine, plot, rows, straight, through_envoy, users, workers
+from bench import (
+    cold,
+    flights,
+    large,
+    load,
+    machine,
+    plot,
+    rows,
+    stalls,
+    straight,
+    through_envoy,
+    users,
+    workers,
+)
 from bench.load import LoadError
 from bench.machine import Cores, pinned
 from bench.results import LATEST, Results
@@ -31,6 +44,11 @@ class Scale:
         levels: Numbers of cached users.
         level_rounds: Rounds at each.
         level_hits: Hits in each round.
+        most_users: Cached users while new ones arrive.
+        arriving: Those.
+        large: Routes, agents and blueprints of a large configuration.
+        large_turns: How often that is scraped and reloaded.
+        idle: Seconds for which nobody asks then.
     """
 
     effort: Effort = field(default_factory=Effort)
@@ -41,6 +59,11 @@ class Scale:
     levels: tuple[int, ...] = (100, 10_000, 100_000)
     level_rounds: int = 3
     level_hits: int = 1500
+    most_users: int = 200_000
+    arriving: int = 10_000
+    large: int = 1000
+    large_turns: int = 5
+    idle: float = 10.0
 
 
 FULL: Final = Scale()
@@ -53,6 +76,11 @@ QUICK: Final = Scale(
     levels=(5, 20),
     level_rounds=1,
     level_hits=500,
+    most_users=30,
+    arriving=10,
+    large=3,
+    large_turns=1,
+    idle=0.5,
 )
 """Exercises everything and measures nothing: for tests."""
 
@@ -80,13 +108,20 @@ def measure(scale: Scale, announce: Callable[[str], None]) -> Results:
         announce("cold exchanges")
         figures = _exchanges(scene, scale)
         by_workers = workers.throughput(scene, scale.workers, announce=announce)
-        with pinned(cores.everything):
+        with pinned(cores.everything), users.crowds(scene) as crowds:
             levels = users.measure(
-                scene,
+                crowds,
                 scale.levels,
                 rounds=scale.level_rounds,
                 hits=scale.level_hits,
                 announce=announce,
+            )
+            announce(f"new users beside {scale.most_users:,}")
+            figures |= stalls.of_new_users(crowds[1], scale.most_users, scale.arriving)
+        # What sends has the core of the Envoys, which are idle.
+        with pinned(cores.envoy):
+            figures |= large.measure(
+                scene, scale.large, turns=scale.large_turns, idle=scale.idle, announce=announce
             )
     return Results(
         machine=facts,
@@ -120,7 +155,7 @@ def main() -> None:
     console = Console()
     # What was started is ended also when we are told to end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    console.print("bench: five minutes; nothing else should be running", style="dim")
+    console.print("bench: eight minutes; nothing else should be running", style="dim")
     started = time.monotonic()
     try:
         with console.status("") as status:

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from authz_dev.emulator import Emulator
 from bench import caller, documents
-from bench.checks import request
+from bench.checks import request, target
 from bench.documents import DELEGATED
 from bench.entra import Entra
-from bench.load import Run
+from bench.load import Run, Target
 from bench.programs import TICK, Measured, wait
 from bench.rows import Ratio
 from bench.scene import Scene
@@ -66,7 +66,7 @@ def ratios(levels: Sequence[Level]) -> dict[str, Ratio]:
 
 
 def measure(
-    scene: Scene,
+    crowds: "tuple[Crowd, Crowd]",
     levels: Sequence[int],
     *,
     rounds: int,
@@ -75,36 +75,41 @@ def measure(
 ) -> list[Level]:
     """Fill one service level by level, and compare its hits with those of a service with few users.
 
+    Args:
+        crowds: The service with few users, and the one that is filled.
+        levels: Numbers of users.
+        rounds: Of hits, at each level.
+        hits: Of each round.
+        announce: Hears what is measured.
+
     Raises:
         LoadError: A Check was denied.
     """
-    folder = scene.folder / "users"
-    folder.mkdir()
-    with Emulator() as emulator, _crowds(scene, emulator, folder) as (few, many):
-        few.fill(levels[0])
-        found: list[Level] = []
-        first: int | None = None
-        for users in levels:
-            announce(f"filling up to {users:,} users")
-            many.fill(users)
-            resident = many.program.resident_bytes()
-            first = first if first is not None else resident
-            announce(f"hits of {users:,} users")
-            more = users - levels[0]
-            pairs = [(few.hits(hits), many.hits(hits)) for _ in range(rounds)]
-            found.append(
-                Level(
-                    users=users,
-                    resident_mb=round(resident / 1e6, 1),
-                    bytes_per_user=round((resident - first) / more) if more else None,
-                    p50_us=statistics.median(hit.p50 for _, hit in pairs),
-                    p99_us=statistics.median(hit.p99 for _, hit in pairs),
-                    cpu_us=round(statistics.median(hit.cpu for _, hit in pairs), 1),
-                    latency_ratio=Ratio.of_pairs([hit.p50 / base.p50 for base, hit in pairs]),
-                    cpu_ratio=Ratio.of_pairs([hit.cpu / base.cpu for base, hit in pairs]),
-                )
+    few, many = crowds
+    few.fill(levels[0])
+    found: list[Level] = []
+    first: int | None = None
+    for users in levels:
+        announce(f"filling up to {users:,} users")
+        many.fill(users)
+        resident = many.program.resident_bytes()
+        first = first if first is not None else resident
+        announce(f"hits of {users:,} users")
+        more = users - levels[0]
+        pairs = [(few.hits(hits), many.hits(hits)) for _ in range(rounds)]
+        found.append(
+            Level(
+                users=users,
+                resident_mb=round(resident / 1e6, 1),
+                bytes_per_user=round((resident - first) / more) if more else None,
+                p50_us=statistics.median(hit.p50 for _, hit in pairs),
+                p99_us=statistics.median(hit.p99 for _, hit in pairs),
+                cpu_us=round(statistics.median(hit.cpu for _, hit in pairs), 1),
+                latency_ratio=Ratio.of_pairs([hit.p50 / base.p50 for base, hit in pairs]),
+                cpu_ratio=Ratio.of_pairs([hit.cpu / base.cpu for base, hit in pairs]),
             )
-        return found
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,18 +122,18 @@ class _Hits:
 
 
 @dataclass(slots=True)
-class _Crowd:
+class Crowd:
     """A service and the users it knows.
 
     Attributes:
         program: The service.
-        address: Where it listens.
+        socket: Where it listens.
         mint: Makes a new user's token.
         checks: A Check of each user so far.
     """
 
     program: Measured
-    address: str
+    socket: Path
     mint: Callable[[], str]
     checks: list[bytes] = field(default_factory=list)
     _random: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - repeatable
@@ -140,9 +145,9 @@ class _Crowd:
             sending = []
             while len(self.checks) < users:
                 number = min(_CHUNK, users - len(self.checks))
-                chunk = [request("egress", DELEGATED, self.mint()) for _ in range(number)]
+                chunk = self.new(number)
                 self.checks += chunk
-                sending.append(sender.submit(self._send, chunk, _IN_FLIGHT))
+                sending.append(sender.submit(self.send, chunk, _IN_FLIGHT))
                 if len(sending) > 1:
                     sending.pop(0).result()
             for last in sending:
@@ -153,17 +158,44 @@ class _Crowd:
         """Let random users send another one, one at a time."""
         drawn = self._random.choices(self.checks, k=number)
         before = self.program.cpu_seconds()
-        run = self._send(drawn, 1)
+        run = self.send(drawn, 1)
         # Less than what the system's clock tells apart is told as that.
         cpu = max(self.program.cpu_seconds() - before, TICK) / number
         return _Hits(run.quantile(0.50), run.quantile(0.99), cpu * 1e6)
 
-    def _send(self, checks: Sequence[bytes], in_flight: int) -> Run:
-        return caller.send(self.address, checks, number=len(checks), in_flight=in_flight)
+    def hit(self) -> Target:
+        """Return what h2load sends for a hit, of one user."""
+        return target(self.socket, self.checks[0])
+
+    def new(self, number: int) -> list[bytes]:
+        """Return the first Checks of new users."""
+        return [request("egress", DELEGATED, self.mint()) for _ in range(number)]
+
+    def send(self, checks: Sequence[bytes], in_flight: int) -> Run:
+        """Send each Check once.
+
+        Raises:
+            LoadError: One was denied.
+        """
+        address = f"unix:{self.socket}"
+        return caller.send(address, checks, number=len(checks), in_flight=in_flight)
 
 
 @contextmanager
-def _crowds(scene: Scene, emulator: Emulator, folder: Path) -> Iterator[tuple[_Crowd, _Crowd]]:
+def crowds(scene: Scene) -> Iterator[tuple[Crowd, Crowd]]:
+    """Run two services without users, whose exchanges cost nothing.
+
+    Raises:
+        StartFailure: One did not come up.
+    """
+    folder = scene.folder / "users"
+    folder.mkdir()
+    with Emulator() as emulator, _crowds(scene, emulator, folder) as both:
+        yield both
+
+
+@contextmanager
+def _crowds(scene: Scene, emulator: Emulator, folder: Path) -> Iterator[tuple[Crowd, Crowd]]:
     emulator.write(folder)
     entra = Entra(folder)
     entra.close()
@@ -172,21 +204,21 @@ def _crowds(scene: Scene, emulator: Emulator, folder: Path) -> Iterator[tuple[_C
         user = str(uuid.uuid4())
         return emulator.mint_user_token(audience=entra.blueprint["client_id"], claims={"oid": user})
 
-    crowds = []
+    found: list[Crowd] = []
     try:
         for name in ("few", "many"):
-            address = f"unix:{folder / name}.sock"
+            socket = folder / f"{name}.sock"
             config = documents.document(
                 entra,
                 folder,
-                grpc=address,
+                grpc=f"unix:{socket}",
                 cache=dict.fromkeys(("tokens", "principals", "answers"), _ROOM),
             )
-            crowds.append(_Crowd(scene.serve(name, config, module="bench.crowd"), address, mint))
-        wait([crowd.program for crowd in crowds])
-        yield crowds[0], crowds[1]
+            found.append(Crowd(scene.serve(name, config, module="bench.crowd"), socket, mint))
+        wait([crowd.program for crowd in found])
+        yield found[0], found[1]
     finally:
-        scene.stop(*(crowd.program for crowd in crowds))
+        scene.stop(*(crowd.program for crowd in found))
 
 
 def _short(number: int) -> str:

@@ -54,6 +54,14 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert document["ratios"].keys() == document["ratio_ranges"].keys()
     assert 1 == document["figures"]["exchanges_for_200_checks_of_one_key"]
     assert 10_000_000 < document["figures"]["bytes_at_rest"]
+    assert 0 < document["figures"]["render_3_s"]
+    assert 0 <= document["figures"]["idle_cpu_ms_per_s_3"]
+    situations = ("quiet_0k", "new_users_0k", "quiet_3", "scrape_3", "reload_3")
+    slowest = [
+        (document["figures"][f"hit_p999_ms_{each}"], document["figures"][f"hit_max_ms_{each}"])
+        for each in situations
+    ]
+    assert all(0 < most_keep_to <= longest for most_keep_to, longest in slowest)
     assert {"processor", "cores", "python", "envoy"} <= document["machine"].keys()
     assert list(run.QUICK.levels) == [level["users"] for level in document["users"]]
     assert plot.draw(document).startswith("<svg")
