@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from authz.config.compile import (
     agent_identities,
-    compile_policy,
     credentials,
     exchange_resource,
     tokens_version,
@@ -24,10 +23,11 @@ from authz.core.exchange import (
     TokenExchange,
 )
 from authz.core.grant import Delegated, Own
+from authz.core.policy import Policy
 from authz.core.scopes import default_beside, default_of
 
 
-def proofs(config: Config) -> dict[Client, TokenExchange]:
+def proofs(config: Config, policy: Policy) -> dict[Client, TokenExchange]:
     """Return the exchange of each client.
 
     Of a blueprint it is the assertion T1 of one of its agents, that of the first route if there is one: the
@@ -36,13 +36,13 @@ def proofs(config: Config) -> dict[Client, TokenExchange]:
     token of its own: whatever Entra answers then, it has looked at the credential first.
     """
     found: dict[Client, TokenExchange] = {}
-    for client, exchange in _candidates(config):
+    for client, exchange in _candidates(config, policy):
         found.setdefault(client, exchange)
     return found
 
 
-def _candidates(config: Config) -> Iterator[tuple[Client, TokenExchange]]:
-    policy, tokens = compile_policy(config), tokens_version(config)
+def _candidates(config: Config, policy: Policy) -> Iterator[tuple[Client, TokenExchange]]:
+    tokens = tokens_version(config)
     assertion = Target((default_of(exchange_resource(config)),), policy_version=tokens)
     routes = [*policy.egress.values(), *policy.unscoped.values()]
     agents = [route.agent for route in routes if route.agent is not None]

@@ -3,12 +3,9 @@
 Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
 """
 
-import re
-from functools import lru_cache
 from typing import Any as Anything
 from typing import Final
 
-import yaml
 from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import (
@@ -17,7 +14,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config import Config, compile_policy
-from authz.config.rendered import MARK, Selection, mark_of
+from authz.config.rendered import MARK, Rendered, Selection
 from authz.config.rules.route_checks import https_hosts
 from authz.envoy_config.administration import FAIL_HEALTH
 from authz.envoy_config.clusters import (
@@ -37,6 +34,7 @@ from authz.envoy_config.interception import original_destination, take_redirecte
 from authz.envoy_config.listeners import HTTP, egress_listener, inbound_listener
 from authz.envoy_config.settings import RenderError, SidecarSettings, Transparent
 from authz.envoy_config.statistics import administration_cluster, statistics_listener
+from authz.envoy_config.text import Shared, text
 from authz.envoy_config.virtual_hosts import egress_routes, inbound_routes
 
 _MAX_CONNECTIONS: Final = 10_000
@@ -47,16 +45,7 @@ _READABLE: Final = r"/(ready|clusters|listeners|stats|stats/prometheus)(\?.*)?"
 interface, so it could otherwise read the configuration, turn on debug logs, or stop Envoy. The one path
 beside them, `FAIL_HEALTH`, costs an agent that uses it its own connections."""
 
-try:
-    from yaml import CSafeDumper as SafeDumper
-except ImportError:  # PyYAML was built without libyaml.
-    from yaml import SafeDumper  # type: ignore[assignment]
-
-_SHARED: Final = re.compile(r"^([ -]*filters: [&*])id001$", re.MULTILINE)
-"""Where the name of what stands more than once is written: filters of egress, and nothing else."""
-
-# Words that one YAML parser or another takes for something else than text, when they are not quoted.
-_NOT_TEXT: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+_FILTERS: Final = "egress-filters"
 
 
 def render(config: Config, settings: SidecarSettings) -> str:
@@ -82,7 +71,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
             inbound_listener(settings, routes, handles=policy.gives_handles, decides=decides)
         )
         clusters.append(app_cluster(settings))
-    targets = destinations(config, settings)
+    targets = destinations(config, policy, settings)
     pushed = any(target.pushed for target in targets)
     if targets:
         wildcards = any(target.is_wildcard for target in targets)
@@ -145,10 +134,9 @@ def render(config: Config, settings: SidecarSettings) -> str:
     )
     data = document(bootstrap)
     selection = Selection(settings.inbound_route or "", tuple(settings.egress_hosts))
-    _mark(data, mark_of(config, selection))
+    _mark(data, Rendered(config, policy).mark(selection))
     _share_filters(data["static_resources"]["listeners"])
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
-    return _SHARED.sub(r"\1egress-filters", text)
+    return text(data)
 
 
 def _mark(data: dict[str, Anything], mark: str) -> None:
@@ -165,7 +153,7 @@ def _mark(data: dict[str, Anything], mark: str) -> None:
 
 
 def _share_filters(listeners: list[dict[str, Anything]]) -> None:
-    """Let chains whose filters are the same have them once in the text, and by name (`*egress-filters`) then.
+    """Let the chains of egress, whose filters are the same, have them once in the text, and by name then.
 
     What follows TLS or CONNECT is what plain HTTP meets, and it is long.
     """
@@ -176,10 +164,12 @@ def _share_filters(listeners: list[dict[str, Anything]]) -> None:
         if chain is not None and chain["filters"][0]["name"] == HTTP
     ]
     for index, chain in enumerate(chains):
-        same = (
-            other["filters"] for other in chains[:index] if other["filters"] == chain["filters"]
-        )
-        chain["filters"] = next(same, chain["filters"])
+        same = [other for other in chains[index:] if other["filters"] == chain["filters"]]
+        if len(same) > 1:
+            filters = Shared(_FILTERS, chain["filters"])
+            for other in same:
+                other["filters"] = filters
+            return
 
 
 def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
@@ -192,38 +182,3 @@ def _inbound_route(config: Config, settings: SidecarSettings) -> str | None:
         names = ", ".join(config.inbound)
         raise RenderError(f"inbound_route: is missing, and there are several: {names}")
     return next(iter(config.inbound), None)
-
-
-class _Dumper(SafeDumper):
-    """Writes text so that every YAML parser reads text."""
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_style(text))
-
-
-@lru_cache(maxsize=4096)
-def _style(text: str) -> str | None:
-    """Return how a text is quoted; None if a YAML parser takes it for text as it is."""
-    if "\n" in text:
-        return "|"
-    return '"' if text.lower() in _NOT_TEXT or _is_number(text) else None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _represent_number(dumper: _Dumper, number: float) -> yaml.ScalarNode:
-    # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
-    if number.is_integer():
-        return dumper.represent_int(int(number))
-    return dumper.represent_float(number)
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(float, _represent_number)

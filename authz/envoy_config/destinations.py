@@ -3,14 +3,14 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from authz.config import Config, compile_policy
+from authz.config import Config
 from authz.config.rules.route_checks import refused_host
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.values import HOST, Expected
 from authz.core.address import UnixAddress
 from authz.core.exchange import Flow
-from authz.core.policy import PeerSource
+from authz.core.policy import PeerSource, Policy
 from authz.core.request import normalize_host
 from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream, socket_address
 
@@ -90,7 +90,7 @@ class Destination:
         return "tunnel" if self.is_wildcard else f"tunnel/{self.authority}"
 
 
-def destinations(config: Config, settings: SidecarSettings) -> list[Destination]:
+def destinations(config: Config, policy: Policy, settings: SidecarSettings) -> list[Destination]:
     """Return the hosts of every egress route, in the order of the configuration.
 
     Raises:
@@ -104,8 +104,7 @@ def destinations(config: Config, settings: SidecarSettings) -> list[Destination]
             raise RenderError(f"upstreams: {written!r} is not a host of any egress route")
     served = reason_not_to_push(config, settings) is None
     pushed = {name for name, route in config.egress.items() if served and route.pushed}
-    repeated = _repeated(config)
-    handles = compile_policy(config).gives_handles
+    repeated, handles = _repeated(config, policy), policy.gives_handles
     tunnels = tunnelled(config)
     return [
         replace(
@@ -155,11 +154,10 @@ def _hosts(config: Config, settings: SidecarSettings) -> dict[EgressHost, str]:
     return dict(found.values())
 
 
-def _repeated(config: Config) -> frozenset[str]:
+def _repeated(config: Config, policy: Policy) -> frozenset[str]:
     if config.cache.edge.max_ttl == 0:
         return frozenset()
-    routes = compile_policy(config).egress.values()
-    return frozenset(route.name for route in routes if route.may_repeat_at_edge)
+    return frozenset(route.name for route in policy.egress.values() if route.may_repeat_at_edge)
 
 
 def reason_not_to_push(config: Config, settings: SidecarSettings) -> str | None:

@@ -16,6 +16,7 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, TokenCache
 from authz.core.exchange import BlueprintAssertion
 from authz.core.keys import RefreshPolicy
+from authz.core.policy import Policy
 from authz.core.record import CacheName
 from authz.core.scopes import default_of
 from authz.core.shares import Shares
@@ -151,7 +152,7 @@ class Workshop:
             keys,
             Snapshot(policy, keys, tokens, answers),
             tokens,
-            self._proofs(config, applications.standings, tokens, exchange.assertions),
+            self._proofs(config, policy, applications.standings, tokens, exchange.assertions),
             (http, keys_http),
         )
 
@@ -199,11 +200,12 @@ class Workshop:
     def _proofs(
         self,
         config: Config,
+        policy: Policy,
         standings: Standings,
         tokens: CachedExchange,
         assertions: CachedExchange,
     ) -> Proofs:
-        shown = proofs(config) if config.entra.prove_credentials else {}
+        shown = proofs(config, policy) if config.entra.prove_credentials else {}
         return Proofs(
             {
                 client: (assertions if isinstance(proof, BlueprintAssertion) else tokens, proof)

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from authz.config import compile_policy
 from authz.config.proofs import proofs
 from authz.config.reading.document import parse
-from authz.core.exchange import AppToken, BlueprintAssertion, BlueprintToken, Target
+from authz.core.exchange import AppToken, BlueprintAssertion, BlueprintToken, Target, TokenExchange
 from authz_dev.emulator import Fault, Match
 from support.programs.stack import GRAPH, Clock, Stack, World, issued, reload, stack, until
 
@@ -219,14 +220,12 @@ def test_each_client_has_an_exchange_of_its_own(world: World) -> None:
         **document["blueprints"]["support"],
         "client_id": world.other_blueprint["client_id"],
     }
-    found = {
-        client.name: proof for client, proof in proofs(parse(json.dumps(document), {})).items()
-    }
+    found = _proofs(document)
     document["egress"] = {"own": document["egress"]["blueprint"]}
     document["agents"] = {}
     document["inbound"] = {}
     document["listen"]["direction"] = "egress"
-    own = {client.name: proof for client, proof in proofs(parse(json.dumps(document), {})).items()}
+    own = _proofs(document)
 
     support, reports, idle, spare = (found[n] for n in ("support", "reports", "idle", "spare"))
     assert isinstance(support, BlueprintAssertion)
@@ -239,3 +238,8 @@ def test_each_client_has_an_exchange_of_its_own(world: World) -> None:
     assert own["support"] == BlueprintToken(
         support.agent.blueprint, Target((GRAPH,), policy_version=support.target.policy_version)
     )
+
+
+def _proofs(document: dict[str, Any]) -> dict[str, TokenExchange]:
+    config = parse(json.dumps(document), {})
+    return {client.name: proof for client, proof in proofs(config, compile_policy(config)).items()}

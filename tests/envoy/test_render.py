@@ -421,7 +421,8 @@ def test_route_whose_caller_only_the_service_can_tell_apart_is_not_repeated() ->
     found = parse(yaml.safe_dump(document), {})
 
     assert {"bound": False, "free": True} == {
-        target.route: target.repeated for target in destinations(found, DEFAULTS)
+        target.route: target.repeated
+        for target in destinations(found, compile_policy(found), DEFAULTS)
     }
 
 
@@ -520,7 +521,7 @@ def test_envoy_and_the_service_read_hosts_alike(routes: dict[str, list[str]]) ->
         return  # a host in two routes
     policy = compile_policy(found)
 
-    targets = destinations(found, DEFAULTS)
+    targets = destinations(found, compile_policy(found), DEFAULTS)
 
     domains = [domain for target in targets for domain in target.domains]
     assert len(domains) == len(set(domains))
@@ -933,7 +934,10 @@ def test_routes_without_hosts_are_rendered_with_those_of_one_agent() -> None:
     found = config({"mine": [], "theirs": []})
     settings = SidecarSettings(egress_hosts={"mine": ("API.example", "api.example:8443")})
 
-    domains = {target.authority: target.route for target in destinations(found, settings)}
+    domains = {
+        target.authority: target.route
+        for target in destinations(found, compile_policy(found), settings)
+    }
     (listener,) = [
         item
         for item in rendered(found, settings)["static_resources"]["listeners"]
