@@ -94,6 +94,8 @@ def secret_source(cluster: str) -> ConfigSource:
         api_config_source=ApiConfigSource(
             api_type=ApiConfigSourceApiType.GRPC,
             transport_api_version=ApiVersion.V3,
+            # The node lists all of Envoy's extensions, 60 kB, and there is a stream for each secret.
+            set_node_on_first_message_only=True,
             grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
         ),
     )
