@@ -85,7 +85,7 @@ coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 
 check: lint types layers protos-check coverage test ## before a commit: lint, types, layering, generated files, coverage, tests
 
-bench: $(STAMP) ## ratios against Envoy alone and a do-nothing server, in eight minutes (needs h2load)
+bench: $(STAMP) ## ratios against Envoy alone and a do-nothing server, in six minutes (needs h2load)
 	@$(BIN)/python -m bench.run
 
 lint: $(STAMP) ## ruff: lint and format

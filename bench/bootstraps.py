@@ -32,21 +32,30 @@ class Bootstrap:
 
     def __init__(self, config: str, *, authz_address: str | None, upstream: str) -> None:
         self._content: dict[str, Any] = json.loads(_rendered(config, authz_address, upstream))
-        self._manager().pop("access_log", None)
+        self.manager.pop("access_log", None)
+        if authz_address is not None:
+            # Whose it is need not say how it is.
+            for cluster in self._clusters():
+                if cluster["name"] == AUTHZ:
+                    cluster.pop("health_checks", None)
 
     def without_us(self) -> None:
-        """Leave Envoy alone: no filter but the router, no cluster but the destinations'."""
-        manager = self._manager()
+        """Leave Envoy alone: the router, one route for each host, the destinations' clusters."""
+        manager = self.manager
         manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] == ROUTER]
         manager.pop("local_reply_config", None)
-        manager.pop("upgrade_configs", None)
+        for ours in ("upgrade_configs", "early_header_mutation_extensions"):
+            manager.pop(ours, None)
         table = manager["route_config"]
         hosts = table["virtual_hosts"]
         for host in hosts:
-            host["routes"] = [r for r in host["routes"] if "connect_matcher" not in r["match"]]
+            # The last one takes every request.
+            host["routes"] = host["routes"][-1:]
         for place in (table, *hosts, *(route for host in hosts for route in host["routes"])):
-            place.pop("typed_per_filter_config", None)
-            place.pop("metadata", None)
+            for ours in ("typed_per_filter_config", "metadata"):
+                place.pop(ours, None)
+            for ours in ("request_headers_to_remove", "response_headers_to_remove"):
+                place.pop(ours, None)
         self._content.pop("bootstrap_extensions", None)
         resources = self._content["static_resources"]
         resources["listeners"] = [one for one in resources["listeners"] if one["name"] == LISTENER]
@@ -64,7 +73,7 @@ class Bootstrap:
         the same. And what is made of Envoy's own replies is left out: to Envoy every answer is one here,
         elsewhere only refusals.
         """
-        manager = self._manager()
+        manager = self.manager
         manager.pop("local_reply_config", None)
         for cluster in self._clusters():
             injector = _take_injector(cluster)
@@ -76,11 +85,8 @@ class Bootstrap:
                     route["direct_response"] = {"status": 200, "body": {"inline_string": "ok"}}
 
     @property
-    def text(self) -> str:
-        """The configuration as JSON, which is YAML."""
-        return json.dumps(self._content, indent=2)
-
-    def _manager(self) -> dict[str, Any]:
+    def manager(self) -> dict[str, Any]:
+        """The egress listener's HTTP connection manager."""
         listener = next(
             entry
             for entry in self._content["static_resources"]["listeners"]
@@ -88,6 +94,11 @@ class Bootstrap:
         )
         manager: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
         return manager
+
+    @property
+    def text(self) -> str:
+        """The configuration as JSON, which is YAML."""
+        return json.dumps(self._content, indent=2)
 
     def _clusters(self) -> list[dict[str, Any]]:
         clusters: list[dict[str, Any]] = self._content["static_resources"]["clusters"]

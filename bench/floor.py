@@ -1,4 +1,4 @@
-"""The floor: an ext_authz server that does nothing, on the Unix socket named by its argument."""
+"""The floor: an ext_authz server that does nothing, at the address that is its argument."""
 
 import asyncio
 import sys
@@ -17,7 +17,7 @@ async def check(_: CheckRequest, __: object) -> CheckResponse:
     return ANSWER
 
 
-async def serve(path: str) -> None:
+async def serve(address: str) -> None:
     """Serve until killed."""
     server = grpc.aio.server()
     handler = grpc.unary_unary_rpc_method_handler(
@@ -28,7 +28,7 @@ async def serve(path: str) -> None:
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(SERVICE, {"Check": handler}),)
     )
-    server.add_insecure_port(f"unix:{path}")
+    server.add_insecure_port(address)
     await server.start()
     await server.wait_for_termination()
 

@@ -13,6 +13,11 @@ from bench.rows import Ratio, Row
 
 FOLDER: Final = Path(__file__).parent / "results"
 LATEST: Final = FOLDER / "latest.json"
+MOST_LOAD: Final = 0.5
+"""Of each core before a run begins, beyond which something else was running."""
+MOST_SPREAD: Final = 0.25
+"""Of the rates of Envoy alone, which nothing of ours explains."""
+_ALONE: Final = "envoy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,25 @@ class Results:
     figures: Mapping[str, float] = field(default_factory=dict)
     users: Sequence[Mapping[str, Any]] = ()
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the run should not be believed: signs of a busy machine."""
+        found = []
+        load, most = self.machine["load_before"], MOST_LOAD * self.machine["cores"]
+        if load > most:
+            found.append(f"the load before was {load}: expected {most:g} at most")
+        spread = next((row.spread for row in self.rows if row.name == _ALONE), 0.0)
+        if spread > MOST_SPREAD:
+            found.append(
+                f"the rates of Envoy alone spread by {spread:.0%}: expected {MOST_SPREAD:.0%} at most"
+            )
+        return found
+
     def document(self) -> dict[str, Any]:
         """Return the JSON document."""
         return {
             "machine": dict(self.machine),
+            "doubts": self.doubts,
             "rows": [_without_rates(row) for row in self.rows],
             "ratios": {name: ratio.median for name, ratio in self.ratios.items()},
             "ratio_ranges": {name: [r.least, r.most] for name, r in self.ratios.items()},
@@ -57,6 +77,8 @@ class Results:
             console.print(_levels_table(self.users))
         if self.figures:
             console.print(_figures_table(self.figures))
+        for doubt in self.doubts:
+            console.print(f"Not to be believed: {doubt}.", style="yellow")
 
 
 def _without_rates(row: Row) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def main() -> None:
     console = Console()
     # What was started is ended also when we are told to end.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    console.print("bench: eight minutes; nothing else should be running", style="dim")
+    console.print("bench: six minutes; nothing else should be running", style="dim")
     started = time.monotonic()
     try:
         with console.status("") as status:

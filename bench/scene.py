@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from authz_dev.demo.processes import free_ports, stop_all
-from bench import documents
+from bench import documents, fast_upstream
 from bench.entra import READY, Entra
 from bench.envoys import Envoy
 from bench.machine import Cores
@@ -42,6 +42,7 @@ class Scene:
         api: The service's HTTP API, `host:port`.
         bytes_at_rest: Resident memory of the service before anybody has asked anything.
         upstream: The upstream server's `host:port`.
+        fast_upstream: That of the fast one.
 
     Raises:
         StartFailure: A program did not come up.
@@ -60,7 +61,7 @@ class Scene:
             self.floor_socket = self.folder / "floor.sock"
             entra = self.module("entra", folder, ready=(self.folder / READY).exists)
             self.floor = self.module(
-                "floor", str(self.floor_socket), ready=self.floor_socket.exists
+                "floor", f"unix:{self.floor_socket}", ready=self.floor_socket.exists
             )
             wait([entra, self.floor])
             self.entra = Entra(self.folder)
@@ -88,7 +89,13 @@ class Scene:
             port = free_ports(1)[0]
             self.upstream = f"127.0.0.1:{port}"
             upstream = self._serve_upstream(port)
-            wait([self.service, self.logging_service, upstream])
+            fast = self.envoy(
+                "fast_upstream",
+                fast_upstream.bootstrap(f"Bearer {self.user_token}"),
+                cores=cores.others,
+            )
+            wait([self.service, self.logging_service, upstream, fast])
+            self.fast_upstream = fast.url().removeprefix("http://")
             self.bytes_at_rest = self.service.resident_bytes()
             self._cleanup = cleanup.pop_all()
 
@@ -116,9 +123,9 @@ class Scene:
             cores=cores,
         )
 
-    def envoy(self, name: str, bootstrap: str) -> Envoy:
-        """Start an Envoy, without waiting, on the core of its own."""
-        envoy = Envoy(name, bootstrap, self.folder, self.cores.envoy)
+    def envoy(self, name: str, bootstrap: str, *, cores: frozenset[int] | None = None) -> Envoy:
+        """Start an Envoy, without waiting; where nothing is said, on the core of its own."""
+        envoy = Envoy(name, bootstrap, self.folder, cores or self.cores.envoy)
         self._programs.append(envoy)
         envoy.start()
         return envoy

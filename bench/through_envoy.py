@@ -2,8 +2,9 @@
 
 import http.client
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -28,10 +29,21 @@ RATIOS: Final[Mapping[str, tuple[str, str]]] = {
     "pushed_vs_envoy_upstream": ("pushed_upstream", "envoy_upstream"),
     "edge_vs_envoy_upstream": ("edge_upstream", "envoy_upstream"),
     "check_vs_envoy_upstream": ("check_upstream", "envoy_upstream"),
+    "pushed_vs_envoy_fast_upstream": ("pushed_fast_upstream", "envoy_fast_upstream"),
+    "edge_vs_envoy_fast_upstream": ("edge_fast_upstream", "envoy_fast_upstream"),
 }
 
 _OK: Final = 200
 _HOSTS: Final = {DELEGATED: DELEGATED_HOST, APP_ONLY: APP_ONLY_HOST}
+
+
+class UpstreamServer(Enum):
+    """What stands behind Envoy."""
+
+    UVICORN = "uvicorn"
+    """As APIs in Python are: slower than Envoy."""
+    ENVOY = "envoy"
+    """Faster than an Envoy that proxies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +56,10 @@ class Way:
         checks: Checks that each request should cost.
         alone: Whether Envoy is without our filters.
         edge: Whether Envoy may repeat decisions by itself.
-        direct: Whether the route answers by itself, or an upstream server does.
+        upstream: Which upstream server answers; None where the route answers by itself.
         address: Where the Checks go, if not to the service.
         door: Whether they go to the service's Check door.
+        change: What else is changed of Envoy's configuration.
     """
 
     name: str
@@ -54,9 +67,10 @@ class Way:
     checks: int
     alone: bool = False
     edge: bool = True
-    direct: bool = True
+    upstream: UpstreamServer | None = None
     address: str | None = None
     door: bool = False
+    change: Callable[[Bootstrap], None] | None = None
 
 
 WAYS: Final = (
@@ -65,10 +79,13 @@ WAYS: Final = (
     Way("edge_hit", DELEGATED, checks=0),
     Way("check_hit", DELEGATED, checks=1, edge=False),
     Way("check_door", DELEGATED, checks=1, edge=False, door=True),
-    Way("envoy_upstream", DELEGATED, checks=0, alone=True, direct=False),
-    Way("pushed_upstream", APP_ONLY, checks=0, direct=False),
-    Way("edge_upstream", DELEGATED, checks=0, direct=False),
-    Way("check_upstream", DELEGATED, checks=1, edge=False, direct=False),
+    Way("envoy_upstream", DELEGATED, checks=0, alone=True, upstream=UpstreamServer.UVICORN),
+    Way("pushed_upstream", APP_ONLY, checks=0, upstream=UpstreamServer.UVICORN),
+    Way("edge_upstream", DELEGATED, checks=0, upstream=UpstreamServer.UVICORN),
+    Way("check_upstream", DELEGATED, checks=1, edge=False, upstream=UpstreamServer.UVICORN),
+    Way("envoy_fast_upstream", DELEGATED, checks=0, alone=True, upstream=UpstreamServer.ENVOY),
+    Way("pushed_fast_upstream", APP_ONLY, checks=0, upstream=UpstreamServer.ENVOY),
+    Way("edge_fast_upstream", DELEGATED, checks=0, upstream=UpstreamServer.ENVOY),
 )
 
 
@@ -99,11 +116,18 @@ def _bootstrap(scene: Scene, way: Way) -> Bootstrap:
     if way.door:
         more["listen"] = scene.listen
     config = documents.of_envoy(scene.config, **more)
-    bootstrap = Bootstrap(json.dumps(config), authz_address=way.address, upstream=scene.upstream)
+    is_fast = way.upstream is UpstreamServer.ENVOY
+    bootstrap = Bootstrap(
+        json.dumps(config),
+        authz_address=way.address,
+        upstream=scene.fast_upstream if is_fast else scene.upstream,
+    )
     if way.alone:
         bootstrap.without_us()
-    if way.direct:
+    if way.upstream is None:
         bootstrap.answer_directly(_HOSTS[way.route])
+    if way.change is not None:
+        way.change(bootstrap)
     return bootstrap
 
 

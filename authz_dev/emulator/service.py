@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -144,7 +145,10 @@ class Emulator:
         ca_file = out.resolve() / "ca.pem"
         ca_file.write_bytes(self._server.ca_pem)
         self.ca_file = ca_file
-        (out / "emulator.json").write_text(json.dumps(self.describe(), indent=2) + "\n")
+        # At once, and last: who waits for the file finds all of it.
+        unfinished = out / f"emulator.json.{os.getpid()}"
+        unfinished.write_text(json.dumps(self.describe(), indent=2) + "\n")
+        unfinished.replace(out / "emulator.json")
 
     def mint_user_token(
         self,

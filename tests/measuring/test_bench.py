@@ -1,6 +1,8 @@
 """The whole bench with next to nothing measured: its output is what its readers rely on."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from authz._pb.external_auth_pb2 import CheckResponse, DeniedHttpResponse
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.doors.envoy.grpc_server import ServerSettings
-from bench import compare, plot, run, straight, through_envoy
+from authz_dev.demo.processes import free_ports
+from bench import compare, edges, plot, run, straight, through_envoy
 from bench.load import LoadError
 from bench.rows import Effort
 from support.proxy.ext_authz_server import ExtAuthzServer
@@ -41,6 +44,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert {
         **dict.fromkeys(("envoy", "pushed", "edge_hit"), 0),
         **dict.fromkeys(("envoy_upstream", "pushed_upstream", "edge_upstream"), 0),
+        **dict.fromkeys(("envoy_fast_upstream", "pushed_fast_upstream", "edge_fast_upstream"), 0),
         **dict.fromkeys(("check_hit", "check_door", "check_upstream", "floor"), 1),
     } == {
         name: round(row["checks_per_request"])
@@ -75,6 +79,30 @@ def test_another_server_gets_a_row_in_the_same_table() -> None:
 
     assert ["envoy", "check_hit", "floor", "theirs"] == [row.name for row in results.rows]
     assert {"theirs_vs_envoy", "theirs_vs_check_hit", "theirs_vs_floor"} <= results.ratios.keys()
+
+
+@pytest.mark.usefixtures("h2load")
+def test_a_server_on_a_port_needs_no_health_service() -> None:
+    """It serves ext_authz, and nothing else."""
+    port = free_ports(1)[0]
+    address = f"127.0.0.1:{port}"
+    command = [sys.executable, "-m", "bench.floor", address]
+    server = subprocess.Popen(command, cwd=Path(__file__).resolve().parents[2])
+    try:
+        results = compare.compare(address, "theirs", QUICK)
+    finally:
+        server.terminate()
+        server.wait()
+
+    assert "theirs_vs_floor" in results.ratios
+
+
+@pytest.mark.usefixtures("h2load")
+def test_parts_of_an_edge_hit_are_measured() -> None:
+    """Each variant lets the request through without a Check."""
+    results = edges.measure(QUICK, announce=lambda _: None)
+
+    assert ["envoy", "edge_hit", *edges.VARIANTS] == [row.name for row in results.rows]
 
 
 @pytest.mark.usefixtures("h2load")

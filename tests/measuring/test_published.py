@@ -1,6 +1,7 @@
 """The published run: the picture in the README is drawn from the figures beside it."""
 
 import json
+import re
 from pathlib import Path
 
 from bench import plot, run
@@ -20,3 +21,24 @@ def test_the_published_run_is_complete() -> None:
     figures = json.loads((DOCS / "bench.json").read_text())
 
     assert run.RATIOS.keys() <= figures["ratios"].keys()
+
+
+def test_nothing_else_was_running_during_the_published_run() -> None:
+    """A run on a busy machine says so itself."""
+    figures = json.loads((DOCS / "bench.json").read_text())
+
+    assert [] == figures["doubts"]
+
+
+def test_the_page_on_performance_has_the_published_figures() -> None:
+    """Rounded as the page writes them."""
+    published = json.loads((DOCS / "bench.json").read_text())
+    figures = {**published["figures"], **published["ratios"]}
+    told = re.findall(
+        r"^\| `(\w+)` \| ([0-9.]+) \|$", (DOCS / "performance.md").read_text(), re.MULTILINE
+    )
+
+    assert len(told) > 10
+    assert told == [
+        (name, f"{figures[name]:.{len(text.partition('.')[2])}f}") for name, text in told
+    ]

@@ -12,6 +12,7 @@ from bench.bootstraps import Bootstrap
 from bench.envoys import Envoy
 from bench.load import LoadError, Run, Target
 from bench.programs import wait
+from bench.results import Results
 from bench.rows import Effort, Lane, Ratio, Row, summarize
 
 pytestmark = pytest.mark.thorough
@@ -47,6 +48,24 @@ def test_a_ratio_compares_within_rounds() -> None:
 def test_a_ratio_of_rows_that_were_not_measured_is_left_out() -> None:
     """Nothing is made up."""
     assert {} == rows.ratios({"mine": _row("mine", 1)}, {"mine_vs_theirs": ("mine", "theirs")})
+
+
+@pytest.mark.parametrize(
+    ("load", "rates", "doubts"),
+    [
+        (0.9, (100, 110, 105), 0),
+        (1.1, (100, 110, 105), 1),
+        (0.9, (100, 150, 105), 1),
+        (3.0, (100, 150, 105), 2),
+    ],
+)
+def test_a_run_on_a_busy_machine_says_so(load: float, rates: list[float], doubts: int) -> None:
+    """By the load before it, and by the spread of what is not ours."""
+    facts = {"load_before": load, "cores": 2}
+    results = Results(facts, [_row("envoy", *rates), _row("edge_hit", 1, 100)], {})
+
+    assert doubts == len(results.doubts)
+    assert results.doubts == results.document()["doubts"]
 
 
 @pytest.fixture
