@@ -32,9 +32,9 @@ from authz.doors.envoy.http2.frames import (
     Setting,
     frame,
     goaway,
-    pairs_of,
     rst_stream,
     settings,
+    settings_of,
     window_update,
 )
 from authz.doors.envoy.http2.session import MOST_STREAMS
@@ -65,7 +65,7 @@ async def test_the_first_frames_say_what_is_taken() -> None:
     opening, window = peer.send(GREETING)[:2]
 
     assert SETTINGS == opening[0]
-    announced = dict(pairs_of(opening[3]))
+    announced = settings_of(opening[3])
     assert (0, MOST_STREAMS) == (
         announced[Setting.HEADER_TABLE_SIZE],
         announced[Setting.MAX_CONCURRENT_STREAMS],

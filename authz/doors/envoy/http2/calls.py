@@ -227,7 +227,7 @@ def _checked(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, by
 
 
 def _timeout(value: bytes | None) -> float | None:
-    """Read `grpc-timeout` ("gRPC over HTTP2", Requests). One that is none counts as absent, as in grpcio."""
+    """Read `grpc-timeout` ("gRPC over HTTP2", Requests). One that is none counts as absent."""
     match = None if value is None else _TIMEOUT.fullmatch(value)
     return None if match is None else int(match[1]) * _UNITS[match[2]]
 

@@ -17,6 +17,8 @@ HANDSHAKE_PATIENCE: Final = 10.0
 """Seconds in which a connection must have come to its first settings."""
 IDLE_PATIENCE: Final = 600.0
 """Seconds for which a connection without calls is kept."""
+CLOSING_PATIENCE: Final = 5.0
+"""Seconds in which the peer must have read the last answers."""
 _SPREAD: Final = 0.1
 """Part of its age by which a connection lives longer or shorter: those of one moment do not end in one."""
 
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """End with the peer: nobody reads answers any more."""
+        self._close()
         return False
 
     def pause_writing(self) -> None:
@@ -150,8 +153,10 @@ class Connection(asyncio.Protocol):
             self._transport.write(gathered)
 
     def _close(self) -> None:
+        """End as soon as the peer has read what is written, or has not read it for a while."""
         if self._transport is not None:
             self._transport.close()
+            self._timers.append(self._loop.call_later(CLOSING_PATIENCE, self.abort))
 
     def _greet_or_end(self) -> None:
         if not self._session.settled:

@@ -9,6 +9,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD: Final = Struct(">HBBBL")
 """Head of a frame: 24 bits of length in two parts, kind, flags, stream."""
 HEAD_BYTES: Final = HEAD.size
+_SETTING: Final = Struct(">HL")
 LARGEST_FRAME: Final = 16_384
 """Bytes of a frame's payload that each side takes unless it says more (`SETTINGS_MAX_FRAME_SIZE`)."""
 LARGEST_WINDOW: Final = 2**31 - 1
@@ -166,12 +167,21 @@ def check_priority(stream: int, priority: bytes) -> None:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream depends on itself")
 
 
-def pairs_of(payload: bytes) -> list[tuple[int, int]]:
-    """Return what a frame of settings says, in order."""
-    return [
-        (
-            int.from_bytes(payload[at : at + 2], "big"),
-            int.from_bytes(payload[at + 2 : at + 6], "big"),
-        )
-        for at in range(0, len(payload), 6)
-    ]
+def settings_of(payload: bytes) -> dict[int, int]:
+    """Return what a frame of settings says; of a setting that is there twice, the last value counts.
+
+    Raises:
+        ConnectionFault: A value is out of its range (section 6.5.2).
+    """
+    found = {}
+    for key, value in _SETTING.iter_unpack(payload):
+        match key:
+            case Setting.ENABLE_PUSH if value > 1:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+            case Setting.INITIAL_WINDOW_SIZE if value > LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the window is too large")
+            case Setting.MAX_FRAME_SIZE if not LARGEST_FRAME <= value < 2**24:
+                raise ConnectionFault(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
+            case _:
+                found[key] = value
+    return found

@@ -63,6 +63,8 @@ class Sender:
         self.later = later
         self.out: list[bytes] = []
         self.window = frames.DEFAULT_WINDOW
+        self._waiting: dict[int, Stream] = {}
+        """Answers that wait for room on the connection, the oldest first."""
 
     def taken(self) -> bytes:
         """Return what has been gathered, to be written."""
@@ -101,6 +103,10 @@ class Sender:
         while stream.pending:
             size = min(len(stream.pending), frames.LARGEST_FRAME, self.window, stream.window)
             if size <= 0:
+                if stream.window > 0:
+                    self._waiting[number] = stream
+                else:
+                    self._waiting.pop(number, None)
                 return False
             part, stream.pending = stream.pending[:size], stream.pending[size:]
             self.window -= size
@@ -109,4 +115,30 @@ class Sender:
             self.out.append(frames.frame(frames.DATA, flags, number, part))
         if has_trailers:
             self.out.append(frames.frame(frames.HEADERS, _LAST, number, calls.TRAILERS))
+        self._waiting.pop(number, None)
         return True
+
+    def send_waiting(self) -> list[int]:
+        """Send what the connection has room for now; return the streams of which that was all.
+
+        Each step sends something or ends, however many answers wait.
+        """
+        done = []
+        while self._waiting and self.window > 0:
+            number, stream = next(iter(self._waiting.items()))
+            if self.send_part(number, stream):
+                done.append(number)
+        return done
+
+    def forget(self, number: int) -> None:
+        """Send no more of an answer."""
+        self._waiting.pop(number, None)
+
+    def close(self) -> None:
+        """Let go of whoever waits for something to send."""
+        self.later = _nothing
+        self._waiting.clear()
+
+
+def _nothing() -> None:
+    """Do nothing: the connection has ended."""

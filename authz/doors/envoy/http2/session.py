@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import structlog
 
@@ -35,6 +35,8 @@ _MOST_CONTINUATIONS: Final = 32
 """Frames by which one block of headers may be continued."""
 _MOST_CUT: Final = 64
 """Streams that are remembered as ended by us."""
+_MOST_SETTINGS: Final = 100
+"""Frames of settings on one connection. A peer sends one, or a few; each is work for all streams."""
 _MARK: Final = b"authz-go"
 """Content of the ping whose answer says that the peer has read of the connection's end."""
 OPENING: Final = frames.settings(
@@ -94,21 +96,9 @@ class Session:
         # Headers of which further frames follow: their stream, whether it ends with them, and their parts.
         self._block: tuple[int, bool, list[bytes]] | None = None
         self._first_window = frames.DEFAULT_WINDOW
+        self._settings = 0
         self._held = 0
         self._credit = 0
-        self._handlers = (
-            self._on_data,
-            self._on_headers,
-            self._on_priority,
-            self._on_reset,
-            self._on_settings,
-            self._on_promise,
-            self._on_ping,
-            self._on_goaway,
-            self._on_window,
-            self._on_continuation,
-        )
-        """By kind of frame."""
 
     @property
     def is_idle(self) -> bool:
@@ -139,6 +129,7 @@ class Session:
 
     def close(self) -> None:
         """Cancel what nobody waits for any more."""
+        self._sender.close()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             if stream.task is not None:
@@ -158,9 +149,9 @@ class Session:
             self._on_data(stream, flags, payload)
         elif kind == frames.HEADERS and stream:
             self._on_headers(stream, flags, payload)
-        elif kind < len(self._handlers):
+        elif kind < len(self._HANDLERS):
             frames.check(kind, stream, payload)
-            self._handlers[kind](stream, flags, payload)
+            self._HANDLERS[kind](self, stream, flags, payload)
         # Section 4.1: an unknown kind is passed over.
 
     def _on_data(self, number: int, flags: int, payload: bytes) -> None:
@@ -184,7 +175,7 @@ class Session:
         if flags & frames.END_STREAM:
             self._ended(number, stream)
         elif len(stream.body) >= PREFIX_BYTES and length_of(stream.body) > LARGEST_MESSAGE:
-            self._refuse(number, stream, calls.TOO_LARGE)
+            self._refuse(number, stream, stream.call.refusal or calls.TOO_LARGE)
             self._reset(number, Code.NO_ERROR)
 
     def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
@@ -261,30 +252,24 @@ class Session:
             self._calls.has_agreed = True
             return
         self.settled = True
-        for key, value in frames.pairs_of(payload):
-            self._set(key, value)
+        self._settings += 1
+        if self._settings > _MOST_SETTINGS:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "the settings change too often")
+        # Our frames are never larger than what everybody takes, and the other settings bound nothing of ours.
+        found, before = frames.settings_of(payload), self._first_window
+        self._first_window = found.get(Setting.INITIAL_WINDOW_SIZE, before)
         self._out.append(_SETTINGS_ACK)
-        self._send_pending()
+        if more := self._first_window - before:
+            self._widen(more)
 
-    def _set(self, key: int, value: int) -> None:
-        match key:
-            case Setting.ENABLE_PUSH:
-                if value > 1:
-                    raise ConnectionFault(Code.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-            case Setting.INITIAL_WINDOW_SIZE:
-                if value > frames.LARGEST_WINDOW:
-                    raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the window is too large")
-                more, self._first_window = value - self._first_window, value
-                for stream in self._streams.values():
-                    stream.window += more
-                    if stream.window > frames.LARGEST_WINDOW:
-                        raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the window is too large")
-            case Setting.MAX_FRAME_SIZE:
-                if not frames.LARGEST_FRAME <= value < 2**24:
-                    raise ConnectionFault(Code.PROTOCOL_ERROR, "MAX_FRAME_SIZE is out of its range")
-                # Ours are never larger than what everybody takes.
-            case _:
-                pass  # Of the others none bounds what we send, and unknown ones are passed over.
+    def _widen(self, more: int) -> None:
+        """Give each stream so much more room, or less, and send what it has room for."""
+        for number, stream in list(self._streams.items()):
+            stream.window += more
+            if stream.window > frames.LARGEST_WINDOW:
+                raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the window is too large")
+            if stream.pending and self._sender.send_part(number, stream):
+                self._forget(number)
 
     def _on_promise(self, number: int, flags: int, payload: bytes) -> None:  # noqa: ARG002 - of each kind
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a client promises nothing")
@@ -308,7 +293,8 @@ class Session:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "the increment is 0")
             if self._sender.window > frames.LARGEST_WINDOW:
                 raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "the window is too large")
-            self._send_pending()
+            for done in self._sender.send_waiting():
+                self._forget(done)
             return
         if number > self._last:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "there is no such stream")
@@ -324,7 +310,7 @@ class Session:
     def _ended(self, number: int, stream: Stream) -> None:
         """Answer a request that is whole."""
         stream.ended = True
-        call, body = stream.call, bytes(stream.body)
+        call, body, stream.body = stream.call, bytes(stream.body), b""
         if call.length is not None and call.length != len(body):
             self._reset(number, Code.PROTOCOL_ERROR)
             return
@@ -348,11 +334,9 @@ class Session:
 
     def _answered(self, number: int, stream: Stream, task: asyncio.Task[bytes]) -> None:
         """Send an answer that has been waited for."""
-        if task.cancelled():
-            return
-        defect = task.exception()
+        defect = asyncio.CancelledError() if task.cancelled() else task.exception()
         if self._streams.get(number) is not stream:
-            return
+            return  # It was we who cancelled it.
         stream.task = None
         if defect is None:
             self._answer(number, stream, task.result())
@@ -372,12 +356,6 @@ class Session:
         if self._sender.refuse(number, stream, refusal):
             self._forget(number)
 
-    def _send_pending(self) -> None:
-        """Send what has waited for room, the oldest first."""
-        for number, stream in list(self._streams.items()):
-            if stream.pending and self._sender.send_part(number, stream):
-                self._forget(number)
-
     def _reset(self, number: int, code: Code) -> None:
         self._cut.append(number)
         self._out.append(frames.rst_stream(number, code))
@@ -387,6 +365,8 @@ class Session:
         stream = self._streams.pop(number, None)
         if stream is None:
             return
+        if stream.pending:
+            self._sender.forget(number)
         if stream.task is not None:
             stream.task.cancel()
         self._release(stream.received)
@@ -398,3 +378,17 @@ class Session:
         if self._credit > _CONNECTION_WINDOW // 4:
             self._out.append(frames.window_update(0, self._credit))
             self._credit = 0
+
+    _HANDLERS: ClassVar = (
+        _on_data,
+        _on_headers,
+        _on_priority,
+        _on_reset,
+        _on_settings,
+        _on_promise,
+        _on_ping,
+        _on_goaway,
+        _on_window,
+        _on_continuation,
+    )
+    """By kind of frame."""
