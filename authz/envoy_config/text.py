@@ -5,6 +5,7 @@ is rendered. This gives libyaml's emitter its events directly.
 """
 
 import io
+import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
@@ -136,4 +137,7 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else repr(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    # Without a dot before its exponent a number is text to PyYAML.
+    return re.sub(r"^(-?[0-9]+)e", r"\1.0e", repr(value))

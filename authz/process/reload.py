@@ -184,12 +184,17 @@ class Reload:
     async def watch_files(self) -> None:
         """Reload when a file of certificates that the configuration names has changed; never ends."""
         named, rounds = NamedFiles(), Rounds("look at certificate files")
+        # Those of the version in use. While any file is faulty a change waits, however many looks that takes.
+        in_use = None
         while True:
             with rounds.surviving():
-                seen = named.of_versions()
                 found = await asyncio.to_thread(named.look, self._engine.config)
                 before, self.files = self.files, found
-                if seen and seen != named.of_versions() and not any(found.values()):
+                seen = named.of_versions()
+                if in_use is None:
+                    in_use = seen
+                elif in_use != seen and not any(found.values()):
+                    in_use = seen
                     _log.info("certificate file changed", keys=[key for key, _, _ in seen])
                     self._watch.look_again()
                     self._now.set()

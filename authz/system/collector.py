@@ -2,7 +2,8 @@
 
 A full collection looks at every object that is held, so it takes longer with each user. What this service
 holds is freed by counts of references; only cycles need a collection, and few objects are part of one. So a
-full collection waits for half a minute without requests. Young objects are collected as ever.
+full collection waits for half a minute without requests: a day at most, then for a second without, and for a
+week at most. Young objects are collected as ever.
 """
 
 import gc
@@ -14,6 +15,11 @@ QUIET: Final = 30.0
 """Seconds without a request, after which a full collection may begin."""
 LEAST_BETWEEN: Final = 3600.0
 """Seconds between two full collections."""
+DAY: Final = 86_400.0
+SOME_QUIET: Final = 0.5
+"""Seconds without a request that are enough when the last full collection was a day ago."""
+WEEK: Final = 7 * DAY
+"""Seconds after which it waits for no quiet any more."""
 _YOUNG: Final = 2_000
 """Objects made beyond those freed, after which young ones are collected."""
 _MIDDLE: Final = 10
@@ -55,6 +61,13 @@ class Collector:
         now = self._timer()
         if seen != self._seen:
             self._seen, self._quiet_since = seen, now
-        elif now - self._quiet_since >= QUIET and now - self._last >= LEAST_BETWEEN:
+        if now - self._last >= self._wait(now - self._quiet_since):
             self._collect()
             self._last = self._timer()
+
+    @staticmethod
+    def _wait(quiet: float) -> float:
+        """Return how long ago the last collection must have been, after so many seconds without a request."""
+        if quiet >= QUIET:
+            return LEAST_BETWEEN
+        return DAY if quiet >= SOME_QUIET else WEEK

@@ -870,7 +870,7 @@ REFUSED: dict[str, tuple[dict[str, str | None], str, str]] = {
         {"AUTHZ_LISTEN_GRPC": "x"},
         "AUTHZ_LISTEN_GRPC",
         (
-            "found 'x': expected an address: host:port or unix:PATH, with the port after the host, such as "
+            "found 'x': expected an address: host:port or unix:/PATH, with the port after the host, such as "
             "127.0.0.1:9901"
         ),
     ),

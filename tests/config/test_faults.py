@@ -129,7 +129,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"listen.grpc": "9901"},
         "listen.grpc",
         (
-            "found '9901': expected an address: host:port or unix:PATH, with the host before the port, such as "
+            "found '9901': expected an address: host:port or unix:/PATH, with the host before the port, such as "
             "127.0.0.1:9901"
         ),
     ),
@@ -147,7 +147,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"listen.api": "127.0.0.1"},
         "listen.api",
         (
-            "found '127.0.0.1': expected an address: host:port or unix:PATH, with the port after the host, such "
+            "found '127.0.0.1': expected an address: host:port or unix:/PATH, with the port after the host, such "
             "as 127.0.0.1:9901"
         ),
     ),
@@ -714,7 +714,37 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a port for Checks": (
         {"listen.checks": "127.0.0.1:9903"},
         "listen.checks",
-        "found '127.0.0.1:9903': expected the address of a Unix socket: unix:PATH",
+        "found '127.0.0.1:9903': expected the address of a Unix socket: unix:/PATH",
+    ),
+    "a socket of no file": (
+        {"listen.checks": "unix:@abstract"},
+        "listen.checks",
+        "found '…@abstract': expected the address of a Unix socket: unix:/PATH",
+    ),
+    "a socket relative to wherever": (
+        {"listen.grpc": "unix:authz.sock"},
+        "listen.grpc",
+        "found 'unix:authz.sock': expected an address: host:port or unix:/PATH, with an absolute path",
+    ),
+    "a socket in another spelling": (
+        {"listen.grpc": "unix:/run//authz.sock"},
+        "listen.grpc",
+        "found 'unix:/run//authz.sock': expected the path as /run/authz.sock",
+    ),
+    "a socket in the spelling of URIs": (
+        {"listen.grpc": "unix:///run/authz.sock"},
+        "listen.grpc",
+        "found 'unix:///run/authz.sock': expected the path as /run/authz.sock",
+    ),
+    "a socket with two slashes": (
+        {"listen.grpc": "unix://run/authz.sock"},
+        "listen.grpc",
+        "found 'unix://run/authz.sock': expected the path as /run/authz.sock",
+    ),
+    "a socket that is a folder": (
+        {"listen.grpc": "unix:/run/authz/"},
+        "listen.grpc",
+        "found 'unix:/run/authz/': expected the path as /run/authz",
     ),
     "group mode without group": (
         {"listen.socket_mode": "0660"},

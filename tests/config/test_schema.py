@@ -98,7 +98,8 @@ BEYOND = (
     "prefetch of one route twice", "prefetch without a token",
     "prefetch of what the agent cannot ask for", "two forwards in one header",
     "subject that nobody gives", "subject that only another agent's callers are given",
-    "a socket for Checks beside a port", "one socket for Checks and all else",
+    "a socket for Checks beside a port", "a socket in another spelling",
+    "a socket that is a folder", "a socket in the spelling of URIs", "a socket with two slashes", "one socket for Checks and all else",
     "subject twice", "none before others", "none alone",
     "none, of which resource", "references among workers",
 )  # fmt: skip

@@ -47,10 +47,11 @@ def test_what_some_parser_takes_for_something_else_is_quoted(word: str) -> None:
 def test_whole_numbers_have_no_fraction() -> None:
     """Envoy reads `503.0` as text where a message takes either."""
     assert "a: 503\nb: 0.5\n" == text({"a": 503.0, "b": 0.5})
+    assert {"a": 1e-5} == yaml.safe_load(text({"a": 1e-5}))
 
 
 def test_what_is_shared_is_written_once() -> None:
     """The first place has its name, the others refer to it."""
     shared = Shared("both", ["x"])
 
-    assert "a: &both\n- x\nb: *both\nc:\n- y\n" == text({"a": shared, "b": shared, "c": ["y"]})
+    assert "a: &both\n- x\nb: *both\nc:\n- z\n" == text({"a": shared, "b": shared, "c": ["z"]})

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
-from authz.system.collector import LEAST_BETWEEN, QUIET, Collector
+import pytest
+
+from authz.system.collector import DAY, LEAST_BETWEEN, QUIET, WEEK, Collector
 
 NEW_USERS = """
 import gc
@@ -31,6 +33,21 @@ def test_it_collects_while_no_requests_come_and_not_too_often() -> None:
 
     first = busy_until + QUIET
     assert [first, first + LEAST_BETWEEN] == collected
+
+
+@pytest.mark.parametrize(("pause", "after"), [(2, DAY), (1, WEEK)])
+def test_a_service_that_is_never_quiet_for_long_collects_all_the_same(
+    pause: int, after: float
+) -> None:
+    """After a day in a second without requests, after a week in any."""
+    now, collected = [0.0], list[float]()
+    collector = Collector(timer=lambda: now[0], collect=lambda: collected.append(now[0]))
+    for second in range(int(after) + 10):
+        now[0] = float(second)
+        collector.tend(second // pause)
+
+    assert 1 == len(collected)
+    assert after <= collected[0] <= after + pause
 
 
 def test_objects_that_are_held_start_no_full_collection() -> None:

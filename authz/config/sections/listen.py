@@ -36,11 +36,11 @@ class Listen(Section):
 
     grpc: Address = Field(
         default="unix:/run/authz/authz.sock",
-        description="Server for Envoy, decisions and secrets: `unix:PATH` or `host:port`.",
+        description="Server for Envoy, decisions and secrets: `unix:/PATH` or `host:port`.",
     )
     checks: UnixSocket | None = Field(
         default=None,
-        description="A second Unix socket, `unix:PATH`, for Checks alone, for an Envoy of the same pod. It answers "
+        description="A second Unix socket, `unix:/PATH`, for Checks alone, for an Envoy of the same pod. It answers "
         "about five times as many a second as `grpc` does. `authz envoy` lets Envoy ask there where it is set. "
         "Off by default (docs/performance.md).",
     )

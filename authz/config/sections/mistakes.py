@@ -53,6 +53,8 @@ def in_guid(value: str) -> str:
 
 def in_address(value: str) -> str:
     """Return what a text that is no address needs to be one, as the end of a sentence, or nothing."""
+    if value.startswith("unix:"):
+        return ", with an absolute path" if value.isprintable() else ", without control characters"
     if value.startswith(("/", "./")):
         return ", with unix: before the path of a socket"
     if "://" in value:

@@ -5,6 +5,7 @@ sections made of these are in `listen`, `clients`, `routes` and `settings`.
 """
 
 import math
+import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -177,6 +178,11 @@ def _address(value: str) -> str:
     if value.startswith(UNIX):
         if len(value.removeprefix(UNIX).encode()) > LONGEST_PATH:
             raise Expected(f"expected a socket path of at most {LONGEST_PATH} bytes")
+        # One spelling, so that two keys with the same socket are seen to have it.
+        path = value.removeprefix(UNIX)
+        right = posixpath.normpath(f"/{path.lstrip('/')}")
+        if path != right:
+            raise Expected(f"expected the path as {right}")
     elif int(value.rpartition(":")[2]) > LARGEST_PORT:
         raise Expected(f"expected a port from 0 to {LARGEST_PORT}")
     return value
@@ -295,9 +301,9 @@ Proxy = Annotated[
 Address = Annotated[
     str,
     text(
-        rf"unix:[^\u0000-\u001f]+|(?:{_DOMAIN}|{_IPV6}):[0-9]{{1,5}}",
+        rf"unix:/[^\u0000-\u001f]+|(?:{_DOMAIN}|{_IPV6}):[0-9]{{1,5}}",
         kind="address",
-        expected="an address: host:port or unix:PATH",
+        expected="an address: host:port or unix:/PATH",
         make=_address,
         usual=in_address,
     ),
@@ -305,11 +311,10 @@ Address = Annotated[
 UnixSocket = Annotated[
     str,
     text(
-        r"unix:[^\u0000-\u001f]+",
+        r"unix:/[^\u0000-\u001f]+",
         kind="address",
-        expected="the address of a Unix socket: unix:PATH",
+        expected="the address of a Unix socket: unix:/PATH",
         make=_address,
-        usual=in_address,
     ),
 ]
 PlainHost = Annotated[
