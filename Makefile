@@ -71,11 +71,11 @@ $(RECIPES_STAMP): requirements/recipes.txt $(INSTALLER) $(NODE_AGENT)/package-lo
 	@PATH="$(CURDIR)/$(RECIPES)/bin:$$PATH" npm ci --prefix $(NODE_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
-interleavings: $(STAMP) ## 100,000 random requests of many users while faults come and go (REQUESTS=, SEED=)
-	@cd tests && ../$(BIN)/python -m support.interleavings --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1)
+interleavings: $(STAMP) ## 100,000 random requests of many users while faults come and go (REQUESTS=, SEED=, CHECKS=1)
+	@cd tests && ../$(BIN)/python -m support.interleavings --requests $(or $(REQUESTS),100000) --seed $(or $(SEED),1) $(if $(CHECKS),--checks)
 
-soak: $(STAMP) ## the same for an hour: memory, descriptors and threads of the service (MINUTES=, SEED=)
-	@cd tests && ../$(BIN)/python -m support.interleavings.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1)
+soak: $(STAMP) ## the same for an hour: memory, descriptors and threads of the service (MINUTES=, SEED=, CHECKS=1)
+	@cd tests && ../$(BIN)/python -m support.interleavings.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1) $(if $(CHECKS),--checks)
 
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*

@@ -71,6 +71,7 @@ class Fleet:
         truth: Its clock.
         seed: Which users there are does not depend on it, who does what does.
         users: Users of the first tenant; of the second there are a quarter as many.
+        checks: Whether Checks have a socket of their own.
 
     Attributes:
         ledger: What has been injected.
@@ -82,8 +83,11 @@ class Fleet:
         clock: Sets the service's clock.
     """
 
-    def __init__(self, world: World, truth: Clock, *, seed: int, users: int = 40) -> None:
+    def __init__(
+        self, world: World, truth: Clock, *, seed: int, users: int = 40, checks: bool = False
+    ) -> None:
         self.world = world
+        self._checks = checks
         self.clock = SetClock(world.folder / "clock", truth)
         self.random = Random(f"fleet {seed}")  # noqa: S311 - to be repeated
         self.ledger = Ledger()
@@ -238,6 +242,7 @@ class Fleet:
             **base,
             "listen": {
                 "grpc": f"unix:{world.folder}/authz.sock",
+                **({"checks": f"unix:{world.folder}/checks.sock"} if self._checks else {}),
                 "admin": f"unix:{self.admin_socket}",
                 # The server of a socket that was removed ends when its connections have aged.
                 "max_connection_age": "2m",
@@ -332,11 +337,11 @@ class Fleet:
 
 
 @contextmanager
-def fleet_of(folder: Path, *, seed: int, users: int = 40) -> Iterator[Fleet]:
+def fleet_of(folder: Path, *, seed: int, users: int = 40, checks: bool = False) -> Iterator[Fleet]:
     """Run a fleet with an emulated Entra of its own."""
     truth = Clock()
     with (
         Emulator(clock=truth) as emulator,
-        Fleet(World(emulator, folder), truth, seed=seed, users=users) as fleet,
+        Fleet(World(emulator, folder), truth, seed=seed, users=users, checks=checks) as fleet,
     ):
         yield fleet

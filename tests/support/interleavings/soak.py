@@ -1,4 +1,4 @@
-"""`python -m support.interleavings.soak [--minutes M] [--seed S]`: what the service holds after long trouble.
+"""`python -m support.interleavings.soak [--minutes M] [--seed S] [--checks]`: what is held after trouble.
 
 The same requests and faults as a run, without the killing of the service. Every few seconds its memory,
 descriptors and threads are noted; at the end the last quarter is compared with the second one, when caches
@@ -105,10 +105,11 @@ def main() -> int:
     parser.add_argument(
         "--thinking", type=float, default=0.1, help="mean seconds between a caller's requests"
     )
+    parser.add_argument("--checks", action="store_true", help="by listen.checks")
     arguments = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        fleet_of(Path(folder), seed=arguments.seed) as fleet,
+        fleet_of(Path(folder), seed=arguments.seed, checks=arguments.checks) as fleet,
     ):
         run = Run(fleet, arguments.seed, LASTING, arguments.thinking)
         report, samples = asyncio.run(
