@@ -18,6 +18,10 @@ from authz.envoy_config.settings import SidecarSettings, Upstream
 LISTENER: Final = "egress"
 ROUTER: Final = "envoy.filters.http.router"
 _CODEC: Final = "envoy.filters.http.upstream_codec"
+_OURS: Final = (
+    "typed_per_filter_config", "metadata", "request_headers_to_remove", "response_headers_to_remove",
+)  # fmt: skip
+"""Keys of routes, hosts and their table."""
 _PROTOCOL: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -34,7 +38,7 @@ class Bootstrap:
         self._content: dict[str, Any] = json.loads(_rendered(config, authz_address, upstream))
         self.manager.pop("access_log", None)
         if authz_address is not None:
-            # Whose it is need not say how it is.
+            # Another server need not have gRPC's health service.
             for cluster in self._clusters():
                 if cluster["name"] == AUTHZ:
                     cluster.pop("health_checks", None)
@@ -52,9 +56,7 @@ class Bootstrap:
             # The last one takes every request.
             host["routes"] = host["routes"][-1:]
         for place in (table, *hosts, *(route for host in hosts for route in host["routes"])):
-            for ours in ("typed_per_filter_config", "metadata"):
-                place.pop(ours, None)
-            for ours in ("request_headers_to_remove", "response_headers_to_remove"):
+            for ours in _OURS:
                 place.pop(ours, None)
         self._content.pop("bootstrap_extensions", None)
         resources = self._content["static_resources"]

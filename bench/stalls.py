@@ -1,4 +1,4 @@
-"""The slowest hits: with nothing else going on, and while something else goes on in the service.
+"""The slowest hits: without other requests, and while new users arrive or a configuration is reloaded.
 
 Hits are sent one at a time, so that none waits for another one. What the machine's scheduler adds is in the
 figures of the quiet service too.
@@ -20,7 +20,7 @@ _ARRIVING: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Slowest:
-    """Latencies of hits in milliseconds: what all but a thousandth kept to, and the longest."""
+    """Latencies of hits in milliseconds: the 99.9th percentile and the maximum."""
 
     p999_ms: float
     max_ms: float

@@ -308,7 +308,7 @@ class App:
                 last = missing
                 await self._say_readiness(missing, starting=started is not None)
             if self._seat is not None:
-                # Whoever gathers the metrics of several processes reads what each has written down.
+                # The supervisor reads the values of each process from a file, so they are written regularly.
                 self._status.gauge(missing)
             if not missing and (now := self._engine.unserved()) != unserved:
                 unserved = now

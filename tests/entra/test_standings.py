@@ -42,7 +42,7 @@ def test_all_are_looked_at_in_turn() -> None:
 
 
 def test_what_was_found_stands_until_the_next_turn() -> None:
-    """A fault is told by the looks at others too, and ends when its own file is seen to be mended."""
+    """Looks at other clients return a fault too, until a look at its own file finds it mended."""
     files = Files()
     seen = [files.standings.look(1)]
     files.secrets["client-0"] = "mended"

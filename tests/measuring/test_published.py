@@ -34,11 +34,11 @@ def test_the_page_on_performance_has_the_published_figures() -> None:
     """Rounded as the page writes them."""
     published = json.loads((DOCS / "bench.json").read_text())
     figures = {**published["figures"], **published["ratios"]}
-    told = re.findall(
+    shown = re.findall(
         r"^\| `(\w+)` \| ([0-9.]+) \|$", (DOCS / "performance.md").read_text(), re.MULTILINE
     )
 
-    assert len(told) > 10
-    assert told == [
-        (name, f"{figures[name]:.{len(text.partition('.')[2])}f}") for name, text in told
+    assert len(shown) > 10
+    assert shown == [
+        (name, f"{figures[name]:.{len(text.partition('.')[2])}f}") for name, text in shown
     ]

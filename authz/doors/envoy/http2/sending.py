@@ -135,7 +135,7 @@ class Sender:
         self._waiting.pop(number, None)
 
     def close(self) -> None:
-        """Let go of whoever waits for something to send."""
+        """Drop the reference to the connection, and the answers that wait."""
         self.later = _nothing
         self._waiting.clear()
 
