@@ -64,7 +64,8 @@ class BoundedCache(Generic[Value]):
         self._max_entries = max_entries
         self._max_bytes = max_bytes
         self._size_of = size_of
-        self._choose = self._anyone if choose is None else choose
+        # Not a method of our own: only a full collection frees a cache that holds itself, and those are rare.
+        self._choose = choose
         # By use, the latest last.
         self._entries: OrderedDict[bytes, _Entry[Value]] = OrderedDict()
         # In any order, each at its entry's `place`.
@@ -131,7 +132,8 @@ class BoundedCache(Generic[Value]):
     def _evict(self, *, instead_for: bytes | None) -> None:
         key = next(iter(self._entries))
         if instead_for is not None:
-            chosen = self._keys[self._choose(instead_for, len(self._keys))]
+            choose = self._anyone if self._choose is None else self._choose
+            chosen = self._keys[choose(instead_for, len(self._keys))]
             key = key if chosen == next(reversed(self._entries)) else chosen
         if len(self._evicted) * REMEMBERED >= len(self._entries):
             self._evicted_before, self._evicted = self._evicted, set()

@@ -1,5 +1,7 @@
 """Remembered answers: given again to the same question only, bounded, and never a second too long."""
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any, Final
 
@@ -259,3 +261,16 @@ def test_a_route_whose_clients_envoy_vouches_for_is_not_repeated_at_the_edge() -
     assert not vouched.may_repeat_at_edge
     assert route_of("a", Flow.APP, own={"workloads": bound}).may_repeat_at_edge
     assert route_of("a", Flow.APP, own={"peer_source": elsewhere}).may_repeat_at_edge
+
+
+def test_answers_of_an_old_configuration_are_freed_at_once() -> None:
+    """With the tokens in them, and not when the collector of cycles comes by: it is switched off here."""
+    gc.disable()
+    try:
+        cache = _cache()
+        alive = weakref.ref(cache._answers)
+        del cache
+
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -1,6 +1,7 @@
 """What a new configuration leaves in place: tokens, wherever it asks Entra for the same."""
 
 import gc
+import weakref
 from pathlib import Path
 
 from support.programs.stack import World, issued, reload, stack, until
@@ -71,3 +72,21 @@ def _is_socket(entry: Path) -> bool:
         return entry.is_socket()
     except OSError:
         return False
+
+
+async def test_answers_of_old_versions_are_freed(world: World) -> None:
+    """With their tokens, at once, and not when the cyclic collector comes by: it is switched off here."""
+    document = world.config()
+    gc.collect()
+    gc.disable()
+    try:
+        async with stack(world, document=document) as service:
+            await service.egress("graph", world.token())
+            # Not the answers themselves: the test's observer has them.
+            alive = weakref.ref(service.engine._version.snapshot.answers._answers)
+            document["cache"] = {"tokens": {"margin": "1s"}}
+            await reload(service.engine, document)
+
+            await until(lambda: alive() is None)
+    finally:
+        gc.enable()
