@@ -32,6 +32,10 @@ class Checks(Protocol):
     def gives_handles(self) -> bool:
         """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether some route has rules, so that headers by which servers read another request count."""
+
     def repeat(self, request: CheckRequest) -> CheckRecord | None:
         """Give the answer again that such a request had, if it still holds. Never raises, never waits."""
 

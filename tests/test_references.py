@@ -402,4 +402,4 @@ def test_a_check_request_has_its_baggage_beside_what_decides() -> None:
     """A situation is shared by users, so it must not hold what tells them apart."""
     one = CheckRequest(host="a", route="r", baggage=Secret("x"))
 
-    assert one.situation == one._replace(baggage=None).situation
+    assert one.situation() == one._replace(baggage=None).situation()

@@ -29,7 +29,7 @@ from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
 from authz.core.moment import NEVER, Moment
 from authz.core.outcome import Denied, Granted
-from authz.core.policy import EgressRoute, InboundRoute, authorize_workload
+from authz.core.policy import EgressRoute, InboundRoute, authorize_workload, ruled
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
 from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
@@ -81,6 +81,11 @@ class CheckService:
     def gives_handles(self) -> bool:
         """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
         return self._snapshot.policy.gives_handles
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether some route has rules, so that headers by which servers read another request count."""
+        return self._snapshot.policy.has_rules
 
     def swap(self, snapshot: Snapshot) -> None:
         """Use another configuration from the next Check on; those under way end with the old one."""
@@ -144,6 +149,7 @@ class CheckService:
             return _tunnel(asked)
         policy, trace = asked.snapshot.policy, asked.trace
         route = trace.route = policy.find(asked.request)
+        route = trace.route = ruled(route, asked.request)
         match route:
             case InboundRoute():
                 granted = await self._inbound(asked, route)
@@ -162,9 +168,12 @@ class CheckService:
         if request.authorization is not None and is_oversized(request.authorization, most):
             # Not even hashed; the parser refuses it.
             return None
-        granted = snapshot.answers.find(request, now)
+        rule = snapshot.policy.rule_of(request)
+        if rule is None:
+            return None
+        granted = snapshot.answers.find(request, rule, now)
         if granted is not None and not self._stands(granted, snapshot, now):
-            snapshot.answers.drop(request)
+            snapshot.answers.drop(request, rule)
             granted = None
         if granted is None:
             self._observer.observe(LookedUp(CacheName.ANSWERS, CacheResult.MISS))
@@ -269,6 +278,9 @@ class CheckService:
     ) -> float:
         """Return for how many seconds Envoy may repeat the answer without asking."""
         if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
+            return 0.0
+        if granted.route.rule and not request.edge_knows_rules:
+            # Its cache would take another method or path for the same request.
             return 0.0
         return granted.lifetime.at_edge(snapshot.policy.edge_ttl, now)
 

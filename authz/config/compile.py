@@ -12,6 +12,7 @@ from typing import Final
 
 from authz.config.clouds import NO_TENANT, cloud_of
 from authz.config.model import Config
+from authz.config.ruled import egress_under_rules, inbound_under_rules
 from authz.config.rules.origins import belongs
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.clients import Agent, Application, Credential
@@ -202,7 +203,7 @@ def _application(config: Config, route: Egress | Inbound) -> Application:
 
 def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
     audiences = route.audiences or _application(config, route).accepted_audiences
-    return InboundRoute(
+    compiled = InboundRoute(
         name=name,
         expectation=_entrance(config, route),
         requirement=Requirement(
@@ -217,6 +218,7 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
         called=_called(config, route),
         prefetch=route.prefetch,
     )
+    return inbound_under_rules(compiled, route)
 
 
 def _resource(audiences: Sequence[str]) -> str:
@@ -234,7 +236,8 @@ def _egress(
 ) -> EgressRoute:
     hosts = tuple(name for host in route.hosts for name in EgressHost.of(host).names)
     if route.flow is Flow.NONE:
-        return EgressRoute(name, hosts, NoToken(tunnel=name in tunnels), remove=route.removed)
+        without = EgressRoute(name, hosts, NoToken(tunnel=name in tunnels), remove=route.removed)
+        return egress_under_rules(without, route)
     workloads = route.workloads
     if route.agent is not None:
         workloads = config.agents[route.agent].workloads
@@ -244,7 +247,7 @@ def _egress(
         if route.flow.is_delegated
         else Own(own_exchange(route.flow, _asker(config, route), target), push=route.pushed)
     )
-    return EgressRoute(
+    compiled = EgressRoute(
         name,
         hosts,
         grant,
@@ -252,6 +255,7 @@ def _egress(
         peer_source=config.listen.workload_identity,
         remove=route.removed,
     )
+    return egress_under_rules(compiled, route)
 
 
 def _delegated(config: Config, route: Egress, target: Target) -> Delegated:

@@ -114,8 +114,12 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
         "https": https_hosts(config.egress) if config.https is not None else None,
         "edge": config.cache.edge.max_ttl > 0,
         "handles": policy.gives_handles,
+        "rules": policy.has_rules,
         "inbound": {
-            name: {"repeated": policy.inbound[name].may_repeat_at_edge}
+            name: {
+                "repeated": policy.inbound[name].may_repeat_at_edge,
+                "ruled": policy.inbound[name].rules is not None,
+            }
             for name in inbound
             if name in policy.inbound
         },
@@ -125,6 +129,7 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
                 "without_token": config.egress[name].flow.value == "none",
                 "pushed": config.egress[name].pushed,
                 "repeated": name in policy.egress and policy.egress[name].may_repeat_at_edge,
+                "ruled": bool(config.egress[name].rules),
                 "remove_headers": list(config.egress[name].remove_headers),
                 "tunnel": name in tunnels,
             }

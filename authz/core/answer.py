@@ -44,14 +44,15 @@ class AnswerCache:
         self._situations: dict[Situation, tuple[bytes, bool, bool]] = {}
         self._numbers = count()
 
-    def find(self, request: CheckRequest, now: Moment) -> Granted | None:
-        """Return the allowance that answers such a request."""
-        key = self._key(request)
+    def find(self, request: CheckRequest, rule: str, now: Moment) -> Granted | None:
+        """Return the allowance that answers such a request under the rule that allows it."""
+        key = self._key(request, rule)
         return None if key is None else self._answers.get(key, now)
 
     def put(self, request: CheckRequest, granted: Granted, now: Moment) -> None:
         """Let an allowance answer such requests, for as long as its lifetime says."""
-        situation = request.situation
+        rule = granted.route.rule
+        situation = request.situation(rule)
         if situation not in self._situations:
             if len(self._situations) >= MAX_SITUATIONS:
                 # Numbers are never given twice, so what was known under the old ones is met no more.
@@ -59,13 +60,13 @@ class AnswerCache:
             number = next(self._numbers).to_bytes(8, "big")
             route = granted.route
             self._situations[situation] = (number, route.reads_authorization, route.reads_baggage)
-        key = self._key(request)
+        key = self._key(request, rule)
         assert key is not None
         self._answers.put(key, granted, expires_at=granted.lifetime.reuse_until, now=now)
 
-    def drop(self, request: CheckRequest) -> None:
+    def drop(self, request: CheckRequest, rule: str) -> None:
         """Forget the answer to such a request, if there is one."""
-        key = self._key(request)
+        key = self._key(request, rule)
         if key is not None:
             self._answers.drop(key)
 
@@ -77,8 +78,8 @@ class AnswerCache:
         """How many live answers were evicted."""
         return self._answers.evictions
 
-    def _key(self, request: CheckRequest) -> bytes | None:
-        known = self._situations.get(request.situation)
+    def _key(self, request: CheckRequest, rule: str) -> bytes | None:
+        known = self._situations.get(request.situation(rule))
         if known is None:
             return None
         key, reads_authorization, reads_baggage = known

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     FOREIGN_SUBJECT = "foreign_subject"
     UNKNOWN_ROUTE = "unknown_route"
     TUNNEL_REFUSED = "tunnel_refused"
+    RULE_DENIED = "rule_denied"
+    AMBIGUOUS_REQUEST = "ambiguous_request"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_NOT_ALLOWED = "actor_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
@@ -279,6 +281,27 @@ class TunnelRefused(Forbidden):
     """The app asks for a connection (CONNECT), in which no token can be replaced, and no route allows it."""
 
     reason = Reason.TUNNEL_REFUSED
+
+
+class RuleDenied(Forbidden):
+    """A rule of the route denies what the request is about to do, or no rule allows it.
+
+    Args:
+        detail: What happened, for the log.
+        rule: The rule that denies it; None where none is for it.
+    """
+
+    reason = Reason.RULE_DENIED
+
+    def __init__(self, detail: str = "", *, rule: str | None = None) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+class AmbiguousRequest(BadRequest):
+    """A destination may read the method or the path in another way than the route's rules do."""
+
+    reason = Reason.AMBIGUOUS_REQUEST
 
 
 class InsufficientScope(Forbidden):

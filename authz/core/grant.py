@@ -5,7 +5,7 @@ Each variant has exactly the parts that its flows need. A new flow is a line in 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from authz.core.errors import MissingToken
@@ -23,6 +23,7 @@ from authz.core.exchange import (
     Target,
 )
 from authz.core.requirement import Requirement
+from authz.core.scopes import default_beside
 from authz.core.subject import SubjectSource
 from authz.core.token import Expectation
 
@@ -83,6 +84,11 @@ class Own:
         """What the token is for."""
         return self.exchange.target
 
+    def with_scopes(self, scopes: tuple[str, ...]) -> "Own":
+        """Return the same, for other scopes."""
+        target = replace(self.target, scopes=scopes)
+        return replace(self, exchange=replace(self.exchange, target=target))
+
 
 @dataclass(frozen=True, slots=True)
 class Delegated:
@@ -121,6 +127,15 @@ class Delegated:
                 return AppOnBehalfOf(client, self.target, subject)
             case _ as unreachable:
                 assert_never(unreachable)
+
+    def with_scopes(self, scopes: tuple[str, ...]) -> "Delegated":
+        """Return the same, for other scopes; without a user it is for what was granted of their resource."""
+        own = self.without_user
+        return replace(
+            self,
+            target=replace(self.target, scopes=scopes),
+            without_user=own and own.with_scopes((default_beside(scopes[0]),)),
+        )
 
     def stand_in(self) -> Own:
         """Return what is given where there is no user.

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import assert_never
 
-from authz.core.errors import MalformedRequest, UnknownRoute, WorkloadNotAllowed
+from authz.core.errors import AuthzError, MalformedRequest, UnknownRoute, WorkloadNotAllowed
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow
 from authz.core.grant import Delegated, Grant, NoToken, Own
 from authz.core.request import CheckRequest, Direction, normalize_host
 from authz.core.requirement import Requirement
+from authz.core.rules.rule import Rules
 from authz.core.token import Expectation
 
 
@@ -46,6 +47,8 @@ class InboundRoute:
         forward: What the app receives for the token.
         called: Client id of the agent or application that is called; None where the route names none.
         prefetch: Names of egress routes that the agent will probably use for this caller.
+        rules: Which requests it lets in, each as what it then is; None where it lets in all.
+        rule: Name of the rule by which it became what it is; empty where none did.
     """
 
     name: str
@@ -54,6 +57,8 @@ class InboundRoute:
     forward: frozenset[Forward] = frozenset({Forward.BEARER})
     called: str | None = None
     prefetch: tuple[str, ...] = ()
+    rules: "Rules[InboundRoute] | None" = None
+    rule: str = ""
 
     @property
     def gives_reference(self) -> bool:
@@ -88,6 +93,8 @@ class EgressRoute:
         workloads: SPIFFE ids that may use the route; empty where the socket itself is the proof.
         peer_source: Whose word says which workload is asking.
         remove: Names of headers that Envoy removes from each request.
+        rules: Which requests it lets out, each as what it then is; None where it lets out all.
+        rule: Name of the rule by which it became what it is; empty where none did.
     """
 
     name: str
@@ -96,6 +103,8 @@ class EgressRoute:
     workloads: frozenset[str] = frozenset()
     peer_source: PeerSource = PeerSource.CONNECTION
     remove: tuple[str, ...] = ()
+    rules: "Rules[EgressRoute] | None" = None
+    rule: str = ""
 
     @property
     def flow(self) -> Flow:
@@ -126,6 +135,9 @@ class EgressRoute:
     @property
     def pushed(self) -> Own | None:
         """The token that Envoy may be given ahead; None where it may not."""
+        if self.rules is not None:
+            # It would be used without a Check.
+            return None
         return self.grant if isinstance(self.grant, Own) and self.grant.push else None
 
     @property
@@ -136,6 +148,8 @@ class EgressRoute:
     @property
     def allows_tunnels(self) -> bool:
         """Whether the app may have connections to the hosts whose content nobody sees."""
+        if self.rules is not None:
+            return False
         return isinstance(self.grant, NoToken) and self.grant.tunnel
 
     @property
@@ -195,6 +209,7 @@ class Policy:
         unconfigured: The route for APIs that are not configured, for callers that name scopes.
         hosts: Egress routes by the authorities that select them.
         gives_handles: Whether some inbound route puts a reference into `baggage`.
+        has_rules: Whether some route has rules.
     """
 
     version: str
@@ -211,6 +226,7 @@ class Policy:
     unconfigured: EgressRoute | None = None
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
     gives_handles: bool = field(init=False, compare=False)
+    has_rules: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         hosts: dict[str, EgressRoute] = {}
@@ -221,6 +237,10 @@ class Policy:
         object.__setattr__(self, "hosts", hosts)
         handles = any(Forward.HANDLE in route.forward for route in self.inbound.values())
         object.__setattr__(self, "gives_handles", handles)
+        ruled = any(route.rules for route in self.inbound.values()) or any(
+            route.rules for route in self.egress.values()
+        )
+        object.__setattr__(self, "has_rules", ruled)
 
     def find(self, request: CheckRequest) -> Route:
         """Return the route of a request: by the name Envoy gave, else by host.
@@ -244,6 +264,18 @@ class Policy:
         if found is None:
             raise UnknownRoute(self._why_none(request))
         return found
+
+    def rule_of(self, request: CheckRequest) -> str | None:
+        """Return the name of the rule that allows a request; None if none does.
+
+        It is empty where the request's route has no rules.
+        """
+        if not self.has_rules:
+            return ""
+        try:
+            return ruled(self.find(request), request).rule
+        except AuthzError:
+            return None
 
     def _named(self, request: CheckRequest) -> EgressRoute | None:
         """Return the egress route that Envoy names, if it still is for the request's host.
@@ -298,6 +330,16 @@ class Policy:
                 suffix = suffix.partition(".")[2]
                 found = self.hosts.get(f"*.{suffix}")
         return found or self.hosts.get("*")
+
+
+def ruled(route: Route, request: CheckRequest) -> Route:
+    """Return what a route is for a request, by its rules.
+
+    Raises:
+        RuleDenied: They do not allow it.
+        AmbiguousRequest: They cannot tell.
+    """
+    return route if route.rules is None else route.rules.allow(request)
 
 
 def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:

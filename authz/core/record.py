@@ -8,7 +8,9 @@ from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 from authz.core.decision import Decision
-from authz.core.errors import AuthzError
+from authz.core.errors import AuthzError, RuleDenied
+from authz.core.exchange import Target
+from authz.core.grant import NoToken
 from authz.core.outcome import Denied, Granted, Outcome
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
@@ -93,6 +95,21 @@ class CheckRecord(NamedTuple):
         if isinstance(self.outcome, Granted):
             return self.outcome.route
         return None if self.trace is None else self.trace.route
+
+    @property
+    def rule(self) -> str:
+        """The rule that decided; empty where the route has none, or none of them is for the request."""
+        if isinstance(self.error, RuleDenied):
+            return self.error.rule or ""
+        return "" if self.route is None else self.route.rule
+
+    @property
+    def target(self) -> Target | None:
+        """What the token that was given is for; None where none was given."""
+        route = self.route
+        if not isinstance(self.outcome, Granted) or not isinstance(route, EgressRoute):
+            return None
+        return None if isinstance(route.grant, NoToken) else route.grant.target
 
     @property
     def principal(self) -> Principal | None:

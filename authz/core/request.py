@@ -75,7 +75,9 @@ class Situation(NamedTuple):
 
     Attributes:
         host: That of the request where it has a part in the route, else a constant.
-        direction, route, peer, source_principal, own_headers, at_edge: Those of the request.
+        direction, route, peer, source_principal, own_headers: Those of the request.
+        at_edge, edge_knows_rules: Those of the request.
+        rule: The rule that allows it.
     """
 
     host: str
@@ -85,6 +87,8 @@ class Situation(NamedTuple):
     source_principal: str | None
     own_headers: tuple[str, ...]
     at_edge: bool
+    edge_knows_rules: bool
+    rule: str
 
 
 class CheckRequest(NamedTuple):
@@ -108,6 +112,9 @@ class CheckRequest(NamedTuple):
         at_edge: Whether Envoy's own cache stands before us on this route and may repeat our answer.
         outdated: Whether Envoy says that it was rendered from another configuration than ours. Then the route
             that it names is not believed for any host: the host may have been taken out of it.
+        reads_otherwise: Name of a header in the request by which some servers take it for another method or
+            path; empty where there is none, or where no route has rules.
+        edge_knows_rules: Whether the edge cache tells requests of this route apart by method and path.
     """
 
     method: str = ""
@@ -124,10 +131,15 @@ class CheckRequest(NamedTuple):
     own_headers: tuple[str, ...] = ()
     at_edge: bool = False
     outdated: bool = False
+    reads_otherwise: str = ""
+    edge_knows_rules: bool = False
 
-    @property
-    def situation(self) -> Situation:
-        """All that a decision depends on but `authorization` and `baggage`."""
+    def situation(self, rule: str = "") -> Situation:
+        """Return all that a decision depends on but `authorization` and `baggage`.
+
+        Args:
+            rule: Name of the rule that allows the request; empty where its route has none.
+        """
         host = self.host
         # A route that Envoy names is not looked up by host. A request without a host is refused.
         if self.route and host:
@@ -140,6 +152,8 @@ class CheckRequest(NamedTuple):
             self.source_principal,
             self.own_headers,
             self.at_edge,
+            self.edge_knows_rules,
+            rule,
         )
 
     @property

@@ -108,6 +108,15 @@ FACES: Final[dict[Reason, Face]] = {
         "In TLS of the app's own no token can be replaced. Call http:// instead, which goes out over TLS; or an "
         "operator lets Envoy end the app's TLS, or allows tunnels to this destination.",
     ),
+    Reason.RULE_DENIED: Face(
+        403, PERMISSION_DENIED, "Denied by rule",
+        "The rules of this route do not allow this method and path. An operator must allow them.",
+    ),
+    Reason.AMBIGUOUS_REQUEST: Face(
+        400, INVALID_ARGUMENT, "Ambiguous request",
+        "The method or the path can be read in more than one way. Send the path in its plain form, without //, /../, ; "
+        "or encoded letters and slashes, and no header or parameter that names another method or path.",
+    ),
     Reason.INSUFFICIENT_SCOPE: Face(
         403, PERMISSION_DENIED, "Insufficient scope",
         "The token holds none of the accepted scopes or roles.", "insufficient_scope",

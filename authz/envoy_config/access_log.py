@@ -38,6 +38,7 @@ _FIELDS: Final[Mapping[str, str]] = {
     # Of a denial, else of an answer that Envoy gave by itself.
     "reason": _first(("DYNAMIC_METADATA", f"{_CHECK}:reason"), ("RESP", REASON_HEADER)),
     "route": _DECISION.format("route"),
+    "rule": _DECISION.format("rule"),
     "flow": _DECISION.format("flow"),
     "pushed": f"%METADATA(ROUTE:{METADATA}:route)%",
     "request_id": "%REQ(X-REQUEST-ID)%",
@@ -78,6 +79,11 @@ def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
         for name in ("route", "flow"):
             told = ("DYNAMIC_METADATA", f"{_CHECK}:{name}")
             fields[name] = _first(told, ("METADATA", f"ROUTE:{edge}:{name}"))
+        told, repeated_by = (
+            ("DYNAMIC_METADATA", f"{_CHECK}:rule"),
+            ("DYNAMIC_METADATA", f"{edge}:rule"),
+        )
+        fields["rule"] = _first(told, repeated_by)
         fields["edge"] = "%{}({})%".format(*repeated)
     return _written(fields)
 

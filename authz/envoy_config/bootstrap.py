@@ -66,9 +66,12 @@ def render(config: Config, settings: SidecarSettings) -> str:
     if inbound is not None:
         repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
-        routes = inbound_routes(inbound, settings, repeated=repeated)
+        ruled = policy.inbound[inbound].rules is not None
+        routes = inbound_routes(inbound, settings, repeated=repeated, ruled=ruled)
         listeners.append(
-            inbound_listener(settings, routes, handles=policy.gives_handles, decides=decides)
+            inbound_listener(
+                settings, routes, handles=policy.gives_handles, rules=ruled, decides=decides
+            )
         )
         clusters.append(app_cluster(settings))
     targets = destinations(config, policy, settings)
@@ -82,6 +85,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
             wildcards=wildcards,
             pushed=pushed,
             handles=policy.gives_handles,
+            rules=any(target.ruled for target in targets),
             decides=decides,
         )
         if config.https is not None and settings.egress_hosts:

@@ -33,6 +33,7 @@ class Destination:
         pushed: Whether Envoy holds the route's token and asks for no decision.
         flow: The route's flow.
         repeated: Whether Envoy may repeat the route's decisions.
+        ruled: Whether the route has rules.
         removes: Headers that Envoy takes off by itself, since nobody is asked who would.
         tunnel: Whether the app may have connections there whose content nobody sees.
         spares_loopback: Whether requests that name loopback are refused, although the wildcard matches them:
@@ -49,6 +50,7 @@ class Destination:
     pushed: bool = False
     flow: Flow = Flow.NONE
     repeated: bool = False
+    ruled: bool = False
     removes: tuple[str, ...] = ()
     tunnel: bool = False
     spares_loopback: bool = False
@@ -112,6 +114,7 @@ def destinations(config: Config, policy: Policy, settings: SidecarSettings) -> l
             pushed=route in pushed,
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
+            ruled=bool(config.egress[route].rules),
             removes=(*(["baggage"] if handles else []), *config.egress[route].removed)
             if route in pushed
             else (),

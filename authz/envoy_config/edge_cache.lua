@@ -17,6 +17,10 @@
 -- Some answers hold a reference, which only the process that gave it knows. Such an answer names that process's
 -- epoch. It is repeated only while answers of the same epoch keep coming, so that no reference outlives its process.
 
+-- Where a route has rules, method and path decide too. Envoy's name of such a route ends in a mark, and its answers
+-- are kept for one method and one path, query included. Its requests have no header by which a server would take
+-- them for others: Envoy sends those to a route without this script.
+--
 -- Bounds. What is kept is kept in two generations: a full one becomes the old one, whose predecessor is
 -- forgotten. So twice these numbers is the most that is held. Bytes are estimated, and since each entry
 -- counts a fixed number beside its texts, their number is bounded as well.
@@ -29,6 +33,8 @@ local MAX_HEADERS = 96                 -- that one answer sets, and removes
 local MAX_TTL_MS = 3600 * 1000
 local PATIENCE_MS = 60 * 1000          -- an answer that takes longer is not kept
 local MAX_EPOCH_BYTES = 64
+local MAX_TARGET_BYTES = 2048          -- of the path of a request under rules
+local RULED = string.byte("#")
 
 -- Of answers with a reference, counted from when the last answer of their epoch was asked for: one request is asked
 -- about, so that the others may be repeated; and none is repeated. No process starts in less than the second time.
@@ -42,7 +48,7 @@ local function generation()
   return {bytes = 0, ends = 0, items = {}}
 end
 
--- Answers, by route, host and (where it counts) value of Authorization.
+-- Answers, by route (under rules: with method and path), host and (where it counts) value of Authorization.
 local young, old = generation(), generation()
 -- Questions under way, by number.
 local asked_late, asked_early = generation(), generation()
@@ -98,54 +104,63 @@ local function with_baggage(bearer, baggage)
   return (bearer or "") .. "\n" .. baggage
 end
 
-local function find_in(answers, route, host, bearer, baggage)
-  local hosts = answers.items[route]
-  local place = hosts and hosts[host]
+local function find_in(answers, place, host, bearer, baggage)
   if place == nil then return nil end
-  if baggage ~= nil then return place.by[with_baggage(bearer, baggage)] end
-  if bearer == nil then return place.any end
-  local entry = place.by[bearer]
-  if entry == nil and place.any ~= nil and is_single(bearer) then return place.any end
+  local hosts = answers.items[place]
+  local known = hosts and hosts[host]
+  if known == nil then return nil end
+  if baggage ~= nil then return known.by[with_baggage(bearer, baggage)] end
+  if bearer == nil then return known.any end
+  local entry = known.by[bearer]
+  if entry == nil and known.any ~= nil and is_single(bearer) then return known.any end
   return entry
 end
 
--- Keep an answer for a route, a host and, unless it is nil, a value of Authorization.
-local function keep(entry, route, host, bearer)
+-- Keep an answer for a place, a host and, unless it is nil, a value of Authorization.
+local function keep(entry, place, host, bearer)
   if young.bytes + entry.bytes > MAX_BYTES then
     old, young = young, generation()
   end
-  local hosts = young.items[route]
+  local hosts = young.items[place]
   if hosts == nil then
     hosts = {}
-    young.items[route] = hosts
+    young.items[place] = hosts
   end
-  local place = hosts[host]
-  if place == nil then
-    place = {by = {}}
-    hosts[host] = place
+  local known = hosts[host]
+  if known == nil then
+    known = {by = {}}
+    hosts[host] = known
   end
   local before
   if bearer == nil then
-    before, place.any = place.any, entry
+    before, known.any = known.any, entry
   else
-    before, place.by[bearer] = place.by[bearer], entry
+    before, known.by[bearer] = known.by[bearer], entry
   end
   if before ~= nil then young.bytes = young.bytes - before.bytes end
   young.bytes = young.bytes + entry.bytes
   if entry.ends > young.ends then young.ends = entry.ends end
 end
 
+-- What requests under rules are told apart by, beside host and headers; nil if there is no saying. No method or
+-- path contains a line break.
+local function under_rules(route, headers)
+  local method, target = headers:get(":method"), headers:get(":path")
+  if method == nil or target == nil or #target > MAX_TARGET_BYTES then return nil end
+  return route .. "\n" .. method .. "\n" .. target
+end
+
 -- Note a question and return its number; 0 if its answer cannot be kept.
-local function note(route, host, bearer, baggage, now)
-  if host == nil or #host > MAX_HOST_BYTES then return 0 end
+local function note(route, place, host, bearer, baggage, now)
+  if place == nil or host == nil or #host > MAX_HOST_BYTES then return 0 end
   if bearer ~= nil and (#bearer > MAX_VALUE_BYTES or not is_single(bearer)) then return 0 end
   if baggage ~= nil and #baggage > MAX_VALUE_BYTES then return 0 end
-  local bytes = ENTRY_BYTES + #host + (bearer and #bearer or 0) + (baggage and #baggage or 0)
+  local bytes = ENTRY_BYTES + #place + #host + (bearer and #bearer or 0) + (baggage and #baggage or 0)
   if asked_late.bytes + bytes > MAX_ASKED_BYTES then
     asked_early, asked_late = asked_late, generation()
   end
   last_number = last_number + 1
-  local question = {route = route, host = host, at = now, bytes = bytes}
+  local question = {route = route, place = place, host = host, at = now, bytes = bytes}
   question.bearer, question.baggage = bearer, baggage
   asked_late.items[last_number] = question
   asked_late.bytes = asked_late.bytes + bytes
@@ -225,7 +240,13 @@ local function learn(handle, marks, number)
   if type(edge) ~= "table" then return end
   -- Envoy's routes have the names of the service's. Where they do not, nothing is kept: what was asked for
   -- one route is never repeated on another.
-  if told.decision ~= "allow" or told.route ~= question.route then return end
+  if told.decision ~= "allow" then return end
+  -- Nor is what a rule allowed, where others would not be told apart from it.
+  if told.rule == nil then
+    if told.route ~= question.route or question.place ~= question.route then return end
+  elseif type(told.rule) ~= "string" or question.route ~= told.route .. "#" then
+    return
+  end
   local ttl = edge.ttl_ms
   if type(ttl) ~= "number" or not (ttl > 0 and ttl <= MAX_TTL_MS) then return end
   local bearer, key = question.bearer, question.bearer
@@ -247,7 +268,8 @@ local function learn(handle, marks, number)
   if named ~= nil then hear(named, question.at) end
   if entry ~= nil then
     entry.epoch = named
-    keep(entry, question.route, question.host, key)
+    entry.rule = told.rule
+    keep(entry, question.place, question.host, key)
   end
 end
 
@@ -256,17 +278,19 @@ local function look(handle, stream, marks)
   local route, headers, now = stream:routeName(), handle:headers(), handle:timestamp()
   keep_time(now)
   local host, bearer = headers:get(":authority"), headers:get("authorization")
-  local baggage = headers:get("baggage")
-  local entry = find_in(young, route, host, bearer, baggage)
-    or find_in(old, route, host, bearer, baggage)
+  local baggage, place = headers:get("baggage"), route
+  if route:byte(-1) == RULED then place = under_rules(route, headers) end
+  local entry = find_in(young, place, host, bearer, baggage)
+    or find_in(old, place, host, bearer, baggage)
   if entry == nil or now >= entry.ends or not is_current(entry, now) then
     drop_ended(now)
-    marks:set(EDGE, "asked", note(route, host, bearer, baggage, now))
+    marks:set(EDGE, "asked", note(route, place, host, bearer, baggage, now))
     return
   end
   local set, remove = entry.set, entry.remove
   for i = 1, #set, 2 do headers:replace(set[i], set[i + 1]) end
   for i = 1, #remove do headers:remove(remove[i]) end
+  if entry.rule ~= nil then marks:set(EDGE, "rule", entry.rule) end
   -- The very last step, since it switches ext_authz off. An error before it ends in a Check.
   marks:set(EDGE, "decision", "allow")
 end

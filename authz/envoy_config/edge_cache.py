@@ -47,6 +47,12 @@ EDGE_CACHE: Final = "authz.edge_cache"
 EDGE_EXTENSION: Final = {"authz.edge": EDGE_VERSION}
 """How a route tells the service that its answers may be repeated."""
 
+EDGE_RULES_EXTENSION: Final = {"authz.edge.rules": EDGE_VERSION}
+"""How a route with rules tells the service that the script tells its requests apart by method and path."""
+
+RULED: Final = "#"
+"""What ends the name of such a route in Envoy. The script looks for it; no route of the service has it."""
+
 EDGE: Final = "authz.edge"
 """Dynamic metadata of the script."""
 

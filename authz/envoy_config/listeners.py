@@ -55,6 +55,7 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 from authz.core.address import TcpAddress
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
+from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS
 from authz.doors.envoy.ext_authz import OWN_PREFIX
 from authz.envoy_config.access_log import access_log
 from authz.envoy_config.bodyless import bodyless_filter
@@ -104,7 +105,12 @@ _ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id"
 
 
 def inbound_listener(
-    settings: SidecarSettings, routes: RouteConfiguration, *, handles: bool, decides: str = AUTHZ
+    settings: SidecarSettings,
+    routes: RouteConfiguration,
+    *,
+    handles: bool,
+    rules: bool,
+    decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the callers of the agent.
 
@@ -112,13 +118,14 @@ def inbound_listener(
         settings: Where it listens.
         routes: Where requests may go.
         handles: Whether the agent receives references in `baggage`.
+        rules: Whether the route has rules.
         decides: Cluster that Checks go to.
     """
     manager = _connection_manager(
         Direction.INBOUND,
         routes,
         [
-            *_decision(settings, routes, decides),
+            *_decision(settings, routes, decides, rules=rules),
             *([bodyless_filter()] if settings.health_paths else []),
             _without_trailers(),
             _router(),
@@ -155,6 +162,7 @@ def egress_listener(
     wildcards: bool,
     pushed: bool,
     handles: bool,
+    rules: bool,
     decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the agent's own calls: a forward proxy that originates TLS.
@@ -165,9 +173,10 @@ def egress_listener(
         wildcards: Whether some destinations are known only when a request names them.
         pushed: Whether Envoy holds the tokens of some destinations.
         handles: Whether the agent receives references in `baggage`.
+        rules: Whether some route has rules.
         decides: Cluster that Checks go to.
     """
-    filters = _decision(settings, routes, decides)
+    filters = _decision(settings, routes, decides, rules=rules)
     if wildcards:
         filters.append(
             _http_filter(
@@ -295,15 +304,17 @@ def _connection_manager(
 
 
 def _decision(
-    settings: SidecarSettings, routes: RouteConfiguration, decides: str
+    settings: SidecarSettings, routes: RouteConfiguration, decides: str, *, rules: bool
 ) -> list[HttpFilter]:
     """Return the filters that decide: ext_authz and, where a route may use it, the edge cache around it."""
     repeated = EDGE_CACHE in routes.typed_per_filter_config
-    check = _ext_authz(settings, decides, unless_repeated() if repeated else None)
+    check = _ext_authz(settings, decides, unless_repeated() if repeated else None, rules=rules)
     return [asking_filter(), check, learning_filter()] if repeated else [check]
 
 
-def _ext_authz(settings: SidecarSettings, decides: str, when: MetadataMatcher | None) -> HttpFilter:
+def _ext_authz(
+    settings: SidecarSettings, decides: str, when: MetadataMatcher | None, *, rules: bool
+) -> HttpFilter:
     return _http_filter(
         EXT_AUTHZ,
         ExtAuthz(
@@ -318,12 +329,19 @@ def _ext_authz(settings: SidecarSettings, decides: str, when: MetadataMatcher | 
                 patterns=[
                     *(StringMatcher(exact=name) for name in _ASKED_ABOUT),
                     StringMatcher(prefix=OWN_PREFIX),
+                    *([_overriding()] if rules else []),
                 ]
             ),
             validate_mutations=True,
             filter_enabled_metadata=when,
         ),
     )
+
+
+def _overriding() -> StringMatcher:
+    """Return what matches the headers that rules ask about, in each spelling."""
+    names = [name.replace("-", "[-_]") for name in (*OTHER_METHODS, *OTHER_PATHS)]
+    return StringMatcher(safe_regex=RegexMatcher(regex="|".join(names)))
 
 
 def _carriers(*, handles: bool) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Which request goes where: Envoy's routes, and what each tells the service about itself."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from datetime import timedelta
 from typing import Final
@@ -23,7 +23,9 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from authz.core.exchange import Flow
 from authz.core.request import Direction
+from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OVERRIDING
 from authz.envoy_config.bodyless import without_body
 from authz.envoy_config.clusters import APP
 from authz.envoy_config.connect import is_connect, to_be_read, tunnel
@@ -34,6 +36,8 @@ from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
     EDGE_EXTENSION,
+    EDGE_RULES_EXTENSION,
+    RULED,
     route_facts,
     with_script,
     without_script,
@@ -63,8 +67,6 @@ _NOTHING_TAKEN: Final = "refused-stream"
 _NOTHING_ANSWERED: Final = "reset"
 """The connection ended, or there was none, before an answer began. The request may have had its effect."""
 
-_OTHER_METHODS: Final = ("x-http-method-override", "x-http-method", "x-method-override")
-"""Headers by which some frameworks serve another method than the request line has."""
 _LOOPBACK: Final = (
     r"(?i)(.*\.)?localhost\.?(:.*)?",
     r"(?i)localhost[46]?(\.localdomain[46]?)?\.?(:.*)?",
@@ -77,12 +79,10 @@ _LOOPBACK: Final = (
     r"(?i)\[[0:]*:ffff:(0|7f|127).*",
 )
 """Authorities that name loopback, or an address in a form that can hide it. RE2 takes only short ones."""
-_OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
-"""The same for another path."""
 
 
 def inbound_routes(
-    route: str, settings: SidecarSettings, *, repeated: bool = False
+    route: str, settings: SidecarSettings, *, repeated: bool = False, ruled: bool = False
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
@@ -90,10 +90,26 @@ def inbound_routes(
         route: The inbound route.
         settings: On which paths GET, HEAD and OPTIONS need no decision, and how long requests may be silent.
         repeated: Whether Envoy may repeat decisions.
+        ruled: Whether the route has rules.
     """
     action = _to(APP, settings.inbound_idle_timeout)
     if Direction.INBOUND in settings.websockets:
         action.upgrade_configs = [RouteActionUpgradeConfig(upgrade_type=_WEBSOCKET)]
+    decided = Route(
+        name=route,
+        match=RouteMatch(prefix="/"),
+        route=action,
+        typed_per_filter_config=_told(Direction.INBOUND, route)
+        | (without_script() if repeated else {}),
+    )
+    if not repeated:
+        routes = _with_second_try(decided)
+    elif ruled:
+        # Envoy drops headers with underscores here.
+        names = (*OTHER_METHODS, *OTHER_PATHS)
+        routes = _with_rules(decided, Direction.INBOUND, route, None, names)
+    else:
+        routes = _with_second_try(_repeated(decided, Direction.INBOUND, route, None))
     return RouteConfiguration(
         name="inbound",
         virtual_hosts=[
@@ -103,17 +119,7 @@ def inbound_routes(
                 routes=[
                     _refused(repeated=repeated),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
-                    *_with_second_try(
-                        Route(
-                            name=route,
-                            match=RouteMatch(prefix="/"),
-                            route=action,
-                            metadata=route_facts(route, None) if repeated else None,
-                            typed_per_filter_config=_told(
-                                Direction.INBOUND, route, repeated=repeated
-                            ),
-                        )
-                    ),
+                    *routes,
                 ],
             )
         ],
@@ -174,7 +180,7 @@ def _with_second_try(route: Route) -> list[Route]:
     reading = deepcopy(route)
     assert reading.match is not None
     # With one of these headers it may be something else to the other side.
-    names = (*_OTHER_METHODS, *(name.replace("-", "_") for name in _OTHER_METHODS))
+    names = (*OTHER_METHODS, *(name.replace("-", "_") for name in OTHER_METHODS))
     overrides = [HeaderMatcher(name=name, present_match=False) for name in names]
     reading.match.headers = [_only_reading(), *overrides]
     # A body, which few of them have, is not kept for it: then there is no second try.
@@ -182,6 +188,38 @@ def _with_second_try(route: Route) -> list[Route]:
     _try_again(reading, _NOTHING_ANSWERED)
     _try_again(route, _NOTHING_TAKEN)
     return [reading, route]
+
+
+def _repeated(
+    route: Route, direction: Direction, name: str, flow: Flow | None, *, ruled: bool = False
+) -> Route:
+    """Return a route whose decisions Envoy may repeat: one on which the service is asked otherwise."""
+    found = deepcopy(route)
+    found.metadata = route_facts(name, flow)
+    found.typed_per_filter_config = _told(direction, name, repeated=True, ruled=ruled)
+    if ruled:
+        found.name += RULED
+    return found
+
+
+def _with_rules(
+    route: Route, direction: Direction, name: str, flow: Flow | None, overriding: Iterable[str]
+) -> list[Route]:
+    """Return a route with rules as three: decisions are repeated, but not of requests that rules refuse.
+
+    The edge cache tells requests of such a route apart by method and path, and not by these headers.
+    """
+    routes = _with_second_try(_repeated(route, direction, name, flow, ruled=True))
+    for each in routes:
+        assert each.match is not None
+        known = {matcher.name for matcher in each.match.headers}
+        each.match.headers += [
+            HeaderMatcher(name=header, present_match=False)
+            for header in overriding
+            if header not in known
+        ]
+    _try_again(route, _NOTHING_TAKEN)
+    return [*routes, route]
 
 
 def _try_again(route: Route, when: str) -> None:
@@ -196,7 +234,7 @@ def _health_route(path: str, *, repeated: bool) -> Route:
         match=RouteMatch(path=path, headers=[_only_reading()]),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
         # Nobody has looked at them here, so the app must not take them for verified, nor hand them on.
-        request_headers_to_remove=["authorization", "baggage", *_OTHER_PATHS, *_OTHER_METHODS],
+        request_headers_to_remove=["authorization", "baggage", *OTHER_PATHS, *OTHER_METHODS],
         typed_per_filter_config=(
             _unasked() | without_body() | (without_script() if repeated else {})
         ),
@@ -216,15 +254,21 @@ def _destination_host(
         name=target.route,
         match=RouteMatch(prefix="/"),
         route=action,
-        metadata=route_facts(target.route, target.flow) if target.repeated else None,
-        typed_per_filter_config=_told(Direction.EGRESS, target.route, repeated=target.repeated),
+        typed_per_filter_config=_told(Direction.EGRESS, target.route),
     )
+    if target.repeated and not target.ruled:
+        route = _repeated(route, Direction.EGRESS, target.route, target.flow)
     if target.pushed:
         # The cluster injects the token, or refuses: there is nothing left to ask.
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
         route.request_headers_to_remove = list(target.removes)
-    routes = [*_connections(target, ended), *_with_second_try(route)]
+    decided = _with_second_try(deepcopy(route))
+    if target.repeated and target.ruled:
+        decided = _with_rules(
+            deepcopy(route), Direction.EGRESS, target.route, target.flow, sorted(OVERRIDING)
+        )
+    routes = [*_connections(target, ended), *decided]
     if Direction.EGRESS in settings.websockets:
         routes.insert(0, _websocket(route, target))
     routes = [_refused(), *(_loopback() if target.spares_loopback else []), *routes]
@@ -300,13 +344,17 @@ def _unasked() -> dict[str, Any]:
 
 
 def _told(
-    direction: Direction, route: str | None = None, *, repeated: bool = False
+    direction: Direction,
+    route: str | None = None,
+    *,
+    repeated: bool = False,
+    ruled: bool = False,
 ) -> dict[str, Any]:
     """Return what a route tells the service; it alone decides which rules apply."""
     extensions = {"authz.direction": direction.value}
     if route is not None:
         extensions["authz.route"] = route
     if repeated:
-        extensions |= EDGE_EXTENSION
+        extensions |= EDGE_EXTENSION | (EDGE_RULES_EXTENSION if ruled else {})
     settings = CheckSettings(context_extensions=extensions)
     return {EXT_AUTHZ: packed(ExtAuthzPerRoute(check_settings=settings))}

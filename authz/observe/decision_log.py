@@ -28,6 +28,7 @@ from authz.core.grant import NoToken
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
+from authz.core.scopes import resource_of
 from authz.observe.logging import head_of, headed, heads_are_used, write_lines, write_record
 
 _log = structlog.get_logger(__name__)
@@ -193,12 +194,17 @@ def _add_route(fields: dict[str, Any], record: CheckRecord) -> None:
         return
     fields["direction"] = "egress" if isinstance(route, EgressRoute) else "inbound"
     fields["route"] = route.name
+    if record.rule:
+        fields["rule"] = record.rule
     if isinstance(route, EgressRoute):
         fields["flow"] = route.flow.value
         if route.stands_in:
             fields["fallback"] = True
         if route.agent is not None:
             fields["agent"] = route.agent.client_id
+        if record.target is not None:
+            fields["scopes"] = " ".join(record.target.scopes)
+            fields["resource"] = resource_of(record.target.scopes[0])
 
 
 def _add_principal(fields: dict[str, Any], record: CheckRecord) -> None:

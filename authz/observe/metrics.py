@@ -23,7 +23,7 @@ from authz.core.event import (
 )
 from authz.core.exchange import TokenExchange, blamed
 from authz.core.outcome import Denied
-from authz.core.policy import EgressRoute, Route
+from authz.core.policy import EgressRoute
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.histogram import Histogram
 from authz.observe.labels import NONE, OTHER, check_labels, ending
@@ -103,6 +103,10 @@ class Metrics:
             "authz_subject_fallbacks",
             "Checks allowed by a token of the agent's own, as no user was found and the route does without.",
             ["route"], registry=registry,
+        )  # fmt: skip
+        self._rules = Counter(
+            "authz_rules", "Checks decided on routes with rules; rule is none where no rule is for the request.",
+            ["direction", "route", "rule", "decision"], registry=registry,
         )  # fmt: skip
         self._keys_age = Gauge(
             "authz_signing_keys_age_seconds", "Time since the issuer's keys were last fetched.",
@@ -208,7 +212,7 @@ class Metrics:
             case Decided(record):
                 outcome = record.outcome
                 reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
-                self._count_checks(record.route, reason, [record.seconds])
+                self._count_checks(record, reason, [record.seconds])
             case Repeated(records):
                 self._count_repeats(records)
             case LookedUp(cache, result):
@@ -232,16 +236,20 @@ class Metrics:
         for record in records:
             by_route.setdefault(id(record.route), []).append(record)
         for found in by_route.values():
-            self._count_checks(found[0].route, NONE, [record.seconds for record in found])
+            self._count_checks(found[0], NONE, [record.seconds for record in found])
         self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
 
-    def _count_checks(self, route: Route | None, reason: str, seconds: Sequence[float]) -> None:
-        """Count Checks of one route that ended alike."""
-        count, duration = self._check_children(*check_labels(route, reason))
+    def _count_checks(self, record: CheckRecord, reason: str, seconds: Sequence[float]) -> None:
+        """Count Checks of one route and rule that ended alike."""
+        route, labels = record.route, check_labels(record.route, reason)
+        count, duration = self._check_children(*labels)
         count.inc(len(seconds))
         duration.observe_all(seconds)
         if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
             self._fallbacks.labels(route.name).inc(len(seconds))
+        if route is not None and (route.rule or route.rules is not None):
+            direction, name, decision, _ = labels
+            self._rules.labels(direction, name, record.rule or NONE, decision).inc(len(seconds))
 
     def _count_exchange(
         self, exchange: TokenExchange, error: AuthzError | None, seconds: float

@@ -46,7 +46,7 @@ def _changed(**changes: Any) -> CheckRequest:
 
 
 def _get(cache: AnswerCache, request: CheckRequest, now: Moment) -> Granted | None:
-    return cache.find(request, now)
+    return cache.find(request, "", now)
 
 
 def test_an_answer_is_given_again_to_the_same_question() -> None:
@@ -131,9 +131,9 @@ def test_an_answer_stands_until_its_time() -> None:
 def test_a_dropped_answer_is_gone() -> None:
     """And one that was never there can be dropped."""
     cache = _cache()
-    cache.drop(ASKED)
+    cache.drop(ASKED, "")
     cache.put(ASKED, _answer(), NOW)
-    cache.drop(ASKED)
+    cache.drop(ASKED, "")
 
     assert _get(cache, ASKED, NOW) is None
     assert 0 == len(cache)

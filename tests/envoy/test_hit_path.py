@@ -60,7 +60,7 @@ async def answer(asked: ExtAuthz, raw: bytes, *names: str) -> bytes:
     return await asked.serve(raw, context)
 
 
-@pytest.mark.parametrize("edge", ["", "3"])
+@pytest.mark.parametrize("edge", ["", "4"])
 @pytest.mark.parametrize("route", [INBOUND, OBO, Flow.AUTONOMOUS, Flow.NONE])
 async def test_the_second_answer_is_the_first_ones_bytes_at_once(route: str, edge: str) -> None:
     """Without giving up the thread once, and everybody hears of it."""
@@ -148,7 +148,7 @@ async def test_near_its_end_an_answer_is_made_anew_for_envoys_cache() -> None:
     scene = Scene()
     scene.configure(edge_ttl=30.0)
     asked = door(scene.service)
-    raw = wire("inbound", INBOUND, scene.tenant.user_token(exp=START + 100), edge="3")
+    raw = wire("inbound", INBOUND, scene.tenant.user_token(exp=START + 100), edge="4")
     told = []
     for seconds in (0, 70, 10):
         scene.clock.advance(seconds)

@@ -167,7 +167,7 @@ def test_epoch_is_in_the_answer_where_there_is_one(epoch: str) -> None:
     assert (epoch or None) == _edge(Replies().of(record)).get("epoch")
 
 
-@pytest.mark.parametrize(("value", "at_edge"), [("3", True), ("2", False), ("", False)])
+@pytest.mark.parametrize(("value", "at_edge"), [("4", True), ("3", False), ("", False)])
 def test_envoys_cache_announces_itself_by_its_version(value: str, *, at_edge: bool) -> None:
     """Another version of the script gets nothing that it would misread."""
     wire = WireRequest()

@@ -252,7 +252,7 @@ def test_every_way_to_write_a_destination_leads_there(
     )
 
     assert b"HTTP/1.1 200 " == answer[:13]
-    expected = {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "3"}
+    expected = {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "4"}
     assert [expected] == extensions(service)
     (seen,) = sidecar.destinations[GRAPH].received
     assert [GRAPH] == seen.values("host")
@@ -395,8 +395,8 @@ def test_service_is_told_direction_and_route(sidecar: Sidecar, service: ExtAuthz
     sidecar.agent.get("http://graph.microsoft.com/v1.0/me")
 
     expected = [
-        {"authz.direction": "inbound", "authz.route": "chat", "authz.edge": "3"},
-        {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "3"},
+        {"authz.direction": "inbound", "authz.route": "chat", "authz.edge": "4"},
+        {"authz.direction": "egress", "authz.route": "graph", "authz.edge": "4"},
     ]
     assert expected == extensions(service)
 

@@ -165,10 +165,12 @@ def _table(schema: Node, body: Node) -> str:
 def _rows(schema: Node, body: Node, prefix: str) -> Iterator[tuple[str, Node, str]]:
     required = body.get("required", ())
     for name, node in body["properties"].items():
-        inner = _inner(schema, node)
+        inner, entry = _inner(schema, node), _inner(schema, node.get("items", {}))
         yield f"{prefix}{name}", node, _default(schema, node, required=name in required)
         if inner is not None:
             yield from _rows(schema, inner, f"{prefix}{name}.")
+        elif entry is not None:
+            yield from _rows(schema, entry, f"{prefix}{name}[].")
 
 
 def _inner(schema: Node, node: Node) -> Node | None:

@@ -17,6 +17,7 @@ from authz.config.rules.route_checks import (
     gives_references,
     https_hosts,
 )
+from authz.config.rules.rule_checks import check_rules
 from authz.config.rules.tunnels import check_tunnels
 from authz.config.sections.clients import Application
 from authz.config.sections.listen import Listen
@@ -70,6 +71,7 @@ def check(config: Config, left_out: Names) -> list[Fault]:
             )
         ),
         *(() if "inbound" in left_out else check_tunnels(config.inbound, config.egress)),
+        *check_rules(config.inbound, config.egress),
         *check_egress(config.egress, config.agents, callers_name_scopes=config.api.any_resource),
     ]
 

@@ -83,6 +83,11 @@ def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress])
                 yield Fault(path, f"found {shown(wanted)} twice: expected each route once")
             elif target is not None and target.flow is Flow.NONE:
                 yield Fault(path, f"found {shown(wanted)}, whose flow none gives no token")
+            elif target is not None and target.rules:
+                yield Fault(
+                    path,
+                    f"found {shown(wanted)}, which has rules: what the agent will ask for decides on its token",
+                )
             elif target is not None and not target.scopes:
                 yield Fault(
                     path, f"found {shown(wanted)}, which has no scopes and so no token of its own"

@@ -81,5 +81,9 @@ def tunnelled(config: Config) -> frozenset[str]:
         name
         for name, route in config.egress.items()
         if route.flow is Flow.NONE
-        and (by_default and not route.remove_headers if route.tunnel is None else route.tunnel)
+        and (
+            by_default and not (route.remove_headers or route.rules)
+            if route.tunnel is None
+            else route.tunnel
+        )
     )

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from authz.config.faults import did_you_mean
 from authz.config.sections.api import Downstream
+from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule
 from authz.config.sections.section import Section
 from authz.config.sections.values import (
     Audience,
@@ -143,6 +144,12 @@ class Inbound(Section):
         description="Egress routes that the agent will probably use for this caller: their exchanges "
         "are begun in the background as soon as the caller's token is verified, so that the agent's "
         "first call does not wait for Entra. At most `limits.prefetches` at a time; more are skipped.",
+    )
+    rules: tuple[InboundRule, ...] = Field(
+        default=(),
+        max_length=MOST_RULES,
+        description="Which requests come in, by method and path, in order: docs/rules.md. Empty: every one that "
+        "the route's demands let in.",
     )
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0, description="Clock difference forgiven on `exp` and `nbf`."
@@ -327,7 +334,13 @@ class Egress(Section):
         default=None,
         description="Whether Envoy is given the token ahead and needs no check: for autonomous, "
         "agent_user, blueprint and app. `false` has each request checked, and on record.",
-        json_schema_extra={"x-default": "`true` for those flows"},
+        json_schema_extra={"x-default": "`true` for those flows, without `rules`"},
+    )
+    rules: tuple[EgressRule, ...] = Field(
+        default=(),
+        max_length=MOST_RULES,
+        description="Which requests go out, by method and path, and with which scopes, in order: docs/rules.md. "
+        "Empty: every one, with the route's.",
     )
     tunnel: Switch | None = Field(
         default=None,
@@ -355,4 +368,6 @@ class Egress(Section):
     @property
     def pushed(self) -> bool:
         """Whether the token is given ahead, after defaults."""
+        if self.rules:
+            return False
         return self.flow.is_foreseeable and bool(self.scopes) if self.push is None else self.push

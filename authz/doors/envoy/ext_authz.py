@@ -35,6 +35,8 @@ from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
+from authz.core.rules.overriding import OVERRIDING
+from authz.core.scopes import resource_of
 from authz.core.secret import Secret
 from authz.doors.envoy.workload_identity import source_id, spiffe_id
 from authz.doors.problem import FACES, OK, describe, detail_of
@@ -56,7 +58,7 @@ _OWN: Final = _as_read(OWN_PREFIX)
 _OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
-EDGE_VERSION: Final = "3"
+EDGE_VERSION: Final = "4"
 """Version of the metadata that Envoy's edge cache understands (`edge_cache.lua`)."""
 _OVERWRITE: Final = HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
 
@@ -67,6 +69,7 @@ def decode(
     peer: str | None = None,
     believes_source: bool = True,
     gives_handles: bool = True,
+    has_rules: bool = True,
     outdated: bool = False,
 ) -> CheckRequest:
     """Translate Envoy's question.
@@ -77,6 +80,7 @@ def decode(
         believes_source: Whether Envoy's word for who its client is counts at all.
         gives_handles: Whether apps receive references in `baggage`. Other headers that carry baggage
             are named then.
+        has_rules: Whether some route has rules. Headers by which servers read another request count then.
         outdated: Whether Envoy was rendered from another configuration than ours.
     """
     attributes = wire.attributes
@@ -100,6 +104,8 @@ def decode(
         tuple([name for name in headers if name.startswith(own)]),
         extensions.get("authz.edge") == EDGE_VERSION,
         outdated,
+        next((name for name in headers if name in OVERRIDING), "") if has_rules else "",
+        extensions.get("authz.edge.rules") == EDGE_VERSION,
     )
 
 
@@ -192,10 +198,17 @@ def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
             yield "reason", reason.value
         case _ as unreachable:
             assert_never(unreachable)
-    if record.route is not None:
-        yield "route", record.route.name
-    if isinstance(record.route, EgressRoute):
-        yield "flow", record.route.flow.value
+    route = record.route
+    if route is None:
+        return
+    yield "route", route.name
+    if record.rule:
+        yield "rule", record.rule
+    if isinstance(route, EgressRoute):
+        yield "flow", route.flow.value
+        if record.rule and record.target is not None:
+            yield "scopes", " ".join(record.target.scopes)
+            yield "resource", resource_of(record.target.scopes[0])
 
 
 def _detail(record: CheckRecord, reason: Reason) -> str:
@@ -315,6 +328,7 @@ class ExtAuthz:
             peer=peer,
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
+            has_rules=self._checks.has_rules,
             outdated=self._hear(wire.attributes.context_extensions.get(MARK)),
         )
 

@@ -16,6 +16,7 @@ from authz.core.errors import (
     BadOverride,
     ExchangeMisconfigured,
     MissingToken,
+    RuleDenied,
     UnknownApi,
 )
 from authz.core.event import Decided
@@ -97,6 +98,9 @@ class TokenIssuer:
             if authenticated:
                 bearer, _ = await self._steps.admitted(asked, entrance)
             configured = _api(asked)
+            if configured is not None and configured.rules is not None:
+                # A token in the app's hands is used on any path.
+                raise RuleDenied("its rules are for requests through Envoy")
             overrides = read_overrides()
             found = configured or _unconfigured(asked, overrides)
             route = asked.trace.route = overridden(found, overrides, _permitted(asked, entrance))

@@ -1,0 +1,119 @@
+"""What the rules of one route must keep to: each is reached, none contradicts another, all have an effect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from authz.config.faults import Fault
+from authz.config.rules.scope_checks import check_scopes
+from authz.config.sections.routes import Egress, Inbound
+from authz.config.sections.rules import Rule, names_of
+from authz.config.shown import shown
+from authz.core.exchange import Flow
+from authz.core.rules.template import Template
+
+_EVERY_PATH = "/**"
+
+
+def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
+    """Return the faults of the rules of all routes."""
+    for name, route in inbound.items():
+        yield from _check_order(f"inbound.{name}.rules", route.rules)
+    for name, target in egress.items():
+        path = f"egress.{name}"
+        yield from _check_order(f"{path}.rules", target.rules)
+        if target.rules:
+            yield from _check_egress(path, target)
+
+
+def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
+    names = names_of(tuple(rules))
+    for place, rule in enumerate(rules):
+        where = f"{path}.{place}"
+        if names[place] in names[:place]:
+            yield Fault(
+                f"{where}.name", f"found {shown(names[place])} twice: expected a name for each"
+            )
+        if rule.deny:
+            for key in ("scopes", "roles", "auth_context"):
+                if getattr(rule, key, None):
+                    yield Fault(f"{where}.{key}", "has no effect: the rule denies")
+        for index, template in enumerate(_templates(rule)):
+            part = f"{where}.paths.{index}" if rule.paths else where
+            before = [(names[at], rules[at]) for at in range(place)]
+            yield from _check_reached(part, rule, template, before)
+
+
+def _check_reached(
+    path: str, rule: Rule, template: Template, before: Sequence[tuple[str, Rule]]
+) -> Iterator[Fault]:
+    taken: set[str] = set()
+    for name, other in before:
+        shared = _shared_methods(other, rule)
+        if shared is None:
+            continue
+        for theirs in _templates(other):
+            if theirs.covers(template):
+                taken |= shared
+                if "*" in shared or (rule.methods and taken >= set(rule.methods)):
+                    yield Fault(
+                        path,
+                        f"found {shown(template.text)}, which is never reached: {name} before it takes all such "
+                        "requests, in whatever case and with or without a slash at the end",
+                    )
+                    return
+            elif other.deny != rule.deny and not template.covers(theirs):
+                met = theirs.meeting(template)
+                if met is not None:
+                    yield Fault(path, _contradiction(template, theirs, name, met, denies=rule.deny))
+                    return
+
+
+def _contradiction(
+    template: Template, other: Template, name: str, met: str, *, denies: bool
+) -> str:
+    verbs = ("denies", "allows") if denies else ("allows", "denies")
+    return (
+        f"found {shown(template.text)}, which the rule {verbs[0]}, and {shown(other.text)}, which {name} before it "
+        f"{verbs[1]}: both are for {met}, expected paths of which one includes the other"
+    )
+
+
+def _templates(rule: Rule) -> list[Template]:
+    return [Template.parse(each) for each in rule.paths or (_EVERY_PATH,)]
+
+
+def _shared_methods(one: Rule, other: Rule) -> set[str] | None:
+    """Return the methods that two rules share; `*` alone for those of both that the first takes all of."""
+    if not one.methods:
+        return {"*"}
+    shared = set(one.methods) & set(other.methods) if other.methods else set(one.methods)
+    return shared or None
+
+
+def _check_egress(path: str, route: Egress) -> Iterator[Fault]:
+    if route.push:
+        yield Fault(
+            f"{path}.push",
+            "found true beside rules: a token that Envoy has ahead is used for every request, expected one of the two",
+        )
+    if route.tunnel:
+        yield Fault(
+            f"{path}.tunnel",
+            "found true beside rules: nobody sees the requests in a tunnel, expected one of the two",
+        )
+    if route.downstream is not None:
+        yield Fault(
+            f"{path}.downstream",
+            "found it beside rules, which are for requests through Envoy: expected a route of its own, without rules",
+        )
+    for place, rule in enumerate(route.rules):
+        where = f"{path}.rules.{place}"
+        if rule.auth_context is not None and not route.flow.is_delegated:
+            yield Fault(
+                f"{where}.auth_context",
+                f"does not go with flow {route.flow}, in which no user has a part",
+            )
+        if rule.scopes and route.flow is Flow.NONE:
+            yield Fault(f"{where}.scopes", "does not go with flow none, which gives no token")
+        elif rule.scopes:
+            ruled = route.model_copy(update={"scopes": rule.scopes})
+            yield from check_scopes(where, ruled, may_lack=False)

@@ -1,0 +1,136 @@
+"""`Rules`: the ordered rules of one route, and the search for the rule of a request.
+
+The first rule that matches decides, and what no rule matches is denied. A request that a destination may
+read as one that meets another rule is refused.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from authz.core.errors import AmbiguousRequest, RuleDenied
+from authz.core.request import CheckRequest
+from authz.core.rules.path import read_path
+from authz.core.rules.template import Template
+
+Outcome = TypeVar("Outcome")
+
+_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
+"""What a rule cannot allow: connections, and answers that repeat the request with its token."""
+_METHOD: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+
+_MOST_KNOWN: Final = 1024
+"""Requests whose rule is remembered for each route, so that most are found by one look-up."""
+_LONGEST_KNOWN: Final = 256
+"""Characters of the target of such a request."""
+
+
+class _Asked(NamedTuple):
+    method: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rule(Generic[Outcome]):
+    """One rule.
+
+    Attributes:
+        name: Its name, among those of the route.
+        outcome: What holds for a request that it allows; None where it denies.
+        methods: Methods that it is for; empty for all.
+        templates: Paths that it is for; empty for all.
+    """
+
+    name: str
+    outcome: Outcome | None
+    methods: frozenset[str] = frozenset()
+    templates: tuple[Template, ...] = ()
+    _exact: re.Pattern[str] = field(init=False, repr=False, compare=False)
+    _loose: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_exact", _any_of(each.exact() for each in self.all_templates))
+        object.__setattr__(self, "_loose", _any_of(each.loose() for each in self.all_templates))
+
+    @property
+    def all_templates(self) -> tuple[Template, ...]:
+        """Its templates, or the one that matches every path but those that only their own name matches."""
+        return self.templates or (_EVERY_PATH,)
+
+    def takes(self, method: str, path: str, *, loosely: bool) -> bool:
+        """Whether it is for such a request."""
+        if self.methods and method not in self.methods:
+            return False
+        return (self._loose if loosely else self._exact).fullmatch(path) is not None
+
+
+class Rules(Generic[Outcome]):
+    """The rules of one route, in their order."""
+
+    def __init__(self, rules: tuple[Rule[Outcome], ...]) -> None:
+        self._rules = rules
+        self._known: dict[_Asked, Rule[Outcome]] = {}
+
+    def __iter__(self) -> Iterator[Rule[Outcome]]:
+        return iter(self._rules)
+
+    def __eq__(self, other: object) -> bool:
+        return self._rules == other._rules if isinstance(other, Rules) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def allow(self, request: CheckRequest) -> Outcome:
+        """Return what holds for a request.
+
+        Raises:
+            AmbiguousRequest: Destinations may read it in different ways.
+            RuleDenied: Its rule denies it, or it has none.
+        """
+        rule = self._find(request)
+        if rule.outcome is None:
+            raise RuleDenied(f"rule {rule.name!r} denies it", rule=rule.name)
+        return rule.outcome
+
+    def _find(self, request: CheckRequest) -> Rule[Outcome]:
+        if request.reads_otherwise:
+            raise AmbiguousRequest(
+                f"the header {request.reads_otherwise} names another method or path"
+            )
+        asked = _Asked(request.method, request.path)
+        rule = self._known.get(asked)
+        if rule is None:
+            rule = self._search(asked)
+            if len(asked.target) <= _LONGEST_KNOWN:
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[asked] = rule
+        return rule
+
+    def _search(self, asked: _Asked) -> Rule[Outcome]:
+        method = asked.method
+        if method.upper() in _REFUSED_METHODS:
+            raise RuleDenied(f"no rule allows the method {method}")
+        if _METHOD.fullmatch(method) is None:
+            raise AmbiguousRequest("the method is not in capitals, or no method")
+        path = read_path(asked.target)
+        found = self._first(method, path.loose, loosely=True)
+        if found is None:
+            raise RuleDenied("no rule is for this method and path")
+        if found is not self._first(method, path.exact, loosely=False):
+            raise AmbiguousRequest(
+                f"some servers take the path for one of rule {found.name!r}, others do not"
+            )
+        return found
+
+    def _first(self, method: str, path: str, *, loosely: bool) -> Rule[Outcome] | None:
+        return next(
+            (rule for rule in self._rules if rule.takes(method, path, loosely=loosely)), None
+        )
+
+
+_EVERY_PATH: Final = Template.parse("/**")
+
+
+def _any_of(expressions: Iterator[str]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{each})" for each in expressions))
