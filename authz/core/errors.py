@@ -18,6 +18,7 @@ class Reason(StrEnum):
     INVALID_TOKEN = "invalid_token"
     TOKEN_TOO_LARGE = "token_too_large"
     INTERACTION_REQUIRED = "interaction_required"
+    STEP_UP_REQUIRED = "step_up_required"
     CONSENT_REQUIRED = "consent_required"
     EXCHANGE_REJECTED = "exchange_rejected"
     AMBIGUOUS_SUBJECT = "ambiguous_subject"
@@ -196,6 +197,21 @@ class AmbiguousSubject(BadRequest):
     reason = Reason.AMBIGUOUS_SUBJECT
 
 
+class StepUpRequired(Unauthenticated):
+    """The user's sign-in did not satisfy the authentication context that the route demands.
+
+    Args:
+        claims: The JSON text of the claims challenge by which a client asks Entra for it.
+        detail: What happened, for the log.
+    """
+
+    reason = Reason.STEP_UP_REQUIRED
+
+    def __init__(self, claims: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.claims = claims
+
+
 class UnknownSubject(Unauthenticated):
     """The reference was never given out, has ended, or was evicted."""
 
@@ -300,13 +316,13 @@ class InsufficientScope(Forbidden):
 
 
 class ActorNotAllowed(Forbidden):
-    """The calling application (`azp`, `appid`) is not among those that the route names."""
+    """The route names neither the calling application (`azp`, `appid`) nor its blueprint."""
 
     reason = Reason.ACTOR_NOT_ALLOWED
 
 
 class SubjectNotAllowed(Forbidden):
-    """The route serves users and the token is an application's, or the other way round."""
+    """The route does not serve tokens of this kind of subject."""
 
     reason = Reason.SUBJECT_NOT_ALLOWED
 

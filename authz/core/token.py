@@ -146,6 +146,7 @@ def verify(
         actor=_shared_actor(_actor(claims)),
         scopes=_shared_names(frozenset(_optional_text(claims, "scp").split()) - {"/"}),
         roles=_shared_names(frozenset(_texts(claims, "roles"))),
+        auth_contexts=_shared_names(frozenset(_texts(claims, "acrs"))),
         expires_at=expires_at,
         issuer=key.issuer,
         key_id=key.key_id,
