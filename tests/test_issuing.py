@@ -19,6 +19,7 @@ from authz.core.exchange import (
     Target,
 )
 from authz.core.policy import EgressRoute, KnownAgent, Policy
+from authz.core.principal import SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
 from authz.core.secret import Secret
@@ -126,7 +127,7 @@ async def test_a_caller_who_is_not_let_in_gets_nothing() -> None:
 async def test_a_caller_must_have_what_the_entrance_demands() -> None:
     """On each route: the sidecar looks at scopes on one of them only."""
     desk = Desk()
-    demanding = replace(desk.inbound_route, requirement=Requirement(scopes=("another",)))
+    demanding = replace(desk.inbound_route, requirement=Requirement(scopes=(("another",),)))
     policy = Policy(
         version="v2",
         inbound={INBOUND: demanding},
@@ -160,7 +161,7 @@ async def test_nobody_acts_for_a_user_without_that_user(route: str, overrides: O
 async def test_an_application_that_calls_is_no_user() -> None:
     """Where the entrance serves applications, on-behalf-of still needs a user."""
     desk = Desk()
-    serving = replace(desk.inbound_route, requirement=Requirement(applications=True))
+    serving = replace(desk.inbound_route, requirement=Requirement(frozenset(SubjectType)))
     desk.issuer.swap(
         desk.snapshot(
             Policy(

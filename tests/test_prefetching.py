@@ -96,7 +96,7 @@ async def test_nothing_is_fetched_for_a_caller_who_is_refused() -> None:
     """Neither for one without a valid token, nor for one without the permission."""
     scene = _scene(OBO.value)
     await scene.inbound("no.real.token")
-    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=("another",))))
+    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=(("another",),))))
     await scene.inbound(scene.tenant.user_token())
     await scene.prefetches.drain()
 
@@ -107,7 +107,7 @@ async def test_the_egress_routes_own_rules_hold() -> None:
     """A user who may call the agent, but for whom nothing may be exchanged."""
     scene = _scene(OBO.value, Flow.AUTONOMOUS.value)
     scene.configure(
-        regranted(scene.egress_routes[OBO], requirement=Requirement(scopes=("another",))),
+        regranted(scene.egress_routes[OBO], requirement=Requirement(scopes=(("another",),))),
         replace(scene.egress_routes["autonomous"], workloads=frozenset({"spiffe://a/agent"})),
     )
     await scene.inbound(scene.tenant.user_token(), source_principal="spiffe://a/agent")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.decision import Deny
-from authz.core.errors import Reason
+from authz.core.errors import InsufficientScope, Reason, StepUpRequired
 from authz.core.subject import SubjectSource
 from authz.doors.problem import FACES, OK, describe, detail_of
 
@@ -51,6 +51,33 @@ def test_claims_challenge_is_passed_on() -> None:
     assert 'error="insufficient_claims"' in challenge
     assert claims == base64.b64decode(challenge.partition('claims="')[2].strip('"')).decode()
     assert claims == json.loads(describe(denial).body)["claims"]
+
+
+def test_a_step_up_is_challenged_as_entras_own_demands_are() -> None:
+    """A client that answers Entra's claims challenges answers the route's with the same code."""
+    error = StepUpRequired('{"access_token":{"acrs":{"essential":true,"value":"c1"}}}')
+    denial = Deny.because(error)
+
+    challenge = header(denial, "www-authenticate") or ""
+
+    assert (401, "Step-up required") == (
+        describe(denial).http_status,
+        json.loads(describe(denial).body)["title"],
+    )
+    assert 'error="insufficient_claims"' in challenge
+    assert error.claims == base64.b64decode(challenge.partition('claims="')[2].strip('"')).decode()
+    assert error.claims == json.loads(describe(denial).body)["claims"]
+
+
+def test_a_missing_role_of_a_user_names_no_scope_to_ask_for() -> None:
+    """The body names the roles of which an administrator assigns one."""
+    denial = Deny.because(InsufficientScope(("Approver",)))
+
+    assert (
+        'Bearer realm="authz", error="insufficient_scope", error_description="Insufficient scope"'
+        == header(denial, "www-authenticate")
+    )
+    assert ["Approver"] == json.loads(describe(denial).body)["accepted"]
 
 
 ABOUT_DESTINATIONS = {Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED}

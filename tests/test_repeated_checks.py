@@ -56,7 +56,7 @@ async def test_a_denial_is_decided_anew_each_time() -> None:
     """A user who gets a permission has it at once."""
     scene = Scene()
     token = scene.tenant.user_token()
-    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=("another",))))
+    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=(("another",),))))
     await scene.inbound(token)
 
     assert not (await scene.inbound(token)).repeated
@@ -149,7 +149,7 @@ async def test_a_new_configuration_begins_without_answers() -> None:
     scene = Scene()
     token = scene.tenant.user_token()
     await scene.inbound(token)
-    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=("another",))))
+    scene.configure(replace(scene.inbound_route, requirement=Requirement(scopes=(("another",),))))
 
     assert Reason.INSUFFICIENT_SCOPE is _reason(await scene.inbound(token))
 

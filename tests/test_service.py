@@ -18,7 +18,7 @@ from authz.core.errors import (
 )
 from authz.core.exchange import Flow, OnBehalfOf, cache_key, subject_of
 from authz.core.policy import Forward, Policy
-from authz.core.principal import Actor, SubjectType
+from authz.core.principal import APPLICATIONS, Actor, SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Direction
 from authz.core.requirement import Requirement
@@ -101,9 +101,12 @@ def test_names_in_a_header_list_are_sorted_and_cannot_break_out_of_it() -> None:
 @pytest.mark.parametrize(
     ("requirement", "reason"),
     [
-        (Requirement(users=False, applications=True), Reason.SUBJECT_NOT_ALLOWED),
+        (Requirement(APPLICATIONS), Reason.SUBJECT_NOT_ALLOWED),
         (Requirement(actors=frozenset({"somebody"})), Reason.ACTOR_NOT_ALLOWED),
-        (Requirement(scopes=("another",)), Reason.INSUFFICIENT_SCOPE),
+        (Requirement(blueprints=frozenset({"another"})), Reason.ACTOR_NOT_ALLOWED),
+        (Requirement(scopes=(("another",),)), Reason.INSUFFICIENT_SCOPE),
+        (Requirement(user_roles=(("Approver",),)), Reason.INSUFFICIENT_SCOPE),
+        (Requirement(auth_contexts=("c1",)), Reason.STEP_UP_REQUIRED),
     ],
 )
 @pytest.mark.parametrize("route", [INBOUND, *(flow.value for flow in DELEGATED_FLOWS)])

@@ -12,12 +12,13 @@ from typing import Final
 
 from authz.config.clouds import NO_TENANT, cloud_of
 from authz.config.model import Config
-from authz.config.ruled import egress_under_rules, inbound_under_rules
+from authz.config.ruled import egress_under_rules, inbound_under_rules, one
 from authz.config.rules.origins import belongs
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.clients import Agent, Application, Credential
+from authz.config.sections.demands import Requires
 from authz.config.sections.hosts import EgressHost
-from authz.config.sections.routes import Egress, Inbound, Requires, SubjectKind
+from authz.config.sections.routes import Egress, Inbound
 from authz.core import grammar
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
@@ -207,11 +208,13 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
         name=name,
         expectation=_entrance(config, route),
         requirement=Requirement(
-            users=SubjectKind.USER in route.served,
-            applications=SubjectKind.APPLICATION in route.served,
+            subjects=route.served,
             scopes=route.scopes,
-            roles=route.roles,
+            roles=route.roles if route.serves_applications else (),
+            user_roles=route.roles_of_users,
             actors=frozenset(route.actors),
+            blueprints=frozenset(route.actor_blueprints),
+            auth_contexts=one(route.auth_context),
             resource=_resource(audiences),
         ),
         forward=frozenset(route.forward),
@@ -271,7 +274,10 @@ def _delegated(config: Config, route: Egress, target: Target) -> Delegated:
         _expectation(config, audiences, (application.tenant_id,), route.leeway),
         Requirement(
             scopes=requires.scopes,
+            user_roles=requires.user_roles,
             actors=frozenset(requires.actors),
+            blueprints=frozenset(requires.actor_blueprints),
+            auth_contexts=one(requires.auth_context),
             resource=_resource(audiences),
         ),
         sources=route.sources,

@@ -283,7 +283,7 @@ class RejectionCache:
 
 
 def _size_of(principal: Principal) -> int:
-    names = (*principal.scopes, *principal.roles)
+    names = (*principal.scopes, *principal.roles, *principal.auth_contexts)
     return ENTRY_OVERHEAD + NAME_OVERHEAD * len(names) + sum(map(len, names))
 
 

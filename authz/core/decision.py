@@ -5,7 +5,7 @@ No HTTP or gRPC status here: that is wire language and lives in `authz.doors`.
 
 from dataclasses import dataclass
 
-from authz.core.errors import AuthzError, EntraError, InsufficientScope, Reason
+from authz.core.errors import AuthzError, EntraError, InsufficientScope, Reason, StepUpRequired
 from authz.core.secret import Secret
 
 
@@ -40,7 +40,7 @@ class Deny:
         reason: Which outcome.
         retry_after: Seconds after which to try again, where waiting helps.
         accepted: Scopes or roles of which one would have been enough.
-        claims: Entra's claims challenge (JSON text) for the caller.
+        claims: The claims challenge (JSON text), Entra's or the route's, for the caller.
         ask_for: Scopes by which a client asks Entra for those of `accepted`: with their resource.
     """
 
@@ -58,7 +58,7 @@ class Deny:
             retry_after=error.retry_after,
             accepted=error.accepted if isinstance(error, InsufficientScope) else (),
             ask_for=error.ask_for if isinstance(error, InsufficientScope) else (),
-            claims=error.claims if isinstance(error, EntraError) else None,
+            claims=error.claims if isinstance(error, EntraError | StepUpRequired) else None,
         )
 
 

@@ -5,9 +5,8 @@ and the heading in docs/errors.md. Each concrete error fixes one. `str(error)` i
 never leaves the process. HTTP and gRPC status codes are wire language and live in `authz.doors`.
 """
 
-from collections.abc import Collection
 from enum import StrEnum
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Self
 
 
 class Reason(StrEnum):
@@ -18,6 +17,7 @@ class Reason(StrEnum):
     INVALID_TOKEN = "invalid_token"
     TOKEN_TOO_LARGE = "token_too_large"
     INTERACTION_REQUIRED = "interaction_required"
+    STEP_UP_REQUIRED = "step_up_required"
     CONSENT_REQUIRED = "consent_required"
     EXCHANGE_REJECTED = "exchange_rejected"
     AMBIGUOUS_SUBJECT = "ambiguous_subject"
@@ -48,27 +48,6 @@ class Reason(StrEnum):
     EXCHANGE_MISCONFIGURED = "exchange_misconfigured"
     DEADLINE_EXCEEDED = "deadline_exceeded"
     INTERNAL = "internal"
-
-
-_MOST_SHOWN: Final = 10
-_LONGEST_SHOWN: Final = 100
-
-
-def difference(found: Collection[str], expected: Collection[str]) -> str:
-    """Return, for a log, what a verified token has and what would have done."""
-    return f"found {_shown(found)}, {wanted(expected)}"
-
-
-def wanted(expected: Collection[str]) -> str:
-    """Return, for a log, what would have done, where what was found is not shown."""
-    return f"expected {_shown(expected)}"
-
-
-def _shown(values: Collection[str]) -> str:
-    # A token's claims are as long as somebody made them; a log record is not.
-    texts = [ascii(value[:_LONGEST_SHOWN]) for value in sorted(values)]
-    more = len(texts) - _MOST_SHOWN
-    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "") or "none"
 
 
 class TokenFault(StrEnum):
@@ -198,6 +177,21 @@ class AmbiguousSubject(BadRequest):
     reason = Reason.AMBIGUOUS_SUBJECT
 
 
+class StepUpRequired(Unauthenticated):
+    """The user's sign-in did not satisfy the authentication context that the route demands.
+
+    Args:
+        claims: The JSON text of the claims challenge by which a client asks Entra for it.
+        detail: What happened, for the log.
+    """
+
+    reason = Reason.STEP_UP_REQUIRED
+
+    def __init__(self, claims: str, detail: str = "") -> None:
+        super().__init__(detail)
+        self.claims = claims
+
+
 class UnknownSubject(Unauthenticated):
     """The reference was never given out, has ended, or was evicted."""
 
@@ -323,13 +317,13 @@ class InsufficientScope(Forbidden):
 
 
 class ActorNotAllowed(Forbidden):
-    """The calling application (`azp`, `appid`) is not among those that the route names."""
+    """The route names neither the calling application (`azp`, `appid`) nor its blueprint."""
 
     reason = Reason.ACTOR_NOT_ALLOWED
 
 
 class SubjectNotAllowed(Forbidden):
-    """The route serves users and the token is an application's, or the other way round."""
+    """The route does not serve tokens of this kind of subject."""
 
     reason = Reason.SUBJECT_NOT_ALLOWED
 

@@ -5,6 +5,7 @@ Only `authz.core.token.verify` builds a `Principal`; holding one is the proof th
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 
 class SubjectType(StrEnum):
@@ -19,6 +20,10 @@ class SubjectType(StrEnum):
     def is_user(self) -> bool:
         """Whether the token is delegated: a human's or an agent's user account."""
         return self in (SubjectType.USER, SubjectType.AGENT_USER)
+
+
+USERS: Final = frozenset(kind for kind in SubjectType if kind.is_user)
+APPLICATIONS: Final = frozenset(SubjectType) - USERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class Actor:
     Attributes:
         client_id: `azp` (v2) or `appid` (v1).
         is_agent: `xms_act_fct` contains 11. Only resources that ask for the claim see it.
-        blueprint: `xms_par_app_azp`, for logging: it admits every sibling agent.
+        blueprint: `xms_par_app_azp`, the blueprint of an agent: it admits every sibling agent.
     """
 
     client_id: str
@@ -60,6 +65,7 @@ class Principal:
         actor: Who is calling.
         scopes: `scp`, delegated permissions.
         roles: `roles`, application permissions or the user's app roles.
+        auth_contexts: `acrs`, ids of the authentication contexts that the sign-in satisfied.
         expires_at: `exp`, epoch seconds.
         issuer: `iss`, one of the tenant's own.
         key_id: `kid` of the key that verified it; the proof ends when the key is withdrawn.
@@ -70,6 +76,7 @@ class Principal:
     actor: Actor
     scopes: frozenset[str]
     roles: frozenset[str]
+    auth_contexts: frozenset[str]
     expires_at: float
     issuer: str
     key_id: str

@@ -17,7 +17,8 @@ from typing import Any, Final, NamedTuple
 from jwt.algorithms import RSAAlgorithm
 
 from authz.core.base64url import decode
-from authz.core.errors import InvalidToken, TokenFault, difference, wanted
+from authz.core.difference import difference, wanted
+from authz.core.errors import InvalidToken, TokenFault
 from authz.core.keys import SigningKey
 from authz.core.principal import Actor, Principal, Subject, SubjectType
 from authz.core.request import BearerToken
@@ -146,6 +147,7 @@ def verify(
         actor=_shared_actor(_actor(claims)),
         scopes=_shared_names(frozenset(_optional_text(claims, "scp").split()) - {"/"}),
         roles=_shared_names(frozenset(_texts(claims, "roles"))),
+        auth_contexts=_shared_names(frozenset(_texts(claims, "acrs"))),
         expires_at=expires_at,
         issuer=key.issuer,
         key_id=key.key_id,

@@ -75,6 +75,10 @@ FACES: Final[dict[Reason, Face]] = {
         401, UNAUTHENTICATED, "Interaction required",
         "The user must sign in again with the claims of the challenge.", "insufficient_claims",
     ),
+    Reason.STEP_UP_REQUIRED: Face(
+        401, UNAUTHENTICATED, "Step-up required",
+        "The user must sign in again with the claims of the challenge.", "insufficient_claims",
+    ),
     Reason.CONSENT_REQUIRED: Face(
         401, UNAUTHENTICATED, "Consent required",
         "The user or an administrator must consent to what the agent asks for.",
@@ -127,7 +131,7 @@ FACES: Final[dict[Reason, Face]] = {
     ),
     Reason.SUBJECT_NOT_ALLOWED: Face(
         403, PERMISSION_DENIED, "Subject not allowed",
-        "This route does not serve this kind of identity (user or application).",
+        "This route does not serve this kind of identity (user, agent's user account, application or agent identity).",
     ),
     Reason.WORKLOAD_NOT_ALLOWED: Face(
         403, PERMISSION_DENIED, "Workload not allowed",
@@ -288,7 +292,7 @@ def describe(
     http_status: int | None = None,
     detail: str | None = None,
 ) -> Problem:
-    """Render a denial. Entra's claims challenge is passed on in header and body.
+    """Render a denial. Its claims challenge is passed on in header and body.
 
     Args:
         denial: What to tell.

@@ -8,11 +8,13 @@ import pytest
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.policy import InboundRoute
+from authz.core.principal import SubjectType
 from authz.core.requirement import Requirement
 from support.fakes.clock import Clock
 from support.fakes.scene import DELEGATED_FLOWS, INBOUND, Scene
 from support.fakes.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant
 
+APP_ONLY: Final = frozenset({SubjectType.APPLICATION, SubjectType.AGENT_IDENTITY})
 ENTRA: Final = FakeTenant(clock=Clock())
 DOORS: Final = [("inbound", INBOUND), *(("egress", flow.value) for flow in DELEGATED_FLOWS)]
 APPLICATIONS: Final[dict[str, str]] = {
@@ -56,7 +58,7 @@ async def test_a_users_token_is_refused_where_only_applications_are_served(
 ) -> None:
     """A user who holds an app role is a user."""
     scene = Scene()
-    requirement = Requirement(users=False, applications=True, roles=("Agent.Call",))
+    requirement = Requirement(APP_ONLY, roles=(("Agent.Call",),))
     scene.configure(_requiring(scene, requirement))
     record = await scene.inbound(scene.tenant.user_token(**changes))
 
@@ -66,7 +68,7 @@ async def test_a_users_token_is_refused_where_only_applications_are_served(
 async def test_an_application_is_served_where_it_is_meant_to_be() -> None:
     """The refusals above are about the kind of subject and nothing else."""
     scene = Scene()
-    scene.configure(_requiring(scene, Requirement(applications=True, roles=("Agent.Call",))))
+    scene.configure(_requiring(scene, Requirement(APP_ONLY, roles=(("Agent.Call",),))))
 
     assert isinstance((await scene.inbound(scene.tenant.app_token())).decision, Allow)
 
@@ -74,7 +76,7 @@ async def test_an_application_is_served_where_it_is_meant_to_be() -> None:
 async def test_the_app_is_told_the_kind_of_its_caller() -> None:
     """A route that serves both leaves the app in no doubt."""
     scene = Scene()
-    scene.configure(_requiring(scene, Requirement(applications=True)))
+    scene.configure(_requiring(scene, Requirement(frozenset(SubjectType))))
     tokens = [scene.tenant.user_token(), scene.tenant.app_token(), scene.tenant.agent_token()]
     told = [(await scene.inbound(token)).decision for token in tokens]
 

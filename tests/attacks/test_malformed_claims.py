@@ -49,13 +49,19 @@ async def test_an_optional_claim_is_a_text_or_absent(name: str, value: object) -
     assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(**changes))
 
 
+LISTS: Final = ["roles", "acrs"]
+
+
 @pytest.mark.parametrize(
-    "roles", ["Admin", 1, True, None, {}, {"Admin": 1}, [1], [None], ["Admin", 1], [["Admin"]]],
+    "value", ["Admin", 1, True, None, {}, {"Admin": 1}, [1], [None], ["Admin", 1], [["Admin"]]],
     ids=repr,
 )  # fmt: skip
-async def test_roles_are_a_list_of_texts(roles: object) -> None:
+@pytest.mark.parametrize("name", LISTS)
+async def test_roles_and_authentication_contexts_are_lists_of_texts(
+    name: str, value: object
+) -> None:
     """A text is not a list of its letters."""
-    assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(roles=roles))
+    assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(**{name: value}))
 
 
 HALVES: Final = ["\ud800", "\udfff", "a\udc00b"]
@@ -63,12 +69,12 @@ HALVES: Final = ["\ud800", "\udfff", "a\udc00b"]
 
 @pytest.mark.parametrize(
     "name",
-    ["oid", "scp", "azp", "idtyp", "uti", "xms_sub_fct", "xms_act_fct", "xms_par_app_azp", "roles"],
+    ["oid", "scp", "azp", "idtyp", "uti", "xms_sub_fct", "xms_act_fct", "xms_par_app_azp", *LISTS],
 )
 @pytest.mark.parametrize("value", HALVES, ids=ascii)
 async def test_half_a_surrogate_pair_is_no_text(name: str, value: str) -> None:
     """JSON can escape one, and no encoder takes it later on."""
-    claim = [value] if name == "roles" else value
+    claim = [value] if name in LISTS else value
 
     assert TokenFault.MALFORMED is await fault_of(ENTRA.user_token(**{name: claim}))
 

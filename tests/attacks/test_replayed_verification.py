@@ -59,7 +59,7 @@ async def test_permissions_are_checked_on_every_route_though_verification_is_sha
     """A hit says who is calling, never that he may."""
     scene = Scene()
     admins = replace(
-        scene.inbound_route, name="admins", requirement=Requirement(scopes=("administer",))
+        scene.inbound_route, name="admins", requirement=Requirement(scopes=(("administer",),))
     )
     scene.configure(admins)
     token = scene.tenant.user_token()

@@ -257,7 +257,7 @@ def test_references_stand_for_variables_anywhere_in_the_values() -> None:
         config.limits.max_token_bytes,
         config.reload_interval,
     )
-    assert ("read", "$scope") == config.inbound["chat"].scopes
+    assert (("read", "$scope"),) == config.inbound["chat"].scopes
 
 
 @pytest.mark.parametrize(
@@ -268,16 +268,32 @@ def test_one_variable_may_give_several_scopes(value: str, expected: tuple[str, .
     """Separated by blanks, as a token request has them: a deployment need not change the file."""
     config = load_data(changed({"inbound.chat.scopes": ["${SCOPE}"]}), {"SCOPE": value})
 
-    assert expected == config.inbound["chat"].scopes
+    assert (expected,) == config.inbound["chat"].scopes
+
+
+def test_one_variable_may_give_several_scopes_of_a_mapping() -> None:
+    """Of `any` one of them is enough, and of `all` each is needed."""
+    scopes = {"any": ["${SCOPE}"], "all": ["${SCOPE}", "delete"]}
+    config = load_data(changed({"inbound.chat.scopes": scopes}), {"SCOPE": "read write"})
+
+    assert (("read", "write"), ("read",), ("write",), ("delete",)) == config.inbound["chat"].scopes
 
 
 @pytest.mark.parametrize("value", ["", " "])
-def test_a_variable_without_a_scope_is_a_fault(value: str) -> None:
+@pytest.mark.parametrize(
+    ("scopes", "path"),
+    [
+        (["${SCOPE}"], "inbound.chat.scopes.0"),
+        ({"any": ["${SCOPE}"]}, "inbound.chat.scopes.any.0"),
+        ({"any": ["read"], "all": ["${SCOPE}"]}, "inbound.chat.scopes.all.0"),
+    ],
+)
+def test_a_variable_without_a_scope_is_a_fault(scopes: object, path: str, value: str) -> None:
     """It must not become an empty list, which would demand nothing."""
     with pytest.raises(ConfigError) as refusal:
-        load_data(changed({"inbound.chat.scopes": ["${SCOPE}"]}), {"SCOPE": value})
+        load_data(changed({"inbound.chat.scopes": scopes}), {"SCOPE": value})
 
-    assert ["inbound.chat.scopes.0"] == [fault.path for fault in refusal.value.faults]
+    assert [path] == [fault.path for fault in refusal.value.faults]
 
 
 def test_own_variables_go_before_the_file() -> None:

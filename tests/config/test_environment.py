@@ -197,7 +197,7 @@ def test_audiences_and_scopes_are_the_inbound_routes(keys: dict[str, str]) -> No
     """As text or as a list, the list in order of its numbers."""
     route = compile_policy(read(**keys)).inbound["default"]
     assert frozenset({"api://one"}) == route.expectation.audiences
-    assert ("a", "b", "c") == route.requirement.scopes
+    assert (("a", "b", "c"),) == route.requirement.scopes
 
 
 @pytest.mark.parametrize(
@@ -551,7 +551,7 @@ def test_without_credentials_and_apis_tokens_are_verified() -> None:
     route = compile_policy(read(**VERIFYING)).inbound["default"]
     own = frozenset({CLIENT, f"api://{CLIENT}"})
     assert (own, {TENANT}) == (route.expectation.audiences, set(route.expectation.issuers.values()))
-    assert ("access_as_user",) == route.requirement.scopes
+    assert (("access_as_user",),) == route.requirement.scopes
     named = compile_policy(read(**VERIFYING, AzureAd__Audience="api://one")).inbound["default"]
     assert frozenset({"api://one"}) == named.expectation.audiences
     text = "is missing: tokens are verified (/Validate), and none are given out"

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.zzz",
         (
             "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
-            "roles, actors, subjects, forward, prefetch, rules, leeway"
+            "roles, user_roles, actors, actor_blueprints, auth_context, subjects, forward, prefetch, rules, leeway"
         ),
     ),
     "unknown section": ({"egres": {}}, "egres", "unknown key; did you mean 'egress'?"),
@@ -275,7 +275,55 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "bad subject kind": (
         {"inbound.chat.subjects": ["users"]},
         "inbound.chat.subjects.0",
-        "found 'users': expected 'user' or 'application'",
+        "found 'users': expected 'user', 'application', 'agent_identity' or 'agent_user'",
+    ),
+    "demand by nothing": (
+        {"inbound.chat.scopes": {}},
+        "inbound.chat.scopes",
+        "found an empty mapping: expected any, all or both",
+    ),
+    "demand of another form": (
+        {"inbound.chat.scopes": {"any": ["a"], "none": ["b"]}},
+        "inbound.chat.scopes.none",
+        "unknown key; expected one of any, all",
+    ),
+    "demand of none": (
+        {"inbound.chat.user_roles": {"any": []}},
+        "inbound.chat.user_roles.any",
+        "found an empty list: expected at least one entry",
+    ),
+    "demand by a text": (
+        {"inbound.chat.user_roles": {"all": "Approver"}},
+        "inbound.chat.user_roles.all",
+        "found 'Approver': expected a list, in brackets or with - before each entry",
+    ),
+    "demand of no role": (
+        {"egress.graph.requires": {"user_roles": {"all": ["Approver", "Head of sales"]}}},
+        "egress.graph.requires.user_roles.all.1",
+        "found 'Head of sales': expected the value of an app role, no blanks",
+    ),
+    "required scope with its resource": (
+        {"egress.graph.requires": {"scopes": {"all": ["api://x/access_agent"]}}},
+        "egress.graph.requires.scopes.all.0",
+        (
+            "found 'api://x/access_agent': expected the part after the last slash, because tokens have a scope "
+            "without its resource"
+        ),
+    ),
+    "no authentication context": (
+        {"inbound.chat.auth_context": "c100"},
+        "inbound.chat.auth_context",
+        "found 'c100': expected the id of an authentication context, from c1 to c99",
+    ),
+    "authentication context zero": (
+        {"egress.graph.requires": {"auth_context": "c0"}},
+        "egress.graph.requires.auth_context",
+        "found 'c0': expected the id of an authentication context, from c1 to c99",
+    ),
+    "no blueprint": (
+        {"inbound.chat.actor_blueprints": ["support"]},
+        "inbound.chat.actor_blueprints.0",
+        "found 'support': expected a GUID such as 11111111-2222-3333-4444-555555555555",
     ),
     "host with path": (
         {"egress.graph.hosts": ["https://graph.microsoft.com/v1.0"]},
@@ -359,8 +407,8 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         {"inbound.chat.scopes": ["read", "api://x/access_agent"]},
         "inbound.chat.scopes.1",
         (
-            "found 'api://x/access_agent', which no token has: tokens have a scope without its resource, so "
-            "expected the part after the last slash"
+            "found 'api://x/access_agent': expected the part after the last slash, because tokens have a scope "
+            "without its resource"
         ),
     ),
     "host with TLS beside none on its port": (
@@ -885,15 +933,66 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "roles, so expected one of the two"
         ),
     ),
-    "roles without applications": (
-        {"inbound.chat.roles": ["R"], "inbound.chat.subjects": ["user"]},
-        "inbound.chat.roles",
-        "have no effect: subjects does not name application",
+    "applications bound to a blueprint": (
+        {
+            "inbound.chat.subjects": ["application", "agent_identity"],
+            "inbound.chat.scopes": DELETED,
+            "inbound.chat.actor_blueprints": [CLIENT],
+        },
+        "inbound.chat.subjects",
+        (
+            "applications are served without roles or actors: any application can get a token without "
+            "roles, so expected one of the two"
+        ),
+    ),
+    "agent identities without roles": (
+        {"inbound.chat.subjects": ["agent_identity"], "inbound.chat.scopes": DELETED},
+        "inbound.chat.subjects",
+        (
+            "agent identities are served without roles, actors or actor_blueprints: any agent can get a "
+            "token without roles, so expected one of the three"
+        ),
+    ),
+    "roles of users twice": (
+        {
+            "inbound.chat.roles": ["R"],
+            "inbound.chat.user_roles": ["R"],
+            "inbound.chat.subjects": ["user", "agent_user"],
+        },
+        "inbound.chat.user_roles",
+        (
+            "roles is given as well, and counts for users where no application is served: expected one of "
+            "the two"
+        ),
+    ),
+    "roles of users without users": (
+        {
+            "inbound.chat": {
+                "agent": "assistant",
+                "roles": ["R"],
+                "user_roles": ["R"],
+                "subjects": ["application"],
+            }
+        },
+        "inbound.chat.user_roles",
+        "have no effect: subjects names no user",
+    ),
+    "authentication context without users": (
+        {
+            "inbound.chat": {
+                "agent": "assistant",
+                "roles": ["R"],
+                "auth_context": "c1",
+                "subjects": ["agent_identity"],
+            }
+        },
+        "inbound.chat.auth_context",
+        "has no effect: subjects names no user",
     ),
     "scopes without users": (
         {"inbound.chat.roles": ["R"], "inbound.chat.subjects": ["application"]},
         "inbound.chat.scopes",
-        "have no effect: subjects does not name user",
+        "have no effect: subjects names no user",
     ),
     "host twice": (
         {"egress.again": {"flow": "none", "hosts": ["Graph.Microsoft.com"]}},

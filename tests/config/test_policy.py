@@ -18,8 +18,9 @@ from authz.core.errors import UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
+from authz.core.principal import APPLICATIONS, USERS, SubjectType
 from authz.core.request import CheckRequest, Direction
-from authz.core.requirement import Requirement
+from authz.core.requirement import Clauses, Requirement
 from authz.core.token import Expectation
 from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
 from support.fakes.routes import delegated, own, target_of
@@ -46,9 +47,7 @@ def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint()
     expected = InboundRoute(
         name="chat",
         expectation=Expectation(OWN, TRUSTED, 60.0),
-        requirement=Requirement(
-            users=True, applications=False, scopes=("access_agent",), resource=f"api://{CLIENT}"
-        ),
+        requirement=Requirement(USERS, scopes=(("access_agent",),), resource=f"api://{CLIENT}"),
         forward=frozenset({Forward.BEARER}),
         called=AGENT,
     )
@@ -56,14 +55,17 @@ def test_an_inbound_route_takes_audiences_and_tenant_from_its_agents_blueprint()
 
 
 def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
-    """Own audiences, several tenants, roles, actors, another forwarding."""
+    """Own audiences, several tenants, roles, actors, a sign-in, another forwarding."""
     route = {
         "application": "portal",
         "audiences": ["api://portal"],
         "tenants": [TENANT, OTHER],
         "scopes": ["read"],
         "roles": ["Run"],
+        "user_roles": ["Approver"],
         "actors": [APP],
+        "actor_blueprints": [CLIENT.upper()],
+        "auth_context": "c7",
         "forward": "strip",
         "leeway": "5s",
     }
@@ -76,11 +78,13 @@ def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
         name="chat",
         expectation=Expectation(frozenset({"api://portal"}), trusted, 5.0),
         requirement=Requirement(
-            users=True,
-            applications=True,
-            scopes=("read",),
-            roles=("Run",),
+            frozenset(SubjectType),
+            scopes=(("read",),),
+            roles=(("Run",),),
+            user_roles=(("Approver",),),
             actors=frozenset({APP}),
+            blueprints=frozenset({CLIENT}),
+            auth_contexts=("c7",),
             resource="api://portal",
         ),
         forward=frozenset({Forward.STRIP}),
@@ -89,25 +93,90 @@ def test_an_inbound_route_says_everything_itself_where_it_wants_to() -> None:
     assert expected == compile_policy(load_data(changed({"inbound.chat": route}))).inbound["chat"]
 
 
+EVERYBODY = frozenset(SubjectType)
+ROLES = {"roles": ["R"], "scopes": ["s"]}
+
+
 @pytest.mark.parametrize(
-    ("route", "users", "applications"),
+    ("route", "served"),
     [
-        ({}, True, False),
-        ({"scopes": ["s"]}, True, False),
-        ({"actors": [APP]}, True, False),
-        ({"roles": ["R"]}, False, True),
-        ({"roles": ["R"], "scopes": ["s"]}, True, True),
-        ({"actors": [APP], "subjects": ["application"]}, False, True),
-        ({"roles": ["R"], "subjects": ["user", "application"]}, True, True),
+        ({}, USERS),
+        ({"scopes": ["s"]}, USERS),
+        ({"actors": [APP]}, USERS),
+        ({"actor_blueprints": [CLIENT]}, USERS),
+        ({"user_roles": ["R"], "auth_context": "c1"}, USERS),
+        ({"roles": ["R"]}, APPLICATIONS),
+        (ROLES, EVERYBODY),
+        ({"roles": ["R"], "user_roles": ["S"]}, EVERYBODY),
+        ({"roles": ["R"], "auth_context": "c1"}, EVERYBODY),
+        ({"actors": [APP], "subjects": ["application"]}, {SubjectType.APPLICATION}),
+        (
+            {"actor_blueprints": [CLIENT], "subjects": ["agent_identity"]},
+            {SubjectType.AGENT_IDENTITY},
+        ),
+        ({"subjects": ["user"]}, {SubjectType.USER}),
+        ({"subjects": ["agent_user"]}, {SubjectType.AGENT_USER}),
+        (
+            {**ROLES, "subjects": ["user", "application"]},
+            {SubjectType.USER, SubjectType.APPLICATION},
+        ),
     ],
 )
-def test_subjects_follow_from_scopes_and_roles(
-    route: dict[str, Any], users: bool, applications: bool
+def test_subjects_follow_from_what_is_demanded(
+    route: dict[str, Any], served: frozenset[SubjectType]
 ) -> None:
-    """Applications are served only where roles or actors say which."""
+    """Applications are served only where something says which."""
+    config = load_data(changed({"inbound.chat": {"agent": "assistant", **route}}))
+
+    assert served == compile_policy(config).inbound["chat"].requirement.subjects
+
+
+@pytest.mark.parametrize(
+    ("route", "roles", "user_roles"),
+    [
+        ({"roles": ["R"]}, (("R",),), ()),
+        ({"roles": ["R"], "subjects": ["user"]}, (), (("R",),)),
+        ({"roles": ["R"], "subjects": ["user", "agent_user"]}, (), (("R",),)),
+        ({"roles": ["R"], "subjects": [*SubjectType]}, (("R",),), ()),
+        ({"roles": ["R"], "user_roles": ["S"]}, (("R",),), (("S",),)),
+        ({"user_roles": ["S"]}, (), (("S",),)),
+        ({"user_roles": ["S"], "subjects": ["user"]}, (), (("S",),)),
+    ],
+)
+def test_roles_count_for_users_where_no_application_is_served(
+    route: dict[str, Any], roles: Clauses, user_roles: Clauses
+) -> None:
+    """Where both are served, `user_roles` says what users need."""
     config = load_data(changed({"inbound.chat": {"agent": "assistant", **route}}))
     requirement = compile_policy(config).inbound["chat"].requirement
-    assert (users, applications) == (requirement.users, requirement.applications)
+
+    assert (roles, user_roles) == (requirement.roles, requirement.user_roles)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ([], ()),
+        (["a"], (("a",),)),
+        (["a", "b"], (("a", "b"),)),
+        ({"any": ["a", "b"]}, (("a", "b"),)),
+        ({"all": ["a", "b"]}, (("a",), ("b",))),
+        ({"any": ["a", "b"], "all": ["c", "d"]}, (("a", "b"), ("c",), ("d",))),
+    ],
+)
+@pytest.mark.parametrize("key", ["scopes", "roles", "user_roles"])
+def test_of_a_list_one_name_is_needed_and_of_a_mapping_what_it_says(
+    key: str, written: object, expected: Clauses
+) -> None:
+    """On inbound routes, and where egress requires them."""
+    route = {"agent": "assistant", "actors": [APP], "subjects": [*SubjectType], key: written}
+    policy = compile_policy(load_data(changed({"inbound.chat": route})))
+    found = [getattr(policy.inbound["chat"].requirement, key)]
+    if key != "roles":
+        policy = compile_policy(load_data(changed({"egress.graph.requires": {key: written}})))
+        found.append(getattr(delegated(policy.egress["graph"]).requirement, key))
+
+    assert [expected] * len(found) == found
 
 
 def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
@@ -118,7 +187,13 @@ def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
         agent="assistant",
         scopes=[GRAPH],
         claims={"a": 1},
-        requires={"scopes": ["access_agent"], "actors": [APP]},
+        requires={
+            "scopes": ["access_agent"],
+            "user_roles": ["Approver"],
+            "actors": [APP],
+            "actor_blueprints": [CLIENT],
+            "auth_context": "c99",
+        },
         leeway=1,
     )
     expected = EgressRoute(
@@ -129,7 +204,12 @@ def test_on_behalf_of_demands_a_token_for_the_blueprint() -> None:
             Target((GRAPH,), '{"a":1}', version),
             Expectation(OWN, TRUSTED, 1.0),
             Requirement(
-                scopes=("access_agent",), actors=frozenset({APP}), resource=f"api://{CLIENT}"
+                scopes=(("access_agent",),),
+                user_roles=(("Approver",),),
+                actors=frozenset({APP}),
+                blueprints=frozenset({CLIENT}),
+                auth_contexts=("c99",),
+                resource=f"api://{CLIENT}",
             ),
         ),
     )

@@ -159,7 +159,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no authentication context": (
         {"inbound.chat.rules": [{"auth_context": "c0"}]},
         "inbound.chat.rules.0.auth_context",
-        "found 'c0': expected the id of an authentication context, c1 to c99",
+        "found 'c0': expected the id of an authentication context, from c1 to c99",
     ),
     "scopes of two resources": (
         {"egress.graph.rules": [{"scopes": ["api://a/x", "api://b/x"]}]},

@@ -165,6 +165,9 @@ GRAPH = "https://graph.microsoft.com/.default"
         ),
         ({"inbound.chat": {"agent": "assistant", "roles": ["Call"]}}, []),
         ({"inbound.chat": {"agent": "assistant", "actors": [APP]}}, []),
+        ({"inbound.chat": {"agent": "assistant", "actor_blueprints": [APP]}}, []),
+        ({"inbound.chat": {"agent": "assistant", "user_roles": ["Approver"]}}, []),
+        ({"inbound.chat": {"agent": "assistant", "auth_context": "c1"}}, ["inbound.chat.scopes"]),
     ],
 )
 def test_what_is_valid_but_doubtful_is_reported(

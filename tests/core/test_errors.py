@@ -3,6 +3,7 @@
 import pytest
 
 from authz.core import errors
+from authz.core.difference import difference
 from authz.core.errors import (
     AuthzError,
     BadRequest,
@@ -14,7 +15,6 @@ from authz.core.errors import (
     TokenFault,
     Unauthenticated,
     Unfulfilled,
-    difference,
 )
 
 GROUPS = {BadRequest, Unauthenticated, Forbidden, Unfulfilled}

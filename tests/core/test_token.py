@@ -74,13 +74,16 @@ def test_a_users_token_becomes_a_principal() -> None:
         actor=Actor(CLIENT),
         scopes=frozenset({"access_as_user"}),
         roles=frozenset({"Admin", "Reader"}),
+        auth_contexts=frozenset({"c1", "c3"}),
         expires_at=START + LIFETIME,
         issuer=ENTRA.issuer,
         key_id="key-1",
         token_id="token-id-1",
     )
 
-    assert expected == _verify(ENTRA.user_token(roles=["Reader", "Admin"]))
+    token = ENTRA.user_token(roles=["Reader", "Admin"], acrs=["c3", "c1"])
+
+    assert expected == _verify(token)
 
 
 def test_a_v1_token_is_read_like_a_v2_one() -> None:

@@ -20,7 +20,17 @@ ENTRA: Final = FakeTenant(clock=Clock())
 EXPECTATION: Final = ENTRA.expectation()
 CLAIMS: Final = ENTRA.user_claims()
 NAMES: Final = st.sampled_from(
-    [*CLAIMS, "appid", "idtyp", "roles", "jti", "xms_sub_fct", "xms_act_fct", "xms_par_app_azp"]
+    [
+        *CLAIMS,
+        "appid",
+        "idtyp",
+        "roles",
+        "acrs",
+        "jti",
+        "xms_sub_fct",
+        "xms_act_fct",
+        "xms_par_app_azp",
+    ]
 )
 HEADERS: Final = st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "x5c", "zip", "cty"])
 
@@ -83,7 +93,8 @@ def test_properly_signed_nonsense_is_a_principal_of_the_tenant_or_refused(
     if isinstance(outcome, Principal):
         assert TENANT == outcome.subject.tenant_id
         assert START < outcome.expires_at + EXPECTATION.leeway
-        assert all(isinstance(name, str) for name in outcome.scopes | outcome.roles)
+        names = outcome.scopes | outcome.roles | outcome.auth_contexts
+        assert all(isinstance(name, str) for name in names)
         assert isinstance(outcome.subject.object_id, str)
 
 

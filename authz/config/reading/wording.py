@@ -87,7 +87,9 @@ def _found(value: Any, *, private: bool, variable: str | None) -> str:
         case None:
             return "found nothing"
         case dict():
-            return "" if private else "found a mapping"
+            if private:
+                return ""
+            return "found a mapping" if value else "found an empty mapping"
         case list() | tuple():
             return "found a list" if value else "found an empty list"
         case _ if variable:

@@ -57,7 +57,8 @@ def advice(config: Config) -> Iterator[Notice]:
 
 
 def _about_inbound(name: str, inbound: Inbound) -> Iterator[Notice]:
-    if not (inbound.scopes or inbound.roles or inbound.actors):
+    named = inbound.actors or inbound.actor_blueprints
+    if not (inbound.scopes or inbound.roles or inbound.user_roles or named):
         yield Notice(
             f"inbound.{name}.scopes",
             "every user with a token for this client may call, whatever they consented to: expected the "

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 from authz.config.faults import Fault, did_you_mean
 from authz.config.model import Config
+from authz.config.rules.inbound_checks import check_inbound
 from authz.config.rules.route_checks import (
     check_egress,
     check_ended_hosts,
-    check_inbound,
     check_prefetch,
     check_references,
     check_users,

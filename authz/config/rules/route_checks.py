@@ -1,6 +1,6 @@
 """Rules of routes that concern several keys: which flow goes with which client, and which hosts with what."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from authz.config.faults import Fault
@@ -8,7 +8,7 @@ from authz.config.rules.origins import belongs
 from authz.config.rules.scope_checks import check_scopes
 from authz.config.sections.clients import Agent, Application
 from authz.config.sections.hosts import EgressHost
-from authz.config.sections.routes import MOST_SPELLINGS, Egress, Inbound, SubjectKind
+from authz.config.sections.routes import MOST_SPELLINGS, Egress, Inbound
 from authz.config.shown import cut, shown
 from authz.core.exchange import Flow
 from authz.core.request import normalize_host
@@ -29,49 +29,6 @@ CLIENT_OF_FLOW: Final[Mapping[Flow, tuple[str, ...]]] = {
 
 _CARRIED: Final = REFERENCES | {SubjectSource.BEARER}
 """What an app can hand on; `Forward` and `SubjectSource` spell it alike."""
-
-
-def check_inbound(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
-    """Return the faults of inbound routes."""
-    for name, route in routes.items():
-        path = f"inbound.{name}"
-        given = [key for key in CLIENT_KEYS if getattr(route, key) is not None]
-        for key in given[1:]:
-            yield Fault(f"{path}.{key}", f"{given[0]} is given as well: expected one of the two")
-        if not given:
-            for key in ("audiences", "tenants"):
-                if getattr(route, key) is None:
-                    yield Fault(
-                        f"{path}.{key}",
-                        "is missing: expected it, or one of agent, blueprint and application, "
-                        "from which it follows",
-                    )
-        yield from _check_accepted_scopes(f"{path}.scopes", route.scopes)
-        yield from _check_subjects(path, route)
-
-
-def _check_accepted_scopes(path: str, scopes: Sequence[str]) -> Iterator[Fault]:
-    for index, scope in enumerate(scopes):
-        if "://" in scope:
-            yield Fault(
-                f"{path}.{index}",
-                f"found {shown(scope)}, which no token has: tokens have a scope without its resource, so expected the "
-                "part after the last slash",
-            )
-
-
-def _check_subjects(path: str, route: Inbound) -> Iterator[Fault]:
-    applications = SubjectKind.APPLICATION in route.served
-    if applications and not route.roles and not route.actors:
-        yield Fault(
-            f"{path}.subjects",
-            "applications are served without roles or actors: any application can get a token "
-            "without roles, so expected one of the two",
-        )
-    if route.roles and not applications:
-        yield Fault(f"{path}.roles", "have no effect: subjects does not name application")
-    if route.scopes and SubjectKind.USER not in route.served:
-        yield Fault(f"{path}.scopes", "have no effect: subjects does not name user")
 
 
 def check_prefetch(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
@@ -156,7 +113,7 @@ def check_users(
         clients: The applications and blueprints, by the key that names them.
     """
     for name, route in inbound.items():
-        if SubjectKind.USER not in route.served:
+        if not route.serves_users:
             continue
         delegated = [each for each in egress.values() if each.flow.is_delegated]
         if not any(belongs(route, each, agents) for each in delegated):

@@ -17,6 +17,7 @@ def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) ->
     """Return the faults of the rules of all routes."""
     for name, route in inbound.items():
         yield from _check_order(f"inbound.{name}.rules", route.rules)
+        yield from _check_demands(f"inbound.{name}.rules", route)
     for name, target in egress.items():
         path = f"egress.{name}"
         yield from _check_order(f"{path}.rules", target.rules)
@@ -33,13 +34,23 @@ def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
                 f"{where}.name", f"found {shown(names[place])} twice: expected a name for each"
             )
         if rule.deny:
-            for key in ("scopes", "roles", "auth_context"):
+            for key in ("scopes", "roles", "user_roles", "auth_context"):
                 if getattr(rule, key, None):
                     yield Fault(f"{where}.{key}", "has no effect: the rule denies")
         for index, template in enumerate(_templates(rule)):
             part = f"{where}.paths.{index}" if rule.paths else where
             before = [(names[at], rules[at]) for at in range(place)]
             yield from _check_reached(part, rule, template, before)
+
+
+def _check_demands(path: str, route: Inbound) -> Iterator[Fault]:
+    """Return the faults of demands on those whom the route does not serve."""
+    if route.serves_users:
+        return
+    for place, rule in enumerate(route.rules):
+        for key in ("scopes", "user_roles", "auth_context"):
+            if getattr(rule, key) and not rule.deny:
+                yield Fault(f"{path}.{place}.{key}", "has no effect: subjects names no user")
 
 
 def _check_reached(

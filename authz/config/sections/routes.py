@@ -2,13 +2,13 @@
 
 import json
 import re
-from enum import StrEnum
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from authz.config.faults import did_you_mean
 from authz.config.sections.api import Downstream
+from authz.config.sections.demands import AuthContext, Requires, Roles, Scopes
 from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule
 from authz.config.sections.section import Section
 from authz.config.sections.values import (
@@ -27,33 +27,13 @@ from authz.config.sections.values import (
 from authz.core.exchange import Flow, declares_capability
 from authz.core.header_name import canonical, spelling_count, spellings
 from authz.core.policy import Forward
+from authz.core.principal import APPLICATIONS, USERS, SubjectType
+from authz.core.requirement import Clauses
 from authz.core.subject import SubjectSource
 
 FLOWS: Final = tuple(
     flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
 )
-
-Role = Annotated[str, text(r"\S+", kind="role", expected="the value of an app role, no blanks")]
-
-
-def _apart(value: Any) -> Any:
-    """Take apart what one variable gives: several scopes, separated by blanks (RFC 6749 section 3.3)."""
-    if not isinstance(value, list | tuple):
-        return value
-    # A text without any scope stays, to be refused: an empty list would demand nothing.
-    return [
-        part
-        for one in value
-        for part in ((one.split() or [one]) if isinstance(one, str) else [one])
-    ]
-
-
-class SubjectKind(StrEnum):
-    """Whose tokens a route serves."""
-
-    USER = "user"
-    APPLICATION = "application"
-
 
 _FORWARDS: Final = frozenset(forward.value for forward in Forward)
 
@@ -112,25 +92,50 @@ class Inbound(Section):
         description="Tenants whose tokens are accepted. There is no wildcard.",
         json_schema_extra={"x-default": "that of the client called"},
     )
-    scopes: Annotated[tuple[Scope, ...], BeforeValidator(_apart)] = Field(
+    scopes: Scopes = Field(
         default=(),
-        description="A user's token needs one of these delegated permissions. Empty: no demand. "
-        "A `${NAME}` may give several, separated by blanks.",
+        description="Delegated permissions that a user's token needs: one of a list; of a mapping one of "
+        "`any` and each of `all`. Empty: no demand. A `${NAME}` may give several, separated by blanks.",
     )
-    roles: tuple[Role, ...] = Field(
-        default=(), description="An application's token needs one of these app roles."
+    roles: Roles = Field(
+        default=(),
+        description="App roles that an application's token needs, written as `scopes` are. Where no "
+        "application is served, a user's token needs them.",
+    )
+    user_roles: Roles = Field(
+        default=(),
+        description="App roles that a user's token needs, written as `scopes` are, where applications "
+        "are served as well. Roles are assigned to users and groups in the enterprise application.",
     )
     actors: tuple[Guid, ...] = Field(
-        default=(), description="Client ids of applications that may call. Empty: every one."
+        default=(),
+        description="Client ids of applications and agents that may call. Without `actors` and "
+        "`actor_blueprints`: every one.",
     )
-    subjects: tuple[SubjectKind, ...] | None = Field(
+    actor_blueprints: tuple[Guid, ...] = Field(
+        default=(),
+        description="Client ids of blueprints whose agents may call, beside `actors`: all agents of the "
+        "blueprint, also those created later. Needs the optional claim `xms_par_app_azp` in the tokens "
+        "of the API that is called.",
+    )
+    auth_context: AuthContext | None = Field(
+        default=None,
+        description="Authentication context of Conditional Access that a user's sign-in must satisfy. "
+        "A token without it in the claim `acrs` is refused as `step_up_required`, with the claims "
+        "challenge by which the client asks Entra for it.",
+    )
+    subjects: tuple[SubjectType, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Whose tokens are served. Applications need `roles` or `actors`, because a "
-        "token without roles can be had by any application.",
+        description="Whose tokens are served: `user` (a person), `agent_user` (an agent's user account), "
+        "`application` (an ordinary application), `agent_identity`. Agents are known by the optional claim "
+        "`xms_sub_fct`: in tokens without it an agent's user account counts as `user`, and an agent "
+        "identity as `application`. Applications and agent identities need `roles` or `actors`, because "
+        "any of them gets a token without roles; for `agent_identity` without `application`, "
+        "`actor_blueprints` are enough.",
         json_schema_extra={
-            "x-default": "`[user]`; with roles `[user, application]`; "
-            "with roles and no scopes `[application]`"
+            "x-default": "`[user, agent_user]`; with `roles` `[application, agent_identity]`; "
+            "with `roles` and demands on users (`scopes`, `user_roles`, `auth_context`) all four"
         },
     )
     forward: Annotated[tuple[Forward, ...], _FORWARD] = Field(
@@ -156,25 +161,32 @@ class Inbound(Section):
     )
 
     @property
-    def served(self) -> frozenset[SubjectKind]:
+    def served(self) -> frozenset[SubjectType]:
         """Whose tokens are served, after defaults."""
         if self.subjects is not None:
             return frozenset(self.subjects)
         if not self.roles:
-            return frozenset({SubjectKind.USER})
-        return frozenset(SubjectKind) if self.scopes else frozenset({SubjectKind.APPLICATION})
+            return USERS
+        return frozenset(SubjectType) if self._demands_of_users else APPLICATIONS
 
+    @property
+    def serves_users(self) -> bool:
+        """Whether some delegated tokens are served."""
+        return not self.served.isdisjoint(USERS)
 
-class Requires(Section):
-    """What the user must bring before a token is exchanged for the agent."""
+    @property
+    def serves_applications(self) -> bool:
+        """Whether some app-only tokens are served."""
+        return not self.served.isdisjoint(APPLICATIONS)
 
-    scopes: tuple[Scope, ...] = Field(
-        default=(), description="The user's token needs one of these delegated permissions."
-    )
-    actors: tuple[Guid, ...] = Field(
-        default=(),
-        description="Client ids the user's token may have been issued to. Empty: every one.",
-    )
+    @property
+    def roles_of_users(self) -> Clauses:
+        """App roles that a user's token needs."""
+        return self.user_roles if self.serves_applications else self.user_roles or self.roles
+
+    @property
+    def _demands_of_users(self) -> bool:
+        return bool(self.scopes or self.user_roles or self.auth_context)
 
 
 def _flow(value: Any) -> Flow:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from authz.config.sections.demands import AuthContext, Roles, Scopes
 from authz.config.sections.section import Section
 from authz.config.sections.values import Expected, Name, Scalar, Scope, Switch, text
 from authz.core.rules.template import NoTemplate, Template
@@ -52,14 +53,6 @@ PathTemplate = Annotated[
         {"type": "string", "pattern": "^/", "maxLength": _LONGEST_PATH, "x-kind": "path template"},
     ),
 ]
-AuthContext = Annotated[
-    str,
-    text(
-        "c[1-9][0-9]?",
-        kind="authentication context",
-        expected="the id of an authentication context, c1 to c99",
-    ),
-]
 
 
 class Rule(Section):
@@ -90,11 +83,17 @@ class Rule(Section):
 class InboundRule(Rule):
     """A rule of an inbound route: what a caller needs beside what the route demands."""
 
-    scopes: tuple[Scope, ...] = Field(
-        default=(), description="A user's token needs one of these delegated permissions, too."
+    scopes: Scopes = Field(
+        default=(),
+        description="Delegated permissions that a user's token needs, too; written as the route's `scopes`.",
     )
-    roles: tuple[Scope, ...] = Field(
-        default=(), description="An application's token needs one of these app roles, too."
+    roles: Roles = Field(
+        default=(),
+        description="App roles that the token needs, too, of whom the route's `roles` would count for.",
+    )
+    user_roles: Roles = Field(
+        default=(),
+        description="App roles that a user's token needs, too, as the route's `user_roles`.",
     )
 
 

@@ -141,5 +141,5 @@ class Scene:
             flow,
             hosts,
             expectation=self.tenant.expectation(),
-            requirement=Requirement(scopes=("access_as_user",)),
+            requirement=Requirement(scopes=(("access_as_user",),)),
         )
