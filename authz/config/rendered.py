@@ -15,7 +15,7 @@ from authz.config.model import Config
 from authz.config.rules.route_checks import https_hosts
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
-from authz.core.policy import Policy
+from authz.core.policy import InboundRoute, Policy
 
 MARK: Final = "authz.rendered"
 """Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""
@@ -115,7 +115,7 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
         "edge": config.cache.edge.max_ttl > 0,
         "handles": policy.gives_handles,
         "inbound": {
-            name: {"repeated": policy.inbound[name].may_repeat_at_edge}
+            name: _inbound_content(config, policy.inbound[name])
             for name in inbound
             if name in policy.inbound
         },
@@ -132,6 +132,20 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
             if name in config.egress
         },
     }
+
+
+def _inbound_content(config: Config, route: InboundRoute) -> dict[str, Any]:
+    content: dict[str, Any] = {"repeated": route.may_repeat_at_edge}
+    if paths := unrepeated_paths(config, route):
+        content["metadata"] = list(paths)
+    return content
+
+
+def unrepeated_paths(config: Config, route: InboundRoute) -> tuple[str, ...]:
+    """Return the paths of an inbound route whose answers Envoy must not repeat, where it repeats any."""
+    if route.resource is None or not route.may_repeat_at_edge or config.cache.edge.max_ttl <= 0:
+        return ()
+    return route.resource.metadata_paths
 
 
 def hosts_of(config: Config) -> frozenset[str]:

@@ -13,6 +13,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow
 from authz.core.grant import Delegated, Grant, NoToken, Own
 from authz.core.request import CheckRequest, Direction, normalize_host
 from authz.core.requirement import Requirement
+from authz.core.resource import ProtectedResource
 from authz.core.token import Expectation
 
 
@@ -46,6 +47,7 @@ class InboundRoute:
         forward: What the app receives for the token.
         called: Client id of the agent or application that is called; None where the route names none.
         prefetch: Names of egress routes that the agent will probably use for this caller.
+        resource: What clients without a token may learn of the route; None where it is nothing.
     """
 
     name: str
@@ -54,6 +56,7 @@ class InboundRoute:
     forward: frozenset[Forward] = frozenset({Forward.BEARER})
     called: str | None = None
     prefetch: tuple[str, ...] = ()
+    resource: ProtectedResource | None = None
 
     @property
     def gives_reference(self) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple, assert_never
 
 from authz.core.decision import Decision
 from authz.core.errors import AuthzError
-from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.outcome import Denied, Granted, Outcome, Replied
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
@@ -90,7 +90,7 @@ class CheckRecord(NamedTuple):
     @property
     def route(self) -> Route | None:
         """Its route; None where none was found."""
-        if isinstance(self.outcome, Granted):
+        if isinstance(self.outcome, Granted | Replied):
             return self.outcome.route
         return None if self.trace is None else self.trace.route
 

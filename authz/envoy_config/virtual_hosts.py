@@ -82,7 +82,7 @@ _OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
 
 
 def inbound_routes(
-    route: str, settings: SidecarSettings, *, repeated: bool = False
+    route: str, settings: SidecarSettings, *, repeated: bool = False, asked: Sequence[str] = ()
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
@@ -90,6 +90,7 @@ def inbound_routes(
         route: The inbound route.
         settings: On which paths GET, HEAD and OPTIONS need no decision, and how long requests may be silent.
         repeated: Whether Envoy may repeat decisions.
+        asked: Paths at which it may repeat none: the service answers to them itself.
     """
     action = _to(APP, settings.inbound_idle_timeout)
     if Direction.INBOUND in settings.websockets:
@@ -102,6 +103,7 @@ def inbound_routes(
                 domains=["*"],
                 routes=[
                     _refused(repeated=repeated),
+                    *(_metadata_route(route, path) for path in asked),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
                     *_with_second_try(
                         Route(
@@ -203,6 +205,19 @@ def _health_route(path: str, *, repeated: bool) -> Route:
     )
     _try_again(route, _NOTHING_ANSWERED)
     return route
+
+
+def _metadata_route(route: str, path: str) -> Route:
+    """Return the route of a path that the service answers to itself, whatever token comes with it.
+
+    Should it allow the request instead, the app answers.
+    """
+    return Route(
+        name=f"metadata{path}",
+        match=RouteMatch(path=path, headers=[_only_reading()]),
+        route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
+        typed_per_filter_config=_told(Direction.INBOUND, route) | without_script(),
+    )
 
 
 def _destination_host(

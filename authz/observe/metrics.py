@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from authz import __version__
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.event import (
     Called,
@@ -22,7 +23,6 @@ from authz.core.event import (
     SecretSent,
 )
 from authz.core.exchange import TokenExchange, blamed
-from authz.core.outcome import Denied
 from authz.core.policy import EgressRoute, Route
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.histogram import Histogram
@@ -206,9 +206,7 @@ class Metrics:
         """Count one event."""
         match event:
             case Decided(record):
-                outcome = record.outcome
-                reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
-                self._count_checks(record.route, reason, [record.seconds])
+                self._count_checks(record.route, record.decision, [record.seconds])
             case Repeated(records):
                 self._count_repeats(records)
             case LookedUp(cache, result):
@@ -232,15 +230,19 @@ class Metrics:
         for record in records:
             by_route.setdefault(id(record.route), []).append(record)
         for found in by_route.values():
-            self._count_checks(found[0].route, NONE, [record.seconds for record in found])
+            first = found[0]
+            self._count_checks(first.route, first.decision, [record.seconds for record in found])
         self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
 
-    def _count_checks(self, route: Route | None, reason: str, seconds: Sequence[float]) -> None:
+    def _count_checks(
+        self, route: Route | None, decision: Decision, seconds: Sequence[float]
+    ) -> None:
         """Count Checks of one route that ended alike."""
-        count, duration = self._check_children(*check_labels(route, reason))
+        reason = decision.reason.value if isinstance(decision, Deny) else NONE
+        count, duration = self._check_children(*check_labels(route, decision.label, reason))
         count.inc(len(seconds))
         duration.observe_all(seconds)
-        if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
+        if isinstance(decision, Allow) and isinstance(route, EgressRoute) and route.stands_in:
             self._fallbacks.labels(route.name).inc(len(seconds))
 
     def _count_exchange(
