@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.zzz",
         (
             "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
-            "roles, actors, subjects, forward, prefetch, leeway"
+            "roles, actors, subjects, forward, resource, prefetch, leeway"
         ),
     ),
     "unknown section": ({"egres": {}}, "egres", "unknown key; did you mean 'egress'?"),
