@@ -41,6 +41,16 @@ def test_insufficient_scope_names_the_scopes() -> None:
     assert ["a.read", "b.write"] == json.loads(describe(denial).body)["accepted"]
 
 
+def test_challenge_says_where_the_metadata_is() -> None:
+    """RFC 9728 section 5.1; beside the scope to ask for, whatever the reason."""
+    url = "https://agent.example.com/.well-known/oauth-protected-resource/mcp"
+    scope = "https://agent.example.com/mcp/access"
+    denial = Deny(Reason.MISSING_TOKEN, metadata_url=url, ask_for=(scope,))
+
+    expected = f'Bearer realm="authz", resource_metadata="{url}", scope="{scope}"'
+    assert expected == header(denial, "www-authenticate")
+
+
 def test_claims_challenge_is_passed_on() -> None:
     """The Entra page "claims-challenge": `insufficient_claims` with the JSON in base64."""
     claims = '{"access_token":{"capolids":{"essential":true,"values":["x"]}}}'

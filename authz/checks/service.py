@@ -28,12 +28,13 @@ from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
 from authz.core.moment import NEVER, Moment
-from authz.core.outcome import Denied, Granted
-from authz.core.policy import EgressRoute, InboundRoute, authorize_workload, ruled
+from authz.core.outcome import Denied, Granted, Replied
+from authz.core.policy import EgressRoute, InboundRoute, Route, authorize_workload, ruled
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
 from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
 from authz.core.requirement import authorize
+from authz.core.resource import METADATA
 from authz.core.secret import Secret
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.ports import Clock, Observer, SubjectStore, Timer
@@ -119,12 +120,17 @@ class CheckService:
         self, request: CheckRequest, snapshot: Snapshot, deadline: float
     ) -> CheckRecord:
         begun, trace = self._now(), Trace()
+        asked = Asked(request, snapshot, deadline, trace)
         try:
-            granted = await self._granted(Asked(request, snapshot, deadline, trace))
+            replied = _replied(asked)
+            if replied is not None:
+                seconds = self._timer() - begun.steady
+                return CheckRecord(request, replied, begun.wall, seconds, trace)
+            granted = await self._granted(asked)
             return self._record(request, snapshot, granted, begun, trace)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
-            seconds = self._timer() - begun.steady
-            return CheckRecord(request, Denied.because(cause), self._clock(), seconds, trace)
+            seconds, denied = self._timer() - begun.steady, _denied(cause, trace.route)
+            return CheckRecord(request, denied, self._clock(), seconds, trace)
 
     def _record(
         self,
@@ -162,7 +168,8 @@ class CheckService:
 
     def _standing(self, request: CheckRequest, snapshot: Snapshot, now: Moment) -> Granted | None:
         """Return the allowance that stands for such a request."""
-        if request.opens_tunnel:
+        if request.opens_tunnel or request.path.startswith(METADATA):
+            # No answer knows the path that it was given for.
             return None
         most = snapshot.policy.max_token_bytes
         if request.authorization is not None and is_oversized(request.authorization, most):
@@ -316,6 +323,26 @@ class CheckService:
 
     def _now(self) -> Moment:
         return Moment(self._clock(), self._timer())
+
+
+def _replied(asked: Asked) -> Replied | None:
+    """Return the answer to a client that asks where to get a token; None for any other request."""
+    request = asked.request
+    if not request.path.startswith(METADATA):
+        return None
+    route = asked.snapshot.policy.find(request)
+    if not isinstance(route, InboundRoute) or route.resource is None:
+        return None
+    reply = route.resource.reply_to(request)
+    return None if reply is None else Replied(route, reply)
+
+
+def _denied(cause: Exception, route: Route | None) -> Denied:
+    """Return the denial that an exception stands for, with where its caller can get another token."""
+    denied = Denied.because(cause)
+    if not isinstance(route, InboundRoute) or route.resource is None:
+        return denied
+    return replace(denied, decision=route.resource.challenge(denied.decision))
 
 
 def _outgoing(asked: Asked, route: EgressRoute, baggage: Baggage, token: Secret | None) -> Allow:

@@ -24,6 +24,7 @@ from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy
 from authz.core.requirement import Requirement
+from authz.core.resource import ProtectedResource
 from authz.core.scopes import default_beside
 from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation
@@ -204,32 +205,51 @@ def _application(config: Config, route: Egress | Inbound) -> Application:
 
 def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
     audiences = route.audiences or _application(config, route).accepted_audiences
+    requirement = Requirement(
+        subjects=route.served,
+        scopes=route.scopes,
+        roles=route.roles if route.serves_applications else (),
+        user_roles=route.roles_of_users,
+        actors=frozenset(route.actors),
+        blueprints=frozenset(route.actor_blueprints),
+        auth_contexts=one(route.auth_context),
+        resource=_resource(audiences, route.resource),
+    )
     compiled = InboundRoute(
         name=name,
         expectation=_entrance(config, route),
-        requirement=Requirement(
-            subjects=route.served,
-            scopes=route.scopes,
-            roles=route.roles if route.serves_applications else (),
-            user_roles=route.roles_of_users,
-            actors=frozenset(route.actors),
-            blueprints=frozenset(route.actor_blueprints),
-            auth_contexts=one(route.auth_context),
-            resource=_resource(audiences),
-        ),
+        requirement=requirement,
         forward=frozenset(route.forward),
         called=_called(config, route),
         prefetch=route.prefetch,
+        resource=_described(config, route, requirement),
     )
     return inbound_under_rules(compiled, route)
 
 
-def _resource(audiences: Sequence[str]) -> str:
+def _described(
+    config: Config, route: Inbound, requirement: Requirement
+) -> ProtectedResource | None:
+    """Return what clients without a token may learn of a route; None where it is nothing."""
+    if route.resource is None:
+        return None
+    # A tenant that is not known yet has no issuer.
+    tenants = (tenant for tenant in _tenants(config, route) if tenant != NO_TENANT)
+    issuers = tuple(_issuers_of(config.entra.authority, tenant)[1] for tenant in tenants)
+    # Where no scope is demanded, `/.default` asks for whatever was consented to.
+    scopes = requirement.to_ask_for(delegated=bool(requirement.scopes))
+    return ProtectedResource(route.resource, issuers, scopes)
+
+
+def _resource(audiences: Sequence[str], called: str | None = None) -> str:
     """Return what a token of one of these audiences is asked for by: a URI as it is, a client id as one.
 
     `api://CLIENT_ID` is the URI that Entra proposes for an application (Entra page
-    "identifier-uri-restrictions").
+    "identifier-uri-restrictions"). The URL by which clients call comes first: they name it to Entra as
+    `resource` (RFC 8707) too, and Entra takes one resource only.
     """
+    if called is not None and called in audiences:
+        return called
     uris = (audience for audience in audiences if "://" in audience)
     return next(uris, f"api://{audiences[0]}")
 

@@ -15,7 +15,7 @@ from authz.config.model import Config
 from authz.config.rules.route_checks import https_hosts
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
-from authz.core.policy import Policy
+from authz.core.policy import InboundRoute, Policy
 
 MARK: Final = "authz.rendered"
 """Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""
@@ -114,12 +114,8 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
         "https": https_hosts(config.egress) if config.https is not None else None,
         "edge": config.cache.edge.max_ttl > 0,
         "handles": policy.gives_handles,
-        "rules": policy.has_rules,
         "inbound": {
-            name: {
-                "repeated": policy.inbound[name].may_repeat_at_edge,
-                "ruled": policy.inbound[name].rules is not None,
-            }
+            name: _inbound_content(config, policy.inbound[name])
             for name in inbound
             if name in policy.inbound
         },
@@ -129,7 +125,7 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
                 "without_token": config.egress[name].flow.value == "none",
                 "pushed": config.egress[name].pushed,
                 "repeated": name in policy.egress and policy.egress[name].may_repeat_at_edge,
-                "ruled": bool(config.egress[name].rules),
+                **({"ruled": True} if config.egress[name].rules else {}),
                 "remove_headers": list(config.egress[name].remove_headers),
                 "tunnel": name in tunnels,
             }
@@ -137,6 +133,22 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
             if name in config.egress
         },
     }
+
+
+def _inbound_content(config: Config, route: InboundRoute) -> dict[str, Any]:
+    content: dict[str, Any] = {"repeated": route.may_repeat_at_edge}
+    if route.rules is not None:
+        content["ruled"] = True
+    if paths := unrepeated_paths(config, route):
+        content["metadata"] = list(paths)
+    return content
+
+
+def unrepeated_paths(config: Config, route: InboundRoute) -> tuple[str, ...]:
+    """Return the paths of an inbound route whose answers Envoy must not repeat, where it repeats any."""
+    if route.resource is None or not route.may_repeat_at_edge or config.cache.edge.max_ttl <= 0:
+        return ()
+    return route.resource.metadata_paths
 
 
 def hosts_of(config: Config) -> frozenset[str]:

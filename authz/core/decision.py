@@ -1,9 +1,10 @@
-"""The answer to a Check: `Allow` with what to change, or `Deny` with a reason.
+"""The answer to a Check: `Allow` with what to change, `Deny` with a reason, or a whole `Reply`.
 
-No HTTP or gRPC status here: that is wire language and lives in `authz.doors`.
+How a denial looks, with its HTTP and gRPC status, is wire language and lives in `authz.doors`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from authz.core.errors import AuthzError, EntraError, InsufficientScope, Reason, StepUpRequired
 from authz.core.secret import Secret
@@ -18,7 +19,10 @@ class Allow:
         baggage: What replaces `baggage`; None leaves or removes it.
         headers: Further headers to set, overwriting.
         remove: Names of headers to remove. Never holds one that is set: in Envoy removal wins.
+        label: What kind of decision it is, in metrics, log and metadata; each kind has one.
     """
+
+    label: ClassVar[str] = "allow"
 
     authorization: Secret | None = None
     baggage: Secret | None = None
@@ -41,14 +45,18 @@ class Deny:
         retry_after: Seconds after which to try again, where waiting helps.
         accepted: Scopes or roles of which one would have been enough.
         claims: The claims challenge (JSON text), Entra's or the route's, for the caller.
-        ask_for: Scopes by which a client asks Entra for those of `accepted`: with their resource.
+        ask_for: Scopes by which a client asks Entra for a token that is enough: with their resource.
+        metadata_url: Where a client learns who issues such a token (RFC 9728 section 5.1).
     """
+
+    label: ClassVar[str] = "deny"
 
     reason: Reason
     retry_after: float | None = None
     accepted: tuple[str, ...] = ()
     claims: str | None = None
     ask_for: tuple[str, ...] = ()
+    metadata_url: str | None = None
 
     @classmethod
     def because(cls, error: AuthzError) -> "Deny":
@@ -62,4 +70,21 @@ class Deny:
         )
 
 
-Decision = Allow | Deny
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Answer the request in place of the app, which does not receive it.
+
+    Attributes:
+        status: HTTP status.
+        headers: The answer's headers.
+        body: The answer's body.
+    """
+
+    label: ClassVar[str] = "reply"
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+
+
+Decision = Allow | Deny | Reply

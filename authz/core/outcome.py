@@ -1,4 +1,4 @@
-"""`Granted` and `Denied`: how a Check ended, with what an allowance rests on or what a denial came from.
+"""`Granted`, `Denied`, `Replied`: how a Check ended; what an allowance rests on, what a denial came from.
 
 What becomes of the request is in `authz.core.decision`. What was merely observed on the way, such as
 durations, is in `authz.core.record`.
@@ -6,7 +6,7 @@ durations, is in `authz.core.record`.
 
 from dataclasses import dataclass
 
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.lifetime import Lifetime
@@ -70,4 +70,17 @@ class Denied:
         return cls(Deny(Reason.INTERNAL), fault=cause)
 
 
-Outcome = Granted | Denied
+@dataclass(frozen=True, slots=True)
+class Replied:
+    """An answer in place of the app's. It holds for this request alone and is not remembered.
+
+    Attributes:
+        route: The route of the request.
+        decision: The answer.
+    """
+
+    route: Route
+    decision: Reply
+
+
+Outcome = Granted | Denied | Replied

@@ -13,6 +13,7 @@ from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow
 from authz.core.grant import Delegated, Grant, NoToken, Own
 from authz.core.request import CheckRequest, Direction, normalize_host
 from authz.core.requirement import Requirement
+from authz.core.resource import ProtectedResource
 from authz.core.rules.rule import Rules
 from authz.core.token import Expectation
 
@@ -49,6 +50,7 @@ class InboundRoute:
         prefetch: Names of egress routes that the agent will probably use for this caller.
         rules: Which requests it lets in, each as what it then is; None where it lets in all.
         rule: Name of the rule by which it became what it is; empty where none did.
+        resource: What clients without a token may learn of the route; None where it is nothing.
     """
 
     name: str
@@ -59,6 +61,7 @@ class InboundRoute:
     prefetch: tuple[str, ...] = ()
     rules: "Rules[InboundRoute] | None" = None
     rule: str = ""
+    resource: ProtectedResource | None = None
 
     @property
     def gives_reference(self) -> bool:

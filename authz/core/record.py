@@ -11,7 +11,7 @@ from authz.core.decision import Decision
 from authz.core.errors import AuthzError, RuleDenied
 from authz.core.exchange import Target
 from authz.core.grant import NoToken
-from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.outcome import Denied, Granted, Outcome, Replied
 from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
@@ -92,7 +92,7 @@ class CheckRecord(NamedTuple):
     @property
     def route(self) -> Route | None:
         """Its route; None where none was found."""
-        if isinstance(self.outcome, Granted):
+        if isinstance(self.outcome, Granted | Replied):
             return self.outcome.route
         return None if self.trace is None else self.trace.route
 

@@ -333,7 +333,10 @@ def describe(
 
 
 def _challenge(denial: Deny, face: Face) -> str:
-    """Render `WWW-Authenticate` (RFC 6750 section 3; `claims` as the Entra page "claims-challenge")."""
+    """Render `WWW-Authenticate`.
+
+    RFC 6750 section 3, and section 5.1 of RFC 9728; `claims` as the Entra page "claims-challenge".
+    """
     parts = ['realm="authz"']
     error = face.challenge
     if error == "insufficient_claims" and denial.claims is None:
@@ -341,6 +344,8 @@ def _challenge(denial: Deny, face: Face) -> str:
         error = "invalid_token"
     if error:
         parts += [f'error="{error}"', f'error_description="{face.title}"']
+    if denial.metadata_url is not None:
+        parts.append(f'resource_metadata="{denial.metadata_url}"')
     if denial.ask_for:
         # Clients hand this to Entra, which takes a name alone for a permission of Microsoft Graph.
         parts.append(f'scope="{" ".join(map(_quotable, denial.ask_for))}"')

@@ -82,7 +82,12 @@ _LOOPBACK: Final = (
 
 
 def inbound_routes(
-    route: str, settings: SidecarSettings, *, repeated: bool = False, ruled: bool = False
+    route: str,
+    settings: SidecarSettings,
+    *,
+    repeated: bool = False,
+    ruled: bool = False,
+    asked: Sequence[str] = (),
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
@@ -91,6 +96,7 @@ def inbound_routes(
         settings: On which paths GET, HEAD and OPTIONS need no decision, and how long requests may be silent.
         repeated: Whether Envoy may repeat decisions.
         ruled: Whether the route has rules.
+        asked: Paths at which it may repeat none: the service answers to them itself.
     """
     action = _to(APP, settings.inbound_idle_timeout)
     if Direction.INBOUND in settings.websockets:
@@ -118,6 +124,7 @@ def inbound_routes(
                 domains=["*"],
                 routes=[
                     _refused(repeated=repeated),
+                    *(_metadata_route(route, path) for path in asked),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
                     *routes,
                 ],
@@ -241,6 +248,19 @@ def _health_route(path: str, *, repeated: bool) -> Route:
     )
     _try_again(route, _NOTHING_ANSWERED)
     return route
+
+
+def _metadata_route(route: str, path: str) -> Route:
+    """Return the route of a path that the service answers to itself, whatever token comes with it.
+
+    Should it allow the request instead, the app answers.
+    """
+    return Route(
+        name=f"metadata{path}",
+        match=RouteMatch(path=path, headers=[_only_reading()]),
+        route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
+        typed_per_filter_config=_told(Direction.INBOUND, route) | without_script(),
+    )
 
 
 def _destination_host(

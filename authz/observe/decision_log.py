@@ -138,9 +138,9 @@ def fields_of(record: CheckRecord) -> dict[str, Any]:
 
 def settled_fields(record: CheckRecord) -> dict[str, Any]:
     """Return what is told of the decision, and is the same each time the answer is repeated."""
-    fields: dict[str, Any] = {"decision": "allow"}
+    fields: dict[str, Any] = {"decision": record.decision.label}
     if isinstance(record.decision, Deny):
-        fields = _denial(record, record.decision)
+        fields |= _denial(record, record.decision)
     _add_route(fields, record)
     _add_principal(fields, record)
     if record.request.peer is not None:
@@ -170,7 +170,7 @@ def passing_fields(record: CheckRecord) -> dict[str, Any]:
 
 
 def _denial(record: CheckRecord, denial: Deny) -> dict[str, Any]:
-    fields: dict[str, Any] = {"decision": "deny", "reason": denial.reason.value}
+    fields: dict[str, Any] = {"reason": denial.reason.value}
     if record.error is not None and record.error.detail:
         fields["detail"] = record.error.detail
     if isinstance(record.error, EntraError) and record.error.code is not None:

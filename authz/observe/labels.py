@@ -7,7 +7,7 @@ from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.request import Direction
 
 NONE: Final = "none"
-"""Label value where there is nothing to say: a route that was not found, the reason of an allow."""
+"""Label value where there is nothing to say: a route that was not found, the reason of no denial."""
 OTHER: Final = "other"
 
 
@@ -16,9 +16,8 @@ def ending(outcome: int | AuthzError) -> str:
     return outcome.reason.value if isinstance(outcome, AuthzError) else f"{outcome // 100}xx"
 
 
-def check_labels(route: Route | None, reason: str) -> tuple[str, str, str, str]:
+def check_labels(route: Route | None, decision: str, reason: str) -> tuple[str, str, str, str]:
     """Return direction, route, decision and reason."""
-    decision = "allow" if reason == NONE else "deny"
     match route:
         case InboundRoute():
             return Direction.INBOUND.value, route.name, decision, reason

@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from authz import __version__
+from authz.core.decision import Allow, Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.event import (
     Called,
@@ -22,7 +23,6 @@ from authz.core.event import (
     SecretSent,
 )
 from authz.core.exchange import TokenExchange, blamed
-from authz.core.outcome import Denied
 from authz.core.policy import EgressRoute
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.histogram import Histogram
@@ -210,9 +210,7 @@ class Metrics:
         """Count one event."""
         match event:
             case Decided(record):
-                outcome = record.outcome
-                reason = outcome.decision.reason.value if isinstance(outcome, Denied) else NONE
-                self._count_checks(record, reason, [record.seconds])
+                self._count_checks(record, [record.seconds])
             case Repeated(records):
                 self._count_repeats(records)
             case LookedUp(cache, result):
@@ -236,20 +234,22 @@ class Metrics:
         for record in records:
             by_route.setdefault(id(record.route), []).append(record)
         for found in by_route.values():
-            self._count_checks(found[0], NONE, [record.seconds for record in found])
+            self._count_checks(found[0], [record.seconds for record in found])
         self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
 
-    def _count_checks(self, record: CheckRecord, reason: str, seconds: Sequence[float]) -> None:
+    def _count_checks(self, record: CheckRecord, seconds: Sequence[float]) -> None:
         """Count Checks of one route and rule that ended alike."""
-        route, labels = record.route, check_labels(record.route, reason)
+        route, decision = record.route, record.decision
+        reason = decision.reason.value if isinstance(decision, Deny) else NONE
+        labels = check_labels(route, decision.label, reason)
         count, duration = self._check_children(*labels)
         count.inc(len(seconds))
         duration.observe_all(seconds)
-        if reason == NONE and isinstance(route, EgressRoute) and route.stands_in:
+        if isinstance(decision, Allow) and isinstance(route, EgressRoute) and route.stands_in:
             self._fallbacks.labels(route.name).inc(len(seconds))
         if route is not None and (route.rule or route.rules is not None):
-            direction, name, decision, _ = labels
-            self._rules.labels(direction, name, record.rule or NONE, decision).inc(len(seconds))
+            direction, name, decided, _ = labels
+            self._rules.labels(direction, name, record.rule or NONE, decided).inc(len(seconds))
 
     def _count_exchange(
         self, exchange: TokenExchange, error: AuthzError | None, seconds: float

@@ -82,6 +82,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no longer pushed": {"egress.nightly.push": False},
     "headers removed": {"egress.nightly.remove_headers": ["x-key"]},
     "a tunnel": {"inbound.desk.forward": "placeholder", "egress.tools.hosts": ["tools.example"]},
+    "metadata that Envoy repeats nothing for": {"inbound.desk.resource": "https://a.example/mcp"},
     "no edge cache": {"cache.edge": {"max_ttl": 0}},
     "handles": {
         "inbound.desk.forward": "handle",

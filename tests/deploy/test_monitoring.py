@@ -58,7 +58,7 @@ FOREIGN = {
 """Metrics of Prometheus, of the kubelet and of Envoy, with the labels they have."""
 _OF_THE_OTHERS = {"authz_ready": {"kind", "name"}}
 """Labels that a metric lacks which only says of which pods others count (`and on (namespace, pod)`)."""
-DECISIONS, DIRECTIONS = {"allow", "deny"}, {"inbound", "egress", "none"}
+DECISIONS, DIRECTIONS = {"allow", "deny", "reply"}, {"inbound", "egress", "none"}
 REASONS = {reason.value for reason in Reason}
 VALUES = {
     ("authz_checks_total", "decision"): DECISIONS,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
 from authz.core.event import Decided, Repeated
 from authz.core.exchange import Flow
@@ -35,6 +35,20 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     assert fields_of(ALLOWED)["fallback"]
     assert "autonomous" == fields_of(ALLOWED)["flow"]
     assert "fallback" not in fields_of(ELSEWHERE)
+
+
+def test_replies_are_neither_allowances_nor_denials() -> None:
+    """They have a label of their own, and count as no call without a user."""
+    registry = own_registry()
+    Metrics(registry, frozenset()).observe(Decided(record_of(Reply(200), route=FALLBACK)))
+
+    labels = {"direction": "egress", "route": "graph", "decision": "reply"}
+    counted = [
+        registry.get_sample_value("authz_checks_total", labels | {"reason": "none"}),
+        registry.get_sample_value("authz_check_duration_seconds_count", labels),
+        registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"}),
+    ]
+    assert [1, 1, None] == counted
 
 
 @pytest.mark.parametrize(

@@ -369,7 +369,12 @@ OTHERS: Final = (
         "tests/recipes/test_mcp_sign_in.py::test_server_of_the_cluster_is_called_without_a_token",
     ),
     Fact(
-        "sign-in of the MCP SDK's client that knows only the URL of an MCP server behind authz",
+        "sign-in of the MCP SDK's client that knows only its client id and the URL of an MCP server behind authz",
+        "works where the inbound route has [`resource`](discovery.md), and that URL is an App ID URI of the blueprint",
+        "tests/recipes/test_mcp_sign_in.py::test_client_that_knows_the_url_and_its_client_id_signs_in",
+    ),
+    Fact(
+        "the same, where the inbound route has no `resource`",
         "fails with 401: nothing there says where to sign in (RFC 9728, RFC 8414), and there is no registration of clients",
         "tests/recipes/test_mcp_sign_in.py::test_client_that_knows_the_url_alone_cannot_sign_in",
     ),

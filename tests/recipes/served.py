@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -42,7 +42,12 @@ class Place:
 
 @contextmanager
 def behind_envoy(
-    app: str, authority: Authority, *, bound: bool, tools: str | None = None
+    app: str,
+    authority: Authority,
+    *,
+    bound: bool,
+    tools: str | None = None,
+    resource: str | None = None,
 ) -> Iterator[Place]:
     """Run an app of a real SDK behind Envoy and the service.
 
@@ -51,19 +56,23 @@ def behind_envoy(
         authority: Signs certificates of destinations; files go where its own is.
         bound: Whether the app has the recipe that binds sessions to callers.
         tools: Address of a service without TLS that the app may call as `TOOLS`.
+        resource: Path at which clients call the app. Its URL is an App ID URI of the blueprint, and
+            clients that have nothing else learn where to sign in.
     """
     require_environment()
     folder = Path(tempfile.mkdtemp(dir=authority.file.parent))
-    port = free_port()
+    port, inbound = free_port(), free_port()
     with Emulator() as emulator:
         world = World(emulator, folder)
         document = world.config()
         if tools is not None:
             document["egress"]["tools"] = {"flow": "none", "hosts": [f"http://{TOOLS}"]}
+        if resource is not None:
+            _describe(world, document, f"http://127.0.0.1:{inbound}{resource}")
         file = folder / "authz.yaml"
         file.write_text(json.dumps(document))
         settings = SidecarSettings(
-            inbound_address="127.0.0.1:0",
+            inbound_address=f"127.0.0.1:{inbound}",
             egress_address="127.0.0.1:0",
             admin_address="127.0.0.1:0",
             app_address=f"127.0.0.1:{port}",
@@ -85,3 +94,11 @@ def behind_envoy(
             authz.wait_ready()
             ports = (envoy.port("inbound"), envoy.port("egress"))
             yield Place(world, *(f"http://127.0.0.1:{port}" for port in ports))
+
+
+def _describe(world: World, document: dict[str, Any], url: str) -> None:
+    """Let clients ask for tokens by the agent's URL, and learn so."""
+    client_id = world.blueprint["client_id"]
+    world.emulator.directory.update_application(world.tenant_id, client_id, identifier_uris=(url,))
+    document["blueprints"]["support"]["audiences"] = [client_id, url]
+    document["inbound"]["agent"]["resource"] = url

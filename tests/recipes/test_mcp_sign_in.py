@@ -33,6 +33,13 @@ def tools(authority: Authority) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def described(authority: Authority) -> Iterator[Place]:
+    """Run an MCP server without a sign-in of its own, which authz describes to clients."""
+    with behind_envoy("bound_mcp", authority, bound=False, resource="/mcp") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def place(authority: Authority, tools: str) -> Iterator[Place]:
     """Run an MCP server behind Envoy and the service."""
     with behind_envoy("bound_mcp", authority, bound=True, tools=tools) as running:
@@ -52,6 +59,46 @@ def run(*arguments: str, **environ: str) -> dict[str, Any]:
     assert 0 == done.returncode, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def test_client_that_knows_the_url_and_its_client_id_signs_in(described: Place) -> None:
+    """By what authz says at the URL: authority, scope, and the `resource` that the SDK sends to Entra."""
+    world = described.world
+    (terminal,) = world.tenant["public_clients"]
+    told = run(
+        *("url", "note", "text"),
+        MCP_URL=f"{described.inbound}/mcp",
+        TRUSTED=str(world.emulator.ca_file),
+        CLIENT_ID=terminal["client_id"],
+        USER_NAME=world.users["alice"]["username"],
+    )
+
+    assert "noted: x" == told.get("said"), told
+    tenant = world.tenant_id
+    assert [
+        "POST /mcp",
+        "GET /.well-known/oauth-protected-resource/mcp",
+        f"GET /.well-known/oauth-authorization-server/{tenant}/v2.0",
+        f"GET /.well-known/openid-configuration/{tenant}/v2.0",
+        f"GET /{tenant}/v2.0/.well-known/openid-configuration",
+        f"POST /{tenant}/oauth2/v2.0/token",
+        "POST /mcp",
+    ] == told["asked"][:7]
+
+
+def test_client_whose_user_entra_does_not_know_is_refused(described: Place) -> None:
+    """What authz says at the URL lets nobody in: Entra decides who signs in."""
+    (terminal,) = described.world.tenant["public_clients"]
+    told = run(
+        *("url", "note", "text"),
+        MCP_URL=f"{described.inbound}/mcp",
+        TRUSTED=str(described.world.emulator.ca_file),
+        CLIENT_ID=terminal["client_id"],
+        USER_NAME="nobody@contoso.example",
+    )
+
+    (failure,) = told["failed"]
+    assert "AADSTS50034" in failure
 
 
 def test_client_that_knows_the_url_alone_cannot_sign_in(place: Place) -> None:

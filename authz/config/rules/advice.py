@@ -51,6 +51,7 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from lost_keys(config)
     for name, inbound in config.inbound.items():
         yield from _about_inbound(name, inbound)
+        yield from _about_resource(config, name, inbound)
     for name, route in config.egress.items():
         yield from _about_hosts(name, route)
         yield from _about_scopes(name, route)
@@ -64,6 +65,28 @@ def _about_inbound(name: str, inbound: Inbound) -> Iterator[Notice]:
             "every user with a token for this client may call, whatever they consented to: expected the "
             "scopes of which one is needed",
         )
+
+
+def _about_resource(config: Config, name: str, inbound: Inbound) -> Iterator[Notice]:
+    if inbound.resource is None or inbound.resource in _audiences(config, inbound):
+        return
+    yield Notice(
+        f"inbound.{name}.resource",
+        "is not among the audiences: clients send it to Entra as `resource`, which Entra refuses beside scopes of "
+        "another one (AADSTS9010010): expected it as an Application ID URI in Entra, and in audiences",
+    )
+
+
+def _audiences(config: Config, inbound: Inbound) -> tuple[str, ...]:
+    """Return the `aud` values that an inbound route accepts, after defaults."""
+    if inbound.audiences is not None:
+        return inbound.audiences
+    if inbound.application is not None:
+        return config.applications[inbound.application].accepted_audiences
+    blueprint = inbound.blueprint
+    if inbound.agent is not None:
+        blueprint = config.agents[inbound.agent].blueprint
+    return config.blueprints[blueprint or ""].accepted_audiences
 
 
 def _about_reach(config: Config) -> Iterator[Notice]:

@@ -9,6 +9,7 @@ from pydantic import Field
 from authz.config.faults import did_you_mean
 from authz.config.sections.api import Downstream
 from authz.config.sections.demands import AuthContext, Requires, Roles, Scopes
+from authz.config.sections.resource_identifier import ResourceIdentifier
 from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule
 from authz.config.sections.section import Section
 from authz.config.sections.values import (
@@ -143,6 +144,12 @@ class Inbound(Section):
         description="What the app receives for the user's token: in `Authorization` the token itself "
         "(`bearer`), nothing (`strip`) or a reference (`placeholder`); in `baggage` a reference "
         "(`handle`), which alone leaves `Authorization` empty. A reference is useless anywhere else.",
+    )
+    resource: ResourceIdentifier | None = Field(
+        default=None,
+        description="URL by which clients call the agent, such as `https://agent.example.com/mcp`. With it a client "
+        "that knows only this URL learns where to sign in: authz answers `/.well-known/oauth-protected-resource` "
+        "(RFC 9728) without a token, and refusals name it. See [discovery.md](discovery.md).",
     )
     prefetch: tuple[Name, ...] = Field(
         default=(),

@@ -27,7 +27,7 @@ from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.config.rendered import MARK
 from authz.core.baggage import CARRIERS
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
 from authz.core.grant import Delegated, NoToken
 from authz.core.header_name import spellings
@@ -39,7 +39,7 @@ from authz.core.rules.overriding import OVERRIDING
 from authz.core.scopes import resource_of
 from authz.core.secret import Secret
 from authz.doors.envoy.workload_identity import source_id, spiffe_id
-from authz.doors.problem import FACES, OK, describe, detail_of
+from authz.doors.problem import FACES, OK, PERMISSION_DENIED, describe, detail_of
 from authz.ports import Checks, Timer
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
@@ -146,6 +146,17 @@ def encode(record: CheckRecord) -> WireResponse:
                 ),
                 dynamic_metadata=metadata,
             )
+        case Reply():
+            # By any code but OK Envoy sends this answer to its client, whatever its HTTP status.
+            return WireResponse(
+                status=Status(code=PERMISSION_DENIED, message=decision.label),
+                denied_response=DeniedHttpResponse(
+                    status=HttpStatus(code=decision.status),
+                    headers=[_set(name, value) for name, value in decision.headers],
+                    body=decision.body,
+                ),
+                dynamic_metadata=_metadata(tuple(facts(record))),
+            )
         case _ as unreachable:
             assert_never(unreachable)
 
@@ -190,14 +201,9 @@ def _with_edge(facts: Struct, decision: Allow, record: CheckRecord) -> Struct:
 
 def facts(record: CheckRecord) -> Iterator[tuple[str, str]]:
     """Tell what was decided, in words from closed sets and the configuration."""
-    match record.decision:
-        case Allow():
-            yield "decision", "allow"
-        case Deny(reason=reason):
-            yield "decision", "deny"
-            yield "reason", reason.value
-        case _ as unreachable:
-            assert_never(unreachable)
+    yield "decision", record.decision.label
+    if isinstance(record.decision, Deny):
+        yield "reason", record.decision.reason.value
     route = record.route
     if route is None:
         return

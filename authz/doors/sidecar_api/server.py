@@ -144,7 +144,7 @@ class SidecarApi(HttpServer):
     async def _validate(self, request: Request) -> Response:
         asked = _asked(request, Direction.INBOUND, None)
         record = await self._tokens.validate(asked, deadline=self._deadline())
-        if isinstance(record.decision, Deny):
+        if not isinstance(record.decision, Allow):
             return _refused(record)
         token = request.headers["authorization"].split(maxsplit=1)[1].strip()
         return answer({"protocol": "Bearer", "token": token, "claims": payload_of(token)})

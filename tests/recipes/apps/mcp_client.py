@@ -1,7 +1,8 @@
 """An MCP client that calls the one tool of a server; how it signs in is said on its command line.
 
-`url`: it knows the server's URL and nothing else, as the SDK's own sign-in has it. `entra`: it was given
-authority, client id and scope as well, and leaves out `resource`. `token`: it sends what it was given.
+`url`: it knows the server's URL and maybe its own client id, as the SDK's own sign-in has it. `entra`: it
+was given authority, client id and scope as well, and leaves out `resource`. `token`: it sends what it was
+given.
 """
 
 import asyncio
@@ -83,9 +84,15 @@ class WithoutResource(OAuthContext):
 
 def by_url() -> OAuthClientProvider:
     """Return the SDK's own sign-in."""
-    browser = Browser()
+    browser, client = Browser(), None
     metadata = OAuthClientMetadata(client_name="test", redirect_uris=[REDIRECT])
-    return OAuthClientProvider(URL, metadata, Storage(), browser.go, browser.returned)
+    if "CLIENT_ID" in os.environ:
+        client = OAuthClientInformationFull(
+            client_id=os.environ["CLIENT_ID"],
+            redirect_uris=[REDIRECT],
+            token_endpoint_auth_method="none",
+        )
+    return OAuthClientProvider(URL, metadata, Storage(client), browser.go, browser.returned)
 
 
 def by_entra() -> OAuthClientProvider:

@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from authz.core.decision import Allow, Decision, Deny
+from authz.core.decision import Allow, Decision, Deny, Reply
 from authz.core.errors import AuthzError
 from authz.core.exchange import Flow
 from authz.core.lifetime import Lifetime
 from authz.core.moment import NEVER
-from authz.core.outcome import Denied, Granted, Outcome
+from authz.core.outcome import Denied, Granted, Outcome, Replied
 from authz.core.policy import Route
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import CheckRequest
@@ -36,6 +36,8 @@ def record_of(
             outcome = Granted(route, decision, ENDLESS)
         case Deny():
             outcome = Denied(decision, error, fault)
+        case Reply():
+            outcome = Replied(route, decision)
     asked = request or CheckRequest()
     return CheckRecord(asked, outcome, START, seconds, Trace(), edge_ttl, edge_epoch)
 
