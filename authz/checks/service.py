@@ -155,7 +155,6 @@ class CheckService:
             return _tunnel(asked)
         policy, trace = asked.snapshot.policy, asked.trace
         route = trace.route = policy.find(asked.request)
-        route = trace.route = ruled(route, asked.request)
         match route:
             case InboundRoute():
                 granted = await self._inbound(asked, route)
@@ -195,7 +194,10 @@ class CheckService:
         return reference is None or self._subjects.holds(reference, now)
 
     async def _inbound(self, asked: Asked, route: InboundRoute) -> Granted:
-        bearer, principal = await self._steps.admitted(asked, route)
+        bearer = asked.bearer()
+        principal = await self._steps.verified(asked, bearer, route.expectation)
+        route = asked.trace.route = ruled(route, asked.request)
+        authorize(route.requirement, principal)
         reference = None
         if route.gives_reference:
             reference = await self._subjects.give(
@@ -214,6 +216,7 @@ class CheckService:
 
     async def _egress(self, asked: Asked, route: EgressRoute) -> Granted:
         authorize_workload(route, asked.request)
+        route = asked.trace.route = ruled(route, asked.request)
         baggage = Baggage.parse(asked.request.baggage)
         match route.grant:
             case NoToken():

@@ -126,6 +126,9 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
                 "pushed": config.egress[name].pushed,
                 "repeated": name in policy.egress and policy.egress[name].may_repeat_at_edge,
                 **({"ruled": True} if config.egress[name].rules else {}),
+                **(
+                    {"mcp": mcp.model_dump(mode="json")} if (mcp := config.egress[name].mcp) else {}
+                ),
                 "remove_headers": list(config.egress[name].remove_headers),
                 "tunnel": name in tunnels,
             }
@@ -139,6 +142,8 @@ def _inbound_content(config: Config, route: InboundRoute) -> dict[str, Any]:
     content: dict[str, Any] = {"repeated": route.may_repeat_at_edge}
     if route.rules is not None:
         content["ruled"] = True
+    if (mcp := config.inbound[route.name].mcp) is not None:
+        content["mcp"] = mcp.model_dump(mode="json")
     if paths := unrepeated_paths(config, route):
         content["metadata"] = list(paths)
     return content

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from authz.config.sections.routes import Egress, Inbound
-from authz.config.sections.rules import EgressRule, InboundRule, names_of
+from authz.config.sections.rules import EgressRule, InboundRule, Mcp, names_of
 from authz.config.sections.rules import Rule as Written
 from authz.core.grant import Delegated, Grant, NoToken
 from authz.core.policy import EgressRoute, InboundRoute
@@ -22,7 +22,11 @@ def inbound_under_rules(route: InboundRoute, written: Inbound) -> InboundRoute:
         _rule(name, rule, None if rule.deny else _demanding(route, written, name, rule))
         for name, rule in zip(names_of(written.rules), written.rules, strict=True)
     ]
-    return replace(route, rules=Rules(tuple(rules)))
+    return replace(route, rules=Rules(tuple(rules), endpoints=_endpoints(written.mcp)))
+
+
+def _endpoints(mcp: Mcp | None) -> tuple[str, ...]:
+    return () if mcp is None else mcp.paths
 
 
 def _demanding(route: InboundRoute, written: Inbound, name: str, rule: InboundRule) -> InboundRoute:
@@ -53,7 +57,7 @@ def egress_under_rules(route: EgressRoute, written: Egress) -> EgressRoute:
     for name, rule in zip(names_of(written.rules), written.rules, strict=True):
         found = replace(route, rule=name, grant=_granting(route.grant, rule))
         rules.append(_rule(name, rule, None if rule.deny else found))
-    return replace(route, rules=Rules(tuple(rules)))
+    return replace(route, rules=Rules(tuple(rules), endpoints=_endpoints(written.mcp)))
 
 
 def _granting(grant: Grant, rule: EgressRule) -> Grant:
@@ -74,4 +78,6 @@ def _rule(name: str, written: Written, outcome: Route | None) -> Rule[Route]:
         outcome,
         frozenset(written.methods),
         tuple(Template.parse(each) for each in written.paths),
+        frozenset(written.tools),
+        frozenset(written.operations),
     )

@@ -6,7 +6,7 @@ A `Policy` is one immutable version of the configuration. What is not configured
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from authz.core.errors import AuthzError, MalformedRequest, UnknownRoute, WorkloadNotAllowed
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow
@@ -81,7 +81,7 @@ class InboundRoute:
     @property
     def may_repeat_at_edge(self) -> bool:
         """Whether Envoy knows all that the decision depends on."""
-        return True
+        return self.rules is None or not self.rules.endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +171,9 @@ class EgressRoute:
         """Whether Envoy's cache knows all that the decision depends on: not who its client is."""
         if self.stands_in:
             # To Envoy an answer that is the same without a user is one for everybody.
+            return False
+        if self.rules is not None and self.rules.endpoints:
+            # It depends on the body.
             return False
         return not self.workloads or self.peer_source is PeerSource.CONNECTION
 
@@ -269,14 +272,18 @@ class Policy:
         return found
 
     def rule_of(self, request: CheckRequest) -> str | None:
-        """Return the name of the rule that allows a request; None if none does.
+        """Return the name of the rule that allows a request; None if none does, or a body has to be read.
 
         It is empty where the request's route has no rules.
         """
         if not self.has_rules:
             return ""
+        if request.body is not None:
+            # Reading it takes time, and only who is known may take ours.
+            return None
         try:
-            return ruled(self.find(request), request).rule
+            route = self.find(request)
+            return route.rule if route.rules is None else route.rules.allow(request).rule
         except AuthzError:
             return None
 
@@ -335,14 +342,20 @@ class Policy:
         return found or self.hosts.get("*")
 
 
-def ruled(route: Route, request: CheckRequest) -> Route:
+Ruled = TypeVar("Ruled", InboundRoute, EgressRoute)
+
+
+def ruled(route: Ruled, request: CheckRequest) -> Ruled:
     """Return what a route is for a request, by its rules.
 
     Raises:
         RuleDenied: They do not allow it.
         AmbiguousRequest: They cannot tell.
     """
-    return route if route.rules is None else route.rules.allow(request)
+    if route.rules is None:
+        return route
+    found: Ruled = route.rules.allow(request)
+    return found
 
 
 def authorize_workload(route: EgressRoute, request: CheckRequest) -> None:

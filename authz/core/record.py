@@ -104,6 +104,12 @@ class CheckRecord(NamedTuple):
         return "" if self.route is None else self.route.rule
 
     @property
+    def tool(self) -> str:
+        """The tool of an MCP server that the request calls; empty where none was read."""
+        body = self.request.body
+        return "" if body is None or body.operation is None else body.operation.tool
+
+    @property
     def target(self) -> Target | None:
         """What the token that was given is for; None where none was given."""
         route = self.route

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple, NoReturn
 
 from authz.core.errors import MalformedRequest, MissingToken, TokenTooLarge
+from authz.core.operation import Body
 from authz.core.secret import Secret
 
 # RFC 9110 section 11.1: the scheme is case-insensitive. RFC 6750 section 2.1: one b64token follows.
@@ -115,6 +116,7 @@ class CheckRequest(NamedTuple):
         reads_otherwise: Name of a header in the request by which some servers take it for another method or
             path; empty where there is none, or where no route has rules.
         edge_knows_rules: Whether the edge cache tells requests of this route apart by method and path.
+        body: The body, where rules ask for it and Envoy has sent it.
     """
 
     method: str = ""
@@ -133,6 +135,7 @@ class CheckRequest(NamedTuple):
     outdated: bool = False
     reads_otherwise: str = ""
     edge_knows_rules: bool = False
+    body: Body | None = None
 
     def situation(self, rule: str = "") -> Situation:
         """Return all that a decision depends on but `authorization` and `baggage`.

@@ -68,10 +68,22 @@ def render(config: Config, settings: SidecarSettings) -> str:
         repeated = repeatable and config.cache.edge.max_ttl > 0
         asked = unrepeated_paths(config, policy.inbound[inbound])
         ruled = policy.inbound[inbound].rules is not None
-        routes = inbound_routes(inbound, settings, repeated=repeated, ruled=ruled, asked=asked)
+        routes = inbound_routes(
+            inbound,
+            settings,
+            repeated=repeated,
+            ruled=ruled,
+            asked=asked,
+            mcp=config.inbound[inbound].mcp,
+        )
         listeners.append(
             inbound_listener(
-                settings, routes, handles=policy.gives_handles, rules=ruled, decides=decides
+                settings,
+                routes,
+                handles=policy.gives_handles,
+                rules=ruled,
+                mcp=config.inbound[inbound].mcp,
+                decides=decides,
             )
         )
         clusters.append(app_cluster(settings))
@@ -87,6 +99,7 @@ def render(config: Config, settings: SidecarSettings) -> str:
             pushed=pushed,
             handles=policy.gives_handles,
             rules=any(target.ruled for target in targets),
+            servers=[target.mcp for target in targets],
             decides=decides,
         )
         if config.https is not None and settings.egress_hosts:

@@ -7,6 +7,7 @@ from authz.config import Config
 from authz.config.rules.route_checks import refused_host
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
+from authz.config.sections.rules import Mcp
 from authz.config.sections.values import HOST, Expected
 from authz.core.address import UnixAddress
 from authz.core.exchange import Flow
@@ -34,6 +35,7 @@ class Destination:
         flow: The route's flow.
         repeated: Whether Envoy may repeat the route's decisions.
         ruled: Whether the route has rules.
+        mcp: The host as MCP server; None where it is none.
         removes: Headers that Envoy takes off by itself, since nobody is asked who would.
         tunnel: Whether the app may have connections there whose content nobody sees.
         spares_loopback: Whether requests that name loopback are refused, although the wildcard matches them:
@@ -51,6 +53,7 @@ class Destination:
     flow: Flow = Flow.NONE
     repeated: bool = False
     ruled: bool = False
+    mcp: Mcp | None = None
     removes: tuple[str, ...] = ()
     tunnel: bool = False
     spares_loopback: bool = False
@@ -115,6 +118,7 @@ def destinations(config: Config, policy: Policy, settings: SidecarSettings) -> l
             flow=config.egress[route].flow,
             repeated=route in repeated and route not in pushed,
             ruled=bool(config.egress[route].rules),
+            mcp=config.egress[route].mcp,
             removes=(*(["baggage"] if handles else []), *config.egress[route].removed)
             if route in pushed
             else (),

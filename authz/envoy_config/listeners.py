@@ -1,18 +1,15 @@
 """Envoy's two listeners, and the filters a request passes on its way to the agent and from it."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import reduce
 from typing import Final
 
-from betterproto2 import Message
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
     HeaderMutationRemoveOnMatch,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
-    ApiVersion,
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
@@ -29,7 +26,6 @@ from envoy_data_plane.envoy.config.listener.v3 import (
 )
 from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
 from envoy_data_plane.envoy.extensions.filters.http.dynamic_forward_proxy.v3 import FilterConfig
-from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import ExtAuthz
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import (
     HeaderMutation as FilterOfHeaders,
 )
@@ -45,33 +41,27 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
     HeaderMutation as EarlyHeaderMutation,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import (
-    ListStringMatcher,
-    MetadataMatcher,
     RegexMatcher,
     StringMatcher,
 )
-from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
+from authz.config.sections.rules import Mcp
 from authz.core.address import TcpAddress
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
-from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS
 from authz.doors.envoy.ext_authz import OWN_PREFIX
 from authz.envoy_config.access_log import access_log
 from authz.envoy_config.bodyless import bodyless_filter
+from authz.envoy_config.checks import decision, http_filter
 from authz.envoy_config.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy_config.connect import upgrade
 from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
     EDGE_CACHE,
-    asking_filter,
-    learning_filter,
-    unless_repeated,
 )
 from authz.envoy_config.replies import local_replies
 from authz.envoy_config.settings import SidecarSettings, must_be_ip, socket_address
-from authz.envoy_config.virtual_hosts import EXT_AUTHZ
 
 HTTP: Final = "envoy.filters.network.http_connection_manager"
 """Name of the filter that reads requests."""
@@ -100,9 +90,6 @@ _NO_WEBSOCKET: Final = "(?i)" + reduce(
 
 _ENVOYS_PREFIX: Final = "x-envoy-"
 
-_ASKED_ABOUT: Final = ("authorization", "baggage", "traceparent", "x-request-id")
-"""Request headers that the service reads beside its own. It is not shown the others."""
-
 
 def inbound_listener(
     settings: SidecarSettings,
@@ -110,6 +97,7 @@ def inbound_listener(
     *,
     handles: bool,
     rules: bool,
+    mcp: Mcp | None = None,
     decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the callers of the agent.
@@ -119,13 +107,14 @@ def inbound_listener(
         routes: Where requests may go.
         handles: Whether the agent receives references in `baggage`.
         rules: Whether the route has rules.
+        mcp: The agent as MCP server; None where it is none.
         decides: Cluster that Checks go to.
     """
     manager = _connection_manager(
         Direction.INBOUND,
         routes,
         [
-            *_decision(settings, routes, decides, rules=rules),
+            *decision(settings, routes, decides, rules=rules, servers=(mcp,)),
             *([bodyless_filter()] if settings.health_paths else []),
             _without_trailers(),
             _router(),
@@ -163,6 +152,7 @@ def egress_listener(
     pushed: bool,
     handles: bool,
     rules: bool,
+    servers: Sequence[Mcp | None] = (),
     decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the agent's own calls: a forward proxy that originates TLS.
@@ -174,12 +164,13 @@ def egress_listener(
         pushed: Whether Envoy holds the tokens of some destinations.
         handles: Whether the agent receives references in `baggage`.
         rules: Whether some route has rules.
+        servers: The MCP servers among the destinations.
         decides: Cluster that Checks go to.
     """
-    filters = _decision(settings, routes, decides, rules=rules)
+    filters = decision(settings, routes, decides, rules=rules, servers=servers)
     if wildcards:
         filters.append(
-            _http_filter(
+            http_filter(
                 "envoy.filters.http.dynamic_forward_proxy",
                 FilterConfig(dns_cache_config=dns_cache()),
             )
@@ -303,47 +294,6 @@ def _connection_manager(
     )
 
 
-def _decision(
-    settings: SidecarSettings, routes: RouteConfiguration, decides: str, *, rules: bool
-) -> list[HttpFilter]:
-    """Return the filters that decide: ext_authz and, where a route may use it, the edge cache around it."""
-    repeated = EDGE_CACHE in routes.typed_per_filter_config
-    check = _ext_authz(settings, decides, unless_repeated() if repeated else None, rules=rules)
-    return [asking_filter(), check, learning_filter()] if repeated else [check]
-
-
-def _ext_authz(
-    settings: SidecarSettings, decides: str, when: MetadataMatcher | None, *, rules: bool
-) -> HttpFilter:
-    return _http_filter(
-        EXT_AUTHZ,
-        ExtAuthz(
-            transport_api_version=ApiVersion.V3,
-            grpc_service=GrpcService(
-                envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=decides),
-                timeout=timedelta(seconds=settings.authz_timeout),
-            ),
-            # Not Envoy's 403: no decision was made, and a client may try again.
-            status_on_error=HttpStatus(code=StatusCode.ServiceUnavailable),
-            allowed_headers=ListStringMatcher(
-                patterns=[
-                    *(StringMatcher(exact=name) for name in _ASKED_ABOUT),
-                    StringMatcher(prefix=OWN_PREFIX),
-                    *([_overriding()] if rules else []),
-                ]
-            ),
-            validate_mutations=True,
-            filter_enabled_metadata=when,
-        ),
-    )
-
-
-def _overriding() -> StringMatcher:
-    """Return what matches the headers that rules ask about, in each spelling."""
-    names = [name.replace("-", "[-_]") for name in (*OTHER_METHODS, *OTHER_PATHS)]
-    return StringMatcher(safe_regex=RegexMatcher(regex="|".join(names)))
-
-
 def _carriers(*, handles: bool) -> tuple[str, ...]:
     """Return the headers that may fill the agent's baggage, or empty it, past the service.
 
@@ -361,7 +311,7 @@ def _without_trailers() -> HttpFilter:
         key_matcher=StringMatcher(safe_regex=RegexMatcher(regex=".*"))
     )
     mutations = Mutations(request_trailers_mutations=[HeaderMutation(remove_on_match=everything)])
-    return _http_filter("envoy.filters.http.header_mutation", FilterOfHeaders(mutations=mutations))
+    return http_filter("envoy.filters.http.header_mutation", FilterOfHeaders(mutations=mutations))
 
 
 def _without(*prefixes: str) -> TypedExtensionConfig:
@@ -379,8 +329,4 @@ def _without(*prefixes: str) -> TypedExtensionConfig:
 
 
 def _router() -> HttpFilter:
-    return _http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))
-
-
-def _http_filter(name: str, config: Message) -> HttpFilter:
-    return HttpFilter(name=name, typed_config=packed(config))
+    return http_filter("envoy.filters.http.router", Router(suppress_envoy_headers=True))

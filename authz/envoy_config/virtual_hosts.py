@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.sections.rules import Mcp
 from authz.core.exchange import Flow
 from authz.core.request import Direction
 from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OVERRIDING
@@ -42,6 +43,7 @@ from authz.envoy_config.edge_cache import (
     with_script,
     without_script,
 )
+from authz.envoy_config.messages import EXT_AUTHZ, message_routes
 from authz.envoy_config.replies import (
     REASON_HEADER,
     refused_methods,
@@ -49,8 +51,6 @@ from authz.envoy_config.replies import (
     unknown_destination,
 )
 from authz.envoy_config.settings import SidecarSettings
-
-EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
 
 _UNLIMITED: Final = timedelta()
 """No limit to a whole request: answers stream. Silence has its limit."""
@@ -88,6 +88,7 @@ def inbound_routes(
     repeated: bool = False,
     ruled: bool = False,
     asked: Sequence[str] = (),
+    mcp: Mcp | None = None,
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
@@ -97,6 +98,7 @@ def inbound_routes(
         repeated: Whether Envoy may repeat decisions.
         ruled: Whether the route has rules.
         asked: Paths at which it may repeat none: the service answers to them itself.
+        mcp: The agent as MCP server; None where it is none.
     """
     action = _to(APP, settings.inbound_idle_timeout)
     if Direction.INBOUND in settings.websockets:
@@ -108,6 +110,7 @@ def inbound_routes(
         typed_per_filter_config=_told(Direction.INBOUND, route)
         | (without_script() if repeated else {}),
     )
+    messages = message_routes(decided, _extensions(Direction.INBOUND, route), mcp)
     if not repeated:
         routes = _with_second_try(decided)
     elif ruled:
@@ -126,6 +129,7 @@ def inbound_routes(
                     _refused(repeated=repeated),
                     *(_metadata_route(route, path) for path in asked),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
+                    *messages,
                     *routes,
                 ],
             )
@@ -283,12 +287,13 @@ def _destination_host(
         route.typed_per_filter_config = _unasked()
         route.metadata = route_metadata(target.route)
         route.request_headers_to_remove = list(target.removes)
+    messages = message_routes(route, _extensions(Direction.EGRESS, target.route), target.mcp)
     decided = _with_second_try(deepcopy(route))
     if target.repeated and target.ruled:
         decided = _with_rules(
             deepcopy(route), Direction.EGRESS, target.route, target.flow, sorted(OVERRIDING)
         )
-    routes = [*_connections(target, ended), *decided]
+    routes = [*_connections(target, ended), *messages, *decided]
     if Direction.EGRESS in settings.websockets:
         routes.insert(0, _websocket(route, target))
     routes = [_refused(), *(_loopback() if target.spares_loopback else []), *routes]
@@ -371,10 +376,12 @@ def _told(
     ruled: bool = False,
 ) -> dict[str, Any]:
     """Return what a route tells the service; it alone decides which rules apply."""
-    extensions = {"authz.direction": direction.value}
-    if route is not None:
-        extensions["authz.route"] = route
+    extensions = _extensions(direction, route)
     if repeated:
         extensions |= EDGE_EXTENSION | (EDGE_RULES_EXTENSION if ruled else {})
     settings = CheckSettings(context_extensions=extensions)
     return {EXT_AUTHZ: packed(ExtAuthzPerRoute(check_settings=settings))}
+
+
+def _extensions(direction: Direction, route: str | None) -> dict[str, str]:
+    return {"authz.direction": direction.value} | ({} if route is None else {"authz.route": route})

@@ -162,6 +162,8 @@ def passing_fields(record: CheckRecord) -> dict[str, Any]:
         "path": request.path.partition("?")[0],
         "ms": _milliseconds(record.seconds),
     }
+    if record.tool:
+        fields["tool"] = record.tool
     if request.request_id:
         fields["request_id"] = request.request_id
     if request.traceparent and (trace_id := request.trace_id):

@@ -24,7 +24,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.zzz",
         (
             "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
-            "roles, user_roles, actors, actor_blueprints, auth_context, subjects, forward, resource, prefetch, rules, "
+            "roles, user_roles, actors, actor_blueprints, auth_context, subjects, forward, resource, prefetch, mcp, rules, "
             "leeway"
         ),
     ),

@@ -182,10 +182,81 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "inbound.chat.prefetch.0",
         "found 'graph', which has rules: what the agent will ask for decides on its token",
     ),
+    "tools without a server": (
+        {"egress.graph.rules": [{"tools": ["search"]}]},
+        "egress.graph.rules.0.tools",
+        "expected egress.graph.mcp as well, with the paths of the MCP server",
+    ),
+    "operations without a server": (
+        {"inbound.chat.rules": [{"operations": ["ping"]}]},
+        "inbound.chat.rules.0.operations",
+        "expected inbound.chat.mcp as well, with the paths of the MCP server",
+    ),
+    "server without rules": (
+        {"inbound.chat.mcp": {}},
+        "inbound.chat.mcp",
+        "has no effect: expected rules, for tools and operations",
+    ),
+    "endpoint with a wildcard": (
+        {"egress.graph.mcp": {"paths": ["/mcp/*"]}, "egress.graph.rules": [ME]},
+        "egress.graph.mcp.paths.0",
+        "found '/mcp/*': expected one path such as /mcp, without wildcards",
+    ),
+    "tool of several words": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"tools": ["two words"]}]},
+        "egress.graph.rules.0.tools.0",
+        "found 'two words': expected the name of a tool, or * for every tool",
+    ),
+    "calls as an operation": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"operations": ["tools/call"]}]},
+        "egress.graph.rules.0.operations.0",
+        "found 'tools/call': expected tools, by their names, in place of tools/call",
+    ),
+    "no operation": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"operations": ["a b"]}]},
+        "egress.graph.rules.0.operations.0",
+        "found 'a b': expected an operation of MCP such as initialize, resources/read or notifications/*",
+    ),
+    "message that is too long": (
+        {"egress.graph.mcp": {"max_body": "1MiB"}, "egress.graph.rules": [ME]},
+        "egress.graph.mcp.max_body",
+        "found '1MiB': expected a size such as 16KiB, 64MiB or 1GiB, or a number of bytes, from 1024 to 524288",
+    ),
+    "tool that is never reached": (
+        {
+            "egress.graph.mcp": {},
+            "egress.graph.rules": [{"tools": ["a", "B"]}, {"tools": ["b"]}],
+        },
+        "egress.graph.rules.1",
+        "is never reached: rule1 before it takes all such requests, in whatever case and with or without a slash at the end",
+    ),
+    "operation that is never reached": (
+        {
+            "egress.graph.mcp": {},
+            "egress.graph.rules": [
+                {"operations": ["resources/*"]},
+                {"operations": ["resources/read"], "deny": True},
+            ],
+        },
+        "egress.graph.rules.1",
+        "is never reached: rule1 before it takes all such requests, in whatever case and with or without a slash at the end",
+    ),
+    "demand on nobody": (
+        {
+            "inbound.chat": {
+                "agent": "assistant",
+                "subjects": ["application"],
+                "roles": ["Run"],
+                "rules": [{"auth_context": "c1"}],
+            }
+        },
+        "inbound.chat.rules.0.auth_context",
+        "has no effect: subjects names no user",
+    ),
     "key of the other direction": (
         {"egress.graph.rules": [{"roles": ["a"]}]},
         "egress.graph.rules.0.roles",
-        "unknown key; expected one of name, methods, paths, deny, auth_context, scopes",
+        "unknown key; expected one of name, methods, paths, tools, operations, deny, auth_context, scopes",
     ),
 }
 
@@ -227,13 +298,18 @@ def test_flow_none_and_tunnels_are_faults_of_their_own() -> None:
         ],
         [{"methods": ["GET"], "paths": ["/a/**"]}, {"methods": ["GET", "POST"], "paths": ["/a/b"]}],
         [ME, {"deny": True}],
+        [{"tools": ["*"], "paths": ["/mcp"]}, {"paths": ["/mcp"]}],
+        [{"tools": ["a"]}, {"tools": ["a", "b"]}, {"operations": ["*"]}, {"name": "all"}],
     ],
 )
 def test_exceptions_before_what_they_are_taken_from_are_fine(rules: list[dict[str, Any]]) -> None:
     """In both directions, and where methods differ."""
-    assert len(rules) == len(
-        load_data(changed({"egress.graph.rules": rules})).egress["graph"].rules
-    )
+    changes = {"egress.graph.rules": rules, **_server(rules)}
+    assert len(rules) == len(load_data(changed(changes)).egress["graph"].rules)
+
+
+def _server(rules: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"egress.graph.mcp": {}} if any("tools" in rule for rule in rules) else {}
 
 
 def _egress(changes: dict[str, Any]) -> EgressRoute:
@@ -283,3 +359,78 @@ def test_a_route_of_flow_none_has_rules_too() -> None:
 
     assert not route.allows_tunnels
     assert "rule1" == _under(route, "/v1.0/me").rule
+
+
+def test_a_rule_demands_beside_its_route() -> None:
+    """Scopes and roles of both, each for whom the route's own count."""
+    inbound = {
+        "agent": "assistant",
+        "scopes": ["access_agent"],
+        "auth_context": "c1",
+        "rules": [
+            {
+                "scopes": {"all": ["book"]},
+                "roles": ["Booker"],
+                "user_roles": ["Guest"],
+                "auth_context": "c2",
+            }
+        ],
+    }
+    route = compile_policy(load_data(changed({"inbound.chat": inbound}))).inbound["chat"]
+    found = ruled(route, CheckRequest("POST", "agent.example", "/"))
+
+    assert (("access_agent",), ("book",)) == found.requirement.scopes
+    # No application is served, so a user needs both roles.
+    assert (("Guest",), ("Booker",)) == found.requirement.user_roles
+    assert () == found.requirement.roles
+    assert ("c1", "c2") == found.requirement.auth_contexts
+    assert (("access_agent",),) == route.requirement.scopes
+
+
+def test_a_rule_demands_roles_of_applications() -> None:
+    """Where the route serves some."""
+    inbound = {
+        "agent": "assistant",
+        "roles": ["Run"],
+        "rules": [{"methods": ["GET"]}, {"roles": ["Write"]}],
+    }
+    route = compile_policy(load_data(changed({"inbound.chat": inbound}))).inbound["chat"]
+
+    read = ruled(route, CheckRequest("GET", "agent.example", "/"))
+    write = ruled(route, CheckRequest("POST", "agent.example", "/"))
+    assert (("Run",),) == read.requirement.roles
+    assert (("Run",), ("Write",)) == write.requirement.roles
+
+
+def test_an_authentication_context_is_not_passed_by_without_a_user() -> None:
+    """On egress, where the agent's own token would stand in."""
+    route = _egress(
+        {
+            "egress.graph.subject": ["bearer", "none"],
+            "egress.graph.rules": [{"auth_context": "c3"}],
+        }
+    )
+    grant = _under(route, "/").grant
+
+    assert isinstance(grant, Delegated)
+    assert ("c3",) == grant.requirement.auth_contexts
+    assert grant.without_user is None
+
+
+def test_a_route_with_a_server_reads_messages() -> None:
+    """So Envoy repeats none of its answers."""
+    rules = [{"tools": ["search"]}]
+    changes = {
+        "egress.graph.mcp": {"paths": ["/a", "/b"]},
+        "egress.graph.rules": rules,
+        "inbound.chat.mcp": {},
+        "inbound.chat.rules": rules,
+    }
+    policy = compile_policy(load_data(changed(changes)))
+    inbound, egress = policy.inbound["chat"], policy.egress["graph"]
+
+    assert egress.rules is not None
+    assert inbound.rules is not None
+    assert (("/a", "/b"), ("/mcp",)) == (egress.rules.endpoints, inbound.rules.endpoints)
+    assert not (egress.may_repeat_at_edge)
+    assert not (inbound.may_repeat_at_edge)

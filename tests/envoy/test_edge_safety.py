@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from authz._pb.external_auth_pb2 import CheckRequest, CheckResponse
 from authz.config import Config
 from authz.doors.envoy.grpc_server import ServerSettings
-from authz.envoy_config.virtual_hosts import EXT_AUTHZ
+from authz.envoy_config.messages import EXT_AUTHZ
 from support.fakes.properties import examples
 from support.peers.upstream import Seen
 from support.proxy.edge import (

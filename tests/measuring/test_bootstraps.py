@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from authz.envoy_config.virtual_hosts import EXT_AUTHZ
+from authz.envoy_config.messages import EXT_AUTHZ
 from bench.bootstraps import ROUTER, Bootstrap
 from support.proxy.envoy import validate
 

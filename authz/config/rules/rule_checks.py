@@ -8,21 +8,40 @@ from authz.config.sections.routes import Egress, Inbound
 from authz.config.sections.rules import Rule, names_of
 from authz.config.shown import shown
 from authz.core.exchange import Flow
+from authz.core.operation import loosened
+from authz.core.rules.rule import ANY
 from authz.core.rules.template import Template
 
+_HOWEVER = "in whatever case and with or without a slash at the end"
 _EVERY_PATH = "/**"
 
 
 def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
     """Return the faults of the rules of all routes."""
     for name, route in inbound.items():
+        yield from _check_mcp(f"inbound.{name}", route)
         yield from _check_order(f"inbound.{name}.rules", route.rules)
         yield from _check_demands(f"inbound.{name}.rules", route)
     for name, target in egress.items():
         path = f"egress.{name}"
+        yield from _check_mcp(path, target)
         yield from _check_order(f"{path}.rules", target.rules)
         if target.rules:
             yield from _check_egress(path, target)
+
+
+def _check_mcp(path: str, route: Inbound | Egress) -> Iterator[Fault]:
+    if route.mcp is not None:
+        if not route.rules:
+            yield Fault(f"{path}.mcp", "has no effect: expected rules, for tools and operations")
+        return
+    for place, rule in enumerate(route.rules):
+        for key in ("tools", "operations"):
+            if getattr(rule, key):
+                yield Fault(
+                    f"{path}.rules.{place}.{key}",
+                    f"expected {path}.mcp as well, with the paths of the MCP server",
+                )
 
 
 def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
@@ -59,23 +78,45 @@ def _check_reached(
     taken: set[str] = set()
     for name, other in before:
         shared = _shared_methods(other, rule)
-        if shared is None:
+        if shared is None or not _names_all(other, rule):
             continue
         for theirs in _templates(other):
             if theirs.covers(template):
                 taken |= shared
                 if "*" in shared or (rule.methods and taken >= set(rule.methods)):
+                    found = (
+                        f"found {shown(template.text)}, which is never"
+                        if rule.paths
+                        else "is never"
+                    )
                     yield Fault(
                         path,
-                        f"found {shown(template.text)}, which is never reached: {name} before it takes all such "
-                        "requests, in whatever case and with or without a slash at the end",
+                        f"{found} reached: {name} before it takes all such requests, {_HOWEVER}",
                     )
                     return
-            elif other.deny != rule.deny and not template.covers(theirs):
+            elif (
+                other.deny != rule.deny
+                and not rule.tools + rule.operations
+                and not template.covers(theirs)
+            ):
                 met = theirs.meeting(template)
                 if met is not None:
                     yield Fault(path, _contradiction(template, theirs, name, met, denies=rule.deny))
                     return
+
+
+def _names_all(one: Rule, other: Rule) -> bool:
+    """Whether a rule is for all operations that another is for."""
+    if not (one.tools or one.operations):
+        return True
+    if not (other.tools or other.operations):
+        return False
+    tools = ANY in one.tools or {*map(loosened, other.tools)} <= {*map(loosened, one.tools)}
+    mine = {*map(loosened, one.operations)}
+    return tools and all(
+        not mine.isdisjoint({name, f"{name.partition('/')[0]}/{ANY}", ANY})
+        for name in map(loosened, other.operations)
+    )
 
 
 def _contradiction(

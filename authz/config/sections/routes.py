@@ -10,7 +10,7 @@ from authz.config.faults import did_you_mean
 from authz.config.sections.api import Downstream
 from authz.config.sections.demands import AuthContext, Requires, Roles, Scopes
 from authz.config.sections.resource_identifier import ResourceIdentifier
-from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule
+from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule, Mcp
 from authz.config.sections.section import Section
 from authz.config.sections.values import (
     Audience,
@@ -156,6 +156,10 @@ class Inbound(Section):
         description="Egress routes that the agent will probably use for this caller: their exchanges "
         "are begun in the background as soon as the caller's token is verified, so that the agent's "
         "first call does not wait for Entra. At most `limits.prefetches` at a time; more are skipped.",
+    )
+    mcp: Mcp | None = Field(
+        default=None,
+        description="The agent as MCP server, so that rules can name tools.",
     )
     rules: tuple[InboundRule, ...] = Field(
         default=(),
@@ -354,6 +358,10 @@ class Egress(Section):
         description="Whether Envoy is given the token ahead and needs no check: for autonomous, "
         "agent_user, blueprint and app. `false` has each request checked, and on record.",
         json_schema_extra={"x-default": "`true` for those flows, without `rules`"},
+    )
+    mcp: Mcp | None = Field(
+        default=None,
+        description="The API as MCP server, so that rules can name tools.",
     )
     rules: tuple[EgressRule, ...] = Field(
         default=(),

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from authz.config.sections.demands import AuthContext, Roles, Scopes
 from authz.config.sections.section import Section
-from authz.config.sections.values import Expected, Name, Scalar, Scope, Switch, text
+from authz.config.sections.values import Expected, Name, Scalar, Scope, Switch, size, text
+from authz.core.operation import CALL
 from authz.core.rules.template import NoTemplate, Template
 
 MOST_RULES: Final = 256
@@ -55,6 +56,68 @@ PathTemplate = Annotated[
 ]
 
 
+def _endpoint(value: Any) -> str:
+    found = _template(value)
+    if "*" in Template.parse(found).segments or Template.parse(found).rest or found == "/":
+        raise Expected("expected one path such as /mcp, without wildcards")
+    return found
+
+
+Endpoint = Annotated[
+    str,
+    Scalar(
+        _endpoint,
+        {
+            "type": "string",
+            "pattern": "^/[^*{}]+$",
+            "maxLength": _LONGEST_PATH,
+            "x-kind": "path",
+        },
+    ),
+]
+Tool = Annotated[
+    str,
+    text(
+        r"\*|[A-Za-z0-9_./-]{1,128}",
+        kind="tool",
+        expected="the name of a tool, or * for every tool",
+    ),
+]
+
+
+def _operation(value: str) -> str:
+    if value == CALL:
+        raise Expected("expected tools, by their names, in place of tools/call")
+    return value
+
+
+OperationName = Annotated[
+    str,
+    text(
+        r"\*|[A-Za-z0-9_$-]{1,64}(?:/(?:\*|[A-Za-z0-9_$./-]{1,64}))?",
+        kind="operation",
+        expected="an operation of MCP such as initialize, resources/read or notifications/*",
+        make=_operation,
+    ),
+]
+
+
+class Mcp(Section):
+    """Where a route's MCP server takes messages, so that rules can be about tools and operations."""
+
+    paths: tuple[Endpoint, ...] = Field(
+        default=("/mcp",),
+        min_length=1,
+        max_length=16,
+        description="Paths of its endpoint, exactly. What is sent there by POST has to be one message of JSON-RPC "
+        "that can be read in one way only: batches are refused.",
+    )
+    max_body: Annotated[int, size(least=1024, most=512 * 1024)] = Field(
+        default=64 * 1024,
+        description="Longest message. Envoy holds it back for the service to read, and refuses longer ones (413).",
+    )
+
+
 class Rule(Section):
     """One rule of a route. The first that is for a request decides; what none is for is denied."""
 
@@ -71,6 +134,15 @@ class Rule(Section):
         max_length=_MOST_PATHS,
         description="Paths that the rule is for, without query: literal segments, `{name}` or `*` for one segment, "
         "`**` at the end for all that follows. Empty: every one.",
+    )
+    tools: tuple[Tool, ...] = Field(
+        default=(),
+        description="Tools of the route's MCP server whose call the rule is for; `*` for every one. Needs `mcp`.",
+    )
+    operations: tuple[OperationName, ...] = Field(
+        default=(),
+        description="Other operations of MCP that the rule is for: `initialize`, `tools/list`, `notifications/*`, `*` "
+        "for every one but calls of tools. `response` is a client's answer to its server. Needs `mcp`.",
     )
     deny: Switch = Field(default=False, description="Whether such a request is denied.")
     auth_context: AuthContext | None = Field(

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import Struct
 
+from authz._pb.attribute_context_pb2 import AttributeContext
 from authz._pb.base_pb2 import HeaderValue, HeaderValueOption
 from authz._pb.external_auth_pb2 import (
     CheckRequest as WireRequest,
@@ -31,6 +32,7 @@ from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
 from authz.core.grant import Delegated, NoToken
 from authz.core.header_name import spellings
+from authz.core.operation import Body
 from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
@@ -56,6 +58,8 @@ def _as_read(*prefixes: str) -> tuple[str, ...]:
 
 _OWN: Final = _as_read(OWN_PREFIX)
 _OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
+_PARTIAL: Final = "x-envoy-auth-partial-body"
+"""Header in which Envoy's filter says whether it has cut the body off."""
 LEAST_TTL: Final = 0.001
 """Seconds that are worth telling Envoy's edge cache: it counts in milliseconds."""
 EDGE_VERSION: Final = "4"
@@ -106,6 +110,22 @@ def decode(
         outdated,
         next((name for name in headers if name in OVERRIDING), "") if has_rules else "",
         extensions.get("authz.edge.rules") == EDGE_VERSION,
+        _body(http) if has_rules and http.raw_body else None,
+    )
+
+
+def _body(http: AttributeContext.HttpRequest) -> Body:
+    """Return what Envoy has sent of a body."""
+    headers, content = http.headers, http.raw_body
+    # Envoy sets the header itself, whatever the client sent.
+    whole = headers.get(_PARTIAL) == "false" and http.size in (-1, len(content))
+    return Body(
+        content,
+        whole,
+        headers.get("content-type", ""),
+        headers.get("content-encoding", ""),
+        headers.get("mcp-method"),
+        headers.get("mcp-name"),
     )
 
 

@@ -1,10 +1,13 @@
 """The rule of a request: the first that is for it, however the destination reads it."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.core.errors import AmbiguousRequest, AuthzError, RuleDenied
+from authz.core.operation import Body
 from authz.core.request import CheckRequest
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template
@@ -165,3 +168,99 @@ def test_a_forgiving_server_is_asked_for_nothing_that_is_not_allowed(
         return
 
     assert name == rules.allow(asked(*_as_served(method, target)))
+
+
+def posted(content: object, path: str = "/mcp") -> CheckRequest:
+    """Return a message to an MCP server."""
+    body = Body(json.dumps(content).encode(), is_whole=True, media_type="application/json")
+    return asked("POST", path)._replace(body=body)
+
+
+def call(tool: str) -> dict[str, object]:
+    """Return a call of a tool."""
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool}}
+
+
+def sent(method: str) -> dict[str, object]:
+    """Return another request."""
+    return {"jsonrpc": "2.0", "id": 1, "method": method}
+
+
+def _named(name: str, *, tools: str = "", operations: str = "", deny: bool = False) -> Rule[str]:
+    return Rule(
+        name,
+        None if deny else name,
+        tools=frozenset(tools.split()),
+        operations=frozenset(operations.split()),
+    )
+
+
+MCP = Rules(
+    (
+        _named("basics", operations="initialize tools/list notifications/* response"),
+        _named("search", tools="search fetch"),
+        _named("no-delete", tools="delete", deny=True),
+        rule("stream", "/mcp", methods=("GET", "DELETE")),
+        rule("other", "/other/**"),
+    ),
+    endpoints=("/mcp",),
+)
+
+
+@pytest.mark.parametrize(
+    ("request_", "name"),
+    [
+        (posted(call("search")), "search"),
+        (posted(call("fetch"), "/mcp?x=1"), "search"),
+        (posted(sent("initialize")), "basics"),
+        (posted(sent("notifications/progress")), "basics"),
+        (posted({"jsonrpc": "2.0", "id": 1, "result": {}}), "basics"),
+        (asked("GET", "/mcp"), "stream"),
+        (asked("DELETE", "/mcp"), "stream"),
+        (asked("POST", "/other/a"), "other"),
+        (posted(call("delete"), "/other/a"), "other"),
+    ],
+)
+def test_rules_name_tools_and_operations(request_: CheckRequest, name: str) -> None:
+    """At the endpoint alone: elsewhere a message is a body like any other."""
+    assert [name, name] == [MCP.allow(request_) for _ in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (posted(call("delete")), RuleDenied),
+        (posted(call("other")), RuleDenied),
+        (posted(sent("resources/list")), RuleDenied),
+        (posted(call("search"), "/elsewhere"), RuleDenied),
+        # Servers that ignore case would call a tool that is denied, or one that is allowed.
+        (posted(call("Delete")), AmbiguousRequest),
+        (posted(call("SEARCH")), AmbiguousRequest),
+        (posted([call("search")]), AmbiguousRequest),
+        (asked("POST", "/mcp"), AmbiguousRequest),
+        (asked("POST", "/MCP"), AmbiguousRequest),
+        (posted(call("search"), "/mcp/"), AmbiguousRequest),
+        (posted(call("search"), "/%6Dcp"), AmbiguousRequest),
+        (posted(call("search"))._replace(method="GET"), AmbiguousRequest),
+    ],
+)
+def test_what_rules_of_tools_do_not_allow(request_: CheckRequest, error: type[AuthzError]) -> None:
+    """Also right after the server was sent something that they do."""
+    assert "search" == MCP.allow(posted(call("search")))
+    for _ in range(2):
+        with pytest.raises(error):
+            MCP.allow(request_)
+
+
+def test_every_tool_or_operation_can_be_named_at_once() -> None:
+    """Neither star stands for the other's."""
+    tools = Rules((_named("tools", tools="*"),), endpoints=("/mcp",))
+    operations = Rules((_named("operations", operations="*"),), endpoints=("/mcp",))
+
+    assert "tools" == tools.allow(posted(call("any")))
+    assert "operations" == operations.allow(posted(sent("ping")))
+    with pytest.raises(RuleDenied):
+        tools.allow(posted(sent("ping")))
+    with pytest.raises(RuleDenied):
+        operations.allow(posted(call("any")))
+    assert tools != Rules(tuple(tools))

@@ -1,0 +1,201 @@
+"""Rules by tool through a real Envoy: the message decides, in both directions."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from support.programs.stack import World, claims, until
+from support.proxy.pod import Pod, pod_of
+
+READ: Final = "https://graph.microsoft.com/User.Read"
+MAIL: Final = "https://graph.microsoft.com/Mail.Read"
+URL: Final = "http://graph.microsoft.com/mcp"
+BASICS: Final = {"name": "basics", "operations": ["initialize", "tools/list", "notifications/*"]}
+LIMIT: Final = 100_000
+
+
+@pytest.fixture(scope="module")
+def pod(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pod]:
+    """A pod whose agent is an MCP server and calls one, and whose Envoy repeats what it may."""
+    changes = shared_world.config()
+    mcp = {"paths": ["/mcp"], "max_body": LIMIT}
+    changes["egress"]["graph"] |= {
+        "mcp": mcp,
+        "rules": [
+            BASICS,
+            {"name": "search", "tools": ["search"], "scopes": [READ]},
+            {"name": "mail", "tools": ["mail"], "scopes": [MAIL]},
+            {"name": "rest", "methods": ["GET"], "paths": ["/v1.0/**"], "scopes": [READ]},
+        ],
+    }
+    changes["inbound"]["agent"] |= {
+        "mcp": mcp,
+        "rules": [
+            BASICS,
+            {"name": "search", "tools": ["search"]},
+            {"name": "book", "tools": ["book"], "scopes": ["book"]},
+            {"name": "session", "methods": ["GET", "DELETE"], "paths": ["/mcp"]},
+        ],
+    }
+    with pod_of(
+        shared_world,
+        tmp_path_factory.mktemp("tools"),
+        cache={"edge": {"max_ttl": "1h"}},
+        egress=changes["egress"],
+        inbound=changes["inbound"],
+    ) as running:
+        yield running
+
+
+def call(tool: str, **arguments: Any) -> dict[str, Any]:
+    """Return a call of a tool."""
+    parameters = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": parameters}
+
+
+def _headers(pod: Pod, **order: Any) -> dict[str, str]:
+    return {"authorization": f"Bearer {pod.world.token(**order)}"}
+
+
+def _scopes(answer: httpx.Response) -> set[str]:
+    arrived = dict(answer.json()["headers"])["authorization"].removeprefix("Bearer ")
+    return {*str(claims(arrived)["scp"]).split()} - {"openid", "profile"}
+
+
+def test_a_tool_decides_on_the_scopes(pod: Pod) -> None:
+    """And the message arrives as it was sent."""
+    headers = _headers(pod)
+    for _ in range(3):
+        for tool, scopes in (("search", {"User.Read"}), ("mail", {"Mail.Read"})):
+            answer = pod.sidecar.agent.post(URL, headers=headers, json=call(tool, q="x"))
+            assert scopes == _scopes(answer)
+            assert call(tool, q="x") == json.loads(answer.json()["body"])
+
+
+@pytest.mark.parametrize("direction", ["inbound", "egress"])
+@pytest.mark.parametrize(
+    ("message", "status", "reason"),
+    [
+        (call("delete"), 403, "rule_denied"),
+        (call("Search"), 400, "ambiguous_request"),
+        ({"jsonrpc": "2.0", "id": 1, "method": "resources/list"}, 403, "rule_denied"),
+        ([call("search")], 400, "ambiguous_request"),
+        ({**call("search"), "result": {}}, 400, "ambiguous_request"),
+        ({"jsonrpc": "2.0", "id": 1, "result": {}}, 403, "rule_denied"),
+        ("search", 400, "ambiguous_request"),
+    ],
+)
+def test_what_no_rule_names_goes_no_further(
+    pod: Pod, direction: str, message: object, status: int, reason: str
+) -> None:
+    """Though the same user has just called a tool that is allowed."""
+    headers = _headers(pod)
+    for content, wanted in ((call("search"), 200), (message, status), (message, status)):
+        answer = _send(pod, direction, headers, json.dumps(content).encode())
+        assert wanted == answer.status_code
+    assert reason == answer.json()["reason"]
+
+
+def _send(
+    pod: Pod, direction: str, headers: dict[str, str], content: Any, path: str = "/mcp"
+) -> httpx.Response:
+    headers = {"content-type": "application/json", **headers}
+    if direction == "inbound":
+        return pod.sidecar.caller.post(path, headers=headers, content=content)
+    return pod.sidecar.agent.post(
+        f"http://graph.microsoft.com{path}", headers=headers, content=content
+    )
+
+
+@pytest.mark.parametrize("direction", ["inbound", "egress"])
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"mcp-method": "tools/call", "mcp-name": "search"}, 200),
+        ({"mcp-method": "tools/list"}, 400),
+        ({"mcp-method": "tools/call", "mcp-name": "delete"}, 400),
+        ({"content-type": "text/plain"}, 400),
+        ({"content-encoding": "gzip"}, 400),
+        ({"x-envoy-auth-partial-body": "true"}, 200),
+    ],
+)
+def test_headers_do_not_decide(
+    pod: Pod, direction: str, headers: dict[str, str], status: int
+) -> None:
+    """They may agree with the message, or the request is refused."""
+    sent = {**_headers(pod), **headers}
+
+    assert status == _send(pod, direction, sent, json.dumps(call("search")).encode()).status_code
+
+
+@pytest.mark.parametrize("direction", ["inbound", "egress"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_message_is_read_whole_or_not_at_all(pod: Pod, direction: str, *, chunked: bool) -> None:
+    """One as long as it may be arrives; a longer one does not, however it is sent."""
+    headers = _headers(pod)
+    long = json.dumps(call("search", q="x" * (LIMIT - 500))).encode()
+    longer = json.dumps(call("search", q="x" * LIMIT)).encode()
+
+    def sent(content: bytes) -> Any:
+        return iter([content[:50], content[50:60_000], content[60_000:]]) if chunked else content
+
+    assert 200 == _send(pod, direction, headers, sent(long)).status_code
+    assert 413 == _send(pod, direction, headers, sent(longer)).status_code
+
+
+def test_a_caller_who_is_not_known_is_not_told_of_rules(pod: Pod) -> None:
+    """It is asked for a token first, so that a client can sign in."""
+    for content in (call("delete"), [call("delete")]):
+        answer = _send(pod, "inbound", {}, json.dumps(content).encode())
+        assert (401, "missing_token") == (answer.status_code, answer.json()["reason"])
+
+
+def test_a_tool_may_need_a_scope_of_its_own(pod: Pod) -> None:
+    """The challenge names it, with those of the route, so that a client can ask for both."""
+    content = json.dumps(call("book")).encode()
+    refused = _send(pod, "inbound", _headers(pod), content)
+    resource = f"api://{pod.world.blueprint['client_id']}"
+
+    assert 403 == refused.status_code
+    challenge = refused.headers["www-authenticate"]
+    assert 'error="insufficient_scope"' in challenge
+    assert f'scope="{resource}/access_agent {resource}/book"' in challenge
+    both = _headers(pod, scopes=["access_agent", "book"])
+    assert 200 == _send(pod, "inbound", both, content).status_code
+
+
+def test_sessions_and_other_paths_are_ruled_by_method_and_path(pod: Pod) -> None:
+    """The stream of a session and its end have no message."""
+    headers = _headers(pod)
+
+    assert 200 == pod.sidecar.caller.get("/mcp", headers=headers).status_code
+    assert 200 == pod.sidecar.caller.delete("/mcp", headers=headers).status_code
+    content = json.dumps(call("search")).encode()
+    assert 403 == _send(pod, "inbound", headers, content, "/other").status_code
+    assert 400 == _send(pod, "inbound", headers, content, "/mcp/").status_code
+    url = "http://graph.microsoft.com/v1.0/me"
+    assert {"User.Read"} == _scopes(pod.sidecar.agent.get(url, headers=headers))
+
+
+async def test_the_log_names_the_tool(pod: Pod) -> None:
+    """Of calls that pass and of calls that do not."""
+    headers = _headers(pod, user="alice2")
+    for tool in ("search", "delete"):
+        _send(pod, "egress", headers, json.dumps(call(tool)).encode(), "/mcp?of=log")
+    found: list[tuple[str, str | None, str | None]] = []
+
+    def logged() -> bool:
+        subject = pod.world.users["alice2"]["object_id"]
+        records = [record for record in pod.authz.events() if record["event"] == "check"]
+        found[:] = [
+            (record["decision"], record.get("rule"), record.get("tool"))
+            for record in records
+            if record.get("tool") == "delete" or record.get("subject") == subject
+        ]
+        return ("deny", None, "delete") in found
+
+    await until(logged)
+    assert ("allow", "search", "search") in found
