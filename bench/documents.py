@@ -9,12 +9,23 @@ from typing import Any, Final
 from authz_dev.demo.processes import free_ports
 from bench.entra import Entra
 from bench.population import APIS
+from bench.upstream import GUARDED
 
 DELEGATED_HOST: Final = "delegated.example"
+RULED_HOST: Final = "ruled.example"
 APP_ONLY_HOST: Final = "app-only.example"
 DELEGATED: Final = "delegated"
+RULED: Final = "ruled"
 APP_ONLY: Final = "app-only"
 INBOUND: Final = "agent"
+
+_RULES: Final = (
+    {"name": "no-settings", "paths": ["/v1.0/users/{id}/mailboxSettings"], "deny": True},
+    {"name": "users", "methods": ["GET"], "paths": ["/v1.0/users/{id}/**"]},
+    {"name": "send", "methods": ["POST"], "paths": ["/v1.0/me/sendMail"]},
+    {"name": "read", "methods": ["GET"], "paths": ["/v1.0/me", GUARDED]},
+)
+"""The last one allows what is measured."""
 
 
 def document(
@@ -25,7 +36,7 @@ def document(
     agents: Iterable[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Return a configuration with a delegated and an app-only route, and one for each API.
+    """Return a configuration with a delegated route, one with rules, an app-only one, and one for each API.
 
     Args:
         entra: Whom to ask.
@@ -59,6 +70,7 @@ def document(
         "inbound": {INBOUND: {"agent": "agent"}},
         "egress": {
             DELEGATED: {**_delegated("agent", graph), **_plain(DELEGATED_HOST)},
+            RULED: {**_delegated("agent", graph), **_plain(RULED_HOST), "rules": _RULES},
             APP_ONLY: {
                 "flow": "autonomous", "agent": "agent", "scopes": [graph], **_plain(APP_ONLY_HOST),
             },
@@ -90,9 +102,18 @@ def large(entra: Entra, folder: Path, *, grpc: str, number: int) -> dict[str, An
     return config
 
 
-def of_envoy(config: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return what Envoy's egress listener is rendered from: routes with hosts; sections may be added."""
-    egress = {name: route for name, route in config["egress"].items() if "hosts" in route}
+def of_envoy(config: Mapping[str, Any], *, ruled: bool = False, **more: Any) -> dict[str, Any]:
+    """Return what Envoy's egress listener is rendered from: routes with hosts; sections may be added.
+
+    The delegated route is the one with rules or the one without: where one route of a listener has rules,
+    Envoy looks at each request's headers.
+    """
+    absent = DELEGATED if ruled else RULED
+    egress = {
+        name: route
+        for name, route in config["egress"].items()
+        if "hosts" in route and name != absent
+    }
     agents = {
         name: config["agents"][name] for name in {route["agent"] for route in egress.values()}
     }

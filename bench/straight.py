@@ -4,7 +4,7 @@ from typing import Final
 
 from bench import caller
 from bench.checks import answer_bytes, request, target
-from bench.documents import DELEGATED, INBOUND
+from bench.documents import DELEGATED, INBOUND, RULED
 from bench.load import Run, Target
 from bench.rows import IN_FLIGHT, Effort, Lane, Row, summarize
 from bench.scene import Scene
@@ -12,6 +12,7 @@ from bench.scene import Scene
 RATIOS: Final = {
     "check_vs_floor_direct": ("check_hit_direct", "floor_direct"),
     "check_vs_grpc_aio_direct": ("check_door_direct", "floor_direct"),
+    "check_rules_vs_check": ("check_rules_direct", "check_door_direct"),
     "logged_vs_floor_direct": ("check_hit_logged", "floor_direct"),
     "inbound_vs_floor_direct": ("inbound_hit_direct", "floor_direct"),
 }
@@ -24,11 +25,13 @@ def lanes(scene: Scene) -> list[Lane]:
         LoadError: A Check was denied.
     """
     known = request("egress", DELEGATED, scene.user_token)
+    ruled = request("egress", RULED, scene.user_token)
     inbound = request("inbound", INBOUND, scene.user_token)
     plan = (
         ("floor_direct", scene.floor_socket, known, scene.floor),
         ("check_hit_direct", scene.socket, known, scene.service),
         ("check_door_direct", scene.checks_socket, known, scene.service),
+        ("check_rules_direct", scene.checks_socket, ruled, scene.service),
         ("check_hit_logged", scene.logging_socket, known, scene.logging_service),
         ("inbound_hit_direct", scene.socket, inbound, scene.service),
     )

@@ -11,7 +11,14 @@ from urllib.parse import urlsplit
 from authz_dev.demo.processes import StartFailure
 from bench import documents
 from bench.bootstraps import Bootstrap
-from bench.documents import APP_ONLY, APP_ONLY_HOST, DELEGATED, DELEGATED_HOST
+from bench.documents import (
+    APP_ONLY,
+    APP_ONLY_HOST,
+    DELEGATED,
+    DELEGATED_HOST,
+    RULED,
+    RULED_HOST,
+)
 from bench.envoys import Envoy
 from bench.load import LoadError, Target
 from bench.programs import Measured, until, wait
@@ -22,6 +29,7 @@ from bench.upstream import GUARDED
 RATIOS: Final[Mapping[str, tuple[str, str]]] = {
     "pushed_vs_envoy": ("pushed", "envoy"),
     "edge_vs_envoy": ("edge_hit", "envoy"),
+    "edge_rules_vs_envoy": ("edge_rules", "envoy"),
     "check_vs_envoy": ("check_hit", "envoy"),
     "floor_vs_envoy": ("floor", "envoy"),
     "check_vs_floor": ("check_hit", "floor"),
@@ -34,7 +42,7 @@ RATIOS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 _OK: Final = 200
-_HOSTS: Final = {DELEGATED: DELEGATED_HOST, APP_ONLY: APP_ONLY_HOST}
+_HOSTS: Final = {DELEGATED: DELEGATED_HOST, RULED: RULED_HOST, APP_ONLY: APP_ONLY_HOST}
 
 
 class UpstreamServer(Enum):
@@ -77,6 +85,7 @@ WAYS: Final = (
     Way("envoy", DELEGATED, checks=0, alone=True),
     Way("pushed", APP_ONLY, checks=0),
     Way("edge_hit", DELEGATED, checks=0),
+    Way("edge_rules", RULED, checks=0),
     Way("check_hit", DELEGATED, checks=1, edge=False),
     Way("check_door", DELEGATED, checks=1, edge=False, door=True),
     Way("envoy_upstream", DELEGATED, checks=0, alone=True, upstream=UpstreamServer.UVICORN),
@@ -115,7 +124,7 @@ def _bootstrap(scene: Scene, way: Way) -> Bootstrap:
     more: dict[str, Any] = {} if way.edge else {"cache": {"edge": {"max_ttl": 0}}}
     if way.door:
         more["listen"] = scene.listen
-    config = documents.of_envoy(scene.config, **more)
+    config = documents.of_envoy(scene.config, ruled=way.route == RULED, **more)
     is_fast = way.upstream is UpstreamServer.ENVOY
     bootstrap = Bootstrap(
         json.dumps(config),

@@ -16,6 +16,7 @@ ORDERS_URL = os.environ.get("ORDERS_URL", "http://orders.contoso.example")
 NIGHTLY_ORDERS_URL = os.environ.get("NIGHTLY_ORDERS_URL", "http://nightly.orders.contoso.example")
 DESK_ORDERS_URL = os.environ.get("DESK_ORDERS_URL", "http://desk.orders.contoso.example")
 DIRECTORY_URL = os.environ.get("DIRECTORY_URL", "http://directory.contoso.example")
+OFFICE_URL = os.environ.get("OFFICE_URL", "http://office.contoso.example")
 REPORTS_URL = os.environ.get("REPORTS_URL", "http://reports.orders.contoso.example")
 BILLING_URL = os.environ.get("BILLING_URL", "http://billing.orders.contoso.example")
 PAYROLL_URL = os.environ.get("PAYROLL_URL", "http://payroll.orders.contoso.example")
@@ -72,6 +73,18 @@ async def received(request: Request) -> dict[str, str]:
 async def my_profile(request: Request) -> Response:
     """Look up the caller in Microsoft Graph."""
     return await call(request, f"{GRAPH_URL}/v1.0/me", as_caller(request))
+
+
+@app.get("/my-name")
+async def my_name(request: Request) -> Response:
+    """Look up the caller's name."""
+    return await call(request, f"{OFFICE_URL}/v1.0/me", as_caller(request))
+
+
+@app.get("/my-mail")
+async def my_mail(request: Request) -> Response:
+    """Fetch the caller's mail."""
+    return await call(request, f"{OFFICE_URL}/v1.0/me/messages", as_caller(request))
 
 
 @app.get("/my-orders")

@@ -13,7 +13,11 @@ import trustme
 from authz_dev.emulator import Emulator
 from authz_dev.emulator.entities import AgentIdentity, Application, Client
 
-GRAPH_HOSTS: Final = ("graph.microsoft.com", "directory.contoso.example")
+GRAPH_HOSTS: Final = (
+    "graph.microsoft.com",
+    "directory.contoso.example",
+    "office.contoso.example",
+)
 """Names under which the emulator's sliver of Microsoft Graph is reached."""
 
 ORDERS_HOSTS: Final = (
@@ -135,6 +139,7 @@ def write_configuration(
     paths: Paths,
     *,
     authority: str,
+    agent_url: str,
     admin_port: int,
     references: bool = False,
 ) -> None:
@@ -144,13 +149,14 @@ def write_configuration(
         landscape: Who is who.
         paths: Where files are.
         authority: Entra's address.
+        agent_url: What clients call.
         admin_port: Where the service tells of itself.
         references: Whether the agent receives references to its callers, and no tokens.
     """
     for name, application in (("support", landscape.blueprint), ("reports", landscape.reports)):
         paths.secret(name).write_text(application.secrets[0].value)
     carried = "[placeholder, handle]" if references else "[bearer]"
-    text = _configuration(landscape, paths, authority, admin_port, carried)
+    text = _configuration(landscape, paths, authority, agent_url, admin_port, carried)
     new = paths.config.with_suffix(".new")
     new.write_text(text)
     # The service may look at it at any time.
@@ -158,12 +164,17 @@ def write_configuration(
 
 
 def _configuration(
-    landscape: Landscape, paths: Paths, authority: str, admin_port: int, carried: str
+    landscape: Landscape,
+    paths: Paths,
+    authority: str,
+    agent_url: str,
+    admin_port: int,
+    carried: str,
 ) -> str:
     tenant, blueprint = landscape.tenant_id, landscape.blueprint.client_id
     reports = landscape.reports.client_id
     orders = f"{landscape.orders.identifier_uri}/.default"
-    graph = "https://graph.microsoft.com/.default"
+    graph = "https://graph.microsoft.com"
     return textwrap.dedent(f"""\
         # Written by `authz demo`. Everything in here is what a real deployment has as well; only the
         # addresses lead to this machine.
@@ -183,6 +194,7 @@ def _configuration(
           support:
             tenant_id: {tenant}
             client_id: {blueprint}
+            audiences: [{blueprint}, "api://{blueprint}", "{agent_url}"]
             credentials: [{{client_secret: {{file: {paths.secret("support")}}}}}]
 
         agents:
@@ -200,22 +212,31 @@ def _configuration(
         inbound:
           agent:
             agent: support-desk
-            audiences: [{blueprint}, "api://{blueprint}", {reports}, "api://{reports}"]
+            audiences: [{blueprint}, "api://{blueprint}", {reports}, "api://{reports}", "{agent_url}"]
             scopes: [access_agent, access_as_user]
             forward: {carried}
+            resource: {agent_url}  # a client that knows only this URL learns where to sign in
 
         egress:
           graph:
             hosts: [{GRAPH_HOSTS[0]}]
             flow: on_behalf_of
             agent: support-desk
-            scopes: ["{graph}"]
+            scopes: ["{graph}/.default"]
           directory:
             hosts: [{GRAPH_HOSTS[1]}]
             flow: blueprint
             blueprint: support
-            scopes: ["{graph}"]
+            scopes: ["{graph}/.default"]
             push: false  # asked for each request, so that the tour can count; so below
+          office:  # what no rule allows is denied
+            hosts: [{GRAPH_HOSTS[2]}]
+            flow: on_behalf_of
+            agent: support-desk
+            scopes: ["{graph}/User.Read"]
+            rules:
+              - {{name: profile, methods: [GET], paths: [/v1.0/me]}}
+              - {{name: mail, methods: [GET], paths: [/v1.0/me/messages], scopes: ["{graph}/Mail.Read"]}}
           orders:
             hosts: [{ORDERS_HOSTS[0]}]
             flow: on_behalf_of

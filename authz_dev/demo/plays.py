@@ -3,10 +3,12 @@
 Which of them are played, and what is expected, is in `tour`; what a visitor can do at all, in `visitor`.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from authz_dev.demo.landscape import GRAPH_HOSTS
 from authz_dev.demo.scenario import Json
 from authz_dev.demo.visitor import Visitor, outcome
 from authz_dev.emulator import Fault, Match
@@ -15,6 +17,7 @@ RETRY_AFTER: Final = 7
 """Seconds that Entra asks for when it throttles."""
 Play = Callable[[Visitor], Mapping[str, Any]]
 """Makes a scenario happen; returns what the caller learned."""
+_METADATA: Final = re.compile(r'resource_metadata="([^"]+)"')
 
 
 def asks(path: str, user: str) -> Play:
@@ -83,6 +86,38 @@ def is_sent_to_stranger(visitor: Visitor) -> Json:
     url = quote(visitor.stranger_url(), safe="")
     answer = visitor.ask(f"/fetch?url={url}", visitor.token("alice"))
     return {**outcome(answer), "reached_stranger": visitor.strangers_visits()}
+
+
+def shows_scopes(play: Play) -> Play:
+    """The same, and the scopes of the token that reached Microsoft Graph."""
+
+    def shown(visitor: Visitor) -> Json:
+        found = dict(play(visitor))
+        return {**found, "scopes": visitor.scopes_at_graph()}
+
+    return shown
+
+
+def is_sent_to(path: str) -> Play:
+    """A user's prompt leads the agent to a path of a host that has rules."""
+    url = quote(f"http://{GRAPH_HOSTS[2]}{path}", safe="")
+    return lambda visitor: outcome(visitor.ask(f"/fetch?url={url}", visitor.token("alice")))
+
+
+def finds_where_to_sign_in(visitor: Visitor) -> Json:
+    """Somebody who has the agent's URL and no token asks, and follows what the 401 names."""
+    stage = visitor.stage
+    answer = visitor.ask("/my-orders")
+    named = _METADATA.search(answer.headers["www-authenticate"])
+    document = visitor.follow(named[1]) if named is not None else {}
+    entra = f"{stage.emulator.authority}/{stage.landscape.tenant_id}/v2.0"
+    asked_for: list[str] = document.get("scopes_supported", [])
+    return {
+        **outcome(answer),
+        "describes_the_agent": document.get("resource") == stage.agent_url,
+        "leads_to_entra": document.get("authorization_servers") == [entra],
+        "scopes": [scope.removeprefix(f"{stage.agent_url}/") for scope in asked_for],
+    }
 
 
 def with_references(play: Play) -> Play:

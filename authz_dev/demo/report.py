@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from authz.core.resource import METADATA
 from authz_dev.demo.scenario import Result
 from authz_dev.demo.stage import LOOPBACK, Stage, Started
 
@@ -141,12 +142,17 @@ class Report:
         curl = f'curl -s -w "\\n" --cacert {paths.entra_ca}'
         mint = "python3 -c 'import json, sys; print(json.load(sys.stdin)[\"access_token\"])'"
         sign_in = f"TOKEN=$({curl} {emulator.mint_url} -d '{{}}' | {mint})"
+        described = f'curl -s -w "\\n" {stage.agent_url}{METADATA}'
         ask = f'curl -si -w "\\n" http://{LOOPBACK}:{ports.inbound}/my-orders -H "Authorization: Bearer $TOKEN"'
         throttle = f"{curl} {emulator.control_url}/faults -d '{json.dumps(_THROTTLE)}'"
         self._console.print("\n[bold]Everything keeps running. Ctrl-C ends it.[/]")
         for title, line in (
+            ("a client without a token learns where to sign in", described),
             ("Alice signs in", sign_in),
-            ("Alice asks the agent, which asks the orders API (also /my-profile, /whoami)", ask),
+            (
+                "Alice asks the agent, which asks the orders API (also /my-profile, /my-mail, /whoami)",
+                ask,
+            ),
             (
                 "a timer in the agent's pod, nobody signed in (also /jobs/desk, /jobs/payroll)",
                 f'curl -si -w "\\n" http://{LOOPBACK}:{ports.app}/jobs/nightly',

@@ -50,6 +50,7 @@ _HERE: Final = Path(__file__).parent
 _BACKENDS: Final = {
     "GRAPH_URL": GRAPH_HOSTS[0],
     "DIRECTORY_URL": GRAPH_HOSTS[1],
+    "OFFICE_URL": GRAPH_HOSTS[2],
     "ORDERS_URL": ORDERS_HOSTS[0],
     "NIGHTLY_ORDERS_URL": ORDERS_HOSTS[1],
     "DESK_ORDERS_URL": ORDERS_HOSTS[2],
@@ -129,6 +130,11 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
+    @property
+    def agent_url(self) -> str:
+        """What a client of the agent knows: where Envoy listens."""
+        return f"http://{LOOPBACK}:{self.ports.inbound}"
+
     def logs(self) -> dict[str, Path]:
         """Return where each program writes."""
         return {program.name: program.log for program in self._programs}
@@ -196,6 +202,7 @@ class Stage:
             self.landscape,
             self.paths,
             authority=self.emulator.authority,
+            agent_url=self.agent_url,
             admin_port=self.ports.authz_admin,
             references=references,
         )

@@ -19,11 +19,14 @@ from authz_dev.demo.plays import (
     asks_without,
     claims_to_be_admin,
     counts_checks,
+    finds_where_to_sign_in,
+    is_sent_to,
     is_sent_to_stranger,
     looks_at_what_arrives,
     looks_for_tokens_in_logs,
     looks_for_users_tokens,
     looks_up_agent,
+    shows_scopes,
     takes_reference_to_api,
     ticks,
     ticks_without_authz,
@@ -40,6 +43,8 @@ _NOT_CALLED: Final = "not called"
 _TIMER: Final = "nothing, timer"
 _AWAY: Final = "authz_unavailable"
 """The reason that Envoy gives by itself where nobody decides."""
+_SIGN_IN: Final = ["openid", "profile"]
+"""The scopes that MSAL adds to those of each exchange."""
 _SEARCHED: Final = ["orders API", "agent app", "authz", "Envoy", "metrics"]
 
 
@@ -50,6 +55,8 @@ def tour() -> tuple[Chapter, ...]:
         Chapter("Agent alone: nobody is signed in", _nobody),
         Chapter("Plain services: ordinary apps, without Agent ID", _applications),
         Chapter("References: the agent holds no token at all", _references),
+        Chapter("Rules: method and path decide what passes, and with which scopes", _rules),
+        Chapter("Sign-in: a client knows the agent's URL and nothing else", _newcomers),
         Chapter("Attacks", _bad_callers),
         Chapter("Outages: Entra refuses, throttles, is down, changes its keys", _entra_fails),
         Chapter("Leaks: looked for in everything above", _leaks),
@@ -169,6 +176,53 @@ def _references() -> Iterator[Scenario]:
             "status": 401, "api_saw": {"idtyp": None, "agent": False, "refused": "DecodeError"},
             "app_called": True, "entra_calls": 0,
         },
+    )  # fmt: skip
+
+
+def _rules() -> Iterator[Scenario]:
+    graph = _caller(DESK, "alice", "user", claim="appid")
+    ambiguous = _refused(400, "ambiguous_request", app=True)
+    yield Scenario(
+        "rule-allows",
+        "alice's name, by a rule: Graph sees the scope User.Read", "alice's token", _USERS_TOKEN,
+        shows_scopes(asks("/my-name", "alice")),
+        _served(graph, entra_calls=1, scopes=["User.Read", *_SIGN_IN]),
+    )  # fmt: skip
+    yield Scenario(
+        "rule-exchanges-other-scopes",
+        "alice's mail, by another rule: Graph sees the scope Mail.Read", "alice's token", _USERS_TOKEN,
+        shows_scopes(asks("/my-mail", "alice")),
+        _served(graph, entra_calls=1, scopes=["Mail.Read", *_SIGN_IN]),
+    )  # fmt: skip
+    yield Scenario(
+        "rule-denied",
+        "a path that no rule allows: 403, nothing reaches Graph", "other path", _USERS_TOKEN,
+        is_sent_to("/v1.0/whoami"),
+        _refused(403, "rule_denied", app=True),
+    )  # fmt: skip
+    yield Scenario(
+        "rule-encoded-path",
+        "the mail's path with an encoded letter: 400, nothing reaches Graph", "encoded path", _USERS_TOKEN,
+        is_sent_to("/v1.0/me/m%65ssages"),
+        ambiguous,
+    )  # fmt: skip
+    yield Scenario(
+        "rule-other-case",
+        "the mail's path in capitals: 400, nothing reaches Graph", "path in capitals", _USERS_TOKEN,
+        is_sent_to("/V1.0/ME/MESSAGES"),
+        ambiguous,
+    )  # fmt: skip
+
+
+def _newcomers() -> Iterator[Scenario]:
+    yield Scenario(
+        "where-to-sign-in",
+        "no token: the 401 names a document that says where to sign in", _NOTHING, _NOT_CALLED,
+        finds_where_to_sign_in,
+        _refused(
+            401, "missing_token", describes_the_agent=True, leads_to_entra=True,
+            scopes=["access_agent", "access_as_user"],
+        ),
     )  # fmt: skip
 
 

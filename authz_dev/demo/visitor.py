@@ -70,6 +70,15 @@ class Visitor:
             self._tokens[user] = self.mint(user)
         return self._tokens[user]
 
+    def follow(self, url: str) -> dict[str, Any]:
+        """Fetch a document without a token, and return it."""
+        started = time.perf_counter()
+        try:
+            document: dict[str, Any] = self.stage.http.get(url).raise_for_status().json()
+        finally:
+            self.elapsed += time.perf_counter() - started
+        return document
+
     @contextmanager
     def signing_in_anew(self) -> Iterator[None]:
         """Let every user sign in again, and go on with the former tokens afterwards."""
@@ -135,6 +144,10 @@ class Visitor:
     def arrivals(self) -> int:
         """Return how many requests reached the APIs, as of the last look."""
         return len(self._arrivals)
+
+    def scopes_at_graph(self) -> list[str]:
+        """Return the scopes of the last token that reached Microsoft Graph."""
+        return sorted(self.stage.emulator.graph_log[-1]["scp"].split())
 
     def entra_calls(self) -> int:
         """Return how many token requests Entra has seen so far."""

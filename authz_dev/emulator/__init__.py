@@ -13,7 +13,7 @@ Entra's own endpoints, below `authority`:
     /{tenant}/v2.0/.well-known/openid-configuration    v2 issuer; without /v2.0 the v1 issuer
     /{tenant}/discovery/v2.0/keys                      keys bound to the v2 issuer; ditto
     /common/discovery/instance                         instance discovery
-    /v1.0/, /v1.0/me, /v1.0/servicePrincipals..., /v1.0/whoami    a sliver of Microsoft Graph
+    /v1.0/, /v1.0/me..., /v1.0/servicePrincipals..., /v1.0/whoami    a sliver of Microsoft Graph
     /v1.0/applications..., /v1.0/oauth2PermissionGrants   what makes blueprints and agents (`provisioning`)
 
 Endpoints of the emulator itself, below `control_url`. Bodies are JSON; a wrong one is answered with

@@ -1,8 +1,8 @@
 """A sliver of Microsoft Graph: enough to see who calls, with Graph's own checks and errors.
 
-`/v1.0/`, `/v1.0/me`, `/v1.0/servicePrincipals/...`, and `/v1.0/whoami`, which Graph has not and which answers
-with the caller's claims. Calls are remembered by the claims of their tokens, never the tokens. What
-makes blueprints and agents is in `provisioning`.
+`/v1.0/`, `/v1.0/me`, `/v1.0/me/messages`, `/v1.0/servicePrincipals/...`, and `/v1.0/whoami`, which Graph
+has not and which answers with the caller's claims. Calls are remembered by the claims of their tokens,
+never the tokens. What makes blueprints and agents is in `provisioning`.
 """
 
 from __future__ import annotations
@@ -102,6 +102,10 @@ class Graph:
         """`GET /v1.0/me`: the signed-in user, a person or an agent's user account."""
         return await self.serve(request, self._me)
 
+    async def messages(self, request: Request) -> Response:
+        """`GET /v1.0/me/messages`: the signed-in user's mail, one message."""
+        return await self.serve(request, self._messages)
+
     async def service_principal(self, request: Request) -> Response:
         """`GET /v1.0/servicePrincipals/{id}` or `/v1.0/servicePrincipals(appId='{id}')`."""
         return await self.serve(
@@ -182,16 +186,24 @@ class Graph:
             )
 
     def _me(self, claims: Mapping[str, Any]) -> dict[str, Any]:
+        return _user(self._signed_in(claims, {"User.Read", "User.Read.All"}))
+
+    def _messages(self, claims: Mapping[str, Any]) -> dict[str, Any]:
+        user = self._signed_in(claims, {"Mail.Read"})
+        return {"value": [{"id": "1", "subject": f"Welcome, {user.name}"}]}
+
+    def _signed_in(self, claims: Mapping[str, Any], scopes: set[str]) -> User:
+        """Return the user of a token that has one of the scopes."""
         if "scp" not in claims:
             raise GraphError(
                 400, "BadRequest", "/me request is only valid with delegated authentication flow."
             )
-        if not {"User.Read", "User.Read.All"} & set(claims["scp"].split()):
+        if not scopes & set(claims["scp"].split()):
             raise denied()
         user = self._directory.user(claims["tid"], claims["oid"])
         if user is None:
             raise GraphError(404, "Request_ResourceNotFound", "The user does not exist.")
-        return _user(user)
+        return user
 
     def _service_principal(self, claims: Mapping[str, Any], name: str) -> dict[str, Any]:
         permissions = {*claims.get("roles", ()), *claims.get("scp", "").split()}

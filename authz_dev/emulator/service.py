@@ -239,6 +239,7 @@ class Emulator:
                 Route("/v1.0", graph.document),
                 Route("/v1.0/", graph.document),
                 Route("/v1.0/me", graph.me),
+                Route("/v1.0/me/messages", graph.messages),
                 Route("/v1.0/whoami", graph.whoami),
                 *Provisioning(self.directory, graph).routes(),
                 Route("/v1.0/servicePrincipals(appId='{name}')", graph.service_principal),

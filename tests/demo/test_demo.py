@@ -1,6 +1,7 @@
 """The whole demo as a program: its results, its output, and what it leaves behind."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -37,6 +38,12 @@ SCENARIOS = [
     "placeholder",
     "handle",
     "stolen-reference",
+    "rule-allows",
+    "rule-exchanges-other-scopes",
+    "rule-denied",
+    "rule-encoded-path",
+    "rule-other-case",
+    "where-to-sign-in",
     "no-token",
     "wrong-audience",
     "expired",
@@ -132,6 +139,12 @@ def test_lines_to_paste_work(kept: Demo) -> None:
     )  # fmt: skip
     assert "HTTP/1.1 503 Service Unavailable" in throttled.stdout
     assert '"reason":"exchange_throttled"' in throttled.stdout.replace(" ", "")
+
+    described = subprocess.run(
+        ["bash", "-c", kept.line_after("a client without a token")],
+        env=environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {"resource", "authorization_servers"} <= json.loads(described.stdout).keys()
 
     metrics = subprocess.run(
         ["bash", "-c", kept.line_after("metrics")],

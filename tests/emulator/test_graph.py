@@ -58,6 +58,22 @@ def test_me_needs_a_scope(scene: Scene) -> None:
     assert response.json()["error"]["code"] == "Authorization_RequestDenied"
 
 
+def test_messages_are_those_of_the_user_an_agent_acts_for(scene: Scene) -> None:
+    """A delegated token with Mail.Read."""
+    token = scene.on_behalf_of(scene.user_token()).json()["access_token"]
+    assert [{"id": "1", "subject": "Welcome, Alice"}] == get(scene, "/me/messages", token).json()[
+        "value"
+    ]
+
+
+def test_messages_need_a_scope(scene: Scene) -> None:
+    """403 without Mail.Read."""
+    token = scene.user_token(audience=GRAPH_URI, scopes=["User.Read"])
+    response = get(scene, "/me/messages", token)
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "Authorization_RequestDenied"
+
+
 @pytest.mark.parametrize("form", ["/servicePrincipals/{}", "/servicePrincipals(appId='{}')"])
 def test_an_agent_reads_its_service_principal(scene: Scene, form: str) -> None:
     """App-only with Application.Read.All, by object id and by app id."""

@@ -37,12 +37,12 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert {
         *(way.name for way in through_envoy.WAYS),
         *("floor", "floor_direct", "check_hit_direct", "check_door_direct", "check_hit_logged"),
-        *("inbound_hit_direct", "inbound_cold", "asgi_direct", "api_hit"),
+        *("check_rules_direct", "inbound_hit_direct", "inbound_cold", "asgi_direct", "api_hit"),
         *(name for name in rows if name.startswith("workers_")),
     } == set(rows)
     assert "workers_1" in rows
     assert {
-        **dict.fromkeys(("envoy", "pushed", "edge_hit"), 0),
+        **dict.fromkeys(("envoy", "pushed", "edge_hit", "edge_rules"), 0),
         **dict.fromkeys(("envoy_upstream", "pushed_upstream", "edge_upstream"), 0),
         **dict.fromkeys(("envoy_fast_upstream", "pushed_fast_upstream", "edge_fast_upstream"), 0),
         **dict.fromkeys(("check_hit", "check_door", "check_upstream", "floor"), 1),
