@@ -22,6 +22,7 @@ from authz.core.policy import EgressRoute, KnownAgent, Policy
 from authz.core.principal import SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
+from authz.core.rules.rule import Rule, Rules
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.doors.sidecar_api.overrides import Overrides
@@ -394,3 +395,20 @@ async def test_a_token_that_the_api_refused_is_issued_anew_for_its_caller_alone(
 
     assert allowed(first).authorization != allowed(again).authorization
     assert allowed(other).authorization == allowed(same).authorization
+
+
+async def test_an_api_with_rules_gives_no_token_into_an_apps_hands() -> None:
+    """There it could be used for any path; by Envoy each request is asked about."""
+    desk = Desk()
+    everything = Rules((Rule("all", desk.egress_routes[APP]),))
+    egress = desk.egress_routes | {APP: replace(desk.egress_routes[APP], rules=everything)}
+    policy = Policy(
+        version="v2",
+        inbound={INBOUND: desk.inbound_route},
+        egress=egress,
+        default_inbound=INBOUND,
+    )
+    desk.issuer.swap(desk.snapshot(policy))
+
+    assert Reason.RULE_DENIED is reason(await desk.issue(APP))
+    assert [] == desk.entra.calls

@@ -58,6 +58,13 @@ def test_a_message_is_json(media_type: str) -> None:
     assert "search" == read_operation(body(CALL, media_type=media_type)).tool
 
 
+def test_numbers_of_every_form_are_fine() -> None:
+    """Fractions and exponents, as long as they are finite."""
+    call = message("tools/call", name="search", arguments={"a": 1.5, "b": -2e10, "c": 12})
+
+    assert "search" == read_operation(body(call)).tool
+
+
 @pytest.mark.parametrize(
     "more",
     [

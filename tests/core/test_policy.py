@@ -15,8 +15,10 @@ from authz.core.errors import (
 from authz.core.exchange import (
     Flow,
 )
+from authz.core.grant import NoToken, Own
 from authz.core.policy import EgressRoute, InboundRoute, Policy
 from authz.core.request import CheckRequest, Direction
+from authz.core.rules.rule import Rule, Rules
 from support.fakes.clock import Clock
 from support.fakes.properties import thorough
 from support.fakes.routes import route_of
@@ -242,3 +244,29 @@ def test_a_route_may_name_its_host_twice() -> None:
     route = _egress("a", "api.example", "API.example")
 
     assert route is Policy("v1", egress={"a": route}).hosts["api.example"]
+
+
+def test_a_route_with_rules_gives_nothing_that_no_check_sees() -> None:
+    """No token ahead, and no tunnel, whatever its grant says."""
+    pushed, tunnel = (
+        route_of("a", Flow.APP, ("a.example",)),
+        EgressRoute("t", (), NoToken(tunnel=True)),
+    )
+    assert isinstance(pushed.grant, Own)
+    pushed = replace(pushed, grant=replace(pushed.grant, push=True))
+    rules: Rules[EgressRoute] = Rules((Rule("all", pushed),))
+
+    assert pushed.pushed is not None
+    assert tunnel.allows_tunnels
+    assert replace(pushed, rules=rules).pushed is None
+    assert not replace(tunnel, rules=rules).allows_tunnels
+
+
+def test_a_route_that_reads_messages_is_not_repeated_at_the_edge() -> None:
+    """Envoy's cache knows no bodies. One with rules of paths alone is."""
+    route = route_of("a", Flow.APP, ("a.example",))
+    paths: Rules[EgressRoute] = Rules((Rule("all", route),))
+    tools: Rules[EgressRoute] = Rules((Rule("all", route),), endpoints=("/mcp",))
+
+    assert replace(route, rules=paths).may_repeat_at_edge
+    assert not replace(route, rules=tools).may_repeat_at_edge
