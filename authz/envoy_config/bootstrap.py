@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config import Config, compile_policy
-from authz.config.rendered import MARK, Rendered, Selection, unrepeated_paths
+from authz.config.rendered import MARK, Rendered, Selection, answered_paths
 from authz.config.rules.route_checks import https_hosts
 from authz.envoy_config.administration import FAIL_HEALTH
 from authz.envoy_config.clusters import (
@@ -66,12 +66,20 @@ def render(config: Config, settings: SidecarSettings) -> str:
     if inbound is not None:
         repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
-        asked = unrepeated_paths(config, policy.inbound[inbound])
+        asked = answered_paths(config, policy.inbound[inbound])
         ruled = policy.inbound[inbound].rules is not None
-        routes = inbound_routes(inbound, settings, repeated=repeated, ruled=ruled, asked=asked)
+        cors = config.inbound[inbound].cors
+        routes = inbound_routes(
+            inbound, settings, repeated=repeated, ruled=ruled, asked=asked, cors=cors
+        )
         listeners.append(
             inbound_listener(
-                settings, routes, handles=policy.gives_handles, rules=ruled, decides=decides
+                settings,
+                routes,
+                handles=policy.gives_handles,
+                rules=ruled,
+                cors=cors is not None,
+                decides=decides,
             )
         )
         clusters.append(app_cluster(settings))

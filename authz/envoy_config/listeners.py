@@ -61,6 +61,7 @@ from authz.envoy_config.access_log import access_log
 from authz.envoy_config.bodyless import bodyless_filter
 from authz.envoy_config.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy_config.connect import upgrade
+from authz.envoy_config.cors import cors_filter
 from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
@@ -110,6 +111,7 @@ def inbound_listener(
     *,
     handles: bool,
     rules: bool,
+    cors: bool = False,
     decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the callers of the agent.
@@ -119,12 +121,14 @@ def inbound_listener(
         routes: Where requests may go.
         handles: Whether the agent receives references in `baggage`.
         rules: Whether the route has rules.
+        cors: Whether Envoy answers web pages of other origins.
         decides: Cluster that Checks go to.
     """
     manager = _connection_manager(
         Direction.INBOUND,
         routes,
         [
+            *([cors_filter()] if cors else []),
             *_decision(settings, routes, decides, rules=rules),
             *([bodyless_filter()] if settings.health_paths else []),
             _without_trailers(),
