@@ -155,7 +155,7 @@ def inbound_listener(
         manager.path_with_escaped_slashes_action = (
             HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
         )
-    manager.local_reply_config = local_replies(Direction.INBOUND)
+    manager.local_reply_config = local_replies(Direction.INBOUND, rules=rules)
     return _listener(Direction.INBOUND, settings, manager)
 
 
@@ -205,7 +205,7 @@ def egress_listener(
     manager.upgrade_configs.append(upgrade())
     # The agent speaks plain HTTP to us and the destination TLS: it must see the scheme https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
-    manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)
+    manager.local_reply_config = local_replies(Direction.EGRESS, rules=rules, pushed=pushed)
     return _listener(Direction.EGRESS, settings, manager)
 
 
