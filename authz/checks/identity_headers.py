@@ -11,6 +11,7 @@ from authz.core.decision import Allow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.principal import Principal
 from authz.core.request import Authorization, CheckRequest
+from authz.core.rules.overriding import OVERRIDING
 from authz.core.secret import Secret
 from authz.core.subject import Reference, placeholder
 
@@ -25,6 +26,7 @@ IDENTITY_HEADERS: Final = (
     "x-authz-scopes",
     "x-authz-roles",
 )
+_OVERRIDING: Final = tuple(sorted(OVERRIDING))
 _VISIBLE: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
 
 
@@ -55,6 +57,15 @@ def forwarded(
     elif Forward.BEARER not in route.forward:
         gone = (*gone, AUTHORIZATION)
     return Allow(authorization, carried, headers, (*remove, *gone))
+
+
+def anonymous(request: CheckRequest) -> Allow:
+    """Return what becomes of a request that needs no token: nobody has looked at who sent it.
+
+    The headers by which a server takes it for another one are removed whether or not Envoy shows them to us.
+    """
+    unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
+    return Allow(remove=(AUTHORIZATION, BAGGAGE, *unset, *_OVERRIDING))
 
 
 def received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Authorization | None:

@@ -13,6 +13,7 @@ from typing import Final, assert_never
 from authz.checks.identity_headers import (
     AUTHORIZATION,
     BAGGAGE,
+    anonymous,
     forwarded,
     received,
     without_reference,
@@ -122,10 +123,11 @@ class CheckService:
         begun, trace = self._now(), Trace()
         asked = Asked(request, snapshot, deadline, trace)
         try:
-            replied = _replied(asked)
-            if replied is not None:
+            settled = _replied(asked) or _public(asked)
+            if settled is not None:
+                # For this request alone: neither we nor Envoy may repeat it.
                 seconds = self._timer() - begun.steady
-                return CheckRecord(request, replied, begun.wall, seconds, trace)
+                return CheckRecord(request, settled, begun.wall, seconds, trace)
             granted = await self._granted(asked)
             return self._record(request, snapshot, granted, begun, trace)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
@@ -169,6 +171,8 @@ class CheckService:
         """Return the allowance that stands for such a request."""
         if request.opens_tunnel or request.path.startswith(METADATA):
             # No answer knows the path that it was given for.
+            return None
+        if snapshot.policy.public_route(request) is not None:
             return None
         most = snapshot.policy.max_token_bytes
         if request.authorization is not None and is_oversized(request.authorization, most):
@@ -338,6 +342,12 @@ def _replied(asked: Asked) -> Replied | None:
         return None
     reply = route.resource.reply_to(request)
     return None if reply is None else Replied(route, reply)
+
+
+def _public(asked: Asked) -> Granted | None:
+    """Return the allowance of a request that needs no token; None for any other."""
+    route = asked.snapshot.policy.public_route(asked.request)
+    return None if route is None else Granted(route, anonymous(asked.request), ONCE)
 
 
 def _denied(cause: Exception, route: Route | None) -> Denied:

@@ -12,7 +12,7 @@ from typing import Final
 
 from authz.config.clouds import NO_TENANT, cloud_of
 from authz.config.model import Config
-from authz.config.ruled import egress_under_rules, inbound_under_rules, one
+from authz.config.ruled import egress_under_rules, inbound_under_rules, one, public_of
 from authz.config.rules.origins import belongs
 from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.clients import Agent, Application, Credential
@@ -223,6 +223,7 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
         called=_called(config, route),
         prefetch=route.prefetch,
         resource=_described(config, route, requirement),
+        public=public_of(route),
     )
     return inbound_under_rules(compiled, route)
 

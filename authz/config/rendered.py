@@ -144,14 +144,21 @@ def _inbound_content(config: Config, route: InboundRoute) -> dict[str, Any]:
         content["ruled"] = True
     if (mcp := config.inbound[route.name].mcp) is not None:
         content["mcp"] = mcp.model_dump(mode="json")
-    if paths := unrepeated_paths(config, route):
+    if paths := answered_paths(config, route):
         content["metadata"] = list(paths)
+    cors = config.inbound[route.name].cors
+    if cors is not None:
+        content["cors"] = cors.model_dump(mode="json")
     return content
 
 
-def unrepeated_paths(config: Config, route: InboundRoute) -> tuple[str, ...]:
-    """Return the paths of an inbound route whose answers Envoy must not repeat, where it repeats any."""
-    if route.resource is None or not route.may_repeat_at_edge or config.cache.edge.max_ttl <= 0:
+def answered_paths(config: Config, route: InboundRoute) -> tuple[str, ...]:
+    """Return the paths of an inbound route that the service answers itself, where Envoy has to know them.
+
+    That is where it repeats decisions, or answers web pages: neither may happen at these paths.
+    """
+    repeated = route.may_repeat_at_edge and config.cache.edge.max_ttl > 0
+    if route.resource is None or not (repeated or config.inbound[route.name].cors):
         return ()
     return route.resource.metadata_paths
 

@@ -1,4 +1,7 @@
-"""From the rules of the configuration to those of `authz.core`: what a route becomes under each of them."""
+"""From the rules of the configuration to those of `authz.core`: what a route becomes under each of them.
+
+So do public paths, which are written alike.
+"""
 
 from dataclasses import replace
 from typing import TypeVar
@@ -8,6 +11,7 @@ from authz.config.sections.rules import EgressRule, InboundRule, Mcp, names_of
 from authz.config.sections.rules import Rule as Written
 from authz.core.grant import Delegated, Grant, NoToken
 from authz.core.policy import EgressRoute, InboundRoute
+from authz.core.rules.public import PublicPaths
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template
 
@@ -27,6 +31,12 @@ def inbound_under_rules(route: InboundRoute, written: Inbound) -> InboundRoute:
 
 def _endpoints(mcp: Mcp | None) -> tuple[str, ...]:
     return () if mcp is None else mcp.paths
+
+
+def public_of(written: Inbound) -> PublicPaths | None:
+    """Return the paths of an inbound route that need no token; None where each does."""
+    templates = tuple(Template.parse(each) for each in written.public_paths)
+    return PublicPaths(templates) if templates else None
 
 
 def _demanding(route: InboundRoute, written: Inbound, name: str, rule: InboundRule) -> InboundRoute:

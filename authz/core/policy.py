@@ -4,7 +4,7 @@ A `Policy` is one immutable version of the configuration. What is not configured
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar, assert_never
 
@@ -14,6 +14,7 @@ from authz.core.grant import Delegated, Grant, NoToken, Own
 from authz.core.request import CheckRequest, Direction, normalize_host
 from authz.core.requirement import Requirement
 from authz.core.resource import ProtectedResource
+from authz.core.rules.public import PUBLIC, PublicPaths
 from authz.core.rules.rule import Rules
 from authz.core.token import Expectation
 
@@ -51,6 +52,7 @@ class InboundRoute:
         rules: Which requests it lets in, each as what it then is; None where it lets in all.
         rule: Name of the rule by which it became what it is; empty where none did.
         resource: What clients without a token may learn of the route; None where it is nothing.
+        public: Paths that need no token; None where each does.
     """
 
     name: str
@@ -62,6 +64,7 @@ class InboundRoute:
     rules: "Rules[InboundRoute] | None" = None
     rule: str = ""
     resource: ProtectedResource | None = None
+    public: PublicPaths | None = None
 
     @property
     def gives_reference(self) -> bool:
@@ -216,6 +219,7 @@ class Policy:
         hosts: Egress routes by the authorities that select them.
         gives_handles: Whether some inbound route puts a reference into `baggage`.
         has_rules: Whether some route has rules.
+        has_public_paths: Whether some route has public paths.
     """
 
     version: str
@@ -233,6 +237,7 @@ class Policy:
     hosts: Mapping[str, EgressRoute] = field(init=False, compare=False)
     gives_handles: bool = field(init=False, compare=False)
     has_rules: bool = field(init=False, compare=False)
+    has_public_paths: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         hosts: dict[str, EgressRoute] = {}
@@ -247,6 +252,8 @@ class Policy:
             route.rules for route in self.egress.values()
         )
         object.__setattr__(self, "has_rules", ruled)
+        public = any(route.public for route in self.inbound.values())
+        object.__setattr__(self, "has_public_paths", public)
 
     def find(self, request: CheckRequest) -> Route:
         """Return the route of a request: by the name Envoy gave, else by host.
@@ -286,6 +293,19 @@ class Policy:
             return route.rule if route.rules is None else route.rules.allow(request).rule
         except AuthzError:
             return None
+
+    def public_route(self, request: CheckRequest) -> InboundRoute | None:
+        """Return the route of a request that needs no token, as what it is for it; None for any other."""
+        if not self.has_public_paths:
+            return None
+        try:
+            route = self.find(request)
+        except AuthzError:
+            return None
+        if not isinstance(route, InboundRoute) or route.public is None:
+            return None
+        found = route.public.include(request.method, request.path)
+        return replace(route, rule=PUBLIC) if found else None
 
     def _named(self, request: CheckRequest) -> EgressRoute | None:
         """Return the egress route that Envoy names, if it still is for the request's host.

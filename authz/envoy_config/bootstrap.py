@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config import Config, compile_policy
-from authz.config.rendered import MARK, Rendered, Selection, unrepeated_paths
+from authz.config.rendered import MARK, Rendered, Selection, answered_paths
 from authz.config.rules.route_checks import https_hosts
 from authz.envoy_config.administration import FAIL_HEALTH
 from authz.envoy_config.clusters import (
@@ -66,15 +66,17 @@ def render(config: Config, settings: SidecarSettings) -> str:
     if inbound is not None:
         repeatable = policy.inbound[inbound].may_repeat_at_edge
         repeated = repeatable and config.cache.edge.max_ttl > 0
-        asked = unrepeated_paths(config, policy.inbound[inbound])
+        asked = answered_paths(config, policy.inbound[inbound])
         ruled = policy.inbound[inbound].rules is not None
+        written = config.inbound[inbound]
         routes = inbound_routes(
             inbound,
             settings,
             repeated=repeated,
             ruled=ruled,
             asked=asked,
-            mcp=config.inbound[inbound].mcp,
+            mcp=written.mcp,
+            cors=written.cors,
         )
         listeners.append(
             inbound_listener(
@@ -82,7 +84,8 @@ def render(config: Config, settings: SidecarSettings) -> str:
                 routes,
                 handles=policy.gives_handles,
                 rules=ruled,
-                mcp=config.inbound[inbound].mcp,
+                mcp=written.mcp,
+                cors=written.cors is not None,
                 decides=decides,
             )
         )

@@ -55,6 +55,7 @@ from authz.envoy_config.bodyless import bodyless_filter
 from authz.envoy_config.checks import decision, http_filter
 from authz.envoy_config.clusters import AUTHZ, BUFFER_BYTES, KEPT_ALIVE, address, dns_cache
 from authz.envoy_config.connect import upgrade
+from authz.envoy_config.cors import cors_filter
 from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE,
@@ -98,6 +99,7 @@ def inbound_listener(
     handles: bool,
     rules: bool,
     mcp: Mcp | None = None,
+    cors: bool = False,
     decides: str = AUTHZ,
 ) -> Listener:
     """Return the listener for the callers of the agent.
@@ -108,12 +110,14 @@ def inbound_listener(
         handles: Whether the agent receives references in `baggage`.
         rules: Whether the route has rules.
         mcp: The agent as MCP server; None where it is none.
+        cors: Whether Envoy answers web pages of other origins.
         decides: Cluster that Checks go to.
     """
     manager = _connection_manager(
         Direction.INBOUND,
         routes,
         [
+            *([cors_filter()] if cors else []),
             *decision(settings, routes, decides, rules=rules, servers=(mcp,)),
             *([bodyless_filter()] if settings.health_paths else []),
             _without_trailers(),
@@ -140,7 +144,7 @@ def inbound_listener(
         manager.path_with_escaped_slashes_action = (
             HttpConnectionManagerPathWithEscapedSlashesAction.REJECT_REQUEST
         )
-    manager.local_reply_config = local_replies(Direction.INBOUND)
+    manager.local_reply_config = local_replies(Direction.INBOUND, rules=rules)
     return _listener(Direction.INBOUND, settings, manager)
 
 
@@ -192,7 +196,7 @@ def egress_listener(
     manager.upgrade_configs.append(upgrade())
     # The agent speaks plain HTTP to us and the destination TLS: it must see the scheme https.
     manager.scheme_header_transformation = SchemeHeaderTransformation(match_upstream=True)
-    manager.local_reply_config = local_replies(Direction.EGRESS, pushed=pushed)
+    manager.local_reply_config = local_replies(Direction.EGRESS, rules=rules, pushed=pushed)
     return _listener(Direction.EGRESS, settings, manager)
 
 

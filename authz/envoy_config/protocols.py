@@ -1,5 +1,6 @@
 """Which HTTP Envoy speaks to a cluster, and how long it keeps connections. No cluster is made here."""
 
+from copy import deepcopy
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -71,7 +72,9 @@ def to_authz() -> ClusterHttpOptions:
 
 
 def by_http1(options: ClusterHttpOptions) -> ClusterHttpOptions:
-    """Change options that negotiate a version to HTTP/1.1; return them."""
+    """Return options that negotiate a version as others that speak HTTP/1.1."""
+    # Theirs is packed, and another cluster goes on using it.
+    options = deepcopy(options)
     options.auto_config = None
     options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(
         http_protocol_options=Http1ProtocolOptions()

@@ -39,7 +39,7 @@ from envoy_data_plane.google.protobuf import Struct
 from authz.core.decision import Deny
 from authz.core.errors import Reason
 from authz.core.request import Direction
-from authz.doors.problem import FACES, describe
+from authz.doors.problem import FACES, INVALID_ARGUMENT, describe
 from authz.envoy_config.credentials import REFUSAL_HEADER
 from authz.envoy_config.document import packed
 
@@ -87,11 +87,12 @@ _METHODS: Final = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What a refusal of a method names as allowed (RFC 9110 section 15.5.6); others pass as well."""
 
 
-def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyConfig:
+def local_replies(direction: Direction, *, rules: bool, pushed: bool = False) -> LocalReplyConfig:
     """Return how Envoy's own answers look.
 
     Args:
         direction: Which listener's.
+        rules: Whether some route has rules.
         pushed: Whether Envoy holds the tokens of some destinations.
     """
     away, full = (
@@ -100,6 +101,7 @@ def local_replies(direction: Direction, *, pushed: bool = False) -> LocalReplyCo
         else (Reason.DOWNSTREAM_UNAVAILABLE, Reason.DOWNSTREAM_BUSY)
     )
     mappers = [
+        *([_ambiguous_by_grpc()] if rules else []),
         _denial_by_grpc(),
         _mapper(_by_details(_NO_DECISION), Reason.AUTHZ_UNAVAILABLE, 503),
         _mapper(_by_details(_UNUSABLE_DECISION), Reason.INTERNAL, 500),
@@ -188,6 +190,16 @@ def _mapper(
         ),
         headers_to_add=_headers(headers),
     )
+
+
+def _ambiguous_by_grpc() -> ResponseMapper:
+    """Return the same for what rules refuse by 400: Envoy would make INTERNAL of that, the server's fault."""
+    found = _denial_by_grpc()
+    assert found.filter is not None
+    assert found.filter.and_filter is not None
+    found.filter.and_filter.filters.append(_by_expression("response.code == 400"))
+    found.headers_to_add = _headers({"grpc-status": str(INVALID_ARGUMENT)})
+    return found
 
 
 def _denial_by_grpc() -> ResponseMapper:

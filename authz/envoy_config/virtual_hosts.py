@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Any
 
+from authz.config.sections.cors import Cors
 from authz.config.sections.rules import Mcp
 from authz.core.exchange import Flow
 from authz.core.request import Direction
@@ -30,6 +31,7 @@ from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OVERRIDING
 from authz.envoy_config.bodyless import without_body
 from authz.envoy_config.clusters import APP
 from authz.envoy_config.connect import is_connect, to_be_read, tunnel
+from authz.envoy_config.cors import with_cors, without_cors
 from authz.envoy_config.counterpart import NOT_CONFIGURED
 from authz.envoy_config.credentials import route_metadata
 from authz.envoy_config.destinations import Destination
@@ -89,6 +91,7 @@ def inbound_routes(
     ruled: bool = False,
     asked: Sequence[str] = (),
     mcp: Mcp | None = None,
+    cors: Cors | None = None,
 ) -> RouteConfiguration:
     """Return the routes to the agent: all need a decision, but health checks.
 
@@ -99,6 +102,7 @@ def inbound_routes(
         ruled: Whether the route has rules.
         asked: Paths at which it may repeat none: the service answers to them itself.
         mcp: The agent as MCP server; None where it is none.
+        cors: Which web pages may call the agent; None where Envoy has no part in it.
     """
     action = _to(APP, settings.inbound_idle_timeout)
     if Direction.INBOUND in settings.websockets:
@@ -127,11 +131,12 @@ def inbound_routes(
                 domains=["*"],
                 routes=[
                     _refused(repeated=repeated),
-                    *(_metadata_route(route, path) for path in asked),
+                    *(_metadata_route(route, path, cors) for path in asked),
                     *(_health_route(path, repeated=repeated) for path in settings.health_paths),
                     *messages,
                     *routes,
                 ],
+                typed_per_filter_config=with_cors(cors) if cors else {},
             )
         ],
         response_headers_to_remove=[REASON_HEADER],
@@ -254,7 +259,7 @@ def _health_route(path: str, *, repeated: bool) -> Route:
     return route
 
 
-def _metadata_route(route: str, path: str) -> Route:
+def _metadata_route(route: str, path: str, cors: Cors | None) -> Route:
     """Return the route of a path that the service answers to itself, whatever token comes with it.
 
     Should it allow the request instead, the app answers.
@@ -263,7 +268,9 @@ def _metadata_route(route: str, path: str) -> Route:
         name=f"metadata{path}",
         match=RouteMatch(path=path, headers=[_only_reading()]),
         route=RouteAction(cluster=APP, timeout=_HEALTH_TIMEOUT),
-        typed_per_filter_config=_told(Direction.INBOUND, route) | without_script(),
+        typed_per_filter_config=_told(Direction.INBOUND, route)
+        | without_script()
+        | (without_cors() if cors else {}),
     )
 
 

@@ -9,6 +9,7 @@ from queue import Queue
 from typing import Any, Final
 
 import pytest
+import yaml
 
 from authz.config.reading.document import parse
 from authz.core.decision import Allow
@@ -295,6 +296,20 @@ def test_repeated_decision_is_one_for_the_same_user(
     assert (f"user-{alice}", 1) == opened_by(alice)
     assert (f"user-{alice}", 0) == opened_by(alice)
     assert (f"user-{bob}", 1) == opened_by(bob)
+
+
+def test_ordinary_requests_are_sent_on_as_without_the_option(authority: Authority) -> None:
+    """Each destination is there as it was, HTTP/2 where it is offered, and once more for WebSockets."""
+
+    def clusters(websockets: frozenset[Direction]) -> dict[str, Any]:
+        settings = SidecarSettings(upstream_ca_file=authority.file, websockets=websockets)
+        document = yaml.safe_load(render(parse(CONFIGURATION, {}), settings))
+        return {each["name"]: each for each in document["static_resources"]["clusters"]}
+
+    without, more = clusters(frozenset()), clusters(frozenset({Direction.EGRESS}))
+
+    assert without == {name: more[name] for name in without}
+    assert {f"websocket/egress/{host}" for host in (SECURE, WITH_TOKEN)} == more.keys() - without
 
 
 def test_app_of_http2_has_none() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from authz.config.faults import Fault, did_you_mean
 from authz.config.model import Config
 from authz.config.rules.inbound_checks import check_inbound
+from authz.config.rules.public_checks import check_public_paths
 from authz.config.rules.route_checks import (
     check_egress,
     check_ended_hosts,
@@ -72,6 +73,7 @@ def check(config: Config, left_out: Names) -> list[Fault]:
         ),
         *(() if "inbound" in left_out else check_tunnels(config.inbound, config.egress)),
         *check_rules(config.inbound, config.egress),
+        *check_public_paths(config.inbound),
         *check_egress(config.egress, config.agents, callers_name_scopes=config.api.any_resource),
     ]
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from authz.config.faults import Fault
 from authz.config.rules.route_checks import CLIENT_KEYS
+from authz.config.sections.cors import ANY_ORIGIN, Cors
 from authz.config.sections.routes import Inbound
+from authz.config.shown import shown
 from authz.core.principal import SubjectType
 
 
@@ -28,6 +30,8 @@ def check_inbound(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
                     )
         yield from _check_subjects(path, route)
         yield from _check_demands(path, route)
+        if route.cors is not None:
+            yield from _check_cors(f"{path}.cors", route.cors)
 
 
 def _check_subjects(path: str, route: Inbound) -> Iterator[Fault]:
@@ -58,3 +62,20 @@ def _check_demands(path: str, route: Inbound) -> Iterator[Fault]:
             f"{path}.user_roles",
             "roles is given as well, and counts for users where no application is served: expected one of the two",
         )
+
+
+def _check_cors(path: str, cors: Cors) -> Iterator[Fault]:
+    if ANY_ORIGIN in cors.origins and cors.credentials:
+        yield Fault(
+            f"{path}.credentials",
+            "found true beside the origin *: any web page could call as the browser's user, expected the origins by name",
+        )
+    if ANY_ORIGIN in cors.origins and len(cors.origins) > 1:
+        yield Fault(f"{path}.origins", "found * beside other origins: expected * alone, or no *")
+    for key in ("origins", "methods", "headers", "expose"):
+        values = getattr(cors, key)
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                yield Fault(
+                    f"{path}.{key}.{place}", f"found {shown(value)} twice: expected it once"
+                )

@@ -8,9 +8,18 @@ from pydantic import Field
 
 from authz.config.faults import did_you_mean
 from authz.config.sections.api import Downstream
+from authz.config.sections.cors import Cors
 from authz.config.sections.demands import AuthContext, Requires, Roles, Scopes
+from authz.config.sections.forwarding import FORWARD
 from authz.config.sections.resource_identifier import ResourceIdentifier
-from authz.config.sections.rules import MOST_RULES, EgressRule, InboundRule, Mcp
+from authz.config.sections.rules import (
+    MOST_PATHS,
+    MOST_RULES,
+    EgressRule,
+    InboundRule,
+    Mcp,
+    PathTemplate,
+)
 from authz.config.sections.section import Section
 from authz.config.sections.values import (
     Audience,
@@ -34,37 +43,6 @@ from authz.core.subject import SubjectSource
 
 FLOWS: Final = tuple(
     flow for flow in Flow if flow not in (Flow.BLUEPRINT_ASSERTION, Flow.AGENT_ASSERTION)
-)
-
-_FORWARDS: Final = frozenset(forward.value for forward in Forward)
-
-
-def _forward(value: Any) -> tuple[Forward, ...]:
-    names = value if isinstance(value, list | tuple) else [value]
-    if not names or not all(isinstance(name, str) and name in _FORWARDS for name in names):
-        raise Expected(f"expected one of {', '.join(Forward)}, or a list of some")
-    found = tuple(Forward(name) for name in names)
-    if len(set(found)) < len(found):
-        raise Expected("expected each only once")
-    if sum(name is not Forward.HANDLE for name in found) > 1:
-        raise Expected("expected one of bearer, strip and placeholder, which share one header")
-    return found
-
-
-_FORWARD: Final = Scalar(
-    _forward,
-    {
-        "anyOf": [
-            {"type": "string", "enum": list(Forward)},
-            {
-                "type": "array",
-                "items": {"type": "string", "enum": list(Forward)},
-                "minItems": 1,
-                "uniqueItems": True,
-            },
-        ],
-        "x-kind": "name or list of " + ", ".join(f"`{name}`" for name in Forward),
-    },
 )
 
 
@@ -139,7 +117,7 @@ class Inbound(Section):
             "with `roles` and demands on users (`scopes`, `user_roles`, `auth_context`) all four"
         },
     )
-    forward: Annotated[tuple[Forward, ...], _FORWARD] = Field(
+    forward: Annotated[tuple[Forward, ...], FORWARD] = Field(
         default=(Forward.BEARER,),
         description="What the app receives for the user's token: in `Authorization` the token itself "
         "(`bearer`), nothing (`strip`) or a reference (`placeholder`); in `baggage` a reference "
@@ -166,6 +144,17 @@ class Inbound(Section):
         max_length=MOST_RULES,
         description="Which requests come in, by method and path, in order: docs/rules.md. Empty: every one that "
         "the route's demands let in.",
+    )
+    public_paths: tuple[PathTemplate, ...] = Field(
+        default=(),
+        max_length=MOST_PATHS,
+        description="Paths at which GET, HEAD and OPTIONS need no token, such as `/.well-known/agent-card.json`, "
+        "written as in rules: docs/rules.md. The agent learns nothing of who asks there.",
+    )
+    cors: Cors | None = Field(
+        default=None,
+        description="Web pages of other origins that may call the agent (Fetch standard). Envoy answers their "
+        "preflights, which have no token: docs/rules.md.",
     )
     leeway: Annotated[float, duration(most=300)] = Field(
         default=60.0, description="Clock difference forgiven on `exp` and `nbf`."

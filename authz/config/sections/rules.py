@@ -15,7 +15,8 @@ from authz.core.rules.template import NoTemplate, Template
 
 MOST_RULES: Final = 256
 """Rules that one route takes."""
-_MOST_PATHS: Final = 64
+MOST_PATHS: Final = 64
+"""Paths that one list takes."""
 _UNRULED: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 
 
@@ -131,7 +132,7 @@ class Rule(Section):
     )
     paths: tuple[PathTemplate, ...] = Field(
         default=(),
-        max_length=_MOST_PATHS,
+        max_length=MOST_PATHS,
         description="Paths that the rule is for, without query: literal segments, `{name}` or `*` for one segment, "
         "`**` at the end for all that follows. Empty: every one.",
     )

@@ -63,6 +63,16 @@ class Template:
         """Its segments without `**`."""
         return self.segments[:-1] if self.rest else self.segments
 
+    @property
+    def has_literal(self) -> bool:
+        """Whether one of its segments is no wildcard."""
+        return any(each not in (_ANY, _REST) for each in self.segments)
+
+    def example(self) -> str:
+        """Return a path that matches it."""
+        ends = "/" if self.slash or not self.segments else ""
+        return "".join("/" + (each.strip("*") or "x") for each in self.segments) + ends
+
     def exact(self) -> str:
         """Return the expression that matches `RequestPath.exact`."""
         body = "".join("/" + (_one(each) or re.escape(each)) for each in self.fixed)

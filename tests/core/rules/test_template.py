@@ -142,3 +142,18 @@ def test_an_ambiguous_path_matches_nothing() -> None:
     """It is refused before any template sees it."""
     with pytest.raises(AmbiguousRequest):
         _matches(Template.parse("/**"), "/a/../b")
+
+
+@given(templates())
+def test_an_example_matches(template: Template) -> None:
+    """To the letter."""
+    assert _matches(template, template.example())
+
+
+@pytest.mark.parametrize(
+    ("template", "literal"),
+    [("/", False), ("/**", False), ("/{a}/*/**", False), ("/{a}/b", True), ("/a/**", True)],
+)
+def test_a_template_may_have_nothing_but_wildcards(template: str, *, literal: bool) -> None:
+    """Or no segment at all."""
+    assert literal is Template.parse(template).has_literal

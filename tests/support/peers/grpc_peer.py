@@ -143,9 +143,11 @@ class GrpcClient:
         assert grpc.StatusCode.OK is answers.code()
         return heard
 
-    def status(self, message: bytes) -> tuple[grpc.StatusCode, str, Mapping[str, str]]:
+    def status(
+        self, message: bytes, path: str = f"/{SERVICE}/Unary"
+    ) -> tuple[grpc.StatusCode, str, Mapping[str, str]]:
         """Send a message that is refused; return status, message and metadata of the answer."""
-        call: Any = self._channel.unary_unary(f"/{SERVICE}/Unary")
+        call: Any = self._channel.unary_unary(path)
         try:
             call(message, metadata=self.metadata, timeout=_PATIENCE)
         except grpc.RpcError as error:
