@@ -166,8 +166,8 @@ async def test_public_paths_come_before_rules() -> None:
     asked = [(None, CARD), (token, CARD), (None, "/tasks"), (token, "/tasks"), (None, f"{CARD}/")]
     records = [await scene.inbound(each, path=path) for each, path in asked]
 
-    denied = Reason.RULE_DENIED.value
-    assert ["allow public", "allow public", denied, denied, denied] == [
+    unknown, denied = Reason.MISSING_TOKEN.value, Reason.RULE_DENIED.value
+    assert ["allow public", "allow public", unknown, denied, unknown] == [
         told(record) for record in records
     ]
 

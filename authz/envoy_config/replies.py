@@ -193,7 +193,7 @@ def _mapper(
 
 
 def _ambiguous_by_grpc() -> ResponseMapper:
-    """Return the same for what rules refuse by 400: Envoy would make INTERNAL of that, the server's fault."""
+    """Return the same where rules refuse by 400: Envoy makes INTERNAL of that, which blames the server."""
     found = _denial_by_grpc()
     assert found.filter is not None
     assert found.filter.and_filter is not None

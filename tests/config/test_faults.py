@@ -25,7 +25,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         (
             "unknown key; expected one of agent, blueprint, application, audiences, tenants, scopes, "
             "roles, user_roles, actors, actor_blueprints, auth_context, subjects, forward, resource, prefetch, mcp, rules, "
-            "leeway"
+            "public_paths, cors, leeway"
         ),
     ),
     "unknown section": ({"egres": {}}, "egres", "unknown key; did you mean 'egress'?"),

@@ -465,7 +465,7 @@ REFUSED: Final = (
     ),
     Fact(
         "CORS preflight (`OPTIONS` without a token) of pages of another origin",
-        "401 `missing_token`: a web page calls the agent by its own origin, or a gateway in front answers preflights",
+        "401 `missing_token` without `cors`, which has Envoy answer preflights of the origins that it names",
         "tests/envoy/test_sidecar.py::test_a_preflight_is_asked_about",
     ),
     Fact(
