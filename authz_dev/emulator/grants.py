@@ -135,7 +135,7 @@ def blueprint_on_behalf_of(call: Call) -> dict[str, Any]:
 def refresh(call: Call) -> dict[str, Any]:
     """A new token, and a new refresh token, for a user a client acted for before."""
     grant = call.refresh_tokens.find(call.request.required("refresh_token"))
-    scope = call.scope()
+    scope = call.scope("" if grant is None else grant.scope)
     if grant is None or (grant.tenant_id, grant.client_id) != (
         call.tenant.tenant_id,
         call.client.client_id,
@@ -158,8 +158,7 @@ def authorization_code(call: Call) -> dict[str, Any]:
     if redirect_uri != found.redirect_uri:
         raise TokenError(500112)
     found.check_verifier(call.request.get("code_verifier"))
-    form = {**call.request.form, "scope": call.request.get("scope") or found.scope}
-    scope = ScopeRequest.of(TokenRequest(form), call.directory, call.tenant.tenant_id)
+    scope = call.scope(found.scope)
     user = _user(call, found.user_id)
     if found.issued_at < user.sessions_valid_from:
         raise TokenError(50173)

@@ -46,9 +46,10 @@ class Call:
     client: Client
     acr: str
 
-    def scope(self) -> ScopeRequest:
-        """The scope parameter, read and resolved."""
-        return ScopeRequest.of(self.request, self.directory, self.tenant.tenant_id)
+    def scope(self, default: str = "") -> ScopeRequest:
+        """The scope parameter, or `default` where it is left out, read and resolved."""
+        form = {**self.request.form, "scope": self.request.get("scope") or default}
+        return ScopeRequest.of(TokenRequest(form), self.directory, self.tenant.tenant_id)
 
     def blueprint(self) -> Application:
         """The blueprint of the calling agent identity."""
@@ -140,6 +141,7 @@ def delegated_token(
                 call.tenant.tenant_id,
                 call.client.client_id,
                 user.object_id,
+                scope.text,
                 call.now,
                 signed_in,
             )

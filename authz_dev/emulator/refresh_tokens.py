@@ -17,11 +17,15 @@ _CAPACITY = 50_000
 
 @dataclass(frozen=True, slots=True)
 class RefreshGrant:
-    """For which client and user a refresh token may be used, and how that user signed in."""
+    """For which client and user a refresh token may be used, and how that user signed in.
+
+    `scope` is what was asked for: a refresh that names no scope asks for the same.
+    """
 
     tenant_id: str
     client_id: str
     user_id: str
+    scope: str
     issued_at: float
     sign_in: SignIn
 

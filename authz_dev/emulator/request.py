@@ -102,6 +102,12 @@ class ScopeRequest:
         """The resource as the caller wrote it: `aud` of v1 tokens."""
         return self.prefix.rstrip("/") or self.resource.identifier_uri
 
+    @property
+    def text(self) -> str:
+        """The scope list that asks for the same."""
+        names = sorted(self.permissions) + ([_DEFAULT] if self.default else [])
+        return " ".join([*sorted(self.openid), *(self.prefix + name for name in names)])
+
     @classmethod
     def of(cls, request: TokenRequest, directory: Directory, tenant_id: str) -> ScopeRequest:
         """Read `scope`, and `resource` where it is given (RFC 8707); raises TokenError 9010010 too."""

@@ -138,6 +138,18 @@ def test_msal_refreshes_and_gets_a_new_refresh_token(scene: Scene) -> None:
     assert second["refresh_token"] != first["refresh_token"]
 
 
+@pytest.mark.parametrize("scope", [ORDERS, "api://orders/Orders.Read"])
+def test_a_refresh_that_names_no_scope_asks_for_the_same(scene: Scene, scope: str) -> None:
+    """Entra page "v2-oauth2-auth-code-flow": the parameter is optional there."""
+    first = scene.on_behalf_of(scene.user_token(), scope=scope).json()
+    form = {"grant_type": "refresh_token", "refresh_token": first["refresh_token"], "scope": None}
+    second = scene.as_agent(**form).json()
+    third = scene.as_agent(**{**form, "refresh_token": second["refresh_token"]}).json()
+    for result in (second, third):
+        assert first["scope"] == result["scope"]
+        assert "Orders.Read" == claims_of(result["access_token"])["scp"]
+
+
 def test_t2_is_the_agents_own_exchange_token(scene: Scene) -> None:
     """B.8: azp, oid and sub are the agent, with its facet and parent."""
     claims = claims_of(scene.agent_app().acquire_token_for_client([EXCHANGE])["access_token"])

@@ -17,6 +17,7 @@ from authz.envoy_config.settings import RenderError, SidecarSettings
 from support.peers.websocket_peer import WebSocketClient, WebSocketServer
 from support.proxy.edge import until
 from support.proxy.ext_authz_server import ExtAuthzServer, allow
+from support.proxy.hurry import hurried
 from support.proxy.sidecar import Authority, Sidecar
 
 pytestmark = pytest.mark.thorough
@@ -64,17 +65,10 @@ class Hurried(Sidecar):
 
     def bootstrap(self) -> str:
         """Return the rendered configuration with that time."""
-        document = yaml.safe_load(super().bootstrap())
-        for listener in document["static_resources"]["listeners"]:
-            assert "300s" == listener["per_connection_buffer_high_watermark_timeout"]
-            listener["per_connection_buffer_high_watermark_timeout"] = f"{SHORT}s"
-            manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-            manager["stream_idle_timeout"] = f"{SHORT}s"
-            manager["common_http_protocol_options"]["idle_timeout"] = f"{SHORT}s"
-        return yaml.safe_dump(document)
+        return hurried(super().bootstrap(), SHORT)
 
 
-def hurried(
+def sidecar_of(
     authority: Authority,
     service: ExtAuthzServer,
     address: str,
@@ -116,7 +110,7 @@ def test_stream_may_be_silent_for_longer_than_a_connection(
         connection.sendall(EVENT + END)
 
     tls = authority.server_context(HOST) if direction == "egress" else None
-    with talking(talk, tls) as address, hurried(authority, service, address) as sidecar:
+    with talking(talk, tls) as address, sidecar_of(authority, service, address) as sidecar:
         port = sidecar.inbound_port if direction == "inbound" else sidecar.egress_port
         found = heard(port, HOST)
 
@@ -137,7 +131,7 @@ def test_stream_that_is_silent_for_too_long_ends(
 
     tls = authority.server_context(HOST) if direction == "egress" else None
     changes = {f"{direction}_idle_timeout": SHORT}
-    with talking(talk, tls) as address, hurried(authority, service, address, changes) as sidecar:
+    with talking(talk, tls) as address, sidecar_of(authority, service, address, changes) as sidecar:
         port = sidecar.inbound_port if direction == "inbound" else sidecar.egress_port
         found = heard(port, HOST)
         never.set()
@@ -153,7 +147,7 @@ def test_websocket_that_is_silent_for_too_long_ends(
     changes = {"inbound_idle_timeout": SHORT, "websockets": frozenset({Direction.INBOUND})}
     with (
         WebSocketServer() as app,
-        hurried(authority, service, app.address, changes) as sidecar,
+        sidecar_of(authority, service, app.address, changes) as sidecar,
         WebSocketClient(sidecar.inbound_port, "agent") as client,
     ):
         assert b"HELLO" == client.say(b"hello")
@@ -173,7 +167,7 @@ def test_client_that_does_not_read_is_let_go_before(
 
     with (
         talking(talk) as address,
-        hurried(authority, service, address) as sidecar,
+        sidecar_of(authority, service, address) as sidecar,
         socket.create_connection(("127.0.0.1", sidecar.inbound_port)) as connection,
     ):
         connection.sendall(b"GET /large HTTP/1.1\r\nhost: agent\r\n\r\n")

@@ -385,6 +385,28 @@ OTHERS: Final = (
         "tests/recipes/test_mcp_sign_in.py::test_client_that_was_given_the_authority_signs_in",
     ),
     Fact(
+        f"MCP SDK {_python('mcp')}, a client that knows the same, of a server with [rules](rules.md) by tool",
+        "works with sessions and without (MCP 2026-07-28). A denied call raises `MCPError`, and the session continues. For a tool that "
+        "needs a further scope it asks once for all scopes, and repeats the call itself. If Entra refuses them, its session ends",
+        "tests/recipes/test_mcp_rules.py::test_tool_that_needs_more_has_the_client_ask_once_for_all_scopes",
+    ),
+    Fact(
+        "the same, streams of its sessions",
+        "may be silent for an hour (`--inbound-idle-timeout`). With a rule for GET and DELETE a stream that was cut is resumed "
+        "(`Last-Event-ID`), and a session is ended. Without one its calls work all the same",
+        "tests/recipes/test_mcp_rules.py::test_stream_that_was_cut_is_resumed",
+    ),
+    Fact(
+        "the same, with a token that ends in mid-session",
+        "refreshes it when its time has come, and signs in again after a 401; no call fails",
+        "tests/recipes/test_mcp_rules.py::test_token_that_ends_in_mid_session_is_replaced",
+    ),
+    Fact(
+        f"MCP SDK for TypeScript {_node('@modelcontextprotocol/client')}, the same client",
+        "works; its host repeats the call that needs a further scope. With `versionNegotiation: auto` it needs a rule for `server/discover`",
+        "tests/recipes/test_mcp_rules.py::test_typescript_client_does_the_same",
+    ),
+    Fact(
         "exporters of telemetry by gRPC",
         "their collector is a host without a token, by `http://`",
         "tests/envoy/test_connect.py::test_telemetry_by_grpc_arrives_without_anything_of_the_user",

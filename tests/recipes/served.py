@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from authz_dev.emulator import Emulator
 from recipes.agents import APPS, Program, require_environment
 from support.programs.stack import Process, World
 from support.proxy.envoy import EnvoyProcess, free_port
+from support.proxy.hurry import hurried
 from support.proxy.sidecar import Authority
 
 TOOLS: Final = "tools.apps.svc:8000"
@@ -48,6 +49,9 @@ def behind_envoy(
     bound: bool,
     tools: str | None = None,
     resource: str | None = None,
+    route: Mapping[str, Any] | None = None,
+    idle: float = 3600.0,
+    hurry: float | None = None,
 ) -> Iterator[Place]:
     """Run an app of a real SDK behind Envoy and the service.
 
@@ -58,6 +62,9 @@ def behind_envoy(
         tools: Address of a service without TLS that the app may call as `TOOLS`.
         resource: Path at which clients call the app. Its URL is an App ID URI of the blueprint, and
             clients that have nothing else learn where to sign in.
+        route: What else its inbound route says.
+        idle: Seconds of silence after which Envoy ends a request.
+        hurry: Seconds for which its listeners wait, in place of five minutes.
     """
     require_environment()
     folder = Path(tempfile.mkdtemp(dir=authority.file.parent))
@@ -69,6 +76,7 @@ def behind_envoy(
             document["egress"]["tools"] = {"flow": "none", "hosts": [f"http://{TOOLS}"]}
         if resource is not None:
             _describe(world, document, f"http://127.0.0.1:{inbound}{resource}")
+        document["inbound"]["agent"] |= route or {}
         file = folder / "authz.yaml"
         file.write_text(json.dumps(document))
         settings = SidecarSettings(
@@ -79,10 +87,12 @@ def behind_envoy(
             authz_address=document["listen"]["grpc"],
             upstream_ca_file=authority.file,
             upstreams={f"http://{TOOLS}": Upstream(tools)} if tools is not None else {},
+            inbound_idle_timeout=idle,
         )
+        bootstrap = render(parse(file.read_text(), {}), settings)
         with (
             Process("serve", "--config", str(file)) as authz,
-            EnvoyProcess(render(parse(file.read_text(), {}), settings)) as envoy,
+            EnvoyProcess(bootstrap if hurry is None else hurried(bootstrap, hurry)) as envoy,
             Program(
                 ["uvicorn", f"{app}:app", "--port", str(port)],
                 environ={"BOUND": "1" if bound else ""},

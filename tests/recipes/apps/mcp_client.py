@@ -59,9 +59,11 @@ class Browser:
 
     def __init__(self) -> None:
         self.back = ""
+        self.scopes: list[list[str]] = []
 
     async def go(self, url: str) -> None:
         """Open a page, as a user who is signed in already."""
+        self.scopes.append(parse_qs(urlsplit(url).query)["scope"][0].split())
         async with httpx2.AsyncClient(verify=TLS, trust_env=False) as client:
             answer = await client.get(f"{url}&login_hint={os.environ['USER_NAME']}")
         self.back = answer.headers["location"]
@@ -82,9 +84,9 @@ class WithoutResource(OAuthContext):
         return False
 
 
-def by_url() -> OAuthClientProvider:
+def by_url(browser: Browser) -> OAuthClientProvider:
     """Return the SDK's own sign-in."""
-    browser, client = Browser(), None
+    client = None
     metadata = OAuthClientMetadata(client_name="test", redirect_uris=[REDIRECT])
     if "CLIENT_ID" in os.environ:
         client = OAuthClientInformationFull(
@@ -138,7 +140,7 @@ async def main(way: str, tool: str, argument: str) -> dict[str, Any]:
     if way == "token":
         options["headers"] = {"authorization": f"Bearer {os.environ['TOKEN']}"}
     else:
-        options["auth"] = by_url() if way == "url" else by_entra()
+        options["auth"] = by_url(Browser()) if way == "url" else by_entra()
     try:
         async with (
             httpx2.AsyncClient(**options) as http_client,
@@ -150,4 +152,5 @@ async def main(way: str, tool: str, argument: str) -> dict[str, Any]:
         return {"failed": causes(error), "asked": asked}
 
 
-json.dump(asyncio.run(main(*sys.argv[1:])), sys.stdout)
+if __name__ == "__main__":
+    json.dump(asyncio.run(main(*sys.argv[1:])), sys.stdout)
