@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 import pytest
 
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
+from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.grant import Delegated, Own
@@ -68,6 +69,7 @@ def _asked(scene: Scene) -> list[tuple[str, ...]]:
 async def test_each_rule_has_its_own_answer() -> None:
     """Also when the answer is given again: a rule is part of what it was given for."""
     scene = ruled_scene()
+    assert scene.service.has_rules
     token = scene.tenant.user_token()
     records = [
         await scene.egress(OBO, token, method=method, path=path)
@@ -205,6 +207,37 @@ def wire_of(content: str, *, size: int, **headers: str) -> WireRequest:
     question.attributes.request.http.raw_body = content.encode()
     question.attributes.request.http.size = size
     return question
+
+
+async def test_a_client_of_mcp_gets_an_error_that_it_can_show() -> None:
+    """One of JSON-RPC, by the id of its request, with the problem inside; a notification has no id."""
+    scene = Scene()
+    route = scene.egress_routes[OBO]
+    rules: Rules[EgressRoute] = Rules(
+        (Rule("none", None, tools=frozenset({"*"})),), endpoints=("/mcp",)
+    )
+    scene.configure(replace(route, rules=rules))
+
+    async def denied(**changes: object) -> WireResponse:
+        message = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "t"}}
+        content = json.dumps({**message, **changes}).encode()
+        body = Body(content, is_whole=True, media_type="application/json")
+        record = await scene.egress(OBO, None, method="POST", path="/mcp", body=body)
+        return encode(record)
+
+    for message_id in (7, "seven"):
+        answer = (await denied(id=message_id)).denied_response
+        told = json.loads(answer.body)
+        assert ("2.0", message_id, -32003) == (told["jsonrpc"], told["id"], told["error"]["code"])
+        assert "rule_denied" == told["error"]["data"]["reason"]
+        assert "rule_denied" in told["error"]["message"]
+        types = [each.header.value for each in answer.headers if each.header.key == "content-type"]
+        assert ["application/json"] == types
+    for without in (None, True, 1.5, 2**60, "a\nb", [1]):
+        told = json.loads((await denied(id=without)).denied_response.body)
+        assert "rule_denied" == told["reason"]
+    unread = (await denied(jsonrpc="1.0")).denied_response
+    assert "ambiguous_request" == json.loads(unread.body)["reason"]
 
 
 def test_a_door_reads_what_rules_ask_for() -> None:

@@ -33,6 +33,8 @@ _METHOD: Final = re.compile(r"[A-Za-z0-9_$./-]{1,128}")
 _TYPE: Final = re.compile(r"application/json *(?:; *(?i:charset=(\"?)utf-8\1) *)?")
 _ENCODED: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/]*=*)\?=")
 _LONGEST_NAME: Final = 1024
+_LARGEST_ID: Final = 2**53 - 1
+"""The largest number that every reader of JSON takes for itself (RFC 8259 section 6)."""
 
 
 class Operation(NamedTuple):
@@ -68,6 +70,7 @@ class Body:
         method: Value of `mcp-method`; None where there is none.
         name: Value of `mcp-name`; None where there is none.
         operation: What it asks for, once it was read.
+        message_id: The `id` by which its sender knows an answer, once it was read; None where it awaits none.
     """
 
     content: bytes
@@ -77,6 +80,7 @@ class Body:
     method: str | None = None
     name: str | None = None
     operation: Operation | None = None
+    message_id: str | int | None = None
 
     def __repr__(self) -> str:
         return "Body(***)"
@@ -113,7 +117,15 @@ def _read(body: Body) -> Operation:
     else:
         operation = _requested(message)
     _check_headers(body, operation)
+    body.message_id = _id_of(message) if operation.method != RESPONSE else None
     return operation
+
+
+def _id_of(message: dict[str, Any]) -> str | int | None:
+    found = message.get("id")
+    is_number = isinstance(found, int) and not isinstance(found, bool) and abs(found) <= _LARGEST_ID
+    is_text = isinstance(found, str) and len(found) <= _LONGEST_NAME and found.isprintable()
+    return found if is_number or is_text else None
 
 
 def _requested(message: dict[str, Any]) -> Operation:

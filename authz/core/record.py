@@ -110,6 +110,12 @@ class CheckRecord(NamedTuple):
         return "" if body is None or body.operation is None else body.operation.tool
 
     @property
+    def message_id(self) -> str | int | None:
+        """The `id` of the JSON-RPC message that the request sends; None where none was read, or waits."""
+        body = self.request.body
+        return None if body is None or body.operation is None else body.message_id
+
+    @property
     def target(self) -> Target | None:
         """What the token that was given is for; None where none was given."""
         route = self.route

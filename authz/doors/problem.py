@@ -27,6 +27,8 @@ UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 """gRPC status codes (google.rpc.Code); any but OK makes Envoy refuse."""
 
+_DENIED: Final = -32003
+"""Code of JSON-RPC, of those that are the server's own (JSON-RPC 2.0, section 5.1), and none of MCP's."""
 SERVICE_UNAVAILABLE: Final = 503
 DEFAULT_RETRY_AFTER: Final = 1.0
 """Seconds, where neither Entra nor we know better: every 503 says when to try again."""
@@ -114,12 +116,14 @@ FACES: Final[dict[Reason, Face]] = {
     ),
     Reason.RULE_DENIED: Face(
         403, PERMISSION_DENIED, "Denied by rule",
-        "The rules of this route do not allow this method and path. An operator must allow them.",
+        "The rules of this route do not allow this request: its method and path, or the tool that it calls. An operator "
+        "must allow it.",
     ),
     Reason.AMBIGUOUS_REQUEST: Face(
         400, INVALID_ARGUMENT, "Ambiguous request",
-        "The method or the path can be read in more than one way. Send the path in its plain form, without //, /../, ; "
-        "or encoded letters and slashes, and no header or parameter that names another method or path.",
+        "The request can be read in more than one way. Send the path in its plain form, without //, /../, ; or encoded "
+        "letters and slashes; no header or parameter that names another method or path; to an MCP server one message "
+        "of plain JSON.",
     ),
     Reason.INSUFFICIENT_SCOPE: Face(
         403, PERMISSION_DENIED, "Insufficient scope",
@@ -291,6 +295,7 @@ def describe(
     request_id: str = "",
     http_status: int | None = None,
     detail: str | None = None,
+    message_id: str | int | None = None,
 ) -> Problem:
     """Render a denial. Its claims challenge is passed on in header and body.
 
@@ -299,6 +304,8 @@ def describe(
         request_id: For the caller to quote, if there is one.
         http_status: Status in place of the reason's own.
         detail: Text in place of the reason's own. Never a token.
+        message_id: The `id` of the JSON-RPC request that is denied; None for any other. Clients of MCP
+            show an error of JSON-RPC only, so the problem is the `data` of one.
     """
     face, reason = FACES[denial.reason], denial.reason.value
     kind, detail = f"urn:authz:reason:{reason}", detail or face.detail
@@ -329,6 +336,10 @@ def describe(
         body["claims"] = denial.claims
     if request_id:
         body["request_id"] = request_id
+    if message_id is not None:
+        headers[0] = ("content-type", "application/json")
+        failure = {"code": _DENIED, "message": message, "data": body}
+        body = {"jsonrpc": "2.0", "id": message_id, "error": failure}
     return Problem(status, face.rpc_code, tuple(headers), orjson.dumps(body).decode())
 
 

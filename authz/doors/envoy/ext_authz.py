@@ -149,7 +149,12 @@ def encode(record: CheckRecord) -> WireResponse:
             )
         case Deny():
             detail = _detail(record, decision.reason)
-            problem = describe(decision, request_id=record.request.request_id, detail=detail)
+            problem = describe(
+                decision,
+                request_id=record.request.request_id,
+                detail=detail,
+                message_id=record.message_id,
+            )
             # For clients of gRPC, which take no body. Hosts are many, and fill no cache.
             make = _metadata if detail == FACES[decision.reason].detail else _struct
             metadata = make((*facts(record), ("detail", detail)))
