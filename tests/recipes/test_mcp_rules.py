@@ -22,7 +22,12 @@ SESSIONS: Final = ["initialize", "tools/list", "notifications/*", "ping"]
 STREAM: Final = {"name": "stream", "methods": ["GET", "DELETE"], "paths": ["/mcp"]}
 SHORT: Final = 0.3
 """Seconds in place of five minutes."""
-REFUSED: Final = ["MCPError: Server returned an error response"]
+REFUSED: Final = [
+    (
+        "MCPError: Denied by rule (rule_denied, authz): The rules of this route do not allow this request: its method "
+        "and path, or the tool that it calls. An operator must allow it."
+    )
+]
 FORGIVEN: Final = 60
 """Seconds for which authz takes a token that has expired."""
 
@@ -159,7 +164,7 @@ def test_client_without_rules_for_its_way_falls_back_to_sessions(
 
 
 def test_denied_tool_is_an_error_of_the_call_alone(either: Place) -> None:
-    """The SDK raises `MCPError`, without our reason in it, asks for no token, and its session continues."""
+    """The SDK raises `MCPError` with our reason in it, asks for no token, and its session continues."""
     told = run(either, "erase", "note", "erase", "note")
 
     assert [REFUSED, "noted: x", REFUSED, "noted: x"] == outcomes(told)
