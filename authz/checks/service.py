@@ -293,8 +293,8 @@ class CheckService:
         """Return for how many seconds Envoy may repeat the answer without asking."""
         if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
             return 0.0
-        if granted.route.rule and not request.edge_knows_rules:
-            # Its cache would take another method or path for the same request.
+        if granted.route.rule and (not request.edge_knows_rules or request.body is not None):
+            # Its cache would take another method, path or message for the same request.
             return 0.0
         return granted.lifetime.at_edge(snapshot.policy.edge_ttl, now)
 

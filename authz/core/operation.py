@@ -33,6 +33,9 @@ _METHOD: Final = re.compile(r"[A-Za-z0-9_$./-]{1,128}")
 _TYPE: Final = re.compile(r"application/json *(?:; *(?i:charset=(\"?)utf-8\1) *)?")
 _ENCODED: Final = re.compile(r"=\?base64\?([A-Za-z0-9+/]*=*)\?=")
 _LONGEST_NAME: Final = 1024
+_LONGEST_FOREIGN: Final = 128
+"""The same of a name that is not all ASCII: to normalize many marks takes their square in time."""
+_LONGEST_KEY: Final = 16
 _LARGEST_ID: Final = 2**53 - 1
 """The largest number that every reader of JSON takes for itself (RFC 8259 section 6)."""
 
@@ -137,9 +140,14 @@ def _requested(message: dict[str, Any]) -> Operation:
     _check_spelling(parameters, _PARAMETERS)
     key = _NAMED.get(method)
     if key is None:
+        if loosened(method).strip("/") in _NAMED:
+            raise AmbiguousRequest("the method of the message is one about a name, in another form")
         return Operation(method)
     name = parameters.get(key)
-    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_NAME or not name.isprintable():
+    longest = _LONGEST_NAME
+    if isinstance(name, str) and not name.isascii():
+        longest = _LONGEST_FOREIGN
+    if not isinstance(name, str) or not 0 < len(name) <= longest or not name.isprintable():
         raise AmbiguousRequest(f"the parameter {key} of {method} is no name")
     return Operation(method, name)
 
@@ -181,7 +189,8 @@ def _finite(text: str) -> float:
 def _check_spelling(found: dict[str, Any], known: frozenset[str]) -> None:
     """Refuse keys that some readers take for one of those that count."""
     for key in found:
-        if key not in known and loosened(key) in known:
+        bare = key.strip("\0 ")
+        if key not in known and len(bare) <= _LONGEST_KEY and loosened(bare) in known:
             raise AmbiguousRequest("the message has a key in another case or form")
 
 
@@ -205,5 +214,8 @@ def _decoded(header: str) -> str | None:
 
 def loosened(text: str) -> str:
     """Return what a name is to a server that ignores case and forms of characters."""
-    plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    return plain.casefold().strip("\0 ")
+    if text.isascii():
+        return text.casefold().strip("\0 ")
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    # To some an i without a dot, or with two, is one like any other.
+    return plain.replace("\u0131", "i").replace("\u0307", "").strip("\0 ")

@@ -18,7 +18,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from authz.config.sections.rules import Mcp
-from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS
+from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OTHER_VARIABLES, UNLIKE
 from authz.doors.envoy.ext_authz import OWN_PREFIX
 from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
@@ -99,6 +99,12 @@ def _ext_authz(
 
 def _about_requests() -> list[StringMatcher]:
     """Return what matches the headers that rules ask about, in each spelling that counts."""
-    names = [name.replace("-", "[-_]") for name in (*OTHER_METHODS, *OTHER_PATHS)]
-    overriding = StringMatcher(safe_regex=RegexMatcher(regex="|".join(names)))
-    return [overriding, *(StringMatcher(exact=name) for name in HEADERS)]
+    # One expression of all would be longer than Envoy takes.
+    overriding = [
+        "|".join(name.replace("-", "[-_]") for name in names)
+        for names in (OTHER_METHODS, OTHER_PATHS, OTHER_VARIABLES)
+    ]
+    return [
+        *(StringMatcher(safe_regex=RegexMatcher(regex=regex)) for regex in overriding),
+        *(StringMatcher(exact=name) for name in (*HEADERS, *UNLIKE)),
+    ]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from envoy_data_plane.envoy.config.route.v3 import (
-    HeaderMatcher,
     Route,
     RouteConfiguration,
     RouteMatch,
@@ -16,7 +15,6 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
     CheckSettings,
     ExtAuthzPerRoute,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from authz.config.sections.rules import Mcp
 from authz.envoy_config.document import packed
@@ -70,6 +68,6 @@ def _message_route(route: Route, extensions: dict[str, str], mcp: Mcp, path: str
     settings = CheckSettings(context_extensions=extensions, with_request_body=body)
     check = packed(ExtAuthzPerRoute(check_settings=settings))
     found.typed_per_filter_config = {**route.typed_per_filter_config, EXT_AUTHZ: check}
-    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
-    found.match = RouteMatch(path=path, headers=[post])
+    # By any method: what comes with another one than POST is refused if it has a body.
+    found.match = RouteMatch(path=path)
     return found

@@ -27,7 +27,7 @@ from authz.config.sections.cors import Cors
 from authz.config.sections.rules import Mcp
 from authz.core.exchange import Flow
 from authz.core.request import Direction
-from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OVERRIDING
+from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OTHER_VARIABLES, OVERRIDING
 from authz.envoy_config.bodyless import without_body
 from authz.envoy_config.clusters import APP
 from authz.envoy_config.connect import is_connect, to_be_read, tunnel
@@ -119,7 +119,7 @@ def inbound_routes(
         routes = _with_second_try(decided)
     elif ruled:
         # Envoy drops headers with underscores here.
-        names = (*OTHER_METHODS, *OTHER_PATHS)
+        names = (*OTHER_METHODS, *OTHER_PATHS, *OTHER_VARIABLES)
         routes = _with_rules(decided, Direction.INBOUND, route, None, names)
     else:
         routes = _with_second_try(_repeated(decided, Direction.INBOUND, route, None))

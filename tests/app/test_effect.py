@@ -339,7 +339,6 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
         f"{first}.agent": "clerk",
         f"{first}.scopes": ["api://second-resource/.default"],
         f"{first}.claims": {"second_claim": {"essential": True}},
-        f"{first}.subject": ["bearer", "none"],
         f"{first}.requires.scopes": ["second_required_scope"],
         f"{first}.requires.user_roles": ["Second.Required.Role"],
         f"{first}.requires.actors": [GUIDS[22]],
@@ -409,6 +408,10 @@ def changes_by_tcp(files: Files) -> dict[str, dict[str, Any]]:
             f"{first}.flow": "autonomous",
             f"{first}.requires": None,
             f"{first}.leeway": None,
+        },
+        f"{first}.subject": {
+            f"{first}.subject": ["bearer", "none"],
+            f"{first}.requires.auth_context": None,
         },
         f"{front}.subjects": {f"{front}.subjects": ["user", "agent_user"], f"{front}.roles": []},
     }

@@ -212,6 +212,32 @@ FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "egress.graph.rules.0.operations.0",
         "found 'tools/call': expected tools, by their names, in place of tools/call",
     ),
+    "calls in a family of operations": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"operations": ["tools/*"]}]},
+        "egress.graph.rules.0.operations.0",
+        "found 'tools/*': expected tools, by their names, in place of tools/*",
+    ),
+    "tool by another method": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"tools": ["a"], "methods": ["GET"]}]},
+        "egress.graph.rules.0.methods",
+        "name no POST, by which messages come: expected it, or no methods",
+    ),
+    "tool at another path": (
+        {"egress.graph.mcp": {}, "egress.graph.rules": [{"tools": ["a"], "paths": ["/rpc"]}]},
+        "egress.graph.rules.0.paths",
+        "match no path of egress.graph.mcp, where messages are read: expected one of /mcp, or no paths",
+    ),
+    "sign-in that can be left out": (
+        {
+            "egress.graph.requires": {"auth_context": "c1"},
+            "egress.graph.subject": ["bearer", "none"],
+        },
+        "egress.graph.subject",
+        (
+            "found none beside requires.auth_context: without a user there is no sign-in to demand, expected one of "
+            "the two"
+        ),
+    ),
     "no operation": (
         {"egress.graph.mcp": {}, "egress.graph.rules": [{"operations": ["a b"]}]},
         "egress.graph.rules.0.operations.0",

@@ -149,6 +149,9 @@ CALL_TEXT = json.dumps(CALL)
         json.dumps(message("tools/call", name="a\nb")).encode(),
         json.dumps(message("tools/call", name="a" * 2000)).encode(),
         json.dumps(message("tools call")).encode(),
+        json.dumps(message("Tools/Call", name="search")).encode(),
+        json.dumps(message("tools/call/", name="search")).encode(),
+        json.dumps(message("tools/call", name="é" * 200)).encode(),
         json.dumps(message("") | {"method": 5}).encode(),
         json.dumps(message("ping") | {"params": ["search"]}).encode(),
     ],
@@ -182,6 +185,13 @@ def test_the_tool_is_what_any_reader_finds(name: str, more: dict[str, Any]) -> N
         return
 
     assert name == found.tool == json.loads(read.content)["params"]["name"]
+
+
+def test_long_keys_are_not_normalized() -> None:
+    """To do that takes the square of their length in time, and they are none of those that count."""
+    document = {**CALL, "a" + "\u0301\u0316" * 30_000: 1}
+
+    assert "search" == read_operation(body(document)).tool
 
 
 def test_a_body_does_not_print() -> None:

@@ -176,6 +176,9 @@ def test_sessions_and_other_paths_are_ruled_by_method_and_path(pod: Pod) -> None
     assert 200 == pod.sidecar.caller.get("/mcp", headers=headers).status_code
     assert 200 == pod.sidecar.caller.delete("/mcp", headers=headers).status_code
     content = json.dumps(call("search")).encode()
+    sent = headers | {"content-type": "application/json"}
+    carried = pod.sidecar.caller.request("DELETE", "/mcp", headers=sent, content=content)
+    assert 400 == carried.status_code
     assert 403 == _send(pod, "inbound", headers, content, "/other").status_code
     assert 400 == _send(pod, "inbound", headers, content, "/mcp/").status_code
     url = "http://graph.microsoft.com/v1.0/me"

@@ -1,16 +1,18 @@
 """What the rules of one route must keep to: each is reached, none contradicts another, all have an effect."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from authz.config.faults import Fault
 from authz.config.rules.scope_checks import check_scopes
 from authz.config.sections.routes import Egress, Inbound
-from authz.config.sections.rules import Rule, names_of
+from authz.config.sections.rules import Mcp, Rule, names_of
 from authz.config.shown import shown
 from authz.core.exchange import Flow
 from authz.core.operation import loosened
 from authz.core.rules.rule import ANY
 from authz.core.rules.template import Template
+from authz.core.subject import SubjectSource
 
 _HOWEVER = "in whatever case and with or without a slash at the end"
 _EVERY_PATH = "/**"
@@ -28,12 +30,20 @@ def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) ->
         yield from _check_order(f"{path}.rules", target.rules)
         if target.rules:
             yield from _check_egress(path, target)
+        demands = target.requires is not None and target.requires.auth_context is not None
+        if demands and SubjectSource.NONE in target.sources:
+            yield Fault(
+                f"{path}.subject",
+                "found none beside requires.auth_context: without a user there is no sign-in to demand, expected one "
+                "of the two",
+            )
 
 
 def _check_mcp(path: str, route: Inbound | Egress) -> Iterator[Fault]:
     if route.mcp is not None:
         if not route.rules:
             yield Fault(f"{path}.mcp", "has no effect: expected rules, for tools and operations")
+        yield from _check_endpoints(path, route.rules, route.mcp)
         return
     for place, rule in enumerate(route.rules):
         for key in ("tools", "operations"):
@@ -42,6 +52,28 @@ def _check_mcp(path: str, route: Inbound | Egress) -> Iterator[Fault]:
                     f"{path}.rules.{place}.{key}",
                     f"expected {path}.mcp as well, with the paths of the MCP server",
                 )
+
+
+def _check_endpoints(path: str, rules: Sequence[Rule], mcp: Mcp) -> Iterator[Fault]:
+    """Return the faults of rules about messages that are for requests without any."""
+    for place, rule in enumerate(rules):
+        if not (rule.tools or rule.operations):
+            continue
+        where = f"{path}.rules.{place}"
+        if rule.methods and "POST" not in rule.methods:
+            yield Fault(
+                f"{where}.methods",
+                "name no POST, by which messages come: expected it, or no methods",
+            )
+        templates = [Template.parse(each) for each in rule.paths]
+        if templates and not any(
+            re.fullmatch(each.exact(), endpoint) for each in templates for endpoint in mcp.paths
+        ):
+            yield Fault(
+                f"{where}.paths",
+                f"match no path of {path}.mcp, where messages are read: expected one of "
+                f"{', '.join(mcp.paths)}, or no paths",
+            )
 
 
 def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:

@@ -87,8 +87,8 @@ Tool = Annotated[
 
 
 def _operation(value: str) -> str:
-    if value == CALL:
-        raise Expected("expected tools, by their names, in place of tools/call")
+    if value in (CALL, "tools/*"):
+        raise Expected(f"expected tools, by their names, in place of {value}")
     return value
 
 

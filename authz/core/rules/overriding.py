@@ -13,7 +13,14 @@ OTHER_METHODS: Final = ("x-http-method-override", "x-http-method", "x-method-ove
 OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
 """The same for another path."""
 
+OTHER_VARIABLES: Final = ("script-name", "path-info", "http-method-override")
+"""The same by what CGI, and WSGI after it, makes of their names."""
+UNLIKE: Final = ("mcp_method", "mcp_name")
+"""What some servers read as headers of MCP, and nobody compares with the message."""
+
 OVERRIDING: Final = frozenset(
-    spelling for name in (*OTHER_METHODS, *OTHER_PATHS) for spelling in spellings(name)
-)
+    spelling
+    for name in (*OTHER_METHODS, *OTHER_PATHS, *OTHER_VARIABLES)
+    for spelling in spellings(name)
+) | frozenset(UNLIKE)
 """All of them, in each spelling that a server may read as the same name."""

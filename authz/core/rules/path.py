@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.core.errors import AmbiguousRequest
+from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS
 
 # RFC 3986 section 3.3, without ";": servers with parameters in paths cut a segment there.
 _PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,=:@/-]|%[0-9A-Fa-f]{2})*")
@@ -23,11 +24,16 @@ _CUTTING: Final = frozenset("/\\%;?#")
 _LAST_ASCII: Final = 0x7F
 _FIRST_VISIBLE: Final = 0x20
 
-_OTHER_METHOD: Final = re.compile(
-    r"(?:_method|\$httpmethod|x-http-method(?:-override)?|x-method-override)(?:\[\])?",
-    re.IGNORECASE,
+_OTHERWISE: Final = frozenset(
+    {"_method", "$httpmethod", "_httpmethod"}
+    | {name.replace("-", "_") for name in (*OTHER_METHODS, *OTHER_PATHS)}
 )
-"""Parameters of a query by which some frameworks serve another method than the request has."""
+"""Parameters of a query by which some frameworks serve another request, as PHP spells them."""
+_LONGEST_PATH: Final = 4096
+_LONGEST_QUERY: Final = 16384
+_LONGEST_FOREIGN: Final = 256
+"""Characters of a segment that are not all ASCII: to normalize many marks takes their square in time."""
+_NOT_IN_NAMES: Final = re.compile(r"[ .-]")
 _PARAMETERS: Final = re.compile(r"[&;]")
 
 
@@ -52,6 +58,8 @@ def read_path(target: str) -> RequestPath:
         AmbiguousRequest: Destinations may read it in different ways.
     """
     path, _, query = target.partition("?")
+    if len(path) > _LONGEST_PATH or len(query) > _LONGEST_QUERY:
+        raise AmbiguousRequest("the path or the query is longer than any that is read")
     if _PATH.fullmatch(path) is None:
         raise AmbiguousRequest("the path has a character that has to be encoded, or a ;")
     if "#" in query:
@@ -71,8 +79,14 @@ def read_path(target: str) -> RequestPath:
 
 def loosened(segment: str) -> str:
     """Return what a decoded segment is to a server that ignores what some ignore."""
-    text = segment if segment.isascii() else unicodedata.normalize("NFKC", segment)
-    return text.casefold().rstrip(". ")
+    return segment.casefold().rstrip(". ") if segment.isascii() else plain(segment).rstrip(". ")
+
+
+def plain(text: str) -> str:
+    """Return a text without what tells forms of one character apart: case, width, the dot of an i."""
+    return (
+        unicodedata.normalize("NFKC", text).casefold().replace("\u0131", "i").replace("\u0307", "")
+    )
 
 
 def _decoded(segment: str) -> str:
@@ -89,6 +103,8 @@ def _decoded(segment: str) -> str:
             segment = _unquoted(segment).decode()
         except UnicodeDecodeError:
             raise AmbiguousRequest("the path is not UTF-8 once decoded") from None
+    if len(segment) > _LONGEST_FOREIGN and not segment.isascii():
+        raise AmbiguousRequest("the path has a long segment with characters beyond ASCII")
     loose = loosened(segment)
     # That of "." and "..", too.
     if not loose:
@@ -99,12 +115,15 @@ def _decoded(segment: str) -> str:
 
 
 def _check_query(query: str) -> None:
-    if "method" not in query.casefold() and "%" not in query:
+    lower = query.casefold()
+    if "method" not in lower and "url" not in lower and "%" not in lower:
         return
-    for parameter in _PARAMETERS.split(query):
-        name = _unquoted(parameter.partition("=")[0]).decode(errors="replace")
-        if _OTHER_METHOD.fullmatch(name.strip()) is not None:
-            raise AmbiguousRequest("the query names another method")
+    for parameter in _PARAMETERS.split(lower):
+        name = _unquoted(parameter.partition("=")[0]).decode(errors="replace").casefold()
+        # PHP ends a name at NUL, trims it, and has underscores in place of blanks and dots.
+        name = name.partition("\0")[0].replace("+", " ").strip().removesuffix("[]")
+        if _NOT_IN_NAMES.sub("_", name) in _OTHERWISE:
+            raise AmbiguousRequest("the query names another method or path")
 
 
 def _unquoted(text: str) -> bytes:

@@ -16,7 +16,7 @@ _ANY: Final = "*"
 
 _CARRIER: Final = "$batch"
 """Segment of OData that carries further requests (OData 4.01, section 11.7). Only its own name matches it."""
-_ONE: Final = r"(?!(?i:\$batch)[. ]*(?:/|\Z))[^/]"
+_ONE: Final = r"(?!(?i:\$batch))[^/]"
 
 
 class NoTemplate(ValueError):
@@ -132,7 +132,7 @@ def _one(segment: str) -> str | None:
 
 
 def _is_carrier(segment: str) -> bool:
-    return loosened(segment) == _CARRIER
+    return loosened(segment).startswith(_CARRIER)
 
 
 def _covers(mine: str, theirs: str) -> bool:

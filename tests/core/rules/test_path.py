@@ -30,6 +30,7 @@ PLAIN = st.text(st.sampled_from("abcXYZ019-_~$'()+,=:@!&*é語 "), min_size=1, m
         ("/admin.", "/admin.", "/admin"),
         ("/%EF%BC%AD%EF%BC%A5", "/\uff2d\uff25", "/me"),
         ("/a?b=/../c;d//e\\", "/a", "/a"),
+        ("/ma%C4%B1l/%C4%B0D", "/ma\u0131l/\u0130D", "/mail/id"),
     ],
 )
 def test_a_path_has_an_exact_and_a_loose_form(target: str, exact: str, loose: str) -> None:
@@ -105,6 +106,9 @@ def test_a_path_has_an_exact_and_a_loose_form(target: str, exact: str, loose: st
         "/a%EF%BC%BCb",
         "/a%E2%80%A8b",
         "/a%E2%80%8Bb",
+        "/a" + "%CC%81%CC%96" * 200,
+        "/" + "a" * 5000,
+        "/a?" + "a" * 20000,
     ],
 )
 def test_a_path_of_several_readings_is_refused(target: str) -> None:
@@ -129,6 +133,13 @@ def test_a_path_of_several_readings_is_refused(target: str) -> None:
         "x-http-method=DELETE",
         "x-method-override=DELETE",
         " _method=DELETE",
+        "+_method=DELETE",
+        ".method=DELETE",
+        "%2Emethod=DELETE",
+        "_method%00x=DELETE",
+        "x_http_method_override=DELETE",
+        "X-Original-URL=/other",
+        "X-Rewrite-URL=/other",
     ],
 )
 def test_a_query_names_no_other_method(query: str) -> None:

@@ -52,7 +52,11 @@ def _matches_loosely(template: Template, path: str) -> bool:
         ),
         ("/files/*", ["/files/a"], ["/files", "/files/", "/files/a/b"]),
         ("/files/**", ["/files", "/files/", "/files/a", "/files/a/b/"], ["/file", "/filesa"]),
-        ("/**", ["/", "/a", "/a/b/"], ["/$batch", "/v1.0/$batch", "/v1.0/$BATCH", "/$batch/a"]),
+        (
+            "/**",
+            ["/", "/a", "/a/b/"],
+            ["/$batch", "/v1.0/$batch", "/v1.0/$BATCH", "/$batch/a", "/$batch()"],
+        ),
         ("/v1.0/$batch", ["/v1.0/$batch", "/v1.0/%24batch"], ["/v1.0/$value"]),
         ("/v1.0/{any}", ["/v1.0/$value", "/v1.0/batch"], ["/v1.0/$batch", "/v1.0/$batch."]),
     ],
