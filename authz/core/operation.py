@@ -9,11 +9,11 @@ import binascii
 import json
 import math
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, NoReturn
 
 from authz.core.errors import AmbiguousRequest
+from authz.core.folding import folded
 
 CALL: Final = "tools/call"
 RESPONSE: Final = "response"
@@ -196,8 +196,8 @@ def _check_spelling(found: dict[str, Any], known: frozenset[str]) -> None:
 
 def _check_headers(body: Body, operation: Operation) -> None:
     """Refuse headers that tell of another operation: some servers go by them (MCP 2026-07-28)."""
-    told = ((body.method, operation.method), (body.name, operation.name or None))
-    for header, value in told:
+    pairs = ((body.method, operation.method), (body.name, operation.name or None))
+    for header, value in pairs:
         if header is not None and value is not None and _decoded(header) != value:
             raise AmbiguousRequest("mcp-method or mcp-name differs from the body")
 
@@ -214,8 +214,4 @@ def _decoded(header: str) -> str | None:
 
 def loosened(text: str) -> str:
     """Return what a name is to a server that ignores case and forms of characters."""
-    if text.isascii():
-        return text.casefold().strip("\0 ")
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    # To some an i without a dot, or with two, is one like any other.
-    return plain.replace("\u0131", "i").replace("\u0307", "").strip("\0 ")
+    return folded(text).strip("\0 ")

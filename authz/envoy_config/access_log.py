@@ -79,11 +79,9 @@ def access_log(direction: str, *, edge: str | None = None) -> AccessLog:
         for name in ("route", "flow"):
             told = ("DYNAMIC_METADATA", f"{_CHECK}:{name}")
             fields[name] = _first(told, ("METADATA", f"ROUTE:{edge}:{name}"))
-        told, repeated_by = (
-            ("DYNAMIC_METADATA", f"{_CHECK}:rule"),
-            ("DYNAMIC_METADATA", f"{edge}:rule"),
+        fields["rule"] = _first(
+            ("DYNAMIC_METADATA", f"{_CHECK}:rule"), ("DYNAMIC_METADATA", f"{edge}:rule")
         )
-        fields["rule"] = _first(told, repeated_by)
         fields["edge"] = "%{}({})%".format(*repeated)
     return _written(fields)
 

@@ -142,7 +142,7 @@ local function keep(entry, place, host, bearer)
   if entry.ends > young.ends then young.ends = entry.ends end
 end
 
--- What requests under rules are told apart by, beside host and headers; nil if there is no saying. No method or
+-- Return the key by which requests under rules differ, beside host and headers; nil if there is none. No method or
 -- path contains a line break.
 local function under_rules(route, headers)
   local method, target = headers:get(":method"), headers:get(":path")

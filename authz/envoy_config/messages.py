@@ -40,7 +40,7 @@ def message_routes(route: Route, extensions: dict[str, str], mcp: Mcp | None) ->
 
 
 def longest(servers: Iterable[Mcp | None]) -> BufferSettings | None:
-    """Return what ext_authz itself is told of bodies; None where no server of the listener needs any.
+    """Return the setting of ext_authz itself for bodies; None where no server of the listener needs any.
 
     Envoy sends them as bytes only where the filter says so, and not its routes alone.
     """
@@ -51,8 +51,8 @@ def longest(servers: Iterable[Mcp | None]) -> BufferSettings | None:
 def leave_other_bodies(routes: RouteConfiguration) -> None:
     """Have Envoy hold back no body on the routes that are not about messages."""
     for route in (route for host in routes.virtual_hosts for route in host.routes):
-        told = route.typed_per_filter_config.get(EXT_AUTHZ)
-        check = None if told is None else told.unpack()
+        packed_check = route.typed_per_filter_config.get(EXT_AUTHZ)
+        check = None if packed_check is None else packed_check.unpack()
         if not isinstance(check, ExtAuthzPerRoute) or check.check_settings is None:
             continue
         if check.check_settings.with_request_body is None:

@@ -73,7 +73,7 @@ def to_authz() -> ClusterHttpOptions:
 
 def by_http1(options: ClusterHttpOptions) -> ClusterHttpOptions:
     """Return options that negotiate a version as others that speak HTTP/1.1."""
-    # Theirs is packed, and another cluster goes on using it.
+    # Another cluster uses the same message.
     options = deepcopy(options)
     options.auto_config = None
     options.explicit_http_config = HttpProtocolOptionsExplicitHttpConfig(

@@ -159,6 +159,9 @@ def test_what_no_rule_allows_does_not_go_out(
         "x-method-override: DELETE",
         "X-Original-URL: /v1.0/groups",
         "x_rewrite_url: /v1.0/groups",
+        "Script-Name: /v1.0",
+        "path_info: /v1.0/groups",
+        "HTTP_Method-Override: DELETE",
     ],
 )
 def test_a_header_that_names_another_request_is_refused(

@@ -133,6 +133,16 @@ def test_headers_do_not_decide(
     assert status == _send(pod, direction, sent, json.dumps(call("search")).encode()).status_code
 
 
+@pytest.mark.parametrize("header", ["mcp_name", "mcp_method"])
+def test_headers_that_are_read_as_those_of_mcp_do_not_go_out(pod: Pod, header: str) -> None:
+    """CGI and WSGI have one name for a hyphen and an underscore. Inbound, Envoy drops such headers."""
+    sent = {**_headers(pod), header: "delete"}
+    content = json.dumps(call("search")).encode()
+
+    assert 400 == _send(pod, "egress", sent, content).status_code
+    assert 200 == _send(pod, "inbound", sent, content).status_code
+
+
 @pytest.mark.parametrize("direction", ["inbound", "egress"])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_message_is_read_whole_or_not_at_all(pod: Pod, direction: str, *, chunked: bool) -> None:

@@ -10,12 +10,11 @@ from authz.config.sections.rules import Mcp, Rule, names_of
 from authz.config.shown import shown
 from authz.core.exchange import Flow
 from authz.core.operation import loosened
-from authz.core.rules.rule import ANY
+from authz.core.rules.rule import ANY, EVERY_PATH, names_including
 from authz.core.rules.template import Template
 from authz.core.subject import SubjectSource
 
 _HOWEVER = "in whatever case and with or without a slash at the end"
-_EVERY_PATH = "/**"
 
 
 def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:
@@ -77,7 +76,7 @@ def _check_endpoints(path: str, rules: Sequence[Rule], mcp: Mcp) -> Iterator[Fau
 
 
 def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
-    names = names_of(tuple(rules))
+    names, templates = names_of(tuple(rules)), [_templates(rule) for rule in rules]
     for place, rule in enumerate(rules):
         where = f"{path}.{place}"
         if names[place] in names[:place]:
@@ -88,9 +87,9 @@ def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
             for key in ("scopes", "roles", "user_roles", "auth_context"):
                 if getattr(rule, key, None):
                     yield Fault(f"{where}.{key}", "has no effect: the rule denies")
-        for index, template in enumerate(_templates(rule)):
+        before = list(zip(names[:place], rules[:place], templates[:place], strict=True))
+        for index, template in enumerate(templates[place]):
             part = f"{where}.paths.{index}" if rule.paths else where
-            before = [(names[at], rules[at]) for at in range(place)]
             yield from _check_reached(part, rule, template, before)
 
 
@@ -105,14 +104,17 @@ def _check_demands(path: str, route: Inbound) -> Iterator[Fault]:
 
 
 def _check_reached(
-    path: str, rule: Rule, template: Template, before: Sequence[tuple[str, Rule]]
+    path: str,
+    rule: Rule,
+    template: Template,
+    before: Sequence[tuple[str, Rule, Sequence[Template]]],
 ) -> Iterator[Fault]:
     taken: set[str] = set()
-    for name, other in before:
+    for name, other, others in before:
         shared = _shared_methods(other, rule)
         if shared is None or not _names_all(other, rule):
             continue
-        for theirs in _templates(other):
+        for theirs in others:
             if theirs.covers(template):
                 taken |= shared
                 if "*" in shared or (rule.methods and taken >= set(rule.methods)):
@@ -146,8 +148,7 @@ def _names_all(one: Rule, other: Rule) -> bool:
     tools = ANY in one.tools or {*map(loosened, other.tools)} <= {*map(loosened, one.tools)}
     mine = {*map(loosened, one.operations)}
     return tools and all(
-        not mine.isdisjoint({name, f"{name.partition('/')[0]}/{ANY}", ANY})
-        for name in map(loosened, other.operations)
+        not mine.isdisjoint(names_including(name)) for name in map(loosened, other.operations)
     )
 
 
@@ -162,7 +163,7 @@ def _contradiction(
 
 
 def _templates(rule: Rule) -> list[Template]:
-    return [Template.parse(each) for each in rule.paths or (_EVERY_PATH,)]
+    return [Template.parse(each) for each in rule.paths] or [EVERY_PATH]
 
 
 def _shared_methods(one: Rule, other: Rule) -> set[str] | None:

@@ -11,17 +11,17 @@ from authz.config.sections.demands import AuthContext, Roles, Scopes
 from authz.config.sections.section import Section
 from authz.config.sections.values import Expected, Name, Scalar, Scope, Switch, size, text
 from authz.core.operation import CALL
+from authz.core.rules.rule import METHOD, UNRULED
 from authz.core.rules.template import NoTemplate, Template
 
 MOST_RULES: Final = 256
 """Rules that one route takes."""
 MOST_PATHS: Final = 64
 """Paths that one list takes."""
-_UNRULED: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 
 
 def _method(value: str) -> str:
-    if value in _UNRULED:
+    if value in UNRULED:
         raise Expected(
             f"expected no {value}: no rule allows it, and it is refused where none is for it"
         )
@@ -42,7 +42,7 @@ _LONGEST_PATH: Final = 512
 Method = Annotated[
     str,
     text(
-        "[A-Z][A-Z0-9_-]{0,31}",
+        METHOD,
         kind="method",
         expected="a method in capitals, such as GET",
         make=_method,

@@ -5,11 +5,11 @@ A destination may read a path in more ways than one: it may take `%61` for `a`, 
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
 from authz.core.errors import AmbiguousRequest
+from authz.core.folding import folded
 from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS
 
 # RFC 3986 section 3.3, without ";": servers with parameters in paths cut a segment there.
@@ -79,14 +79,7 @@ def read_path(target: str) -> RequestPath:
 
 def loosened(segment: str) -> str:
     """Return what a decoded segment is to a server that ignores what some ignore."""
-    return segment.casefold().rstrip(". ") if segment.isascii() else plain(segment).rstrip(". ")
-
-
-def plain(text: str) -> str:
-    """Return a text without what tells forms of one character apart: case, width, the dot of an i."""
-    return (
-        unicodedata.normalize("NFKC", text).casefold().replace("\u0131", "i").replace("\u0307", "")
-    )
+    return folded(segment).rstrip(". ")
 
 
 def _decoded(segment: str) -> str:

@@ -21,9 +21,11 @@ ANY: Final = "*"
 """Stands for every tool, for every operation, or for each that begins alike."""
 _SENDS: Final = "POST"
 """Method by which an MCP server takes messages (MCP, "Streamable HTTP")."""
-_REFUSED_METHODS: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
+UNRULED: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """What a rule cannot allow: connections, and answers that repeat the request with its token."""
-_METHOD: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
+METHOD: Final = "[A-Z][A-Z0-9_-]{0,31}"
+"""Pattern of a method in capitals."""
+_METHOD: Final = re.compile(METHOD)
 
 _MOST_KNOWN: Final = 1024
 """Requests whose rule is remembered for each route, so that most are found by one look-up."""
@@ -72,7 +74,7 @@ class Rule(Generic[Outcome]):
     @property
     def all_templates(self) -> tuple[Template, ...]:
         """Its templates, or the one that matches every path but those that only their own name matches."""
-        return self.templates or (_EVERY_PATH,)
+        return self.templates or (EVERY_PATH,)
 
     def takes(self, method: str, path: str, operation: Operation | None, *, loosely: bool) -> bool:
         """Whether it is for such a request."""
@@ -92,8 +94,7 @@ class Rule(Generic[Outcome]):
             tools, operations = _loosened(tools), _loosened(operations)
         if operation.method == CALL:
             return operation.name in tools or ANY in tools
-        family = f"{operation.method.partition('/')[0]}/{ANY}"
-        return not operations.isdisjoint({operation.method, family, ANY})
+        return not operations.isdisjoint(names_including(operation.method))
 
 
 class Rules(Generic[Outcome]):
@@ -162,7 +163,7 @@ class Rules(Generic[Outcome]):
 
     def _search(self, asked: _Asked) -> Rule[Outcome]:
         method = asked.method
-        if method.upper() in _REFUSED_METHODS:
+        if method.upper() in UNRULED:
             raise RuleDenied(f"no rule allows the method {method}")
         if _METHOD.fullmatch(method) is None:
             raise AmbiguousRequest("the method is not in capitals, or no method")
@@ -189,7 +190,13 @@ class Rules(Generic[Outcome]):
         )
 
 
-_EVERY_PATH: Final = Template.parse("/**")
+EVERY_PATH: Final = Template.parse("/**")
+"""What a rule without paths is for."""
+
+
+def names_including(operation: str) -> frozenset[str]:
+    """Return the names by which a rule is for an operation: its own, its family's, that of all."""
+    return frozenset({operation, f"{operation.partition('/')[0]}/{ANY}", ANY})
 
 
 def _loosened(names: frozenset[str]) -> frozenset[str]:

@@ -176,7 +176,8 @@ class Kind:
         """Run a script with the stand-ins before all other programs."""
         search = os.pathsep.join([str(self.path), os.environ["PATH"]])
         return subprocess.run(
-            [script, *arguments],
+            # A test may have been started in the background, where ^C is ignored, by its children too.
+            ["env", "--default-signal=INT", script, *arguments],
             env={"PATH": search, "HOME": str(self._folder), **environ},
             capture_output=True,
             text=True,
