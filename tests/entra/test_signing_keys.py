@@ -109,14 +109,15 @@ async def test_a_key_that_is_published_for_an_application_alone_is_refused_with_
 async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: Clock) -> None:
     """Law 10: a flood of forged key ids fetches once per interval, for everyone together."""
     async with stack(world, clock=clock) as service:
-        expected = ceil(10 / RefreshPolicy().unknown_key_interval)
-        fetched = counting(world)
+        begun, fetched = clock.timer(), counting(world)
         for _ in range(50):
             forged = [world.token(header={"kid": f"forged-{uuid4()}"}) for _ in range(4)]
             await asyncio.gather(*(service.inbound(token) for token in forged))
             clock.ahead += 0.2
 
-        assert expected == fetched()
+        # The clock goes on by itself, too: how far depends on the machine.
+        most = ceil((clock.timer() - begun) / RefreshPolicy().unknown_key_interval)
+        assert 1 < fetched() <= most
 
 
 async def test_a_new_key_is_met_within_seconds_of_a_flood(world: World, clock: Clock) -> None:
