@@ -177,7 +177,7 @@ class Kind:
         search = os.pathsep.join([str(self.path), os.environ["PATH"]])
         return subprocess.run(
             # A test may have been started in the background, where ^C is ignored, by its children too.
-            ["env", "--default-signal=INT", script, *arguments],
+            ["/usr/bin/env", "--default-signal=INT", script, *arguments],
             env={"PATH": search, "HOME": str(self._folder), **environ},
             capture_output=True,
             text=True,
