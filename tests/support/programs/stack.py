@@ -252,7 +252,7 @@ async def reload(engine: Engine, document: Mapping[str, Any]) -> None:
     await engine.apply(engine.prepare(parse(json.dumps(document), {})))
 
 
-async def until(condition: Any, seconds: float = 10.0) -> None:
+async def until(condition: Any, seconds: float = 30.0) -> None:
     """Wait for a condition; its last value is the failure's message."""
     end = time.monotonic() + seconds
     while not condition():
