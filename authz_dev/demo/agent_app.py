@@ -20,6 +20,7 @@ OFFICE_URL = os.environ.get("OFFICE_URL", "http://office.contoso.example")
 REPORTS_URL = os.environ.get("REPORTS_URL", "http://reports.orders.contoso.example")
 BILLING_URL = os.environ.get("BILLING_URL", "http://billing.orders.contoso.example")
 PAYROLL_URL = os.environ.get("PAYROLL_URL", "http://payroll.orders.contoso.example")
+TOOLS_URL = os.environ.get("TOOLS_URL", "http://tools.orders.contoso.example")
 
 RELAYED = ("content-type", "www-authenticate", "retry-after")
 
@@ -38,7 +39,11 @@ app = FastAPI(title="support agent", lifespan=lifespan)
 async def call(request: Request, url: str, headers: dict[str, str] | None = None) -> Response:
     """Call an API and pass its answer on."""
     client: httpx.AsyncClient = request.app.state.client
-    answer = await client.get(url, headers=headers)
+    return relay(await client.get(url, headers=headers))
+
+
+def relay(answer: httpx.Response) -> Response:
+    """Pass an answer on."""
     relayed = {name: answer.headers[name] for name in RELAYED if name in answer.headers}
     return Response(answer.content, answer.status_code, relayed)
 
@@ -113,6 +118,16 @@ async def my_report(request: Request) -> Response:
 async def fetch(request: Request, url: str) -> Response:
     """Fetch a page that the model asked for: the tool through which prompt injection works."""
     return await call(request, url, as_caller(request))
+
+
+@app.get("/tools/{name}")
+async def tool(request: Request, name: str) -> Response:
+    """Call a tool of the orders' MCP server, as the model asked."""
+    client: httpx.AsyncClient = request.app.state.client
+    message = {
+        "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": {}},
+    }  # fmt: skip
+    return relay(await client.post(f"{TOOLS_URL}/mcp", json=message, headers=as_caller(request)))
 
 
 @app.get("/jobs/nightly")

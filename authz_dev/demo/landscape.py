@@ -27,6 +27,7 @@ ORDERS_HOSTS: Final = (
     "reports.orders.contoso.example",
     "billing.orders.contoso.example",
     "payroll.orders.contoso.example",
+    "tools.orders.contoso.example",
 )
 """Names of the orders API. One per flow, because an egress route is found by its host."""
 
@@ -79,6 +80,12 @@ class Landscape:
             orders=by_name["orders"],
             names=names,
         )
+
+    def consent(self, emulator: Emulator) -> None:
+        """Let agents of the blueprint change orders for alice2, too."""
+        directory = emulator.directory
+        users = {self.names[user.object_id]: user for user in directory.users(self.tenant_id)}
+        directory.grant_scopes(self.blueprint, self.orders, ["Orders.Write"], users["alice2"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,9 @@ def _configuration(
     tenant, blueprint = landscape.tenant_id, landscape.blueprint.client_id
     reports = landscape.reports.client_id
     orders = f"{landscape.orders.identifier_uri}/.default"
+    read, write = (
+        f"{landscape.orders.identifier_uri}/Orders.{access}" for access in ("Read", "Write")
+    )
     graph = "https://graph.microsoft.com"
     return textwrap.dedent(f"""\
         # Written by `authz demo`. Everything in here is what a real deployment has as well; only the
@@ -271,4 +281,13 @@ def _configuration(
             flow: app
             application: reports
             scopes: ["{landscape.orders.client_id}/.default"]
+          order-tools:  # an MCP server: the message says which tool is called
+            hosts: [{ORDERS_HOSTS[6]}]
+            flow: on_behalf_of
+            agent: support-desk
+            scopes: ["{read}"]
+            mcp: {{paths: [/mcp]}}
+            rules:
+              - {{name: look, tools: [list_orders]}}
+              - {{name: cancel, tools: [cancel_order], scopes: ["{write}"]}}
         """)

@@ -1,12 +1,12 @@
 """The API that the agent calls: an ordinary resource server that verifies what it receives.
 
 It trusts the issuer's published keys and nothing else, and remembers who called: claims, never tokens.
-Nothing in here belongs to this project.
+Models reach it as an MCP server. Nothing in here belongs to this project.
 """
 
 import os
 import ssl
-from typing import Any
+from typing import Any, Final
 
 import jwt
 from fastapi import FastAPI, HTTPException, Request
@@ -16,6 +16,8 @@ AUDIENCE = os.environ["ORDERS_AUDIENCE"]
 SCOPE = "Orders.Read"
 ROLE = "Orders.Read.All"
 AGENT_FACET = "11"
+TOOLS: Final = {"list_orders": SCOPE, "cancel_order": "Orders.Write", "delete_customer": SCOPE}
+"""Scope that each tool needs."""
 SHOWN = ("aud", "azp", "oid", "idtyp", "scp", "roles", "xms_act_fct", "xms_par_app_azp", "uti")
 
 keys = jwt.PyJWKClient(
@@ -36,8 +38,8 @@ class Refused(Exception):
         self.status = status
 
 
-def verified(authorization: str | None) -> dict[str, Any]:
-    """Return the claims of a bearer token that is good for this API.
+def verified(authorization: str | None, scope: str) -> dict[str, Any]:
+    """Return the claims of a bearer token that is good for this API and has a scope.
 
     Raises:
         Refused: It is not.
@@ -56,7 +58,7 @@ def verified(authorization: str | None) -> dict[str, Any]:
         )
     except jwt.PyJWTError as error:
         raise Refused(401, type(error).__name__) from error
-    if SCOPE not in claims.get("scp", "").split() and ROLE not in claims.get("roles", ()):
+    if scope not in claims.get("scp", "").split() and ROLE not in claims.get("roles", ()):
         raise Refused(403, "neither scope nor role")
     if is_agent(claims) and "xms_par_app_azp" not in claims:
         raise Refused(403, "an agent without blueprint")
@@ -78,23 +80,37 @@ def stated(authorization: str | None) -> dict[str, Any]:
     return claims
 
 
-@app.get("/orders")
-def orders(request: Request) -> dict[str, Any]:
-    """Answer with orders, and with who asked according to the token."""
+def received(request: Request, scope: str) -> dict[str, Any]:
+    """Remember who calls, and return the claims of a caller who may."""
     authorization = request.headers.get("authorization")
     record: dict[str, Any] = {"refused": None}
     calls.append(record)
     record["claims"] = {n: v for n, v in stated(authorization).items() if n in SHOWN}
     try:
-        claims = verified(authorization)
+        return verified(authorization, scope)
     except Refused as refusal:
         record["refused"] = str(refusal)
         raise HTTPException(refusal.status, str(refusal)) from refusal
+
+
+@app.get("/orders")
+def orders(request: Request) -> dict[str, Any]:
+    """Answer with orders, and with who asked according to the token."""
+    claims = received(request, SCOPE)
     return {
         "orders": [{"id": 1001, "item": "desk lamp"}, {"id": 1002, "item": "chair"}],
         "called_by": {name: claims[name] for name in SHOWN if name in claims},
         "by_an_agent": is_agent(claims),
     }
+
+
+@app.post("/mcp")
+def call_tool(request: Request, message: dict[str, Any]) -> dict[str, Any]:
+    """Run a tool."""
+    name = message["params"]["name"]
+    received(request, TOOLS[name])
+    content = [{"type": "text", "text": f"{name}: done"}]
+    return {"jsonrpc": "2.0", "id": message["id"], "result": {"content": content}}
 
 
 @app.get("/calls")

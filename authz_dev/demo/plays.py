@@ -88,12 +88,12 @@ def is_sent_to_stranger(visitor: Visitor) -> Json:
     return {**outcome(answer), "reached_stranger": visitor.strangers_visits()}
 
 
-def shows_scopes(play: Play) -> Play:
-    """The same, and the scopes of the token that reached Microsoft Graph."""
+def shows_scopes(play: Play, api: str) -> Play:
+    """The same, and the scopes of the token that reached an API."""
 
     def shown(visitor: Visitor) -> Json:
         found = dict(play(visitor))
-        return {**found, "scopes": visitor.scopes_at_graph()}
+        return {**found, "scopes": visitor.scopes_at(api)}
 
     return shown
 

@@ -57,6 +57,7 @@ _BACKENDS: Final = {
     "REPORTS_URL": ORDERS_HOSTS[3],
     "BILLING_URL": ORDERS_HOSTS[4],
     "PAYROLL_URL": ORDERS_HOSTS[5],
+    "TOOLS_URL": ORDERS_HOSTS[6],
 }
 
 
@@ -119,6 +120,7 @@ class Stage:
             where = self.emulator.authority
             announce(Started("Entra emulator", where, time.monotonic() - began))
             self.landscape = Landscape.of(self.emulator)
+            self.landscape.consent(self.emulator)
             self._write_files()
             self.http = cleanup.enter_context(_client(self.paths.orders_ca))
             self._start(announce)

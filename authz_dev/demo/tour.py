@@ -56,6 +56,7 @@ def tour() -> tuple[Chapter, ...]:
         Chapter("Plain services: ordinary apps, without Agent ID", _applications),
         Chapter("References: the agent holds no token at all", _references),
         Chapter("Rules: method and path decide what passes, and with which scopes", _rules),
+        Chapter("Tools: the same for each tool of an MCP server", _tools),
         Chapter("Sign-in: a client knows the agent's URL and nothing else", _newcomers),
         Chapter("Attacks", _bad_callers),
         Chapter("Outages: Entra refuses, throttles, is down, changes its keys", _entra_fails),
@@ -185,13 +186,13 @@ def _rules() -> Iterator[Scenario]:
     yield Scenario(
         "rule-allows",
         "alice's name, by a rule: Graph sees the scope User.Read", "alice's token", _USERS_TOKEN,
-        shows_scopes(asks("/my-name", "alice")),
+        shows_scopes(asks("/my-name", "alice"), "graph"),
         _served(graph, entra_calls=1, scopes=["User.Read", *_SIGN_IN]),
     )  # fmt: skip
     yield Scenario(
         "rule-exchanges-other-scopes",
         "alice's mail, by another rule: Graph sees the scope Mail.Read", "alice's token", _USERS_TOKEN,
-        shows_scopes(asks("/my-mail", "alice")),
+        shows_scopes(asks("/my-mail", "alice"), "graph"),
         _served(graph, entra_calls=1, scopes=["Mail.Read", *_SIGN_IN]),
     )  # fmt: skip
     yield Scenario(
@@ -211,6 +212,28 @@ def _rules() -> Iterator[Scenario]:
         "the mail's path in capitals: 400, nothing reaches Graph", "path in capitals", _USERS_TOKEN,
         is_sent_to("/V1.0/ME/MESSAGES"),
         ambiguous,
+    )  # fmt: skip
+
+
+def _tools() -> Iterator[Scenario]:
+    person = _caller(DESK, "alice2", "user")
+    yield Scenario(
+        "tool-allowed",
+        "a tool that lists orders: the API sees the scope Orders.Read", "list_orders", _USERS_TOKEN,
+        shows_scopes(asks("/tools/list_orders", "alice2"), "orders"),
+        _served(person, entra_calls=1, scopes=["Orders.Read"]),
+    )  # fmt: skip
+    yield Scenario(
+        "tool-widens-scopes",
+        "a tool that cancels one: only for it is Orders.Write exchanged", "cancel_order", _USERS_TOKEN,
+        shows_scopes(asks("/tools/cancel_order", "alice2"), "orders"),
+        _served(person, entra_calls=1, scopes=["Orders.Write"]),
+    )  # fmt: skip
+    yield Scenario(
+        "tool-denied",
+        "a tool that no rule allows: 403, nothing reaches the server", "delete_customer", _USERS_TOKEN,
+        asks("/tools/delete_customer", "alice2"),
+        _refused(403, "rule_denied", app=True),
     )  # fmt: skip
 
 

@@ -133,10 +133,8 @@ class Visitor:
     def new_arrivals(self) -> list[dict[str, Any]]:
         """Return what reached the APIs since the last look: why it was refused if it was, and claims."""
         known = len(self._arrivals)
-        url = f"https://{LOOPBACK}:{self.stage.ports.orders}/calls"
-        orders = self.stage.http.get(url).json()
-        graph = [{"refused": None, "claims": claims} for claims in self.stage.emulator.graph_log]
-        for api, records in (("orders", orders), ("graph", graph)):
+        for api in self._looked_at:
+            records = self._received(api)
             self._arrivals += records[self._looked_at[api] :]
             self._looked_at[api] = len(records)
         return self._arrivals[known:]
@@ -145,9 +143,9 @@ class Visitor:
         """Return how many requests reached the APIs, as of the last look."""
         return len(self._arrivals)
 
-    def scopes_at_graph(self) -> list[str]:
-        """Return the scopes of the last token that reached Microsoft Graph."""
-        return sorted(self.stage.emulator.graph_log[-1]["scp"].split())
+    def scopes_at(self, api: str) -> list[str]:
+        """Return the scopes of the last token that reached `graph` or `orders`."""
+        return sorted(self._received(api)[-1]["claims"]["scp"].split())
 
     def entra_calls(self) -> int:
         """Return how many token requests Entra has seen so far."""
@@ -169,6 +167,13 @@ class Visitor:
         texts = {name: path.read_text() for name, path in self.stage.logs().items()}
         texts["metrics"] = self._metrics()
         return {name: text.count(_TOKEN_LIKE) for name, text in texts.items() if text}
+
+    def _received(self, api: str) -> list[dict[str, Any]]:
+        if api == "graph":
+            return [{"refused": None, "claims": each} for each in self.stage.emulator.graph_log]
+        url = f"https://{LOOPBACK}:{self.stage.ports.orders}/calls"
+        calls: list[dict[str, Any]] = self.stage.http.get(url).json()
+        return calls
 
     def _metrics(self) -> str:
         url = f"http://{LOOPBACK}:{self.stage.ports.authz_admin}/metrics"
@@ -197,7 +202,13 @@ def outcome(answer: httpx.Response) -> dict[str, Any]:
 
 
 def _reason(answer: httpx.Response) -> str | None:
-    if answer.headers.get("content-type") != "application/problem+json":
+    kind = answer.headers.get("content-type")
+    if kind == "application/problem+json":
+        problem = answer.json()
+    elif kind == "application/json":
+        # A call of a tool: the problem is in the error that clients of MCP expect.
+        problem = answer.json()["error"]["data"]
+    else:
         return None
-    reason: str = answer.json()["reason"]
+    reason: str = problem["reason"]
     return reason

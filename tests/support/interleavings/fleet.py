@@ -24,7 +24,7 @@ from support.proxy.sidecar import Authority, Sidecar
 TOKENS: Final = 4
 """Most tokens that a user keeps."""
 ENTRIES: Final = 2000
-"""Most entries of each cache of the service: they are full soon, and evict from then on."""
+"""Most entries of each cache of the service, and references: they are full soon, and evict from then on."""
 
 ROUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "desk": {
@@ -117,7 +117,13 @@ class Fleet:
             stack.callback(self._stop)
             transport = httpx.HTTPTransport(uds=str(self.admin_socket))
             self.admin = stack.enter_context(
-                httpx.Client(transport=transport, base_url="http://admin", timeout=10)
+                # One connection a request: the service closes those that have nothing to say.
+                httpx.Client(
+                    transport=transport,
+                    base_url="http://admin",
+                    timeout=10,
+                    headers={"connection": "close"},
+                )
             )
             self._wait_ready()
             config = parse(json.dumps(document), {})
@@ -292,6 +298,7 @@ class Fleet:
                     for name in ("tokens", "principals", "failures", "answers")
                 },
             },
+            "subject": {"max_entries": ENTRIES},
             "reload_interval": "200ms",
         }
 
