@@ -8,6 +8,7 @@ import pytest
 
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
+from authz.core.decision import Allow
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.grant import Delegated, Own
@@ -18,6 +19,7 @@ from authz.core.record import CheckRecord
 from authz.core.requirement import Requirement
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template
+from authz.core.secret import Secret
 from authz.doors.envoy.ext_authz import decode, encode, facts
 from authz.observe.decision_log import fields_of
 from support.fakes.questions import wire
@@ -199,6 +201,30 @@ async def test_a_message_is_not_read_for_whoever_is_not_known() -> None:
         assert not record.repeated
         assert ("call", "search") == (record.rule, record.tool)
         assert "search" == fields_of(record)["tool"]
+
+
+async def test_a_session_belongs_to_who_used_it_first() -> None:
+    """Where the route binds sessions: for each request, though an answer of before stands."""
+    scene = Scene()
+    inbound = replace(scene.inbound_route, binds_sessions=True)
+    rules = Rules((_rule("stream", replace(inbound, rule="stream"), "/mcp", "GET"),))
+    scene.inbound_route = replace(inbound, rules=rules)
+    scene.configure()
+    alice, bob = scene.tenant.user_token(), scene.tenant.user_token(oid="bob")
+
+    async def asks(token: str, session: str | None) -> Reason | None:
+        held = None if session is None else Secret(session)
+        record = await scene.inbound(token, method="GET", path="/mcp", session=held)
+        return None if isinstance(record.decision, Allow) else _reason(record)
+
+    for _ in range(2):
+        assert None is await asks(alice, "s1")
+        assert None is await asks(bob, None)
+        assert Reason.FOREIGN_SESSION is await asks(bob, "s1")
+        assert None is await asks(bob, "s2")
+    scene.inbound_route = replace(scene.inbound_route, binds_sessions=False, rules=None)
+    scene.configure()
+    assert None is await asks(bob, "s1")
 
 
 def wire_of(content: str, *, size: int, **headers: str) -> WireRequest:

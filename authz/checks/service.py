@@ -37,6 +37,7 @@ from authz.core.request import Authorization, BearerToken, CheckRequest, Directi
 from authz.core.requirement import authorize
 from authz.core.resource import METADATA
 from authz.core.secret import Secret
+from authz.core.session import SessionOwners
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.ports import Clock, Observer, SubjectStore, Timer
 
@@ -54,6 +55,7 @@ class CheckService:
         observer: Is notified of each decision, once.
         clock: Epoch seconds, for tokens.
         timer: Monotonic seconds, for durations and for what is counted here.
+        sessions: Owners of sessions of MCP servers.
         prefetches: Runs what inbound routes prefetch.
         prefetch_timeout: Seconds that one of those may take; may be changed at any time.
     """
@@ -67,6 +69,7 @@ class CheckService:
         observer: Observer,
         clock: Clock,
         timer: Timer,
+        sessions: SessionOwners,
         prefetches: Prefetches,
         prefetch_timeout: float,
     ) -> None:
@@ -76,6 +79,7 @@ class CheckService:
         self._observer = observer
         self._clock = clock
         self._timer = timer
+        self._sessions = sessions
         self._prefetches = prefetches
         self.prefetch_timeout = prefetch_timeout
 
@@ -172,6 +176,9 @@ class CheckService:
         if request.opens_tunnel or request.path.startswith(METADATA):
             # No answer knows the path that it was given for.
             return None
+        if request.session is not None:
+            # Nor the session.
+            return None
         if snapshot.policy.public_route(request) is not None:
             return None
         most = snapshot.policy.max_token_bytes
@@ -202,6 +209,8 @@ class CheckService:
         principal = await self._steps.verified(asked, bearer, route.expectation)
         route = asked.trace.route = ruled(route, asked.request)
         authorize(route.requirement, principal)
+        if route.binds_sessions and asked.request.session is not None:
+            self._sessions.claim(asked.request.session, route.name, principal.subject)
         reference = None
         if route.gives_reference:
             reference = await self._subjects.give(

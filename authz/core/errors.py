@@ -27,6 +27,7 @@ class Reason(StrEnum):
     TUNNEL_REFUSED = "tunnel_refused"
     RULE_DENIED = "rule_denied"
     AMBIGUOUS_REQUEST = "ambiguous_request"
+    FOREIGN_SESSION = "foreign_session"
     INSUFFICIENT_SCOPE = "insufficient_scope"
     ACTOR_NOT_ALLOWED = "actor_not_allowed"
     SUBJECT_NOT_ALLOWED = "subject_not_allowed"
@@ -296,6 +297,12 @@ class AmbiguousRequest(BadRequest):
     """A destination may read the method or the path in another way than the route's rules do."""
 
     reason = Reason.AMBIGUOUS_REQUEST
+
+
+class ForeignSession(Forbidden):
+    """The session of the MCP server belongs to another caller."""
+
+    reason = Reason.FOREIGN_SESSION
 
 
 class InsufficientScope(Forbidden):

@@ -53,6 +53,7 @@ class InboundRoute:
         rule: Name of the rule by which it became what it is; empty where none did.
         resource: What clients without a token may learn of the route; None where it is nothing.
         public: Paths that need no token; None where each does.
+        binds_sessions: Whether a session of its MCP server belongs to the caller who used it first.
     """
 
     name: str
@@ -65,6 +66,7 @@ class InboundRoute:
     rule: str = ""
     resource: ProtectedResource | None = None
     public: PublicPaths | None = None
+    binds_sessions: bool = False
 
     @property
     def gives_reference(self) -> bool:

@@ -117,6 +117,7 @@ class CheckRequest(NamedTuple):
             path; empty where there is none, or where no route has rules.
         edge_knows_rules: Whether the edge cache tells requests of this route apart by method and path.
         body: The body, where rules ask for it and Envoy has sent it.
+        session: The `mcp-session-id` value, where some route has rules; None where there is none.
     """
 
     method: str = ""
@@ -136,6 +137,7 @@ class CheckRequest(NamedTuple):
     reads_otherwise: str = ""
     edge_knows_rules: bool = False
     body: Body | None = None
+    session: Secret | None = None
 
     def situation(self, rule: str = "") -> Situation:
         """Return all that a decision depends on but `authorization` and `baggage`.

@@ -125,6 +125,11 @@ FACES: Final[dict[Reason, Face]] = {
         "letters and slashes; no header or parameter that names another method or path; to an MCP server one message "
         "of plain JSON.",
     ),
+    Reason.FOREIGN_SESSION: Face(
+        # As a server answers for a session that it does not have: clients then open one of their own.
+        404, NOT_FOUND, "Session not found",
+        "No session of this caller has this id. Open a new one.",
+    ),
     Reason.INSUFFICIENT_SCOPE: Face(
         403, PERMISSION_DENIED, "Insufficient scope",
         "The token holds none of the accepted scopes or roles.", "insufficient_scope",

@@ -20,8 +20,8 @@ from authz.config.sections.rules import Mcp
 from authz.envoy_config.document import packed
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
-HEADERS: Final = ("content-type", "content-encoding", "mcp-method", "mcp-name")
-"""Headers of a message that the service reads beside its body."""
+HEADERS: Final = ("content-type", "content-encoding", "mcp-method", "mcp-name", "mcp-session-id")
+"""Headers of a request to an MCP server that the service reads beside the body."""
 
 
 def message_routes(route: Route, extensions: dict[str, str], mcp: Mcp | None) -> list[Route]:

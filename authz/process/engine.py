@@ -19,6 +19,7 @@ from authz.config.rendered import Rendered
 from authz.core.cache import PrincipalCache
 from authz.core.moment import Moment
 from authz.core.record import CacheName
+from authz.core.session import SessionOwners
 from authz.core.shares import Shares
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.entra.key_vault import KeyVaults
@@ -87,6 +88,7 @@ class Engine:
             timer=timer,
             margin=cache.tokens.margin,
         )
+        self._sessions = SessionOwners(config.limits.mcp_sessions)
         self._prefetches = Prefetches(observer=observer, places=_prefetch_places(config))
         self.service = CheckService(
             self._version.snapshot,
@@ -95,6 +97,7 @@ class Engine:
             observer=observer,
             clock=clock,
             timer=timer,
+            sessions=self._sessions,
             prefetches=self._prefetches,
             prefetch_timeout=config.entra.exchange_timeout,
         )
@@ -150,6 +153,7 @@ class Engine:
         self._subjects.max_age = config.subject.max_age
         self._prefetches.places = _prefetch_places(config)
         self.service.prefetch_timeout = config.entra.exchange_timeout
+        self._sessions.most = config.limits.mcp_sessions
         self.start()
         self.service.swap(version.snapshot)
         self.issuer.swap(version.snapshot)

@@ -615,6 +615,18 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
             "expected 1"
         ),
     ),
+    "owners of sessions among workers": (
+        {
+            "listen.grpc": "127.0.0.1:9191",
+            "listen.workers": 2,
+            "inbound.chat.mcp": {"bind_sessions": True},
+            "inbound.chat.rules": [{"tools": ["search"]}],
+        },
+        "listen.workers",
+        (
+            "found 2, and mcp.bind_sessions remembers callers, whom only the process that saw them knows: expected 1"
+        ),
+    ),
     # Credentials.
     "no credentials": (
         {"blueprints.support.credentials": DELETED},

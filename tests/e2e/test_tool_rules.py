@@ -32,7 +32,7 @@ def pod(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ],
     }
     changes["inbound"]["agent"] |= {
-        "mcp": mcp,
+        "mcp": {**mcp, "bind_sessions": True},
         "rules": [
             BASICS,
             {"name": "search", "tools": ["search"]},
@@ -133,7 +133,28 @@ def test_headers_do_not_decide(
     assert status == _send(pod, direction, sent, json.dumps(call("search")).encode()).status_code
 
 
-@pytest.mark.parametrize("header", ["mcp_name", "mcp_method"])
+def test_a_session_is_of_the_caller_who_used_it_first(pod: Pod) -> None:
+    """Others are told that there is none, by an error of JSON-RPC where they called a tool."""
+    message = json.dumps(call("search")).encode()
+    session = {"mcp-session-id": "3f2a-session"}
+    alice, bob = ({**_headers(pod, user=name), **session} for name in ("alice", "bob"))
+
+    for _ in range(2):
+        assert 200 == _send(pod, "inbound", alice, message).status_code
+        assert 200 == pod.sidecar.caller.get("/mcp", headers=alice).status_code
+        refused = _send(pod, "inbound", bob, message)
+        assert (404, "foreign_session") == (
+            refused.status_code,
+            refused.json()["error"]["data"]["reason"],
+        )
+        for method in ("GET", "DELETE"):
+            answer = pod.sidecar.caller.request(method, "/mcp", headers=bob)
+            assert (404, "foreign_session") == (answer.status_code, answer.json()["reason"])
+    twice = [*alice.items(), ("mcp-session-id", "another")]
+    assert 400 == pod.sidecar.caller.get("/mcp", headers=twice).status_code
+
+
+@pytest.mark.parametrize("header", ["mcp_name", "mcp_method", "mcp_session_id"])
 def test_headers_that_are_read_as_those_of_mcp_do_not_go_out(pod: Pod, header: str) -> None:
     """CGI and WSGI have one name for a hyphen and an underscore. Inbound, Envoy drops such headers."""
     sent = {**_headers(pod), header: "delete"}

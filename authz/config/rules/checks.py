@@ -156,6 +156,14 @@ def _check_memory(config: Config) -> Iterator[Fault]:
             f"found {config.listen.workers}, and forward gives references, which only the process that "
             "gave them knows: expected 1",
         )
+    if config.listen.workers > 1 and any(
+        route.mcp is not None and route.mcp.bind_sessions for route in config.inbound.values()
+    ):
+        yield Fault(
+            "listen.workers",
+            f"found {config.listen.workers}, and mcp.bind_sessions remembers callers, whom only the process that "
+            "saw them knows: expected 1",
+        )
 
 
 def _check_times(config: Config) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from authz.config.sections.rules import (
     MOST_PATHS,
     MOST_RULES,
     EgressRule,
+    InboundMcp,
     InboundRule,
     Mcp,
     PathTemplate,
@@ -135,7 +136,7 @@ class Inbound(Section):
         "are begun in the background as soon as the caller's token is verified, so that the agent's "
         "first call does not wait for Entra. At most `limits.prefetches` at a time; more are skipped.",
     )
-    mcp: Mcp | None = Field(
+    mcp: InboundMcp | None = Field(
         default=None,
         description="The agent as MCP server, so that rules can name tools.",
     )

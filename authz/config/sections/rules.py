@@ -119,6 +119,16 @@ class Mcp(Section):
     )
 
 
+class InboundMcp(Mcp):
+    """The same of an inbound route, whose callers open sessions there."""
+
+    bind_sessions: Switch = Field(
+        default=False,
+        description="Whether a session belongs to the caller who used it first: a request with its `Mcp-Session-Id` and "
+        "another caller's token is refused.",
+    )
+
+
 class Rule(Section):
     """One rule of a route. The first that is for a request decides; what none is for is denied."""
 

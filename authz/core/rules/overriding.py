@@ -15,8 +15,8 @@ OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
 
 OTHER_VARIABLES: Final = ("script-name", "path-info", "http-method-override")
 """The same by what CGI, and WSGI after it, makes of their names."""
-UNLIKE: Final = ("mcp_method", "mcp_name")
-"""What some servers read as headers of MCP, and nobody compares with the message."""
+UNLIKE: Final = ("mcp_method", "mcp_name", "mcp_session_id")
+"""What some servers read as headers of MCP, and nobody looks at."""
 
 OVERRIDING: Final = frozenset(
     spelling

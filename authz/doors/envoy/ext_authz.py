@@ -111,6 +111,7 @@ def decode(
         next((name for name in headers if name in OVERRIDING), "") if has_rules else "",
         extensions.get("authz.edge.rules") == EDGE_VERSION,
         _body(http) if has_rules and http.raw_body else None,
+        Secret(headers["mcp-session-id"]) if has_rules and "mcp-session-id" in headers else None,
     )
 
 

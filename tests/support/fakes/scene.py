@@ -18,6 +18,7 @@ from authz.core.policy import EgressRoute, InboundRoute, Policy
 from authz.core.record import CacheName, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.requirement import Requirement
+from authz.core.session import SessionOwners
 from authz.core.shares import Shares
 from authz.ports import Timer
 from authz.tokens.caching import CachedExchange
@@ -76,6 +77,7 @@ class Scene:
             observer=self.observer,
             clock=self.clock,
             timer=timer,
+            sessions=SessionOwners(100),
             prefetches=self.prefetches,
             prefetch_timeout=5.0,
         )
