@@ -11,10 +11,10 @@ from hashlib import sha256
 from typing import Final
 
 from authz.config.clouds import NO_TENANT, cloud_of
+from authz.config.consistency.origins import belongs
+from authz.config.consistency.tunnels import tunnelled
 from authz.config.model import Config
 from authz.config.ruled import egress_under_rules, inbound_under_rules, one, public_of
-from authz.config.rules.origins import belongs
-from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.clients import Agent, Application, Credential
 from authz.config.sections.demands import Requires
 from authz.config.sections.hosts import EgressHost

@@ -8,10 +8,10 @@ tests/app/test_effect.py are made of the same table.
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
+from authz.config.consistency.checks import check
+from authz.config.consistency.route_checks import https_hosts
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
-from authz.config.rules.checks import check
-from authz.config.rules.route_checks import https_hosts
 from authz.config.sections.section import Section
 
 _S = TypeVar("_S", bound=Section)
@@ -82,7 +82,7 @@ def _value(config: Config, key: str) -> Any:
 
 
 def _merged(first: _S, new: _S, keys: tuple[str, ...]) -> _S:
-    """Return `new` with the values of `first` at some keys, and which of them were set: rules ask for it."""
+    """Return `new` with the values of `first` at some keys, and which of them were set: checks ask for it."""
     values = {name: getattr(new, name) for name in type(new).model_fields}
     were_set = set(new.model_fields_set)
     for name in {key.partition(".")[0] for key in keys}:

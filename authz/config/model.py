@@ -1,7 +1,7 @@
 """`Config`, the whole configuration: its sections, in the order of the file.
 
-Each value of a `Config` has been checked. `authz.config.reading`, the only way to one, also asks the rules of
-several keys (`authz.config.rules.checks`).
+Each value of a `Config` has been checked. `authz.config.reading`, the only way to one, also looks
+whether keys agree with one another (`authz.config.consistency`).
 """
 
 from collections.abc import Mapping

@@ -11,9 +11,9 @@ from hashlib import sha256
 from typing import Any, Final, Self
 
 from authz.config.compile import compile_policy
+from authz.config.consistency.route_checks import https_hosts
+from authz.config.consistency.tunnels import tunnelled
 from authz.config.model import Config
-from authz.config.rules.route_checks import https_hosts
-from authz.config.rules.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
 from authz.core.policy import InboundRoute, Policy
 

@@ -6,6 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from authz.config.consistency.advice import advice
+from authz.config.consistency.extras import missing_extras
 from authz.config.entra_sdk.credentials import CREDENTIALS
 from authz.config.entra_sdk.environment import is_environment_form, read_environment
 from authz.config.entra_sdk.tenants import tenant_name
@@ -15,8 +17,6 @@ from authz.config.reading.document import parse_with_origin
 from authz.config.reading.named_files import faults_of_files
 from authz.config.reading.validation import Origin
 from authz.config.reading.variables import CONFIG_VARIABLE, unknown_variables, variable_of
-from authz.config.rules.advice import advice
-from authz.config.rules.extras import missing_extras
 from authz.system.files import BoundedFile, FileFault
 
 _LARGEST: Final = 16 * 1024**2

@@ -14,8 +14,8 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from authz.config import Config, compile_policy
+from authz.config.consistency.route_checks import https_hosts
 from authz.config.rendered import MARK, Rendered, Selection, answered_paths
-from authz.config.rules.route_checks import https_hosts
 from authz.envoy_config.administration import FAIL_HEALTH
 from authz.envoy_config.clusters import (
     AUTHZ,

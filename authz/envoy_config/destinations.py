@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from authz.config import Config
-from authz.config.rules.route_checks import refused_host
-from authz.config.rules.tunnels import tunnelled
+from authz.config.consistency.route_checks import refused_host
+from authz.config.consistency.tunnels import tunnelled
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.rules import Mcp
 from authz.config.sections.values import HOST, Expected

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from authz.config.consistency.checks import check
 from authz.config.faults import ConfigError, Fault
 from authz.config.model import Config
 from authz.config.reading.document import parse
-from authz.config.rules.checks import check
 from authz.config.sections.clients import (
     Agent,
     Blueprint,

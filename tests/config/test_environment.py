@@ -7,11 +7,11 @@ import pytest
 
 from authz.config.clouds import NO_TENANT
 from authz.config.compile import compile_policy, issuers
+from authz.config.consistency.advice import advice
 from authz.config.entra_sdk.environment import read_environment
 from authz.config.entra_sdk.keys import KEYS, Use, split
 from authz.config.faults import ConfigError, Notice
 from authz.config.model import Config
-from authz.config.rules.advice import advice
 from authz.config.sections.api import Downstream, Endpoint
 from authz.config.sections.clients import (
     Certificate,

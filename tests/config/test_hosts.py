@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from authz.config.consistency.advice import advice
 from authz.config.faults import Fault, Notice
-from authz.config.rules.advice import advice
 from authz.config.sections.hosts import is_loopback
 from authz.core.exchange import Flow
 from config.samples import changed, faults_of, load_data

@@ -5,9 +5,9 @@ from typing import Any, Final
 import pytest
 
 from authz.config.compile import compile_policy
+from authz.config.consistency.advice import advice
 from authz.config.faults import Notice
 from authz.config.rendered import mark_of
-from authz.config.rules.advice import advice
 from authz.core.resource import ProtectedResource
 from config.samples import APP, CLIENT, TENANT, changed, faults_of, load_data
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from authz.config.compile import compile_policy
-from authz.config.rules.advice import advice
-from authz.config.rules.route_checks import https_hosts
-from authz.config.rules.tunnels import tunnelled
+from authz.config.consistency.advice import advice
+from authz.config.consistency.route_checks import https_hosts
+from authz.config.consistency.tunnels import tunnelled
 from config.samples import DELETED, changed, faults_of, load_data
 
 BEARER = "inbound.chat.forward"

@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from authz.config.consistency.checks import check
 from authz.config.faults import ConfigError, Fault, closest
 from authz.config.model import Config
 from authz.config.reading.wording import dotted, message, shown_path
-from authz.config.rules.checks import check
 from authz.config.sections.settings import AUTHORITY_HOST
 from authz.config.shown import shown_place
 

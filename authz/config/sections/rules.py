@@ -1,6 +1,6 @@
 """Rules of a route: which requests they are for, and what follows.
 
-What they mean is `authz.core.rules`; what several of them must keep to is `authz.config.rules.rule_checks`.
+What they mean is `authz.core.rules`; what several must keep to: `authz.config.consistency.rule_checks`.
 """
 
 from typing import Annotated, Any, Final

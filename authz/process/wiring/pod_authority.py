@@ -3,8 +3,8 @@
 import time
 
 from authz.config import Config, ConfigError
+from authz.config.consistency.route_checks import https_hosts
 from authz.config.faults import Fault
-from authz.config.rules.route_checks import https_hosts
 from authz.config.shown import shown_file
 from authz.pod_ca.authority import PodAuthority
 from authz.pod_ca.certificates import PodCertificates

@@ -1,4 +1,4 @@
-"""Rules of the scopes of egress routes: one resource, and what a token without user is asked for by."""
+"""What the scopes of egress routes must keep to: one resource, and `/.default` without a user."""
 
 import re
 from collections.abc import Iterator

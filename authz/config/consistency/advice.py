@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
+from authz.config.consistency.origins import belongs
+from authz.config.consistency.tunnels import lost_keys, tunnelled
 from authz.config.faults import Notice
 from authz.config.model import Config
-from authz.config.rules.origins import belongs
-from authz.config.rules.tunnels import lost_keys, tunnelled
 from authz.config.sections.hosts import EgressHost, is_loopback
 from authz.config.sections.routes import Egress, Inbound
 from authz.config.shown import shown

@@ -1,11 +1,11 @@
-"""Rules of routes that concern several keys: which flow goes with which client, and which hosts with what."""
+"""What several keys of routes must agree on: which flow goes with which client, and which hosts with what."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from authz.config.consistency.origins import belongs
+from authz.config.consistency.scope_checks import check_scopes
 from authz.config.faults import Fault
-from authz.config.rules.origins import belongs
-from authz.config.rules.scope_checks import check_scopes
 from authz.config.sections.clients import Agent, Application
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.routes import MOST_SPELLINGS, Egress, Inbound

@@ -1,12 +1,12 @@
-"""Rules of one inbound route that concern several of its keys: which client it calls, and whom it serves.
+"""What several keys of one inbound route must agree on: which client it calls, and whom it serves.
 
 What it has to do with egress routes is in `route_checks`.
 """
 
 from collections.abc import Iterator, Mapping
 
+from authz.config.consistency.route_checks import CLIENT_KEYS
 from authz.config.faults import Fault
-from authz.config.rules.route_checks import CLIENT_KEYS
 from authz.config.sections.cors import ANY_ORIGIN, Cors
 from authz.config.sections.routes import Inbound
 from authz.config.shown import shown

@@ -1,15 +1,13 @@
-"""Rules that concern several keys, except those of routes (`route_checks`) and scopes (`scope_checks`).
+"""What several keys must agree on, except those of routes (`route_checks`) and scopes (`scope_checks`).
 
 Each rule names the key that should change, so that all faults can be reported at once and in place.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 
-from authz.config.faults import Fault, did_you_mean
-from authz.config.model import Config
-from authz.config.rules.inbound_checks import check_inbound
-from authz.config.rules.public_checks import check_public_paths
-from authz.config.rules.route_checks import (
+from authz.config.consistency.inbound_checks import check_inbound
+from authz.config.consistency.public_checks import check_public_paths
+from authz.config.consistency.route_checks import (
     check_egress,
     check_ended_hosts,
     check_prefetch,
@@ -18,8 +16,10 @@ from authz.config.rules.route_checks import (
     gives_references,
     https_hosts,
 )
-from authz.config.rules.rule_checks import check_rules
-from authz.config.rules.tunnels import check_tunnels
+from authz.config.consistency.rule_checks import check_rules
+from authz.config.consistency.tunnels import check_tunnels
+from authz.config.faults import Fault, did_you_mean
+from authz.config.model import Config
 from authz.config.sections.clients import Application
 from authz.config.sections.listen import Listen
 from authz.config.sections.values import span

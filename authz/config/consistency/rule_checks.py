@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from authz.config.consistency.scope_checks import check_scopes
 from authz.config.faults import Fault
-from authz.config.rules.scope_checks import check_scopes
 from authz.config.sections.routes import Egress, Inbound
 from authz.config.sections.rules import Mcp, Rule, names_of
 from authz.config.shown import shown
