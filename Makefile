@@ -79,7 +79,7 @@ soak: $(STAMP) ## the same for an hour: memory, descriptors and threads of the s
 
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest --quiet tests/core tests/attacks tests/test_*.py
+	@$(BIN)/coverage run -m pytest --quiet tests/core tests/attacks tests/checks tests/tokens tests/doors tests/system
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --include 'authz/core/*,authz/checks/service.py,authz/doors/sidecar_api/issuer.py,authz/checks/steps.py,authz/checks/identity_headers.py,authz/tokens/references.py,authz/tokens/caching.py,authz/checks/prefetching.py,authz/tokens/pushing.py,authz/tokens/keeper.py' --show-missing --fail-under 100
 

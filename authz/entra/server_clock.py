@@ -42,7 +42,7 @@ class ServerClock:
         """Go on from what another instance knows."""
         self._logged, self.difference = other._logged, other.difference  # noqa: SLF001 - the same class
 
-    def hear(self, headers: Mapping[str, str]) -> None:
+    def note(self, headers: Mapping[str, str]) -> None:
         """Compare with an answer that has just arrived; may be called by any thread.
 
         Args:

@@ -294,7 +294,7 @@ class SigningKeys:
 
     def _get(self, url: str) -> Answer:
         answer = self._http.get(url)
-        self.server_clock.hear(answer.headers)
+        self.server_clock.note(answer.headers)
         return answer
 
 

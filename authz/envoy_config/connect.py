@@ -5,7 +5,7 @@ well. What Envoy can read it reads: plain HTTP, and TLS that it may end (`https`
 routes of every egress request. What it cannot read becomes a tunnel where a route allows it, and is
 refused elsewhere.
 
-What a route tells the service is in `virtual_hosts`. Which tunnels may be: `authz.config.consistency.tunnels`.
+What a route tells the service is in `virtual_hosts`. Which tunnels may be: `config.consistency.tunnels`.
 """
 
 from collections.abc import Collection, Sequence

@@ -40,10 +40,10 @@ class CertificateValue:
 class CertificateSubscription:
     """One Envoy's interest in one host's certificate."""
 
-    def __init__(self, name: str, peer: Peer, stir: Callable[[], None]) -> None:
+    def __init__(self, name: str, peer: Peer, on_change: Callable[[], None]) -> None:
         self.name = name
         self.peer = peer
-        self.stir = stir
+        self.on_change = on_change
         self.refusal: str | None = None
         self.is_configured = False
         self.value: CertificateValue | None = None
@@ -70,12 +70,14 @@ class PodCertificates:
         self._kept: dict[str, CertificateValue] = {}
         self._subscriptions: dict[CertificateSubscription, None] = {}
 
-    def subscribe(self, name: str, peer: Peer, stir: Callable[[], None]) -> CertificateSubscription:
-        """Begin to keep a host's certificate for a peer; `stir` is called when there is another one.
+    def subscribe(
+        self, name: str, peer: Peer, on_change: Callable[[], None]
+    ) -> CertificateSubscription:
+        """Begin to keep a host's certificate for a peer; `on_change` is called when there is another one.
 
         What the peer may not have is no error: it receives nothing, and its listener takes no connection.
         """
-        subscription = CertificateSubscription(name, peer, stir)
+        subscription = CertificateSubscription(name, peer, on_change)
         host = name.removeprefix(PREFIX)
         subscription.is_configured = host in self._authority.hosts
         if peer.spiffe_id is not None:
@@ -103,7 +105,7 @@ class PodCertificates:
             for subscription in self._subscriptions:
                 if subscription.value is value:
                     subscription.value = renewed
-                    subscription.stir()
+                    subscription.on_change()
 
     def expiries(self) -> dict[str, float]:
         """Return the seconds until the end of each certificate, by the secret's name."""

@@ -111,7 +111,7 @@ class App:
             margin=config.limits.deadline_margin,
             peers_have_names=peers_have_names,
             believes_source=config.listen.workload_identity is PeerSource.SOURCE_PRINCIPAL,
-            hear=pairing.hear,
+            note_mark=pairing.note,
         )
         self._certificates = pod_certificates(config)
         secrets = SecretDiscovery(
@@ -119,7 +119,7 @@ class App:
             self._observers,
             peers_have_names=peers_have_names,
             certificates=self._certificates,
-            hear=pairing.hear,
+            note_mark=pairing.note,
         )
         self._grpc = GrpcServer(
             server_settings(config, shared_address=seat.address if seat is not None else None),

@@ -103,12 +103,12 @@ REFUSAL: Final = "refusal/"
 class Subscription:
     """One Envoy's interest in a route's token, or in why there is none. Made by `PushedTokens.subscribe`."""
 
-    def __init__(self, name: str, peer: Peer, stir: Callable[[], None]) -> None:
+    def __init__(self, name: str, peer: Peer, on_change: Callable[[], None]) -> None:
         self.name = name
         self.asks_why = name.startswith(REFUSAL)
         self.route = name.removeprefix(REFUSAL)
         self.peer = peer
-        self.stir = stir
+        self.on_change = on_change
         self.refusal: str | None = None
         """Why there is only the empty value, for the log; None when it was granted."""
         self.reason: Reason | None = None
@@ -272,7 +272,7 @@ class Keeper:
         if self._explains_otherwise():
             self.refusal = RefusalValue(self._means.next_version(), self._reason())
         for subscription in self.subscribers:
-            subscription.stir()
+            subscription.on_change()
 
     def _told(self) -> dict[str, Any]:
         route = self._route

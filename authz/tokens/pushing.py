@@ -51,13 +51,13 @@ class PushedTokens:
         self._keepers: dict[str, Keeper] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
-    def subscribe(self, name: str, peer: Peer, stir: Callable[[], None]) -> Subscription:
-        """Begin to keep a route's token for a peer; `stir` is called when the value has changed.
+    def subscribe(self, name: str, peer: Peer, on_change: Callable[[], None]) -> Subscription:
+        """Begin to keep a route's token for a peer; `on_change` is called when the value has changed.
 
         A name that the peer may not have is no error: it has the empty value, so that what depends
         on it is closed and everything else in that Envoy works.
         """
-        subscription = Subscription(name, peer, stir)
+        subscription = Subscription(name, peer, on_change)
         self._subscriptions[subscription] = None
         self._settle(subscription)
         return subscription
@@ -81,7 +81,7 @@ class PushedTokens:
             before = subscription.value
             self._settle(subscription)
             if subscription.value is not before:
-                subscription.stir()
+                subscription.on_change()
 
     def expiries(self) -> dict[str, float]:
         """Return the seconds until each kept token's own expiry; 0 where the empty value is out."""

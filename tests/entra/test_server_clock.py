@@ -15,7 +15,7 @@ NOON = 1_800_000_000.0
 def heard(clock: Epoch, server_clock: ServerClock, seconds: float, **more: str) -> float | None:
     """Let the clock be so many seconds ahead of an answer, and return the difference that is found."""
     clock.advance(NOON + seconds - clock())
-    server_clock.hear({"date": formatdate(NOON, usegmt=True), **more})
+    server_clock.note({"date": formatdate(NOON, usegmt=True), **more})
     return server_clock.difference
 
 
@@ -36,7 +36,7 @@ def test_an_answer_without_a_date_says_nothing(headers: dict[str, str]) -> None:
     clock = Epoch(NOON)
     server_clock = ServerClock(clock)
     heard(clock, server_clock, 30.0)
-    server_clock.hear(headers)
+    server_clock.note(headers)
 
     assert 30.0 == server_clock.difference
 

@@ -49,10 +49,10 @@ def test_an_envoy_is_told_apart_by_its_mark_and_forgotten_when_it_is_silent() ->
     clock, ours = Clock(), config("a.example")
     pairing = Pairing(Rendered.of(ours), timer=clock.timer)
     for mark in (mark_of(ours), mark_of(ours), "0000", None, "x" * 5000):
-        pairing.hear(mark)
+        pairing.note(mark)
     counted = pairing.counts()
     clock.ahead += KEPT / 2
-    pairing.hear(mark_of(ours))
+    pairing.note(mark_of(ours))
     clock.ahead += KEPT / 2 + 1
 
     assert {"matched": 1, "outdated": 1, "unknown": 1} == counted
@@ -69,13 +69,13 @@ def test_an_outdated_envoy_is_logged_once_and_again_under_the_next_configuration
     pairing = Pairing(Rendered.of(old), timer=clock.timer)
     with capture_logs() as logs:
         for _ in range(100):
-            pairing.hear(mark_of(old))
+            pairing.note(mark_of(old))
         pairing.swap(Rendered.of(new))
         for _ in range(100):
             clock.ahead += 60
-            pairing.hear(mark_of(old))
+            pairing.note(mark_of(old))
         pairing.swap(Rendered.of(old))
-        pairing.hear(mark_of(old))
+        pairing.note(mark_of(old))
 
     assert [(mark_of(old), mark_of(new))] == [(entry["envoy"], entry["authz"]) for entry in logs]
     assert {"matched": 1, "outdated": 0, "unknown": 0} == pairing.counts()
@@ -86,7 +86,7 @@ def test_strangers_marks_take_no_more_memory_than_some() -> None:
     pairing = Pairing(Rendered.of(config("a.example")), timer=Clock().timer)
     with capture_logs() as logs:
         for number in range(5 * MOST_MARKS):
-            pairing.hear(f"{number};{number};")
+            pairing.note(f"{number};{number};")
 
     assert MOST_MARKS == pairing.counts()["outdated"] == len(pairing.status()["heard"]) == len(logs)
 

@@ -75,7 +75,7 @@ class _Conversation:
     Args:
         sources: Keep what is subscribed to.
         peer: With whom we speak.
-        stir: Called when there may be something to say.
+        on_change: Called when there may be something to say.
         versions: Gives out versions.
         observer: Is notified of what was sent and what was refused.
     """
@@ -84,13 +84,13 @@ class _Conversation:
         self,
         sources: SecretSources,
         peer: Peer,
-        stir: Callable[[], None],
+        on_change: Callable[[], None],
         versions: Versions,
         observer: Observer,
     ) -> None:
         self._sources = sources
         self._peer = peer
-        self._stir = stir
+        self._on_change = on_change
         self._versions = versions
         self._observer = observer
         self._wanted: dict[str, Subscription] = {}
@@ -107,7 +107,7 @@ class _Conversation:
         if len(self._wanted) + len(new) > MAX_NAMES:
             raise TooManyNames(f"expected at most {MAX_NAMES} secrets in one stream")
         for name in new:
-            self._wanted[name] = self._sources.subscribe(name, self._peer, self._stir)
+            self._wanted[name] = self._sources.subscribe(name, self._peer, self._on_change)
 
     def _drop(self, names: Iterable[str]) -> None:
         for name in names:
@@ -165,7 +165,7 @@ class StateOfTheWorld(_Conversation):
     _nonce = ""
     _last: tuple[str, ...] = ()
 
-    def hear(self, request: DiscoveryRequest) -> None:
+    def receive(self, request: DiscoveryRequest) -> None:
         """Take in a request.
 
         Raises:
@@ -206,15 +206,15 @@ class Delta(_Conversation):
         self,
         sources: SecretSources,
         peer: Peer,
-        stir: Callable[[], None],
+        on_change: Callable[[], None],
         versions: Versions,
         observer: Observer,
     ) -> None:
-        super().__init__(sources, peer, stir, versions, observer)
+        super().__init__(sources, peer, on_change, versions, observer)
         self._had: dict[str, str] = {}
         self._open: dict[str, tuple[str, ...]] = {}
 
-    def hear(self, request: DeltaDiscoveryRequest) -> None:
+    def receive(self, request: DeltaDiscoveryRequest) -> None:
         """Take in a request.
 
         Raises:

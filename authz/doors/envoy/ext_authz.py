@@ -301,7 +301,7 @@ class ExtAuthz:
             gets our 503 and not Envoy's bare 403.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         believes_source: Whether Envoy's word for who its client is counts at all.
-        hear: Is given the mark of what Envoy was rendered from, and says whether that is not ours.
+        note_mark: Is given the mark of what Envoy was rendered from, and says whether that is not ours.
     """
 
     def __init__(
@@ -313,10 +313,10 @@ class ExtAuthz:
         margin: float,
         peers_have_names: bool,
         believes_source: bool,
-        hear: Callable[[str | None], bool] = lambda _: False,
+        note_mark: Callable[[str | None], bool] = lambda _: False,
     ) -> None:
         self._checks = checks
-        self._hear = hear
+        self._note_mark = note_mark
         self._timer = timer
         self._default_timeout = default_timeout
         self._margin = margin
@@ -361,7 +361,7 @@ class ExtAuthz:
             believes_source=self._believes_source,
             gives_handles=self._checks.gives_handles,
             has_rules=self._checks.has_rules,
-            outdated=self._hear(wire.attributes.context_extensions.get(MARK)),
+            outdated=self._note_mark(wire.attributes.context_extensions.get(MARK)),
         )
 
     async def _decided(self, request: CheckRequest, remaining: float | None) -> bytes:

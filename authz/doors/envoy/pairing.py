@@ -14,7 +14,7 @@ from authz.config.rendered import LONGEST_MARK, Rendered, Selection
 from authz.ports import Timer
 
 KEPT: Final = 300.0
-"""Seconds for which an Envoy counts that has not said its mark again. Repeated answers hear no mark."""
+"""Seconds for which an Envoy counts that has not said its mark again. Repeated answers bring no mark."""
 MOST_MARKS: Final = 64
 """Different marks that are remembered: of an agent's Envoy there is one, of a shared service's a few."""
 AGAIN: Final = 10.0
@@ -54,7 +54,7 @@ class Pairing:
         self._matches.clear()
         self._told.clear()
 
-    def hear(self, mark: str | None) -> bool:
+    def note(self, mark: str | None) -> bool:
         """Take note of an Envoy's mark, and return whether it is that of another configuration.
 
         Reads no file, and costs two look-ups where the mark was just heard.

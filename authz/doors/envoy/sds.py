@@ -49,7 +49,7 @@ Response_co = TypeVar("Response_co", covariant=True)
 class Conversation(Protocol[Request_contra, Response_co]):
     """One of the two kinds of `authz.doors.envoy.conversation`."""
 
-    def hear(self, request: Request_contra) -> None:
+    def receive(self, request: Request_contra) -> None:
         """Take in a request."""
 
     def say(self) -> Response_co | None:
@@ -68,7 +68,7 @@ class SecretDiscovery:
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         certificates: Keeps certificates of the pod's authority, if there is one.
         max_streams: Most streams at a time.
-        hear: Hears what each Envoy says it was rendered from, at the beginning of a stream.
+        note_mark: Is given what each Envoy says it was rendered from, at the beginning of a stream.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class SecretDiscovery:
         peers_have_names: bool,
         certificates: PodCertificates | None = None,
         max_streams: int = MAX_STREAMS,
-        hear: Callable[[str | None], object] = lambda _: None,
+        note_mark: Callable[[str | None], object] = lambda _: None,
     ) -> None:
-        self._hear = hear
+        self._note_mark = note_mark
         self._sources = SecretSources(tokens, certificates)
         self._observer = observer
         self._peers_have_names = peers_have_names
@@ -100,8 +100,8 @@ class SecretDiscovery:
     ) -> None:
         """Serve a stream, state of the world."""
 
-        def begin(peer: Peer, stir: Callable[[], None]) -> StateOfTheWorld:
-            return StateOfTheWorld(self._sources, peer, stir, self._versions, self._observer)
+        def begin(peer: Peer, on_change: Callable[[], None]) -> StateOfTheWorld:
+            return StateOfTheWorld(self._sources, peer, on_change, self._versions, self._observer)
 
         await self._serve(begin, self._heard(requests), context)
 
@@ -112,8 +112,8 @@ class SecretDiscovery:
     ) -> None:
         """Serve a stream, delta."""
 
-        def begin(peer: Peer, stir: Callable[[], None]) -> Delta:
-            return Delta(self._sources, peer, stir, self._versions, self._observer)
+        def begin(peer: Peer, on_change: Callable[[], None]) -> Delta:
+            return Delta(self._sources, peer, on_change, self._versions, self._observer)
 
         await self._serve(begin, self._heard(requests), context)
 
@@ -140,7 +140,7 @@ class SecretDiscovery:
         is_first = True
         async for request in requests:
             if is_first:
-                self._hear(mark_in(request))
+                self._note_mark(mark_in(request))
                 is_first = False
             yield request
 
@@ -158,14 +158,14 @@ class SecretDiscovery:
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"expected at most {self._max_streams} streams of secrets",
             )
-        stirred = asyncio.Event()
-        conversation = begin(peer, stirred.set)
+        changed = asyncio.Event()
+        conversation = begin(peer, changed.set)
         self._streams += 1
-        listening = asyncio.get_running_loop().create_task(_listen(conversation, requests, stirred))
+        listening = asyncio.get_running_loop().create_task(_listen(conversation, requests, changed))
         try:
             while not listening.done():
-                await stirred.wait()
-                stirred.clear()
+                await changed.wait()
+                changed.clear()
                 # Only ever the newest: what a slow reader missed in between is nobody's need.
                 answer = conversation.say()
                 if answer is not None:
@@ -192,11 +192,11 @@ class SecretDiscovery:
 async def _listen(
     conversation: Conversation[Request_contra, Response_co],
     requests: AsyncIterator[Request_contra],
-    stirred: asyncio.Event,
+    changed: asyncio.Event,
 ) -> None:
     try:
         async for request in requests:
-            conversation.hear(request)
-            stirred.set()
+            conversation.receive(request)
+            changed.set()
     finally:
-        stirred.set()
+        changed.set()

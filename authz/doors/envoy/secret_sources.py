@@ -29,11 +29,11 @@ class SecretSources:
         self._tokens = tokens
         self._certificates = certificates
 
-    def subscribe(self, name: str, peer: Peer, stir: Callable[[], None]) -> Subscription:
-        """Begin to keep a secret for a peer; `stir` is called when its value has changed."""
+    def subscribe(self, name: str, peer: Peer, on_change: Callable[[], None]) -> Subscription:
+        """Begin to keep a secret for a peer; `on_change` is called when its value has changed."""
         if self._certificates is not None and name.startswith(PREFIX):
-            return self._certificates.subscribe(name, peer, stir)
-        return self._tokens.subscribe(name, peer, stir)
+            return self._certificates.subscribe(name, peer, on_change)
+        return self._tokens.subscribe(name, peer, on_change)
 
     def cancel(self, subscription: Subscription) -> None:
         """End a subscription."""

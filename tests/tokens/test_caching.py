@@ -873,7 +873,7 @@ async def test_what_has_ended_by_the_wall_clock_is_not_handed_out() -> None:
 
 def test_the_page_states_for_how_long_failures_are_repeated() -> None:
     """Under each reason, in seconds: a user who was enabled again can tell when to try."""
-    page = (Path(__file__).parents[1] / "docs/errors.md").read_text()
+    page = (Path(__file__).parents[2] / "docs/errors.md").read_text()
     sections = dict(part.split("\n", 1) for part in page.split("\n## ")[1:])
     words = {1.0: "For a second", 5.0: "For 5 seconds"}
 
