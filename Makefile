@@ -42,6 +42,8 @@ HERE := not cluster and not system and not recipes
 SPREAD := --dist worksteal --numprocesses
 # Many of these tests wait, so there are three processes more than cores.
 WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 3)
+# The thorough ones wait less, and some keep several programs busy.
+MORE_WORKERS = $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 
 test: $(STAMP) ## run the tests of every rule and flow, in three minutes
 	@echo "==> tests (real Envoy, real MSAL, real gRPC; loopback only)"
@@ -49,7 +51,7 @@ test: $(STAMP) ## run the tests of every rule and flow, in three minutes
 
 test-all: $(STAMP) ## run every test that needs nothing but this checkout, in a quarter of an hour
 	@echo "==> all tests (real Envoy, real MSAL, real gRPC; loopback only)"
-	@$(BIN)/python -m pytest -m "$(HERE)" $(SPREAD) auto
+	@$(BIN)/python -m pytest -m "$(HERE)" $(SPREAD) $(MORE_WORKERS)
 
 setup-system: $(STAMP) ## add pinned programs that the machine may lack (kubectl)
 	@$(INSTALL) system
@@ -61,7 +63,7 @@ test-cluster: $(STAMP) ## run the tests that need a kube-apiserver, if a variabl
 	@$(BIN)/python -m pytest -m cluster --no-fold-skipped tests/cluster
 
 test-recipes: $(STAMP) $(RECIPES_STAMP) ## run the agents of docs/recipes.md, unmodified, with many users at a time
-	@$(BIN)/python -m pytest -m recipes tests/recipes
+	@$(BIN)/python -m pytest -m recipes $(SPREAD) auto tests/recipes
 
 $(RECIPES_STAMP): requirements/recipes.txt $(INSTALLER) $(NODE_AGENT)/package-lock.json $(NODE_READER)/package-lock.json $(NODE_CLIENTS)/package-lock.json
 	@echo "==> creating $(RECIPES) and installing what agents are made of (about a minute, once)"

@@ -13,11 +13,13 @@ from envoy_data_plane.envoy.config.core.v3 import (
     ApiConfigSource,
     ApiConfigSourceApiType,
     ApiVersion,
+    BackoffStrategy,
     ConfigSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     Metadata,
     Node,
+    RetryPolicy,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3 import CredentialInjector
@@ -48,6 +50,11 @@ REFUSAL_HEADER: Final = "x-authz-refusal"
 _FIRST_FETCH: Final = timedelta(seconds=5)
 """Envoy opens no listener before it has heard of every secret, but no longer than this. Without a secret
 it refuses the requests that need it, so opening is safe, and the other routes work."""
+_ASK_AGAIN: Final = BackoffStrategy(
+    base_interval=timedelta(milliseconds=500), max_interval=timedelta(seconds=2)
+)
+"""When Envoy asks again where the service was away. By itself it would wait for up to half a minute, for each
+secret apart: so long a service that has just started would have tokens, and Envoy refuse what needs them."""
 
 
 def injecting_filters(route: str, cluster: str) -> list[HttpFilter]:
@@ -96,7 +103,13 @@ def secret_source(cluster: str) -> ConfigSource:
             transport_api_version=ApiVersion.V3,
             # The node lists all of Envoy's extensions, 60 kB, and there is a stream for each secret.
             set_node_on_first_message_only=True,
-            grpc_services=[GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))],
+            grpc_services=[
+                GrpcService(
+                    envoy_grpc=GrpcServiceEnvoyGrpc(
+                        cluster_name=cluster, retry_policy=RetryPolicy(retry_back_off=_ASK_AGAIN)
+                    )
+                )
+            ],
         ),
     )
 

@@ -84,10 +84,10 @@ class PushedTokens:
                 subscription.on_change()
 
     def expiries(self) -> dict[str, float]:
-        """Return the seconds until each kept token's own expiry; 0 where the empty value is out."""
+        """Return the seconds until each kept token's own expiry; 0 where no Envoy holds one."""
         now = self._means.now()
         return {
-            name: keeper.held.expires_at.left(now) if keeper.held is not None else 0.0
+            name: keeper.held.expires_at.left(now) if keeper.held and keeper.holders else 0.0
             for name, keeper in self._keepers.items()
             if keeper.value is not None
         }

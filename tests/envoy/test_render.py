@@ -157,6 +157,12 @@ def injected(data: dict[str, Any], name: str) -> str | None:
     assert generic.keys() == {"@type", "credential"}
     secret: str = generic["credential"]["name"]
     assert f"refusal/{secret}" == reason["credential"]["name"]
+    for source in (generic, reason):
+        asked = source["credential"]["sds_config"]["api_config_source"]["grpc_services"]
+        # Else a secret is missing for half a minute after the service has come back.
+        assert ["2s"] == [
+            each["envoy_grpc"]["retry_policy"]["retry_back_off"]["max_interval"] for each in asked
+        ]
     return secret
 
 

@@ -40,11 +40,11 @@ class Envoy:
     """Somebody who holds a secret."""
 
     def __init__(self, pushed: PushedTokens, name: str, peer: Peer) -> None:
-        self.stirs = 0
-        self.subscription = pushed.subscribe(name, peer, self._stir)
+        self.changes = 0
+        self.subscription = pushed.subscribe(name, peer, self._count)
 
-    def _stir(self) -> None:
-        self.stirs += 1
+    def _count(self) -> None:
+        self.changes += 1
 
     @property
     def holds(self) -> str | None:
@@ -77,12 +77,12 @@ async def test_token_is_there_before_any_request() -> None:
     world = World()
     world.entra.hang()
     envoy = await world.envoy()
-    assert (None, 0) == (envoy.holds, envoy.stirs)
+    assert (None, 0) == (envoy.holds, envoy.changes)
 
     world.entra.release()
     await world.alarm.forward()
 
-    assert ("issued-1", 1) == (envoy.holds, envoy.stirs)
+    assert ("issued-1", 1) == (envoy.holds, envoy.changes)
     assert [Autonomous(AGENT_IDENTITY, GRAPH)] == world.entra.calls
     assert ["api"] == world.observer.begun_for
 
@@ -118,7 +118,7 @@ async def test_successor_is_fetched_ahead() -> None:
     world.entra.release()
     await world.alarm.forward()
 
-    assert ("issued-2", 2) == (envoy.holds, envoy.stirs)
+    assert ("issued-2", 2) == (envoy.holds, envoy.changes)
     assert first != envoy.version
 
 
@@ -167,6 +167,18 @@ async def test_token_outlives_an_outage_and_is_empty_at_its_hard_expiry() -> Non
     assert f"issued-{len(world.entra.calls)}" == envoy.holds
 
 
+async def test_token_that_no_envoy_holds_yet_is_not_told_of() -> None:
+    """Envoy asks first why there is none: the token is fetched then, and held a moment later."""
+    world = World()
+    world.pushed.subscribe("refusal/api", SOCKET, lambda: None)
+    await world.alarm.forward()
+    assert 1 == len(world.entra.calls)
+    assert {"api": 0.0} == world.pushed.expiries()
+
+    await world.envoy()
+    assert {"api": pytest.approx(LIFETIME)} == world.pushed.expiries()
+
+
 async def test_token_is_renewed_before_a_margin_that_comes_earlier_than_the_refresh() -> None:
     """Entra's recommendation is no help where the token is not handed out that long."""
     world = World()
@@ -178,7 +190,7 @@ async def test_token_is_renewed_before_a_margin_that_comes_earlier_than_the_refr
     world.entra.release()
     await world.alarm.forward()
 
-    assert ("issued-2", 2) == (envoy.holds, envoy.stirs)
+    assert ("issued-2", 2) == (envoy.holds, envoy.changes)
 
 
 async def test_first_answer_is_empty_when_entra_fails_and_follows_its_recovery() -> None:
@@ -186,7 +198,7 @@ async def test_first_answer_is_empty_when_entra_fails_and_follows_its_recovery()
     world = World()
     world.entra.fail(DOWN)
     envoy = await world.envoy()
-    assert ("", 1) == (envoy.holds, envoy.stirs)
+    assert ("", 1) == (envoy.holds, envoy.changes)
 
     world.entra.recover()
     await world.alarm.forward(1)
@@ -370,7 +382,7 @@ async def test_what_a_new_configuration_does_not_grant_is_empty_at_once(change: 
 
     world.pushed.swap(policy(*change(), version="v2"), world.tokens)
 
-    assert ("", 2) == (envoy.holds, envoy.stirs)
+    assert ("", 2) == (envoy.holds, envoy.changes)
     assert subscription.refusal is not None
     await world.swap(route(), version="v3")
     assert f"issued-{len(world.entra.calls)}" == envoy.holds
@@ -387,7 +399,7 @@ async def test_token_of_an_unchanged_route_is_kept_and_renewed_behind() -> None:
     world.entra.fail(DOWN)
     world.entra.release()
     await world.alarm.forward()
-    assert ("issued-1", 1) == (envoy.holds, envoy.stirs)
+    assert ("issued-1", 1) == (envoy.holds, envoy.changes)
     world.entra.recover()
     await world.alarm.forward(1)
 
@@ -435,7 +447,7 @@ async def test_other_routes_do_not_notice_a_new_configuration() -> None:
     world.pushed.swap(world.pushed._policy, world.tokens)
     await world.alarm.forward()
 
-    assert ("issued-1", 1) == (envoy.holds, envoy.stirs)
+    assert ("issued-1", 1) == (envoy.holds, envoy.changes)
     assert 1 == len(world.entra.calls)
 
 

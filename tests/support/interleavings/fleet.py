@@ -23,7 +23,7 @@ from support.proxy.sidecar import Authority, Sidecar
 
 TOKENS: Final = 4
 """Most tokens that a user keeps."""
-ENTRIES: Final = 2000
+ENTRIES: Final = 200
 """Most entries of each cache of the service, and references: they are full soon, and evict from then on."""
 
 ROUTES: Final[Mapping[str, Mapping[str, str]]] = {
