@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from authz.config.consistency.origins import belongs
+from authz.config.consistency.rule_advice import advice_on_rules
 from authz.config.consistency.tunnels import lost_keys, tunnelled
 from authz.config.faults import Notice
 from authz.config.model import Config
@@ -49,6 +50,7 @@ def advice(config: Config) -> Iterator[Notice]:
     yield from _about_subjects(config)
     yield from _about_loopback(config)
     yield from lost_keys(config)
+    yield from advice_on_rules(config)
     for name, inbound in config.inbound.items():
         yield from _about_inbound(name, inbound)
         yield from _about_resource(config, name, inbound)

@@ -76,7 +76,7 @@ def _check_endpoints(path: str, rules: Sequence[Rule], mcp: Mcp) -> Iterator[Fau
 
 
 def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
-    names, templates = names_of(tuple(rules)), [_templates(rule) for rule in rules]
+    names, templates = names_of(tuple(rules)), [templates_of(rule) for rule in rules]
     for place, rule in enumerate(rules):
         where = f"{path}.{place}"
         if names[place] in names[:place]:
@@ -162,7 +162,8 @@ def _contradiction(
     )
 
 
-def _templates(rule: Rule) -> list[Template]:
+def templates_of(rule: Rule) -> list[Template]:
+    """Return what a rule's paths are; a rule without any is for every one."""
     return [Template.parse(each) for each in rule.paths] or [EVERY_PATH]
 
 
