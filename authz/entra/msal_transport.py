@@ -13,7 +13,7 @@ from typing import Any
 
 import msal
 
-from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled
+from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled, ExchangeUnavailable
 from authz.core.throttle import ApplicationThrottled
 from authz.entra.answers import reduced
 from authz.entra.calls import current
@@ -99,8 +99,11 @@ class MsalTransport:
     def __init__(
         self, http: HttpClient, *, hosts: Collection[str] = (), timer: Timer = time.monotonic
     ) -> None:
-        self._http = _Noting(http)
-        self._metadata = Metadata(self._http, hosts=hosts, timer=timer)
+        noting = _Noting(http)
+        self._connected: tuple[_Noting, Metadata] | None = (
+            noting,
+            Metadata(noting, hosts=hosts, timer=timer),
+        )
 
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a token request, and return what is used of the answer.
@@ -109,14 +112,27 @@ class MsalTransport:
             TokenRefused: Entra refused. MSAL does not get to see it.
             EntraError: There is no usable answer.
         """
-        return reduced(self._http.post(url, **arguments))
+        return reduced(self._connection()[0].post(url, **arguments))
 
     def get(self, url: str, **_: Any) -> Answer:
         """Fetch a discovery document, or repeat it."""
-        return self._metadata.get(url)
+        return self._connection()[1].get(url)
 
     def close(self) -> None:
         """Do nothing: the connections are shared."""
+
+    def retire(self) -> None:
+        """Send nothing from now on, and let go of the connections.
+
+        MSAL's clients are part of cycles, so they are freed late, and all that they refer to with them: of
+        the connections the trusted authorities alone take most of a megabyte.
+        """
+        self._connected = None
+
+    def _connection(self) -> tuple[_Noting, Metadata]:
+        if self._connected is None:
+            raise ExchangeUnavailable("the configuration that asks has been replaced")
+        return self._connected
 
 
 def build(

@@ -54,8 +54,9 @@ class Version:
         applications: Applications,
         keys: SigningKeys,
         snapshot: Snapshot,
-        exchange: CachedExchange,
+        exchanges: Sequence[CachedExchange],
         proofs: Proofs,
+        transport: MsalTransport,
         connections: Sequence[HttpClient],
     ) -> None:
         self.config = config
@@ -65,14 +66,17 @@ class Version:
         self.keys = keys
         self.snapshot = snapshot
         self.proofs = proofs
-        self._exchange = exchange
+        self._exchanges = exchanges
+        self._transport = transport
         self._connections = connections
         self.credential_faults: dict[str, str] | None = None
         """Why clients have no usable credential, by name; None until somebody has looked."""
 
     async def retire(self) -> None:
         """Close the connections, once the exchanges under way have ended."""
-        await self._exchange.drain()
+        for exchange in self._exchanges:
+            await exchange.drain()
+        self._transport.retire()
         for http in self._connections:
             http.close()
 
@@ -151,8 +155,9 @@ class Workshop:
             applications,
             keys,
             Snapshot(policy, keys, tokens, answers),
-            tokens,
+            (tokens, exchange.assertions),
             self._proofs(config, policy, applications.standings, tokens, exchange.assertions),
+            transport,
             (http, keys_http),
         )
 

@@ -42,6 +42,24 @@ async def test_a_route_that_is_gone_gives_none_of_its_tokens(world: World) -> No
     assert world.sibling["client_id"] == issued(other)["appid"]
 
 
+async def test_what_old_versions_trusted_is_freed(world: World) -> None:
+    """At once: trusted authorities take most of a megabyte, and MSAL's clients wait for a full collection."""
+    document = world.config()
+    gc.collect()
+    gc.disable()
+    try:
+        async with stack(world, document=document) as service:
+            await service.egress("graph", world.token())
+            old = [weakref.ref(http) for http in service.engine._version._connections]
+            document["cache"] = {"tokens": {"margin": "1s"}}
+            await reload(service.engine, document)
+            await until(lambda: not service.engine._retiring)
+
+            assert [None, None] == [reference() for reference in old]
+    finally:
+        gc.enable()
+
+
 async def test_connections_of_old_versions_are_closed(world: World) -> None:
     """At once, and not when the cyclic collector comes by: it is switched off here."""
     document = world.config()
