@@ -11,7 +11,7 @@ from authz.core.decision import Allow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.principal import Principal
 from authz.core.request import Authorization, CheckRequest
-from authz.core.rules.overriding import OVERRIDING
+from authz.core.rules.overriding import OVERRIDING, SESSION
 from authz.core.secret import Secret
 from authz.core.subject import Reference, placeholder
 
@@ -62,10 +62,11 @@ def forwarded(
 def anonymous(request: CheckRequest) -> Allow:
     """Return what becomes of a request that needs no token: nobody has looked at who sent it.
 
-    The headers by which a server takes it for another one are removed whether or not Envoy shows them to us.
+    The headers by which a server takes it for another one, or for one of somebody's session, are removed
+    whether or not Envoy shows them to us.
     """
     unset = dict.fromkeys((*IDENTITY_HEADERS, *request.own_headers))
-    return Allow(remove=(AUTHORIZATION, BAGGAGE, *unset, *_OVERRIDING))
+    return Allow(remove=(AUTHORIZATION, BAGGAGE, *unset, *_OVERRIDING, SESSION))
 
 
 def received(request: CheckRequest, route: InboundRoute, allow: Allow) -> Authorization | None:

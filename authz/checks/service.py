@@ -176,8 +176,8 @@ class CheckService:
         if request.opens_tunnel or request.path.startswith(METADATA):
             # No answer knows the path that it was given for.
             return None
-        if request.session is not None:
-            # Nor the session.
+        if snapshot.policy.binds_sessions and (request.session is not None or request.outdated):
+            # Nor the session. An Envoy of before may not show it.
             return None
         if snapshot.policy.public_route(request) is not None:
             return None
@@ -209,8 +209,9 @@ class CheckService:
         principal = await self._steps.verified(asked, bearer, route.expectation)
         route = asked.trace.route = ruled(route, asked.request)
         authorize(route.requirement, principal)
-        if route.binds_sessions and asked.request.session is not None:
-            self._sessions.claim(asked.request.session, route.name, principal.subject)
+        if route.bound_at:
+            called = route.called or route.name
+            self._sessions.claim(asked.request, called, principal.subject, route.bound_at)
         reference = None
         if route.gives_reference:
             reference = await self._subjects.give(

@@ -224,7 +224,7 @@ def _inbound(config: Config, name: str, route: Inbound) -> InboundRoute:
         prefetch=route.prefetch,
         resource=_described(config, route, requirement),
         public=public_of(route),
-        binds_sessions=route.mcp is not None and route.mcp.bind_sessions,
+        bound_at=route.mcp.paths if route.mcp is not None and route.mcp.bind_sessions else (),
     )
     return inbound_under_rules(compiled, route)
 

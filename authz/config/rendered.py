@@ -143,7 +143,7 @@ def _inbound_content(config: Config, route: InboundRoute) -> dict[str, Any]:
     if route.rules is not None:
         content["ruled"] = True
     if (mcp := config.inbound[route.name].mcp) is not None:
-        content["mcp"] = mcp.model_dump(mode="json")
+        content["mcp"] = mcp.model_dump(mode="json", exclude={"bind_sessions"})
     if paths := answered_paths(config, route):
         content["metadata"] = list(paths)
     cors = config.inbound[route.name].cors

@@ -22,6 +22,7 @@ def inbound_under_rules(route: InboundRoute, written: Inbound) -> InboundRoute:
     """Return an inbound route with its rules: each demands what it says beside what the route does."""
     if not written.rules:
         return route
+    route = replace(route, reads_messages=written.mcp is not None)
     rules = [
         _rule(name, rule, None if rule.deny else _demanding(route, written, name, rule))
         for name, rule in zip(names_of(written.rules), written.rules, strict=True)
@@ -63,6 +64,7 @@ def egress_under_rules(route: EgressRoute, written: Egress) -> EgressRoute:
     """Return an egress route with its rules, each of which gives the token that it says, or the route's."""
     if not written.rules:
         return route
+    route = replace(route, reads_messages=written.mcp is not None)
     rules = []
     for name, rule in zip(names_of(written.rules), written.rules, strict=True):
         found = replace(route, rule=name, grant=_granting(route.grant, rule))

@@ -53,7 +53,8 @@ class InboundRoute:
         rule: Name of the rule by which it became what it is; empty where none did.
         resource: What clients without a token may learn of the route; None where it is nothing.
         public: Paths that need no token; None where each does.
-        binds_sessions: Whether a session of its MCP server belongs to the caller who used it first.
+        reads_messages: Whether its rules are about messages, which Envoy's cache does not read.
+        bound_at: Paths of its MCP server, if a session belongs to the caller who used it first; else none.
     """
 
     name: str
@@ -66,7 +67,8 @@ class InboundRoute:
     rule: str = ""
     resource: ProtectedResource | None = None
     public: PublicPaths | None = None
-    binds_sessions: bool = False
+    reads_messages: bool = False
+    bound_at: tuple[str, ...] = ()
 
     @property
     def gives_reference(self) -> bool:
@@ -86,7 +88,7 @@ class InboundRoute:
     @property
     def may_repeat_at_edge(self) -> bool:
         """Whether Envoy knows all that the decision depends on."""
-        return self.rules is None or not self.rules.endpoints
+        return not self.reads_messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class EgressRoute:
         remove: Names of headers that Envoy removes from each request.
         rules: Which requests it lets out, each as what it then is; None where it lets out all.
         rule: Name of the rule by which it became what it is; empty where none did.
+        reads_messages: Whether its rules are about messages, which Envoy's cache does not read.
     """
 
     name: str
@@ -113,6 +116,7 @@ class EgressRoute:
     remove: tuple[str, ...] = ()
     rules: "Rules[EgressRoute] | None" = None
     rule: str = ""
+    reads_messages: bool = False
 
     @property
     def flow(self) -> Flow:
@@ -174,11 +178,8 @@ class EgressRoute:
     @property
     def may_repeat_at_edge(self) -> bool:
         """Whether Envoy's cache knows all that the decision depends on: not who its client is."""
-        if self.stands_in:
+        if self.stands_in or self.reads_messages:
             # To Envoy an answer that is the same without a user is one for everybody.
-            return False
-        if self.rules is not None and self.rules.endpoints:
-            # It depends on the body.
             return False
         return not self.workloads or self.peer_source is PeerSource.CONNECTION
 
@@ -222,6 +223,7 @@ class Policy:
         gives_handles: Whether some inbound route puts a reference into `baggage`.
         has_rules: Whether some route has rules.
         has_public_paths: Whether some route has public paths.
+        binds_sessions: Whether some route binds sessions to their callers.
     """
 
     version: str
@@ -240,6 +242,7 @@ class Policy:
     gives_handles: bool = field(init=False, compare=False)
     has_rules: bool = field(init=False, compare=False)
     has_public_paths: bool = field(init=False, compare=False)
+    binds_sessions: bool = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         hosts: dict[str, EgressRoute] = {}
@@ -256,6 +259,8 @@ class Policy:
         object.__setattr__(self, "has_rules", ruled)
         public = any(route.public for route in self.inbound.values())
         object.__setattr__(self, "has_public_paths", public)
+        binding = any(route.bound_at for route in self.inbound.values())
+        object.__setattr__(self, "binds_sessions", binding)
 
     def find(self, request: CheckRequest) -> Route:
         """Return the route of a request: by the name Envoy gave, else by host.

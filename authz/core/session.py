@@ -7,16 +7,21 @@ is refused from everybody else. What an id looks like is said here, too.
 
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Final
 
 from authz.core.errors import AmbiguousRequest, ForeignSession
 from authz.core.principal import Subject
+from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 
-_ID: Final = re.compile(r"[!-+\--~]{1,1024}")
-"""Visible ASCII, but for the comma by which Envoy joins two headers: servers may take either."""
+_ID: Final = re.compile(r"[\"-+\--~]{1,1024}")
+"""Visible ASCII. Not the comma, by which Envoy joins two headers: servers may take either. Nor the
+exclamation mark, which Envoy shows us for a byte that is no UTF-8: servers may strip such a byte off."""
 _SHARE: Final = 10
 """One caller has at most one of so many parts of the room: who opens many sessions forgets their own."""
+_AT_ONCE: Final = 16
+"""Most that are forgotten at a time, where there is room for less than there was."""
 _Owner = tuple[str, str]
 """`tid` and `oid`. Tokens of one caller may differ in all else."""
 
@@ -33,35 +38,55 @@ class SessionOwners:
         self._owners: OrderedDict[bytes, _Owner] = OrderedDict()
         self._sessions: dict[_Owner, OrderedDict[bytes, None]] = {}
 
-    def claim(self, session: Secret, route: str, caller: Subject) -> None:
-        """Let a caller use a session.
+    def claim(
+        self, request: CheckRequest, called: str, caller: Subject, paths: Sequence[str]
+    ) -> None:
+        """Let a caller use the session that a request is for, if it is for one.
 
         Args:
-            session: Its id, as the caller sends it.
-            route: The inbound route: ids of one server mean nothing to another.
+            request: The request.
+            called: Who is called: ids of one agent's server mean nothing to another's.
             caller: Who the verified token is about.
+            paths: Those of the server.
 
         Raises:
-            AmbiguousRequest: It is not exactly one id.
-            ForeignSession: It belongs to somebody else.
+            AmbiguousRequest: It names not exactly one session, or Envoy may not have shown us which.
+            ForeignSession: The session belongs to somebody else.
         """
-        if _ID.fullmatch(session.reveal()) is None:
+        if request.session is None:
+            # Who sends a message opens a session, or needs none. Whoever reads or ends one names it.
+            is_there = request.path.partition("?")[0] in paths
+            if request.outdated and request.body is None and is_there:
+                raise AmbiguousRequest(
+                    "Envoy's configuration is of before: it may not show sessions"
+                )
+            return
+        text = request.session.reveal()
+        if _ID.fullmatch(text) is None:
             raise AmbiguousRequest("mcp-session-id is not exactly one id of a session")
-        key = session.digest() + route.encode()
-        owner = (caller.tenant_id, caller.object_id)
-        if self._owners.setdefault(key, owner) != owner:
-            raise ForeignSession("another caller has used the session before")
+        # Some servers find an id in any case, and chance makes no two that differ in nothing else.
+        key = Secret(text.lower()).digest() + called.encode()
+        caller_id = (caller.tenant_id, caller.object_id)
+        owner = self._owners.setdefault(key, caller_id)
+        if owner != caller_id:
+            raise ForeignSession(f"{owner[1]} of tenant {owner[0]} has used the session before")
         self._owners.move_to_end(key)
-        own = self._sessions.setdefault(owner, OrderedDict())
+        own = self._sessions.setdefault(caller_id, OrderedDict())
         own[key] = None
         own.move_to_end(key)
-        while len(own) > max(1, self.most // _SHARE):
-            self._forget(next(iter(own)))
-        while len(self._owners) > self.most:
-            self._forget(next(iter(self._owners)))
+        self._make_room(own)
 
     def __len__(self) -> int:
         return len(self._owners)
+
+    def _make_room(self, own: OrderedDict[bytes, None]) -> None:
+        for _ in range(_AT_ONCE):
+            if len(own) > max(1, self.most // _SHARE):
+                self._forget(next(iter(own)))
+            elif len(self._owners) > self.most:
+                self._forget(next(iter(self._owners)))
+            else:
+                return
 
     def _forget(self, key: bytes) -> None:
         owner = self._owners.pop(key)

@@ -13,7 +13,7 @@ from authz.core.exchange import Flow
 from authz.core.policy import Forward, InboundRoute
 from authz.core.record import CheckRecord
 from authz.core.resource import METADATA, ProtectedResource
-from authz.core.rules.overriding import OVERRIDING
+from authz.core.rules.overriding import OVERRIDING, SESSION
 from authz.core.rules.public import PublicPaths
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template
@@ -76,7 +76,7 @@ async def test_the_agent_learns_nothing_of_who_asks() -> None:
         record.decision.baggage,
         record.decision.headers,
     )
-    removed = {"authorization", "baggage", *IDENTITY_HEADERS, *own, *OVERRIDING}
+    removed = {"authorization", "baggage", *IDENTITY_HEADERS, *own, *OVERRIDING, SESSION}
     assert removed == {*record.decision.remove}
 
 

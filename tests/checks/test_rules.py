@@ -206,7 +206,7 @@ async def test_a_message_is_not_read_for_whoever_is_not_known() -> None:
 async def test_a_session_belongs_to_who_used_it_first() -> None:
     """Where the route binds sessions: for each request, though an answer of before stands."""
     scene = Scene()
-    inbound = replace(scene.inbound_route, binds_sessions=True)
+    inbound = replace(scene.inbound_route, bound_at=("/mcp",))
     rules = Rules((_rule("stream", replace(inbound, rule="stream"), "/mcp", "GET"),))
     scene.inbound_route = replace(inbound, rules=rules)
     scene.configure()
@@ -222,7 +222,7 @@ async def test_a_session_belongs_to_who_used_it_first() -> None:
         assert None is await asks(bob, None)
         assert Reason.FOREIGN_SESSION is await asks(bob, "s1")
         assert None is await asks(bob, "s2")
-    scene.inbound_route = replace(scene.inbound_route, binds_sessions=False, rules=None)
+    scene.inbound_route = replace(scene.inbound_route, bound_at=(), rules=None)
     scene.configure()
     assert None is await asks(bob, "s1")
 

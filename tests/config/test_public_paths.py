@@ -122,3 +122,18 @@ def test_a_faulty_public_path_says_what_was_expected(
 def test_other_public_paths_are_taken(changes: dict[str, Any]) -> None:
     """No denial around them, of other methods or elsewhere contradicts them, and no allowance."""
     load_data(changed(changes))
+
+
+def test_a_session_of_an_mcp_server_is_not_public() -> None:
+    """Anybody could read its stream. Other paths are no concern of the server's."""
+    mcp = {"inbound.chat.mcp": {"paths": ["/mcp"]}, "inbound.chat.rules": [{"tools": ["*"]}]}
+    told = [
+        (fault.path, fault.message)
+        for fault in faults_of(lambda: load_data(changed({PATHS: ["/card", "/mcp/**"], **mcp})))
+    ]
+
+    text = (
+        "found '/mcp/**', at which the MCP server takes messages and anybody could read a session: expected another "
+        "path"
+    )
+    assert [(f"{PATHS}.1", text)] == told

@@ -18,25 +18,25 @@ def _told(changes: dict[str, Any]) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("route", ["inbound.chat", "egress.graph"])
 @pytest.mark.parametrize(
-    ("denial", "passing"),
+    ("denial", "path", "allowed"),
     [
-        ({"paths": ["/admin/**"]}, "GET, HEAD"),
-        ({"paths": ["/x", "/y"]}, "GET, HEAD"),
-        ({"paths": ["/admin"], "methods": ["HEAD", "POST"]}, "HEAD"),
+        ({"paths": ["/admin/**"]}, "/admin/**", "GET, HEAD"),
+        ({"paths": ["/x", "/y"]}, "/x", "GET, HEAD"),
+        ({"paths": ["/admin"], "methods": ["HEAD", "POST"]}, "/admin", "HEAD"),
     ],
 )
 def test_a_denial_behind_a_wider_allowance_is_told_of(
-    route: str, denial: dict[str, Any], passing: str
+    route: str, denial: dict[str, Any], path: str, allowed: str
 ) -> None:
     """With the methods that pass: the first rule that is for a request decides."""
     told = _told({f"{route}.rules": [READ, {"deny": True, **denial}]})
 
     assert [
         (
-            f"{route}.rules.1",
+            f"{route}.rules.1.paths.0",
             (
-                f"denies less than its paths: {passing} passes before it by read ('/**'). If the denial is meant for "
-                "every method, put it first"
+                f"the rule does not deny every request at '{path}': read before it ('/**') allows {allowed}. If the denial "
+                "is meant for each method, put it first"
             ),
         )
     ] == told
@@ -50,6 +50,11 @@ def test_a_denial_behind_a_wider_allowance_is_told_of(
         [{"methods": ["GET"], "paths": ["/admin/a"]}, {"deny": True, "paths": ["/admin/**"]}],
         [READ, {"deny": True, "methods": ["POST"], "paths": ["/admin/**"]}],
         [{"deny": True, "methods": ["GET"], "paths": ["/**"]}, {"deny": True, "paths": ["/a"]}],
+        [
+            {"deny": True, "methods": ["GET", "HEAD"], "paths": ["/a"]},
+            READ,
+            {"deny": True, "paths": ["/a"]},
+        ],
     ],
 )
 def test_an_order_that_can_only_be_meant_is_not(rules: list[dict[str, Any]]) -> None:
@@ -68,7 +73,10 @@ def test_allowed_tools_are_no_allowance_of_paths() -> None:
     ("rules", "is_told"),
     [
         ([{"operations": ["initialize", "tools/list"]}], True),
-        ([{"operations": ["initialize"]}, {"operations": ["server/*"], "deny": True}], True),
+        ([{"operations": ["initialize"]}, {"methods": ["GET"]}], True),
+        ([{"operations": ["initialize"]}, {"methods": ["POST"], "paths": ["/other"]}], True),
+        ([{"operations": ["initialize"]}, {"methods": ["POST"], "paths": ["/mcp"]}], False),
+        ([{"operations": ["initialize"]}, {"operations": ["server/*"], "deny": True}], False),
         ([{"operations": ["initialize", "server/discover"]}], False),
         ([{"operations": ["initialize", "server/*"]}], False),
         ([{"operations": ["*"]}], False),

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from authz.config.compile import compile_policy
+from authz.config.rendered import mark_of
 from authz.core.errors import RuleDenied
 from authz.core.grant import Delegated, Own
 from authz.core.policy import EgressRoute, ruled
@@ -21,6 +22,34 @@ def _faults(changes: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "denied tool behind an allowance of all messages": (
+        {
+            "egress.graph.mcp": {},
+            "egress.graph.rules": [
+                {"methods": ["POST"], "paths": ["/mcp"]},
+                {"deny": True, "tools": ["delete"]},
+            ],
+        },
+        "egress.graph.rules.1",
+        (
+            "is never reached: rule1 before it takes all such requests, in whatever case and with or without a slash at "
+            "the end"
+        ),
+    ),
+    "denied tool behind an allowance of all tools": (
+        {
+            "egress.graph.mcp": {},
+            "egress.graph.rules": [
+                {"tools": ["*"], "methods": ["POST"]},
+                {"deny": True, "tools": ["delete"]},
+            ],
+        },
+        "egress.graph.rules.1",
+        (
+            "is never reached: rule1 before it takes all such requests, in whatever case and with or without a slash at "
+            "the end"
+        ),
+    ),
     "method in small letters": (
         {"egress.graph.rules": [{"methods": ["get"]}]},
         "egress.graph.rules.0.methods.0",
@@ -460,3 +489,24 @@ def test_a_route_with_a_server_reads_messages() -> None:
     assert (("/a", "/b"), ("/mcp",)) == (egress.rules.endpoints, inbound.rules.endpoints)
     assert not (egress.may_repeat_at_edge)
     assert not (inbound.may_repeat_at_edge)
+
+
+def test_a_rule_about_messages_is_reached_at_any_path_of_the_server() -> None:
+    """One that is taken at one of two paths still counts at the other."""
+    server = {"egress.graph.mcp": {"paths": ["/a", "/b"]}}
+    first = {"methods": ["POST"], "paths": ["/a"]}
+    denial = {"deny": True, "tools": ["x"]}
+    policy = compile_policy(load_data(changed({**server, "egress.graph.rules": [first, denial]})))
+    rules = policy.egress["graph"].rules
+    assert rules is not None
+    assert 2 == len([*rules])
+
+
+def test_binding_of_sessions_changes_nothing_that_is_rendered() -> None:
+    """So Envoy's configuration stays that of this version."""
+    rules = {"inbound.chat.rules": [{"tools": ["*"]}]}
+    marks = {
+        mark_of(load_data(changed({"inbound.chat.mcp": {"bind_sessions": bound}, **rules})))
+        for bound in (False, True)
+    }
+    assert 1 == len(marks)

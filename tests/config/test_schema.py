@@ -106,7 +106,7 @@ BEYOND = (
     "a socket for Checks beside a port", "a socket in another spelling",
     "a socket that is a folder", "a socket in the spelling of URIs", "a socket with two slashes", "one socket for Checks and all else",
     "subject twice", "none before others", "none alone",
-    "none, of which resource", "references among workers",
+    "none, of which resource", "references among workers", "owners of sessions among workers",
 )  # fmt: skip
 
 

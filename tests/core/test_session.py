@@ -5,18 +5,23 @@ from typing import Final
 import pytest
 
 from authz.core.errors import AmbiguousRequest, ForeignSession
+from authz.core.operation import Body
 from authz.core.principal import Subject, SubjectType
+from authz.core.request import CheckRequest
 from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 
 ALICE: Final = Subject("tenant", "alice", SubjectType.USER)
 BOB: Final = Subject("tenant", "bob", SubjectType.USER)
-ROUTE: Final = "desk"
+DESK: Final = "desk"
 
 
-def claim(owners: SessionOwners, session: str, caller: Subject, route: str = ROUTE) -> None:
+PATHS: Final = ("/mcp",)
+
+
+def claim(owners: SessionOwners, session: str, caller: Subject, called: str = DESK) -> None:
     """Use a session."""
-    owners.claim(Secret(session), route, caller)
+    owners.claim(CheckRequest(session=Secret(session)), called, caller, PATHS)
 
 
 def test_who_uses_a_session_first_has_it() -> None:
@@ -30,16 +35,16 @@ def test_who_uses_a_session_first_has_it() -> None:
     with pytest.raises(ForeignSession):
         claim(owners, "s1", Subject("other", "alice", SubjectType.USER))
     claim(owners, "s2", BOB)
-    claim(owners, "s1", BOB, route="clerk")
+    claim(owners, "s1", BOB, called="clerk")
 
     assert 3 == len(owners)
 
 
 @pytest.mark.parametrize(
-    "session", ["", "a,b", "a, b", "a b", " a", "a\n", "é", "a\x7f", "x" * 1025]
+    "session", ["", "a,b", "a, b", "a b", " a", "a\n", "é", "a\x7f", "a!", "!a", "x" * 1025]
 )
 def test_what_is_not_exactly_one_id_is_refused(session: str) -> None:
-    """A server may take the first of two, or the last."""
+    """A server may take the first of two, or the last, and strip off a byte for which Envoy shows !."""
     owners = SessionOwners(100)
     with pytest.raises(AmbiguousRequest):
         claim(owners, session, ALICE)
@@ -48,12 +53,13 @@ def test_what_is_not_exactly_one_id_is_refused(session: str) -> None:
 
 
 def test_ids_of_any_visible_characters_are_taken() -> None:
-    """But for the comma (MCP 2025-11-25: 0x21 to 0x7E)."""
+    """But for the comma and ! (MCP 2025-11-25: 0x21 to 0x7E). Another case is no other id."""
     owners = SessionOwners(100)
-    visible = "".join(map(chr, range(0x21, 0x7F))).replace(",", "")
+    visible = "".join(map(chr, range(0x21, 0x7F))).replace(",", "").replace("!", "")
     claim(owners, visible, ALICE)
-    with pytest.raises(ForeignSession):
-        claim(owners, visible, BOB)
+    for same in (visible, visible.lower(), visible.upper()):
+        with pytest.raises(ForeignSession, match="alice of tenant tenant"):
+            claim(owners, same, BOB)
 
 
 def test_one_caller_forgets_their_own_sessions_only() -> None:
@@ -86,3 +92,34 @@ def test_sessions_used_longest_ago_are_forgotten_first() -> None:
     owners.most = 5
     claim(owners, "s1", BOB)
     assert 5 == len(owners)
+
+
+def test_a_much_smaller_bound_is_reached_in_steps() -> None:
+    """A reload may lower it. Nobody waits while thousands are forgotten."""
+    owners = SessionOwners(100_000)
+    for number in range(200):
+        claim(owners, f"s{number}", Subject("tenant", f"user{number}", SubjectType.USER))
+    owners.most = 100
+    held = []
+    for _ in range(20):
+        claim(owners, "s199", Subject("tenant", "user199", SubjectType.USER))
+        held.append(len(owners))
+
+    assert 200 > held[0] > held[1] > 100
+    assert 100 == held[-1]
+
+
+def test_who_names_no_session_opens_one() -> None:
+    """By a message. An Envoy of before may not show the session that is read or ended."""
+    owners = SessionOwners(100)
+    body = Body(b"", is_whole=True)
+    for request in (
+        CheckRequest(path="/mcp"),
+        CheckRequest(path="/mcp", body=body, outdated=True),
+        CheckRequest(path="/card", outdated=True),
+    ):
+        owners.claim(request, DESK, ALICE, PATHS)
+    with pytest.raises(AmbiguousRequest, match="of before"):
+        owners.claim(CheckRequest(path="/mcp?x=1", outdated=True), DESK, ALICE, PATHS)
+
+    assert 0 == len(owners)

@@ -150,11 +150,44 @@ def test_a_session_is_of_the_caller_who_used_it_first(pod: Pod) -> None:
         for method in ("GET", "DELETE"):
             answer = pod.sidecar.caller.request(method, "/mcp", headers=bob)
             assert (404, "foreign_session") == (answer.status_code, answer.json()["reason"])
-    twice = [*alice.items(), ("mcp-session-id", "another")]
-    assert 400 == pod.sidecar.caller.get("/mcp", headers=twice).status_code
+    assert 404 == pod.sidecar.caller.get("/mcp", headers=_session(bob, b"3F2A-Session")).status_code
 
 
-@pytest.mark.parametrize("header", ["mcp_name", "mcp_method", "mcp_session_id"])
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        (b"own", b"3f2a-known"),
+        (b"3f2a-known", b"own"),
+        (b"3f2a-known,own",),
+        (b"3f2a-known\xa0",),
+        (b"\xff3f2a-known",),
+        (b"3f2a-known\x85",),
+        (b"",),
+    ],
+)
+def test_what_a_server_may_take_for_somebodys_session_is_refused(
+    pod: Pod, sessions: tuple[bytes, ...]
+) -> None:
+    """Two ids, and bytes that some servers strip off."""
+    alice, bob = (_headers(pod, user=name) for name in ("alice", "bob"))
+    known = _session(alice, b"3f2a-known")
+    assert 200 == pod.sidecar.caller.get("/mcp", headers=known).status_code
+
+    answer = pod.sidecar.caller.get("/mcp", headers=_session(bob, *sessions))
+
+    assert (400, "ambiguous_request") == (answer.status_code, answer.json()["reason"])
+
+
+def _session(headers: dict[str, str], *sessions: bytes) -> list[tuple[bytes, bytes]]:
+    """Return raw headers with sessions."""
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    raw = [(name, value) for name, value in raw if name != b"mcp-session-id"]
+    return [*raw, *((b"mcp-session-id", session) for session in sessions)]
+
+
+@pytest.mark.parametrize(
+    "header", ["mcp_name", "mcp_method", "mcp_session_id", "mcp-session_id", "mcp_session-id"]
+)
 def test_headers_that_are_read_as_those_of_mcp_do_not_go_out(pod: Pod, header: str) -> None:
     """CGI and WSGI have one name for a hyphen and an underscore. Inbound, Envoy drops such headers."""
     sent = {**_headers(pod), header: "delete"}

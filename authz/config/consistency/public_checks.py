@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from authz.config.faults import Fault
 from authz.config.sections.routes import Inbound
-from authz.config.sections.rules import Rule, names_of
+from authz.config.sections.rules import Mcp, Rule, names_of
 from authz.config.shown import shown
 from authz.core.rules.public import PUBLIC, READING
 from authz.core.rules.template import Template
@@ -23,6 +23,7 @@ def check_public_paths(routes: Mapping[str, Inbound]) -> Iterator[Fault]:
                 f"{path}.public_paths.{place}", template, templates[:place], others
             )
             yield from _check_denials(f"{path}.public_paths.{place}", template, route.rules)
+            yield from _check_messages(f"{path}.public_paths.{place}", template, route.mcp)
         if templates and PUBLIC in (names := names_of(route.rules)):
             yield Fault(
                 f"{path}.rules.{names.index(PUBLIC)}.name",
@@ -56,6 +57,17 @@ def _check_effect(
 def _includes(wide: Template, narrow: Template) -> bool:
     """Whether each path of one template matches the other, to the letter."""
     return wide.covers(narrow) and re.fullmatch(wide.exact(), narrow.example()) is not None
+
+
+def _check_messages(path: str, template: Template, mcp: Mcp | None) -> Iterator[Fault]:
+    """Return the fault of a public path at which an MCP server answers: its sessions are read there, too."""
+    for endpoint in () if mcp is None else mcp.paths:
+        if re.fullmatch(template.exact(), endpoint) is not None:
+            yield Fault(
+                path,
+                f"found {shown(template.text)}, at which the MCP server takes messages and anybody could read a session: "
+                "expected another path",
+            )
 
 
 def _check_denials(path: str, template: Template, rules: Sequence[Rule]) -> Iterator[Fault]:

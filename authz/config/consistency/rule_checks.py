@@ -10,7 +10,7 @@ from authz.config.sections.rules import Mcp, Rule, names_of
 from authz.config.shown import shown
 from authz.core.exchange import Flow
 from authz.core.operation import loosened
-from authz.core.rules.rule import ANY, EVERY_PATH, names_including
+from authz.core.rules.rule import ANY, EVERY_PATH, SENDS, names_including
 from authz.core.rules.template import Template
 from authz.core.subject import SubjectSource
 
@@ -21,12 +21,12 @@ def check_rules(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) ->
     """Return the faults of the rules of all routes."""
     for name, route in inbound.items():
         yield from _check_mcp(f"inbound.{name}", route)
-        yield from _check_order(f"inbound.{name}.rules", route.rules)
+        yield from _check_order(f"inbound.{name}.rules", route.rules, route.mcp)
         yield from _check_demands(f"inbound.{name}.rules", route)
     for name, target in egress.items():
         path = f"egress.{name}"
         yield from _check_mcp(path, target)
-        yield from _check_order(f"{path}.rules", target.rules)
+        yield from _check_order(f"{path}.rules", target.rules, target.mcp)
         if target.rules:
             yield from _check_egress(path, target)
         demands = target.requires is not None and target.requires.auth_context is not None
@@ -75,8 +75,8 @@ def _check_endpoints(path: str, rules: Sequence[Rule], mcp: Mcp) -> Iterator[Fau
             )
 
 
-def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
-    names, templates = names_of(tuple(rules)), [templates_of(rule) for rule in rules]
+def _check_order(path: str, rules: Sequence[Rule], mcp: Mcp | None) -> Iterator[Fault]:
+    names, templates = names_of(tuple(rules)), [_reach(rule, mcp) for rule in rules]
     for place, rule in enumerate(rules):
         where = f"{path}.{place}"
         if names[place] in names[:place]:
@@ -88,9 +88,36 @@ def _check_order(path: str, rules: Sequence[Rule]) -> Iterator[Fault]:
                 if getattr(rule, key, None):
                     yield Fault(f"{where}.{key}", "has no effect: the rule denies")
         before = list(zip(names[:place], rules[:place], templates[:place], strict=True))
+        if rule.tools or rule.operations:
+            yield from _check_messages_reach(where, rule, templates[place], before)
+            continue
         for index, template in enumerate(templates[place]):
             part = f"{where}.paths.{index}" if rule.paths else where
             yield from _check_reached(part, rule, template, before)
+
+
+def _reach(rule: Rule, mcp: Mcp | None) -> list[Template]:
+    """Return the paths that a rule is for: of one about messages those at which messages are read."""
+    templates = templates_of(rule)
+    if mcp is None or not (rule.tools or rule.operations):
+        return templates
+    endpoints = [Template.parse(each) for each in mcp.paths]
+    return [
+        each for each in endpoints if any(template.covers(each) for template in templates)
+    ] or templates
+
+
+def _check_messages_reach(
+    path: str,
+    rule: Rule,
+    endpoints: Sequence[Template],
+    before: Sequence[tuple[str, Rule, Sequence[Template]]],
+) -> Iterator[Fault]:
+    """Return the fault of a rule about messages that is reached at none of the server's paths."""
+    posted = rule.model_copy(update={"methods": (SENDS,), "paths": ()})
+    faults = [list(_check_reached(path, posted, each, before)) for each in endpoints]
+    if all(faults):
+        yield from faults[0]
 
 
 def _check_demands(path: str, route: Inbound) -> Iterator[Fault]:

@@ -197,7 +197,7 @@ class Limits(Section):
         description="Prefetches under way, divided as `exchanges` are. Fewer than `exchanges` leaves room for "
         "requests.",
     )
-    mcp_sessions: Annotated[int, count(most=10**6)] = Field(
+    mcp_sessions: Annotated[int, count(least=100, most=10**6)] = Field(
         default=10_000,
         description="Sessions of MCP servers whose callers are remembered (`mcp.bind_sessions`). The one that was used "
         "longest ago is forgotten first. One caller has at most a tenth of them.",

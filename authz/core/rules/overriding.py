@@ -15,7 +15,10 @@ OTHER_PATHS: Final = ("x-original-url", "x-rewrite-url")
 
 OTHER_VARIABLES: Final = ("script-name", "path-info", "http-method-override")
 """The same by what CGI, and WSGI after it, makes of their names."""
-UNLIKE: Final = ("mcp_method", "mcp_name", "mcp_session_id")
+SESSION: Final = "mcp-session-id"
+UNLIKE: Final = tuple(
+    spelling for name in ("mcp-method", "mcp-name", SESSION) for spelling in spellings(name)[1:]
+)
 """What some servers read as headers of MCP, and nobody looks at."""
 
 OVERRIDING: Final = frozenset(

@@ -19,7 +19,7 @@ Outcome = TypeVar("Outcome")
 
 ANY: Final = "*"
 """Stands for every tool, for every operation, or for each that begins alike."""
-_SENDS: Final = "POST"
+SENDS: Final = "POST"
 """Method by which an MCP server takes messages (MCP, "Streamable HTTP")."""
 UNRULED: Final = frozenset({"CONNECT", "TRACE", "TRACK"})
 """What a rule cannot allow: connections, and answers that repeat the request with its token."""
@@ -155,7 +155,7 @@ class Rules(Generic[Outcome]):
         """Return what is asked of the MCP server; None where no message is sent to it."""
         if not self.endpoints or request.path.partition("?")[0] not in self.endpoints:
             return None
-        if request.method == _SENDS:
+        if request.method == SENDS:
             return read_operation(request.body)
         if request.body is not None and request.body.content:
             raise AmbiguousRequest("a message to the MCP server comes by another method than POST")
