@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Final
 
+from authz.core.circuit import FAILURES
 from authz.core.errors import Reason
 from authz.tokens.caching import FailureLifetimes
 
@@ -49,13 +50,19 @@ class Explanation:
     def holds(self, whose: Whose, reason: str, began: float, answered: float) -> bool:
         """Whether it explains this denial of a request that was under way between two moments."""
         return (
-            reason in self.reasons
-            and self.began <= answered
-            and (self.ended is None or began <= self.ended + _lasting(reason))
+            self.lasts(reason, began, answered)
             and self.whose.user in (None, whose.user)
             and self.whose.agent in (None, whose.agent)
             and self.whose.tenant in (None, whose.tenant)
             and _generations(self.whose, whose.before_generation)
+        )
+
+    def lasts(self, reason: str, began: float, answered: float) -> bool:
+        """Whether it may have to do with a request that was under way between two moments, whosever it is."""
+        return (
+            reason in self.reasons
+            and self.began <= answered
+            and (self.ended is None or began <= self.ended + _lasting(reason))
         )
 
 
@@ -83,8 +90,11 @@ class Ledger:
         return entry
 
     def explains(self, whose: Whose, reason: str, began: float, answered: float) -> bool:
-        """Whether some fault explains this denial."""
-        return any(entry.holds(whose, reason, began, answered) for entry in self._entries)
+        """Whether a fault explains this denial, or those of so many users that a circuit opens for all."""
+        if any(entry.holds(whose, reason, began, answered) for entry in self._entries):
+            return True
+        failing = {each.whose.user for each in self._entries if each.lasts(reason, began, answered)}
+        return reason in UNAVAILABLE and len(failing - {None}) >= FAILURES
 
 
 _LIFETIMES: Final = FailureLifetimes().by_reason
