@@ -64,7 +64,7 @@ def rows(clients: tuple[Client, ...]) -> list[object]:
         pytest.param(
             client,
             direction,
-            marks=getattr(pytest.mark, client.needs),
+            marks=getattr(pytest.mark, client.needs.value),
             id=f"{client.name}-{direction}",
         )
         for client in clients

@@ -200,7 +200,7 @@ class Limits(Section):
     mcp_sessions: Annotated[int, count(least=100, most=10**6)] = Field(
         default=10_000,
         description="Sessions of MCP servers whose callers are remembered (`mcp.bind_sessions`). The one that was used "
-        "longest ago is forgotten first. One caller has at most a tenth of them.",
+        "longest ago is forgotten first. One caller has at most a tenth of them. Each takes less than 1 kB.",
     )
     check_timeout: Annotated[float, duration(least=0.1, most=300)] = Field(
         default=10.0, description="Deadline of a check for which Envoy gives none."
