@@ -176,8 +176,9 @@ class CheckService:
         if request.opens_tunnel or request.path.startswith(METADATA):
             # No answer knows the path that it was given for.
             return None
-        if snapshot.policy.binds_sessions and (request.session is not None or request.outdated):
-            # Nor the session. An Envoy of before may not show it.
+        binding = snapshot.policy.binds_sessions and request.direction != Direction.EGRESS
+        if binding and (request.session is not None or request.outdated):
+            # Nor the session. An Envoy that was rendered from another configuration may not show it.
             return None
         if snapshot.policy.public_route(request) is not None:
             return None

@@ -54,7 +54,7 @@ class SessionOwners:
             ForeignSession: The session belongs to somebody else.
         """
         if request.session is None:
-            # Who sends a message opens a session, or needs none. Whoever reads or ends one names it.
+            # A message without a session opens one. A request that reads or ends a session must name it.
             is_there = request.path.partition("?")[0] in paths
             if request.outdated and request.body is None and is_there:
                 raise AmbiguousRequest(

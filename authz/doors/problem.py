@@ -126,7 +126,7 @@ FACES: Final[dict[Reason, Face]] = {
         "of plain JSON.",
     ),
     Reason.FOREIGN_SESSION: Face(
-        # As a server answers for a session that it does not have: clients then open one of their own.
+        # A server answers so for a session that it does not have, and clients must open another one (MCP).
         404, NOT_FOUND, "Session not found",
         "No session of this caller has this id. Open a new one.",
     ),

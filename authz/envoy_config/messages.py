@@ -17,10 +17,11 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_authz.v3 import (
 )
 
 from authz.config.sections.rules import Mcp
+from authz.core.rules.overriding import SESSION
 from authz.envoy_config.document import packed
 
 EXT_AUTHZ: Final = "envoy.filters.http.ext_authz"
-HEADERS: Final = ("content-type", "content-encoding", "mcp-method", "mcp-name", "mcp-session-id")
+HEADERS: Final = ("content-type", "content-encoding", "mcp-method", "mcp-name", SESSION)
 """Headers of a request to an MCP server that the service reads beside the body."""
 
 

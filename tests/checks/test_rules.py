@@ -212,9 +212,11 @@ async def test_a_session_belongs_to_who_used_it_first() -> None:
     scene.configure()
     alice, bob = scene.tenant.user_token(), scene.tenant.user_token(oid="bob")
 
-    async def asks(token: str, session: str | None) -> Reason | None:
+    async def asks(token: str, session: str | None, *, outdated: bool = False) -> Reason | None:
         held = None if session is None else Secret(session)
-        record = await scene.inbound(token, method="GET", path="/mcp", session=held)
+        record = await scene.inbound(
+            token, method="GET", path="/mcp", session=held, outdated=outdated
+        )
         return None if isinstance(record.decision, Allow) else _reason(record)
 
     for _ in range(2):
@@ -222,6 +224,8 @@ async def test_a_session_belongs_to_who_used_it_first() -> None:
         assert None is await asks(bob, None)
         assert Reason.FOREIGN_SESSION is await asks(bob, "s1")
         assert None is await asks(bob, "s2")
+        # Though the answer to a request without a session stands.
+        assert Reason.AMBIGUOUS_REQUEST is await asks(bob, None, outdated=True)
     scene.inbound_route = replace(scene.inbound_route, bound_at=(), rules=None)
     scene.configure()
     assert None is await asks(bob, "s1")

@@ -127,7 +127,7 @@ def test_other_public_paths_are_taken(changes: dict[str, Any]) -> None:
 def test_a_session_of_an_mcp_server_is_not_public() -> None:
     """Anybody could read its stream. Other paths are no concern of the server's."""
     mcp = {"inbound.chat.mcp": {"paths": ["/mcp"]}, "inbound.chat.rules": [{"tools": ["*"]}]}
-    told = [
+    found = [
         (fault.path, fault.message)
         for fault in faults_of(lambda: load_data(changed({PATHS: ["/card", "/mcp/**"], **mcp})))
     ]
@@ -136,4 +136,4 @@ def test_a_session_of_an_mcp_server_is_not_public() -> None:
         "found '/mcp/**', at which the MCP server takes messages and anybody could read a session: expected another "
         "path"
     )
-    assert [(f"{PATHS}.1", text)] == told
+    assert [(f"{PATHS}.1", text)] == found

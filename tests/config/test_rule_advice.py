@@ -11,7 +11,7 @@ READ = {"name": "read", "methods": ["GET", "HEAD"], "paths": ["/**"]}
 MCP: dict[str, Any] = {"egress.graph.mcp": {}}
 
 
-def _told(changes: dict[str, Any]) -> list[tuple[str, str]]:
+def _notices(changes: dict[str, Any]) -> list[tuple[str, str]]:
     notices = advice(load_data(changed(changes)))
     return [(each.path, each.message) for each in notices if ".rules" in each.path]
 
@@ -29,7 +29,7 @@ def test_a_denial_behind_a_wider_allowance_is_told_of(
     route: str, denial: dict[str, Any], path: str, allowed: str
 ) -> None:
     """With the methods that pass: the first rule that is for a request decides."""
-    told = _told({f"{route}.rules": [READ, {"deny": True, **denial}]})
+    found = _notices({f"{route}.rules": [READ, {"deny": True, **denial}]})
 
     assert [
         (
@@ -39,7 +39,7 @@ def test_a_denial_behind_a_wider_allowance_is_told_of(
                 "is meant for each method, put it first"
             ),
         )
-    ] == told
+    ] == found
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_a_denial_behind_a_wider_allowance_is_told_of(
 )
 def test_an_order_that_can_only_be_meant_is_not(rules: list[dict[str, Any]]) -> None:
     """A part is allowed by its own path, or the denial comes first, or it is for other methods."""
-    assert [] == _told({"egress.graph.rules": rules})
+    assert [] == _notices({"egress.graph.rules": rules})
 
 
 def test_allowed_tools_are_no_allowance_of_paths() -> None:
     """Rules about messages let nothing through at other paths."""
     tools = {"tools": ["*"], "methods": ["POST"]}
     denial = {"deny": True, "paths": ["/admin"]}
-    assert [] == _told({**MCP, "egress.graph.rules": [tools, denial]})
+    assert [] == _notices({**MCP, "egress.graph.rules": [tools, denial]})
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_allowed_tools_are_no_allowance_of_paths() -> None:
 )
 def test_clients_that_cannot_begin_are_told_of(rules: list[dict[str, Any]], is_told: bool) -> None:
     """Where sessions may be opened, and `server/discover` is allowed by no rule."""
-    told = _told({**MCP, "egress.graph.rules": rules})
+    found = _notices({**MCP, "egress.graph.rules": rules})
 
     text = (
         "allow initialize and not server/discover, with which clients of MCP 2026-07-28 begin: some of them do not "
         "try another way"
     )
-    assert ([("egress.graph.rules", text)] if is_told else []) == told
+    assert ([("egress.graph.rules", text)] if is_told else []) == found

@@ -134,7 +134,7 @@ def test_headers_do_not_decide(
 
 
 def test_a_session_is_of_the_caller_who_used_it_first(pod: Pod) -> None:
-    """Others are told that there is none, by an error of JSON-RPC where they called a tool."""
+    """Others get 404, as an error of JSON-RPC where they called a tool."""
     message = json.dumps(call("search")).encode()
     session = {"mcp-session-id": "3f2a-session"}
     alice, bob = ({**_headers(pod, user=name), **session} for name in ("alice", "bob"))

@@ -115,7 +115,7 @@ async def test_unknown_key_ids_cannot_be_turned_into_load(world: World, clock: C
             await asyncio.gather(*(service.inbound(token) for token in forged))
             clock.ahead += 0.2
 
-        # The clock goes on by itself, too: how far depends on the machine.
+        # Real time passes as well: how much depends on the machine.
         most = ceil((clock.timer() - begun) / RefreshPolicy().unknown_key_interval)
         assert 1 < fetched() <= most
 

@@ -37,7 +37,7 @@ from authz.core.outcome import Granted
 from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
-from authz.core.rules.overriding import OVERRIDING
+from authz.core.rules.overriding import OVERRIDING, SESSION
 from authz.core.scopes import resource_of
 from authz.core.secret import Secret
 from authz.doors.envoy.workload_identity import source_id, spiffe_id
@@ -111,7 +111,7 @@ def decode(
         next((name for name in headers if name in OVERRIDING), "") if has_rules else "",
         extensions.get("authz.edge.rules") == EDGE_VERSION,
         _body(http) if has_rules and http.raw_body else None,
-        Secret(headers["mcp-session-id"]) if has_rules and "mcp-session-id" in headers else None,
+        Secret(headers[SESSION]) if has_rules and SESSION in headers else None,
     )
 
 
