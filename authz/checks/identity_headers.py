@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from authz.core.baggage import Baggage, is_plain
 from authz.core.decision import Allow
-from authz.core.policy import Forward, InboundRoute
 from authz.core.principal import Principal
 from authz.core.request import Authorization, CheckRequest
+from authz.core.route import Forward, InboundRoute
 from authz.core.rules.overriding import OVERRIDING, SESSION
 from authz.core.secret import Secret
 from authz.core.subject import Reference, placeholder

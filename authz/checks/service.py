@@ -30,12 +30,12 @@ from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
 from authz.core.moment import NEVER, Moment
 from authz.core.outcome import Denied, Granted, Replied
-from authz.core.policy import EgressRoute, InboundRoute, Route, authorize_workload, ruled
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
 from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
 from authz.core.requirement import authorize
 from authz.core.resource import METADATA
+from authz.core.route import EgressRoute, InboundRoute, Route, authorize_workload, ruled
 from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject

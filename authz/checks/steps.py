@@ -11,11 +11,12 @@ from authz.core.cache import PrincipalCache
 from authz.core.event import LookedUp
 from authz.core.exchange import IssuedToken, TokenExchange, check_subject_lives
 from authz.core.moment import Moment
-from authz.core.policy import InboundRoute, Policy
+from authz.core.policy import Policy
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, Trace
 from authz.core.request import BearerToken, CheckRequest, parse_bearer
 from authz.core.requirement import authorize
+from authz.core.route import InboundRoute
 from authz.core.token import Expectation, read, verify
 from authz.ports import Clock, KeySource, Observer, Timer
 from authz.tokens.caching import CachedExchange

@@ -22,9 +22,10 @@ from authz.config.sections.routes import Egress, Inbound
 from authz.core import grammar
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
-from authz.core.policy import EgressRoute, InboundRoute, KnownAgent, Policy
+from authz.core.policy import KnownAgent, Policy
 from authz.core.requirement import Requirement
 from authz.core.resource import ProtectedResource
+from authz.core.route import EgressRoute, InboundRoute
 from authz.core.scopes import default_beside
 from authz.core.subject import REFERENCES, SubjectSource
 from authz.core.token import Expectation

@@ -15,7 +15,8 @@ from authz.config.consistency.route_checks import https_hosts
 from authz.config.consistency.tunnels import tunnelled
 from authz.config.model import Config
 from authz.config.sections.hosts import EgressHost
-from authz.core.policy import InboundRoute, Policy
+from authz.core.policy import Policy
+from authz.core.route import InboundRoute
 
 MARK: Final = "authz.rendered"
 """Key of the mark: in Envoy's `context_extensions` of routes with a decision, and in its node's metadata."""

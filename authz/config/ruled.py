@@ -10,7 +10,7 @@ from authz.config.sections.routes import Egress, Inbound
 from authz.config.sections.rules import EgressRule, InboundRule, Mcp, names_of
 from authz.config.sections.rules import Rule as Written
 from authz.core.grant import Delegated, Grant, NoToken
-from authz.core.policy import EgressRoute, InboundRoute
+from authz.core.route import EgressRoute, InboundRoute
 from authz.core.rules.public import PublicPaths
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template

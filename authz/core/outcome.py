@@ -10,8 +10,8 @@ from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import AuthzError, Reason
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.lifetime import Lifetime
-from authz.core.policy import Route
 from authz.core.principal import Principal
+from authz.core.route import Route
 from authz.core.secret import Secret
 
 

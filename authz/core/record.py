@@ -12,9 +12,9 @@ from authz.core.errors import AuthzError, RuleDenied
 from authz.core.exchange import Target
 from authz.core.grant import NoToken
 from authz.core.outcome import Denied, Granted, Outcome, Replied
-from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.principal import Principal
 from authz.core.request import CheckRequest, Direction
+from authz.core.route import EgressRoute, InboundRoute, Route
 
 
 class CacheName(StrEnum):

@@ -36,26 +36,32 @@ class Authorization:
     It does not print. What one bearer value must look like is `parse_bearer`'s to say.
     """
 
-    __slots__ = ("_scheme", "_separator", "_size", "credentials")
+    __slots__ = ("_credentials", "_value")
 
     def __init__(self, value: str) -> None:
-        self._size = len(value)
-        self._scheme, self._separator, rest = value.partition(" ")
-        self.credentials = Secret(rest)
+        self._value = value
+        self._credentials: Secret | None = None
+
+    @property
+    def credentials(self) -> Secret:
+        """What follows the scheme."""
+        if self._credentials is None:
+            self._credentials = Secret(self._value.partition(" ")[2])
+        return self._credentials
 
     def reveal(self) -> str:
         """Return the whole value. Each call of this method is a place to review."""
-        return self._scheme + self._separator + self.credentials.reveal()
+        return self._value
 
     def digest(self) -> bytes:
         """Return a digest of the whole value; where the scheme is `Bearer`, that of the token."""
-        if self._scheme == "Bearer" and self._separator:
+        if self._value.startswith("Bearer "):
             return self.credentials.digest()
         # Longer than a token's, so that the value of another scheme is never taken for a token.
-        return Secret(self.reveal()).digest() + b"\0"
+        return Secret(self._value).digest() + b"\0"
 
     def __len__(self) -> int:
-        return self._size
+        return len(self._value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Authorization):
@@ -71,25 +77,10 @@ class Authorization:
         raise TypeError("a secret does not leave its process")
 
 
-class Situation(NamedTuple):
-    """All that a decision depends on but `Authorization` and `baggage`. Many requests share one.
-
-    Attributes:
-        host: That of the request where it has a part in the route, else a constant.
-        direction, route, peer, source_principal, own_headers: Those of the request.
-        at_edge, edge_knows_rules: Those of the request.
-        rule: The rule that allows it.
-    """
-
-    host: str
-    direction: str | None
-    route: str | None
-    peer: str | None
-    source_principal: str | None
-    own_headers: tuple[str, ...]
-    at_edge: bool
-    edge_knows_rules: bool
-    rule: str
+Situation = tuple[
+    str, str | None, str | None, str | None, str | None, tuple[str, ...], bool, bool, str
+]
+"""All that a decision depends on but `Authorization` and `baggage`. Many requests share one."""
 
 
 class CheckRequest(NamedTuple):
@@ -149,7 +140,7 @@ class CheckRequest(NamedTuple):
         # A route that Envoy names is not looked up by host. A request without a host is refused.
         if self.route and host:
             host = f"={host}" if self.outdated else "*"
-        return Situation(
+        return (
             host,
             self.direction,
             self.route,

@@ -19,7 +19,7 @@ from envoy_data_plane.envoy.type.v3 import HttpStatus, StatusCode
 
 from authz.config.sections.rules import Mcp
 from authz.core.rules.overriding import OTHER_METHODS, OTHER_PATHS, OTHER_VARIABLES, UNLIKE
-from authz.doors.envoy.ext_authz import OWN_PREFIX
+from authz.doors.envoy.header_names import OWN_PREFIX
 from authz.envoy_config.document import packed
 from authz.envoy_config.edge_cache import (
     EDGE_CACHE,

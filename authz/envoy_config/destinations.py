@@ -11,8 +11,9 @@ from authz.config.sections.rules import Mcp
 from authz.config.sections.values import HOST, Expected
 from authz.core.address import UnixAddress
 from authz.core.exchange import Flow
-from authz.core.policy import PeerSource, Policy
+from authz.core.policy import Policy
 from authz.core.request import normalize_host
+from authz.core.route import PeerSource
 from authz.envoy_config.settings import RenderError, SidecarSettings, Upstream, socket_address
 
 HTTPS_PORT: Final = 443

@@ -49,7 +49,7 @@ from authz.config.sections.rules import Mcp
 from authz.core.address import TcpAddress
 from authz.core.baggage import CARRIERS
 from authz.core.request import Direction
-from authz.doors.envoy.ext_authz import OWN_PREFIX
+from authz.doors.envoy.header_names import OWN_PREFIX
 from authz.envoy_config.access_log import access_log
 from authz.envoy_config.bodyless import bodyless_filter
 from authz.envoy_config.checks import decision, http_filter

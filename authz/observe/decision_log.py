@@ -26,8 +26,8 @@ from authz.core.event import (
 from authz.core.exchange import AgentIdentity, TokenExchange, asker_of, client_of
 from authz.core.grant import NoToken
 from authz.core.outcome import Granted
-from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
+from authz.core.route import EgressRoute
 from authz.core.scopes import resource_of
 from authz.observe.logging import head_of, headed, heads_are_used, write_lines, write_record
 

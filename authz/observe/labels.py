@@ -3,8 +3,8 @@
 from typing import Final, assert_never
 
 from authz.core.errors import AuthzError
-from authz.core.policy import EgressRoute, InboundRoute, Route
 from authz.core.request import Direction
+from authz.core.route import EgressRoute, InboundRoute, Route
 
 NONE: Final = "none"
 """Label value where there is nothing to say: a route that was not found, the reason of no denial."""

@@ -23,8 +23,8 @@ from authz.core.event import (
     SecretSent,
 )
 from authz.core.exchange import TokenExchange, blamed
-from authz.core.policy import EgressRoute
 from authz.core.record import CacheName, CacheResult, CheckRecord
+from authz.core.route import EgressRoute
 from authz.observe.histogram import Histogram
 from authz.observe.labels import NONE, OTHER, check_labels, ending
 

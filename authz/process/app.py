@@ -20,7 +20,7 @@ import uvloop
 from authz import __version__
 from authz.config import ConfigSource, ConfigWatch
 from authz.core.address import TcpAddress, parse_address
-from authz.core.policy import PeerSource
+from authz.core.route import PeerSource
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.ext_authz import ExtAuthz
 from authz.doors.envoy.grpc_server import GrpcServer, ListenError

@@ -15,7 +15,7 @@ from authz.core.exchange import CacheKey, IssuedToken, TokenExchange, cache_key
 from authz.core.grant import OwnExchange
 from authz.core.lifetime import usable_until
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute
+from authz.core.route import EgressRoute
 from authz.core.secret import Secret
 from authz.ports import Clock, Peer, Timer
 from authz.tokens.caching import CachedExchange

@@ -11,8 +11,9 @@ from itertools import count
 from typing import Any
 
 from authz.core.errors import Reason, WorkloadNotAllowed
-from authz.core.policy import EgressRoute, Policy, authorize_workload
+from authz.core.policy import Policy
 from authz.core.request import CheckRequest
+from authz.core.route import EgressRoute, authorize_workload
 from authz.ports import Clock, Peer, Timer
 from authz.tokens.caching import CachedExchange
 from authz.tokens.keeper import Keeper, Means, Subscription, Wait, waiting

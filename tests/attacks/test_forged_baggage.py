@@ -14,7 +14,7 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz.core.baggage import CARRIERS, MEMBER, Baggage
 from authz.core.decision import Allow
 from authz.core.exchange import Flow
-from authz.core.policy import Forward, InboundRoute
+from authz.core.route import Forward, InboundRoute
 from authz.core.secret import Secret
 from authz.core.subject import SubjectSource
 from authz.doors.envoy.ext_authz import decode

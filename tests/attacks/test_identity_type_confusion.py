@@ -7,9 +7,9 @@ import pytest
 
 from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
-from authz.core.policy import InboundRoute
 from authz.core.principal import SubjectType
 from authz.core.requirement import Requirement
+from authz.core.route import InboundRoute
 from support.fakes.clock import Clock
 from support.fakes.scene import DELEGATED_FLOWS, INBOUND, Scene
 from support.fakes.tenant import ABSENT, AGENT, CLIENT, USER, FakeTenant

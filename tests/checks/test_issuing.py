@@ -18,10 +18,11 @@ from authz.core.exchange import (
     OnBehalfOf,
     Target,
 )
-from authz.core.policy import EgressRoute, KnownAgent, Policy
+from authz.core.policy import KnownAgent, Policy
 from authz.core.principal import SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
+from authz.core.route import EgressRoute
 from authz.core.rules.rule import Rule, Rules
 from authz.core.secret import Secret
 from authz.doors.sidecar_api.issuer import TokenIssuer

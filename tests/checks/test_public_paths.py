@@ -10,9 +10,9 @@ from authz.checks.identity_headers import IDENTITY_HEADERS
 from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
-from authz.core.policy import Forward, InboundRoute
 from authz.core.record import CheckRecord
 from authz.core.resource import METADATA, ProtectedResource
+from authz.core.route import Forward, InboundRoute
 from authz.core.rules.overriding import OVERRIDING, SESSION
 from authz.core.rules.public import PublicPaths
 from authz.core.rules.rule import Rule, Rules

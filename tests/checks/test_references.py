@@ -16,9 +16,9 @@ from authz.core.errors import Reason
 from authz.core.exchange import Autonomous, Flow, OnBehalfOf, Target
 from authz.core.moment import Moment
 from authz.core.outcome import Granted
-from authz.core.policy import EgressRoute, Forward
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Authorization, CheckRequest
+from authz.core.route import EgressRoute, Forward
 from authz.core.secret import Secret
 from authz.core.subject import PLACEHOLDER, SubjectSource
 from support.fakes.clock import START

@@ -11,9 +11,10 @@ from authz.core.exchange import Flow
 from authz.core.lifetime import LOOK_AGAIN
 from authz.core.moment import Moment
 from authz.core.outcome import Granted
-from authz.core.policy import Forward, PeerSource, Policy
+from authz.core.policy import Policy
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.requirement import Requirement
+from authz.core.route import Forward, PeerSource
 from authz.core.secret import Secret
 from support.fakes.clock import START, at
 from support.fakes.scene import EGRESS_FLOWS, INBOUND, Scene

@@ -14,9 +14,9 @@ from authz.core.exchange import Flow
 from authz.core.grant import Delegated, Own
 from authz.core.operation import Body
 from authz.core.outcome import Denied
-from authz.core.policy import EgressRoute, InboundRoute
 from authz.core.record import CheckRecord
 from authz.core.requirement import Requirement
+from authz.core.route import EgressRoute, InboundRoute
 from authz.core.rules.rule import Rule, Rules
 from authz.core.rules.template import Template
 from authz.core.secret import Secret

@@ -17,11 +17,12 @@ from authz.core.errors import (
     TokenFault,
 )
 from authz.core.exchange import Flow, OnBehalfOf, cache_key, subject_of
-from authz.core.policy import Forward, Policy
+from authz.core.policy import Policy
 from authz.core.principal import APPLICATIONS, Actor, SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.core.request import Direction
 from authz.core.requirement import Requirement
+from authz.core.route import Forward
 from authz.core.secret import Secret
 from support.fakes.clock import START, Ticks
 from support.fakes.exchanges import GRAPH

@@ -9,9 +9,9 @@ from authz.core.decision import Allow, Deny
 from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.grant import NoToken
-from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import CONNECT, Direction
+from authz.core.route import EgressRoute
 from support.fakes.scene import EGRESS_FLOWS, INBOUND, Scene
 
 OPEN: Final = EgressRoute("open", ("*",), NoToken(tunnel=True))

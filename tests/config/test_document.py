@@ -20,8 +20,8 @@ from authz.config.sections.clients import (
 )
 from authz.config.sections.listen import Listen
 from authz.core.exchange import AgentUser
-from authz.core.policy import PeerSource
 from authz.core.request import Direction
+from authz.core.route import PeerSource
 from config.samples import AGENT, APP, BASE, CLIENT, DELETED, TENANT, changed, faults_of, load_data
 
 

@@ -17,10 +17,10 @@ from authz.config.sections.clients import ClientSecret, ManagedIdentity
 from authz.core.errors import UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated, NoToken, Own, own_exchange
-from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.principal import APPLICATIONS, USERS, SubjectType
 from authz.core.request import CheckRequest, Direction
 from authz.core.requirement import Clauses, Requirement
+from authz.core.route import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.token import Expectation
 from config.samples import AGENT, APP, BASE, CLIENT, TENANT, changed, faults_of, load_data
 from support.fakes.routes import delegated, own, target_of

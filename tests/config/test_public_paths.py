@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from authz.config.compile import compile_policy
-from authz.core.policy import InboundRoute
 from authz.core.request import CheckRequest
+from authz.core.route import InboundRoute
 from config.samples import changed, faults_of, load_data
 
 PATHS = "inbound.chat.public_paths"

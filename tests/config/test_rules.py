@@ -8,8 +8,8 @@ from authz.config.compile import compile_policy
 from authz.config.rendered import mark_of
 from authz.core.errors import RuleDenied
 from authz.core.grant import Delegated, Own
-from authz.core.policy import EgressRoute, ruled
 from authz.core.request import CheckRequest
+from authz.core.route import EgressRoute, ruled
 from config.samples import changed, faults_of, load_data
 
 ME = {"methods": ["GET"], "paths": ["/v1.0/me"]}

@@ -14,8 +14,8 @@ from authz.core.exchange import Flow
 from authz.core.lifetime import Lifetime
 from authz.core.moment import Moment
 from authz.core.outcome import Granted
-from authz.core.policy import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.request import Authorization, CheckRequest
+from authz.core.route import EgressRoute, Forward, InboundRoute, PeerSource
 from authz.core.secret import Secret
 from support.fakes.clock import START, Clock, at
 from support.fakes.principals import principal

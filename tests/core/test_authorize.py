@@ -17,10 +17,10 @@ from authz.core.errors import (
     WorkloadNotAllowed,
 )
 from authz.core.grant import NoToken
-from authz.core.policy import EgressRoute, PeerSource, authorize_workload
 from authz.core.principal import APPLICATIONS, Actor, Principal, SubjectType
 from authz.core.request import CheckRequest
 from authz.core.requirement import Requirement, authorize
+from authz.core.route import EgressRoute, PeerSource, authorize_workload
 from support.fakes.principals import principal
 from support.fakes.properties import brief
 from support.fakes.tenant import AGENT, BLUEPRINT, CLIENT

@@ -16,8 +16,9 @@ from authz.core.exchange import (
     Flow,
 )
 from authz.core.grant import NoToken, Own
-from authz.core.policy import EgressRoute, InboundRoute, Policy
+from authz.core.policy import Policy
 from authz.core.request import CheckRequest, Direction
+from authz.core.route import EgressRoute, InboundRoute
 from authz.core.rules.rule import Rule, Rules
 from support.fakes.clock import Clock
 from support.fakes.properties import thorough

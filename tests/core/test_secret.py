@@ -25,6 +25,7 @@ from authz.core import (
     policy,
     principal,
     request,
+    route,
     secret,
     subject,
     token,
@@ -43,7 +44,8 @@ from support.fakes.records import ENDLESS, ROUTE, record_of
 
 TEXT: Final = "the-text-that-nobody-may-see"
 MODULES: Final[list[ModuleType]] = [
-    answer, baggage, decision, exchange, keys, policy, ports, principal, request, secret, subject, token
+    answer, baggage, decision, exchange, keys, policy, ports, principal, request, route, secret, subject,
+    token,
 ]  # fmt: skip
 
 SECRET: Final = Secret(TEXT)
@@ -183,7 +185,7 @@ def test_every_type_that_holds_a_secret_is_tested_here() -> None:
         and (dataclasses.is_dataclass(found) or hasattr(found, "_fields"))
         and any(
             part is Secret
-            for hint in typing.get_type_hints(found, vars(module)).values()
+            for hint in typing.get_type_hints(found).values()
             for part in (hint, *typing.get_args(hint))
         )
     }  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from authz.config import Config, load
-from authz.core.policy import Forward
+from authz.core.route import Forward
 from support.istio.istio import Istio
 from support.kubernetes.manifests import KUBERNETES, Manifests, Object, render
 

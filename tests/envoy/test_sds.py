@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from authz._pb.discovery_pb2 import DiscoveryRequest, DiscoveryResponse
-from authz.core.policy import EgressRoute
+from authz.core.route import EgressRoute
 from authz.doors.envoy.conversation import MAX_NAMES
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
 from authz.doors.envoy.sds import SERVICE, SecretDiscovery

@@ -11,7 +11,7 @@ from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz.core.baggage import MEMBER, Baggage
 from authz.core.decision import Allow
 from authz.core.errors import AmbiguousSubject, MissingToken
-from authz.core.policy import Forward
+from authz.core.route import Forward
 from authz.core.secret import Secret
 from authz.core.subject import SubjectSource, find_subject
 from authz.doors.envoy.ext_authz import decode

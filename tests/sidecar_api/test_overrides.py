@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from authz.core.errors import AgentNotAllowed, AuthzError, BadOverride
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Delegated
-from authz.core.policy import EgressRoute, KnownAgent
+from authz.core.policy import KnownAgent
+from authz.core.route import EgressRoute
 from authz.core.token import Expectation
 from authz.doors.sidecar_api.overrides import Overrides, Permitted, granted, overridden
 from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH

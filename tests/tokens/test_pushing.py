@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled, ExchangeUnavailable
 from authz.core.exchange import AgentIdentity, Autonomous, Flow, Target
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute, PeerSource
+from authz.core.route import EgressRoute, PeerSource
 from authz.core.secret import Secret
 from authz.ports import Peer
 from authz.tokens.keeper import (

@@ -24,7 +24,7 @@ from authz.config.sections.clients import Application
 from authz.config.sections.listen import Listen
 from authz.config.sections.values import span
 from authz.config.shown import shown
-from authz.core.policy import PeerSource
+from authz.core.route import PeerSource
 
 Names = Mapping[str, Collection[str]]
 """Names of entries by section."""

@@ -11,7 +11,7 @@ from authz.config.model import Config
 from authz.config.sections.hosts import EgressHost
 from authz.config.sections.routes import Egress, Inbound
 from authz.core.exchange import Flow
-from authz.core.policy import Forward
+from authz.core.route import Forward
 
 
 def check_tunnels(inbound: Mapping[str, Inbound], egress: Mapping[str, Egress]) -> Iterator[Fault]:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from authz.config.sections.values import Expected, Scalar
-from authz.core.policy import Forward
+from authz.core.route import Forward
 
 _FORWARDS: Final = frozenset(forward.value for forward in Forward)
 

@@ -15,8 +15,8 @@ from authz.config.sections.values import (
     duration,
 )
 from authz.core.address import UnixAddress, parse_address
-from authz.core.policy import PeerSource
 from authz.core.request import Direction
+from authz.core.route import PeerSource
 
 
 class Tls(Section):

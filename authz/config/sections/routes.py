@@ -37,9 +37,9 @@ from authz.config.sections.values import (
 )
 from authz.core.exchange import Flow, declares_capability
 from authz.core.header_name import canonical, spelling_count, spellings
-from authz.core.policy import Forward
 from authz.core.principal import APPLICATIONS, USERS, SubjectType
 from authz.core.requirement import Clauses
+from authz.core.route import Forward
 from authz.core.subject import SubjectSource
 
 FLOWS: Final = tuple(

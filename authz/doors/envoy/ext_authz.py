@@ -27,37 +27,23 @@ from authz._pb.external_auth_pb2 import (
 from authz._pb.http_status_pb2 import HttpStatus
 from authz._pb.status_pb2 import Status
 from authz.config.rendered import MARK
-from authz.core.baggage import CARRIERS
 from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
 from authz.core.grant import Delegated, NoToken
-from authz.core.header_name import spellings
 from authz.core.operation import Body
 from authz.core.outcome import Granted
-from authz.core.policy import EgressRoute
 from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest
-from authz.core.rules.overriding import OVERRIDING, SESSION
+from authz.core.route import EgressRoute
+from authz.core.rules.overriding import SESSION
 from authz.core.scopes import resource_of
 from authz.core.secret import Secret
+from authz.doors.envoy.header_names import odd_names
 from authz.doors.envoy.workload_identity import source_id, spiffe_id
 from authz.doors.problem import FACES, OK, PERMISSION_DENIED, describe, detail_of
 from authz.ports import Checks, Timer
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
-OWN_PREFIX: Final = "x-authz-"
-
-
-def _as_read(*prefixes: str) -> tuple[str, ...]:
-    """Return the prefixes in each spelling that an app may read as the same name.
-
-    Our own Envoy removes headers with underscores on the way in; Istio's lets them pass.
-    """
-    return tuple(spelling for prefix in prefixes for spelling in spellings(prefix))
-
-
-_OWN: Final = _as_read(OWN_PREFIX)
-_OWN_AND_CARRIERS: Final = _as_read(OWN_PREFIX, *CARRIERS)
 _PARTIAL: Final = "x-envoy-auth-partial-body"
 """Header in which Envoy's filter says whether it has cut the body off."""
 LEAST_TTL: Final = 0.001
@@ -92,7 +78,7 @@ def decode(
     headers, extensions = http.headers, attributes.context_extensions
     # Envoy joins repeated headers by a comma; the bearer grammar has none, so a pair is refused.
     authorization, baggage = headers.get("authorization"), headers.get("baggage")
-    own = _OWN_AND_CARRIERS if gives_handles else _OWN
+    odd = odd_names(headers)
     return CheckRequest(
         http.method,
         http.host,
@@ -105,10 +91,10 @@ def decode(
         extensions.get("authz.route"),
         peer,
         source_id(attributes.source) if believes_source else None,
-        tuple([name for name in headers if name.startswith(own)]),
+        odd.own_and_carriers if gives_handles else odd.own,
         extensions.get("authz.edge") == EDGE_VERSION,
         outdated,
-        next((name for name in headers if name in OVERRIDING), "") if has_rules else "",
+        odd.overriding if has_rules else "",
         extensions.get("authz.edge.rules") == EDGE_VERSION,
         _body(http) if has_rules and http.raw_body else None,
         Secret(headers[SESSION]) if has_rules and SESSION in headers else None,

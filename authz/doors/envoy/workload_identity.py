@@ -1,7 +1,7 @@
 """Which workload a certificate stands for: its one URI name, if that is a SPIFFE id.
 
 An X.509-SVID has exactly one URI name (SPIFFE X509-SVID section 2). A DNS name may hold any text that its
-authority lets pass, `spiffe://…` included. Who may do what is decided in `authz.core.policy`.
+authority lets pass, `spiffe://…` included. Who may do what is decided in `authz.core.route`.
 """
 
 from collections.abc import Sequence

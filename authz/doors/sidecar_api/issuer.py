@@ -24,10 +24,11 @@ from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, Own
 from authz.core.lifetime import ONCE
 from authz.core.outcome import Denied, Granted, Issued, Outcome
-from authz.core.policy import EgressRoute, InboundRoute, Policy, authorize_workload
+from authz.core.policy import Policy
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import BearerToken, CheckRequest
 from authz.core.requirement import authorize
+from authz.core.route import EgressRoute, InboundRoute, authorize_workload
 from authz.doors.sidecar_api.overrides import Overrides, Permitted, granted, overridden
 from authz.ports import Clock, Observer, Timer
 

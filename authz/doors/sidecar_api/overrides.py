@@ -12,7 +12,8 @@ from typing import Any, Final
 from authz.core.errors import AgentNotAllowed, BadOverride
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
-from authz.core.policy import EgressRoute, KnownAgent
+from authz.core.policy import KnownAgent
+from authz.core.route import EgressRoute
 from authz.core.scopes import fits_app_token, resource_of
 from authz.core.token import Expectation
 

@@ -6,7 +6,8 @@ from typing import Any, Final
 from authz.core.exchange import Flow
 from authz.core.grant import NoToken
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute, Policy
+from authz.core.policy import Policy
+from authz.core.route import EgressRoute
 from authz.tokens.pushing import PushedTokens
 from support.fakes.clock import AlarmClock
 from support.fakes.routes import regranted, route_of, target_of

@@ -8,9 +8,9 @@ from authz.core.exchange import Flow
 from authz.core.lifetime import Lifetime
 from authz.core.moment import NEVER
 from authz.core.outcome import Denied, Granted, Outcome, Replied
-from authz.core.policy import Route
 from authz.core.record import CheckRecord, Trace
 from authz.core.request import CheckRequest
+from authz.core.route import Route
 from support.fakes.clock import START
 from support.fakes.routes import route_of
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from authz.core.exchange import AgentIdentity, Client, Flow, Target
 from authz.core.grant import Delegated, Grant, NoToken, Own, own_exchange
-from authz.core.policy import EgressRoute
+from authz.core.route import EgressRoute
 from authz.core.token import Expectation
 from support.fakes.exchanges import AGENT_IDENTITY, BLUEPRINT_CLIENT, GRAPH
 from support.fakes.tenant import TENANT

@@ -14,10 +14,11 @@ from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
 from authz.core.exchange import Flow
 from authz.core.moment import Moment
-from authz.core.policy import EgressRoute, InboundRoute, Policy
+from authz.core.policy import Policy
 from authz.core.record import CacheName, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.requirement import Requirement
+from authz.core.route import EgressRoute, InboundRoute
 from authz.core.session import SessionOwners
 from authz.core.shares import Shares
 from authz.ports import Timer
