@@ -28,13 +28,10 @@ Timer = Callable[[], float]
 class Checks(Protocol):
     """Decisions on requests: what the ext_authz door calls."""
 
-    @property
-    def gives_handles(self) -> bool:
-        """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether some route has rules, so that headers by which servers read another request count."""
+    gives_handles: bool
+    """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
+    has_rules: bool
+    """Whether some route has rules, so that headers by which servers read another request count."""
 
     def repeat(self, request: CheckRequest) -> CheckRecord | None:
         """Give the answer again that such a request had, if it still holds. Never raises, never waits."""

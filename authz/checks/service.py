@@ -8,8 +8,9 @@ and both end with the Check's own deadline.
 from collections.abc import Awaitable
 from dataclasses import replace
 from functools import partial
-from typing import Final, assert_never
+from typing import assert_never
 
+from authz.checks.edge import edge_epoch, edge_ttl
 from authz.checks.identity_headers import (
     AUTHORIZATION,
     BAGGAGE,
@@ -32,7 +33,14 @@ from authz.core.moment import NEVER, Moment
 from authz.core.outcome import Denied, Granted, Replied
 from authz.core.principal import Principal
 from authz.core.record import CacheName, CacheResult, CheckRecord, Trace
-from authz.core.request import Authorization, BearerToken, CheckRequest, Direction, is_oversized
+from authz.core.request import (
+    CONNECT,
+    Authorization,
+    BearerToken,
+    CheckRequest,
+    Direction,
+    is_oversized,
+)
 from authz.core.requirement import authorize
 from authz.core.resource import METADATA
 from authz.core.route import EgressRoute, InboundRoute, Route, authorize_workload, ruled
@@ -40,9 +48,6 @@ from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
 from authz.ports import Clock, Observer, SubjectStore, Timer
-
-_EPOCH_DIGITS: Final = 8
-"""Digits that tell one version of the configuration from the one before."""
 
 
 class CheckService:
@@ -58,6 +63,10 @@ class CheckService:
         sessions: Owners of sessions of MCP servers.
         prefetches: Runs what inbound routes prefetch.
         prefetch_timeout: Seconds that one of those may take; may be changed at any time.
+
+    Attributes:
+        gives_handles: Whether apps receive references in `baggage`, so that nothing else may carry baggage.
+        has_rules: Whether some route has rules, so that headers by which servers read another request count.
     """
 
     def __init__(
@@ -73,7 +82,7 @@ class CheckService:
         prefetches: Prefetches,
         prefetch_timeout: float,
     ) -> None:
-        self._snapshot = snapshot
+        self.swap(snapshot)
         self._steps = Steps(principals=principals, observer=observer, clock=clock, timer=timer)
         self._subjects = subjects
         self._observer = observer
@@ -83,19 +92,11 @@ class CheckService:
         self._prefetches = prefetches
         self.prefetch_timeout = prefetch_timeout
 
-    @property
-    def gives_handles(self) -> bool:
-        """Whether apps receive references in `baggage`, so that nothing else may carry baggage."""
-        return self._snapshot.policy.gives_handles
-
-    @property
-    def has_rules(self) -> bool:
-        """Whether some route has rules, so that headers by which servers read another request count."""
-        return self._snapshot.policy.has_rules
-
     def swap(self, snapshot: Snapshot) -> None:
         """Use another configuration from the next Check on; those under way end with the old one."""
         self._snapshot = snapshot
+        self.gives_handles = snapshot.policy.gives_handles
+        self.has_rules = snapshot.policy.has_rules
 
     def repeat(self, request: CheckRequest) -> CheckRecord | None:
         """Return the answer that such a request had before, if all that it rests on still holds."""
@@ -148,12 +149,12 @@ class CheckService:
     ) -> CheckRecord:
         """Return the record of an allowance, with what Envoy's own cache may make of it."""
         now = begun if trace is None else self._now()
-        edge_ttl, edge_epoch = 0.0, ""
+        ttl, epoch = 0.0, ""
         if request.at_edge:
-            edge_ttl = self._edge_ttl(request, snapshot, granted, now)
-            edge_epoch = self._edge_epoch(snapshot, granted)
+            ttl = edge_ttl(request, granted, snapshot.policy, now)
+            epoch = edge_epoch(granted, snapshot.policy, self._subjects)
         seconds = self._timer() - begun.steady
-        return CheckRecord(request, granted, now.wall, seconds, trace, edge_ttl, edge_epoch)
+        return CheckRecord(request, granted, now.wall, seconds, trace, ttl, epoch)
 
     async def _granted(self, asked: Asked) -> Granted:
         """Return a new allowance, which then stands."""
@@ -173,20 +174,21 @@ class CheckService:
 
     def _standing(self, request: CheckRequest, snapshot: Snapshot, now: Moment) -> Granted | None:
         """Return the allowance that stands for such a request."""
-        if request.opens_tunnel or request.path.startswith(METADATA):
+        policy = snapshot.policy
+        if request.method == CONNECT or request.path.startswith(METADATA):
             # No answer knows the path that it was given for.
             return None
-        binding = snapshot.policy.binds_sessions and request.direction != Direction.EGRESS
+        binding = policy.binds_sessions and request.direction != Direction.EGRESS
         if binding and (request.session is not None or request.outdated):
             # Nor the session. An Envoy that was rendered from another configuration may not show it.
             return None
-        if snapshot.policy.public_route(request) is not None:
+        if policy.has_public_paths and policy.public_route(request) is not None:
             return None
-        most = snapshot.policy.max_token_bytes
-        if request.authorization is not None and is_oversized(request.authorization, most):
+        authorization = request.authorization
+        if authorization is not None and is_oversized(authorization, policy.max_token_bytes):
             # Not even hashed; the parser refuses it.
             return None
-        rule = snapshot.policy.rule_of(request)
+        rule = policy.rule_of(request)
         if rule is None:
             return None
         granted = snapshot.answers.find(request, rule, now)
@@ -296,24 +298,6 @@ class CheckService:
             self._observer.observe(LookedUp(CacheName.SUBJECTS, result))
         authorize_reference(subject.origin, peer=request.peer, accepted=grant.origins)
         return BearerToken(subject.token), subject.expires_at
-
-    @staticmethod
-    def _edge_ttl(
-        request: CheckRequest, snapshot: Snapshot, granted: Granted, now: Moment
-    ) -> float:
-        """Return for how many seconds Envoy may repeat the answer without asking."""
-        if request.route is None or request.own_headers or not granted.route.may_repeat_at_edge:
-            return 0.0
-        if granted.route.rule and (not request.edge_knows_rules or request.body is not None):
-            # Its cache would take another method, path or message for the same request.
-            return 0.0
-        return granted.lifetime.at_edge(snapshot.policy.edge_ttl, now)
-
-    def _edge_epoch(self, snapshot: Snapshot, granted: Granted) -> str:
-        """Return what names all that may refuse an answer's reference: its memory and the configuration."""
-        if granted.reference is None:
-            return ""
-        return f"{self._subjects.epoch}.{snapshot.policy.version[:_EPOCH_DIGITS]}"
 
     def _prefetch(self, asked: Asked, route: InboundRoute, allow: Allow) -> None:
         """Begin the Checks that the agent will probably ask for, as if it had asked already."""

@@ -5,7 +5,7 @@ Nothing here decides. Doors make their answer of a record, observers count and l
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from authz.core.decision import Decision
 from authz.core.errors import AuthzError, RuleDenied
@@ -35,6 +35,10 @@ class CacheResult(StrEnum):
     JOINED = "joined"
     FAILURE = "failure"
     STALE_KEY = "stale_key"
+
+
+_ON_ROUTE: Final = (Granted, Replied)
+"""Outcomes that name their route. A union would be made anew for each question, and there are many."""
 
 
 @dataclass(slots=True)
@@ -92,7 +96,7 @@ class CheckRecord(NamedTuple):
     @property
     def route(self) -> Route | None:
         """Its route; None where none was found."""
-        if isinstance(self.outcome, Granted | Replied):
+        if isinstance(self.outcome, _ON_ROUTE):
             return self.outcome.route
         return None if self.trace is None else self.trace.route
 

@@ -10,12 +10,13 @@ from typing import Final, NamedTuple, NoReturn
 
 from authz.core.errors import MalformedRequest, MissingToken, TokenTooLarge
 from authz.core.operation import Body
-from authz.core.secret import Secret
+from authz.core.secret import Secret, digest_of
 
 # RFC 9110 section 11.1: the scheme is case-insensitive. RFC 6750 section 2.1: one b64token follows.
 # A comma is in neither, so two Authorization headers that a proxy joined cannot match.
 _BEARER: Final = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*) *", re.IGNORECASE | re.ASCII)
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_BEARER_PREFIX: Final = "Bearer "
 _SCHEME: Final = re.compile(r"bearer(?: |$)", re.IGNORECASE | re.ASCII)
 
 
@@ -36,18 +37,24 @@ class Authorization:
     It does not print. What one bearer value must look like is `parse_bearer`'s to say.
     """
 
-    __slots__ = ("_credentials", "_value")
+    __slots__ = ("_credentials", "_digest", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
+        self._digest: bytes | None = None
         self._credentials: Secret | None = None
 
     @property
     def credentials(self) -> Secret:
-        """What follows the scheme."""
+        """What follows the scheme. A bearer token's digest is that of the value."""
         if self._credentials is None:
-            self._credentials = Secret(self._value.partition(" ")[2])
+            text = self._value.partition(" ")[2]
+            self._credentials = Secret(text, digest=self._digest if self._is_bearer else None)
         return self._credentials
+
+    @property
+    def _is_bearer(self) -> bool:
+        return self._value.startswith(_BEARER_PREFIX)
 
     def reveal(self) -> str:
         """Return the whole value. Each call of this method is a place to review."""
@@ -55,10 +62,15 @@ class Authorization:
 
     def digest(self) -> bytes:
         """Return a digest of the whole value; where the scheme is `Bearer`, that of the token."""
-        if self._value.startswith("Bearer "):
-            return self.credentials.digest()
-        # Longer than a token's, so that the value of another scheme is never taken for a token.
-        return Secret(self._value).digest() + b"\0"
+        if self._digest is None:
+            if not self._is_bearer:
+                # Longer than a token's, so that the value of another scheme is never taken for a token.
+                self._digest = digest_of(self._value) + b"\0"
+            elif self._credentials is not None:
+                self._digest = self._credentials.digest()
+            else:
+                self._digest = digest_of(self._value[len(_BEARER_PREFIX) :])
+        return self._digest
 
     def __len__(self) -> int:
         return len(self._value)
@@ -194,13 +206,13 @@ def parse_bearer(authorization: Authorization | None, *, max_bytes: int) -> Bear
             raise MissingToken("the Authorization value belongs to another scheme")
         raise MalformedRequest("Authorization is not exactly one bearer value")
     # The credentials are nearly always the token. Sharing their Secret hashes it once for all caches.
-    exact = match[1] == authorization.credentials.reveal()
-    return BearerToken(authorization.credentials if exact else Secret(match[1]))
+    credentials = authorization.credentials
+    return BearerToken(credentials if match[1] == credentials.reveal() else Secret(match[1]))
 
 
 def is_oversized(authorization: Authorization, max_bytes: int) -> bool:
     """Whether a value is longer than a bearer token of `max_bytes` makes it."""
-    return len(authorization) > max_bytes + len("Bearer ")
+    return len(authorization) > max_bytes + len(_BEARER_PREFIX)
 
 
 def normalize_host(authority: str) -> tuple[str, str]:

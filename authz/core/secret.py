@@ -8,32 +8,40 @@ from hashlib import blake2b
 from typing import NoReturn
 
 
+def digest_of(text: str) -> bytes:
+    """Return the BLAKE2b-256 of a text (RFC 7693): what a cache may know of a token.
+
+    OpenSSL's SHA-256 would be as good, but costs a request several times as much: what it calls
+    around the hashing is cold each time.
+    """
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
+
+
 class Secret:
     """A token, key or password: never shown, compared in constant time, revealed on purpose.
 
     It does not pickle, hash or format, so it cannot slip into a log record, a cache key or another
     process by accident.
+
+    Args:
+        text: The text.
+        digest: Its digest, where that is known already.
     """
 
     __slots__ = ("_digest", "_text")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, digest: bytes | None = None) -> None:
         self._text = text
-        self._digest: bytes | None = None
+        self._digest = digest
 
     def reveal(self) -> str:
         """Return the text itself. Each call of this method is a place to review."""
         return self._text
 
     def digest(self) -> bytes:
-        """Return the BLAKE2b-256 of the text (RFC 7693): what a cache may know of a token.
-
-        OpenSSL's SHA-256 would be as good, but costs a request several times as much: what it calls
-        around the hashing is cold each time.
-        """
+        """Return the digest of the text (`digest_of`)."""
         if self._digest is None:
-            text = self._text.encode("utf-8", "surrogatepass")
-            self._digest = blake2b(text, digest_size=32).digest()
+            self._digest = digest_of(self._text)
         return self._digest
 
     def __len__(self) -> int:

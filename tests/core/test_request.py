@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from authz.core.errors import AuthzError, MalformedRequest, MissingToken, TokenTooLarge
 from authz.core.request import Authorization, CheckRequest, normalize_host, parse_bearer
+from authz.core.secret import Secret
 from support.fakes.properties import thorough
 
 TRACE: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -171,3 +172,19 @@ def test_an_authorization_value_shows_nothing_and_stays_here() -> None:
     assert authorization != "secret"
     with pytest.raises(TypeError):
         pickle.dumps(authorization)
+
+
+@pytest.mark.parametrize(
+    "value", ["Bearer abc", "bearer abc", "Bearer  abc", "Basic abc", "Bearer", ""]
+)
+def test_digests_do_not_depend_on_what_is_asked_for_first(value: str) -> None:
+    """The token is hashed once for the value and for itself, in whatever order; no scheme lends its digest."""
+    credentials = value.partition(" ")[2]
+    whole_first, token_first = Authorization(value), Authorization(value)
+
+    whole = whole_first.digest()
+    token = token_first.credentials.digest()
+
+    assert Secret(credentials).digest() == token == whole_first.credentials.digest()
+    assert whole == token_first.digest()
+    assert (whole == token) is value.startswith("Bearer ")
