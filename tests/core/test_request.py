@@ -178,7 +178,7 @@ def test_an_authorization_value_shows_nothing_and_stays_here() -> None:
     "value", ["Bearer abc", "bearer abc", "Bearer  abc", "Basic abc", "Bearer", ""]
 )
 def test_digests_do_not_depend_on_what_is_asked_for_first(value: str) -> None:
-    """The token is hashed once for the value and for itself, in whatever order; no scheme lends its digest."""
+    """A token is hashed once for the value and for itself, in any order; no scheme lends its digest."""
     credentials = value.partition(" ")[2]
     whole_first, token_first = Authorization(value), Authorization(value)
 
