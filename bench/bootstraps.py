@@ -99,7 +99,7 @@ class Bootstrap:
 
     @property
     def text(self) -> str:
-        """The configuration as JSON, which is YAML."""
+        """The configuration as JSON."""
         return json.dumps(self._content, indent=2)
 
     def _clusters(self) -> list[dict[str, Any]]:

@@ -61,6 +61,10 @@ class Entra:
         """Return how many token calls there were, by leg."""
         return self._ask("GET", f"{self._control}/calls")
 
+    def keys(self) -> dict[str, Any]:
+        """Return the tenant's signing keys (RFC 7517)."""
+        return self._ask("GET", f"/{self.tenant_id}/discovery/v2.0/keys")
+
     def ask_t1(self, agent: str) -> tuple[str, float]:
         """Ask for an agent's T1; return it with the seconds that the answer took."""
         return self._token(

@@ -24,7 +24,7 @@ class Envoy(Measured):
     """
 
     def __init__(self, name: str, bootstrap: str, folder: Path, cores: frozenset[int]) -> None:
-        config = folder / f"{name}.yaml"
+        config = folder / f"{name}.json"
         config.write_text(bootstrap)
         self._admin = folder / f"{name}.admin"
         command = [
