@@ -13,6 +13,7 @@ from authz.core.event import Event
 from authz.core.exchange import IssuedToken, TokenExchange
 from authz.core.keys import SigningKey
 from authz.core.moment import Moment
+from authz.core.outcome import Granted
 from authz.core.record import CheckRecord
 from authz.core.request import CheckRequest
 from authz.core.secret import Secret
@@ -106,6 +107,13 @@ class Observer(Protocol):
 
     def observe(self, event: Event) -> None:
         """Take note of one event, or pass over it."""
+
+
+class RepeatObserver(Observer, Protocol):
+    """An observer that is notified of each answer that is given again. It must be quick."""
+
+    def repeated(self, granted: Granted, record: CheckRecord) -> None:
+        """Take note of one Check that an answer of before has answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from authz.core.baggage import Baggage
 from authz.core.cache import PrincipalCache
 from authz.core.decision import Allow
 from authz.core.errors import TunnelRefused
-from authz.core.event import Decided, LookedUp, Repeated
+from authz.core.event import Decided, LookedUp
 from authz.core.exchange import SubjectToken, TokenExchange
 from authz.core.grant import Delegated, NoToken, Own
 from authz.core.lifetime import ENDLESS, ONCE, lifetime
@@ -47,7 +47,7 @@ from authz.core.route import EgressRoute, InboundRoute, Route, authorize_workloa
 from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
-from authz.ports import Clock, Observer, SubjectStore, Timer
+from authz.ports import Clock, RepeatObserver, SubjectStore, Timer
 
 
 class CheckService:
@@ -75,7 +75,7 @@ class CheckService:
         *,
         principals: PrincipalCache,
         subjects: SubjectStore,
-        observer: Observer,
+        observer: RepeatObserver,
         clock: Clock,
         timer: Timer,
         sessions: SessionOwners,
@@ -110,7 +110,7 @@ class CheckService:
             record = CheckRecord(request, Denied.because(defect), now.wall, 0.0, Trace())
             self._observer.observe(Decided(record))
             return record
-        self._observer.observe(Repeated((record,)))
+        self._observer.repeated(granted, record)
         return record
 
     async def decide(self, request: CheckRequest, *, deadline: float) -> CheckRecord:

@@ -1,9 +1,11 @@
 """`Event`: what is counted and logged, each kind with what it tells. None of them decides anything."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from authz.core.errors import AuthzError
 from authz.core.exchange import TokenExchange
+from authz.core.outcome import Granted
 from authz.core.record import CacheName, CacheResult, CheckRecord
 
 
@@ -18,13 +20,15 @@ class Decided(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """Checks were answered by answers that stand. They are many, so they may come together.
+    """Checks were answered by answers that stand. They are many, so they come together.
 
     Attributes:
-        records: One for each Check.
+        answers: The answer to each Check, and how many seconds it took.
+        records: The record of each, where an observer reads them; else none: what was asked is not kept.
     """
 
-    records: tuple[CheckRecord, ...]
+    answers: Sequence[tuple[Granted, float]]
+    records: Sequence[CheckRecord]
 
 
 class LookedUp(NamedTuple):

@@ -45,12 +45,17 @@ class DecisionLog:
         self.which = which
         self._heads: WeakKeyDictionary[Granted, bytes] = WeakKeyDictionary()
 
+    @property
+    def reads_records(self) -> bool:
+        """Whether it writes about repeated answers: each is an allowance, and was logged when it was made."""
+        return self.which is Decisions.ALL
+
     def observe(self, event: Event) -> None:
         """Write what an event says, if it is one for the log."""
         match event:
             case Decided(record):
                 self._write_decision(record)
-            case Repeated(records):
+            case Repeated(records=records):
                 self._write_repeats(records)
             case Exchanged():
                 _write_exchange(event)
@@ -80,8 +85,7 @@ class DecisionLog:
             write_record("warning" if ours else "info", "check", fields_of(record))
 
     def _write_repeats(self, records: Sequence[CheckRecord]) -> None:
-        if self.which is not Decisions.ALL:
-            # Each is an allowance, and was logged when it was made.
+        if not self.reads_records:
             return
         if heads_are_used():
             write_lines("info", [self._line(record) for record in records])

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from authz import __version__
-from authz.core.decision import Allow, Deny
+from authz.core.decision import Allow, Decision, Deny
 from authz.core.errors import AuthzError, EntraError
 from authz.core.event import (
     Called,
@@ -23,8 +23,9 @@ from authz.core.event import (
     SecretSent,
 )
 from authz.core.exchange import TokenExchange, blamed
-from authz.core.record import CacheName, CacheResult, CheckRecord
-from authz.core.route import EgressRoute
+from authz.core.outcome import Granted
+from authz.core.record import CacheName, CacheResult
+from authz.core.route import EgressRoute, Route
 from authz.observe.histogram import Histogram
 from authz.observe.labels import NONE, OTHER, check_labels, ending
 
@@ -210,9 +211,9 @@ class Metrics:
         """Count one event."""
         match event:
             case Decided(record):
-                self._count_checks(record, [record.seconds])
-            case Repeated(records):
-                self._count_repeats(records)
+                self._count_checks(record.route, record.rule, record.decision, [record.seconds])
+            case Repeated(answers):
+                self._count_repeats(answers)
             case LookedUp(cache, result):
                 self._lookup_child(cache, result).inc()
             case Exchanged(exchange, error, seconds):
@@ -228,18 +229,19 @@ class Metrics:
             case _ as unreachable:
                 assert_never(unreachable)
 
-    def _count_repeats(self, records: Sequence[CheckRecord]) -> None:
+    def _count_repeats(self, answers: Sequence[tuple[Granted, float]]) -> None:
         # By identity: a route's hash is that of all it consists of.
-        by_route: dict[int, list[CheckRecord]] = {}
-        for record in records:
-            by_route.setdefault(id(record.route), []).append(record)
-        for found in by_route.values():
-            self._count_checks(found[0], [record.seconds for record in found])
-        self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(records))
+        by_route: dict[int, tuple[Granted, list[float]]] = {}
+        for granted, seconds in answers:
+            by_route.setdefault(id(granted.route), (granted, []))[1].append(seconds)
+        for granted, found in by_route.values():
+            self._count_checks(granted.route, granted.route.rule, granted.decision, found)
+        self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(answers))
 
-    def _count_checks(self, record: CheckRecord, seconds: Sequence[float]) -> None:
+    def _count_checks(
+        self, route: Route | None, rule: str, decision: Decision, seconds: Sequence[float]
+    ) -> None:
         """Count Checks of one route and rule that ended alike."""
-        route, decision = record.route, record.decision
         reason = decision.reason.value if isinstance(decision, Deny) else NONE
         labels = check_labels(route, decision.label, reason)
         count, duration = self._check_children(*labels)
@@ -249,7 +251,7 @@ class Metrics:
             self._fallbacks.labels(route.name).inc(len(seconds))
         if route is not None and (route.rule or route.rules is not None):
             direction, name, decided, _ = labels
-            self._rules.labels(direction, name, record.rule or NONE, decided).inc(len(seconds))
+            self._rules.labels(direction, name, rule or NONE, decided).inc(len(seconds))
 
     def _count_exchange(
         self, exchange: TokenExchange, error: AuthzError | None, seconds: float

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from authz.core.event import Event, Repeated
+from authz.core.outcome import Granted
 from authz.core.record import CheckRecord
 from authz.ports import Observer
 
@@ -25,28 +26,40 @@ class Observers:
 
     Args:
         observers: Are notified of everything.
+        reads_records: Says whether one of them reads the records of repeated answers.
 
     Attributes:
         seen: How many events there have been.
         failures: How often an observer has raised.
     """
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], *, reads_records: Callable[[], bool]) -> None:
         self._observers = tuple(observers)
+        self._reads_records = reads_records
         self.seen = 0
         self.failures = 0
         self._known_failures: set[str] = set()
-        self._gathered: list[CheckRecord] = []
+        self._keeps_records = reads_records()
+        self._answers: list[tuple[Granted, float]] = []
+        self._records: list[CheckRecord] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def observe(self, event: Event) -> None:
-        """Pass on an event: answers that are given again a moment later and together, all else at once."""
+        """Pass on an event at once."""
         self.seen += 1
-        if not isinstance(event, Repeated):
-            self._notify(event)
-            return
-        self._gathered += event.records
-        if self._timer is None or len(self._gathered) >= MOST_GATHERED:
+        self._notify(event)
+
+    def repeated(self, granted: Granted, record: CheckRecord) -> None:
+        """Pass on an answer that is given again a moment later, together with others.
+
+        What was asked is dropped where nobody reads it: requests that are kept for later slow down those
+        that come now, by a sixth.
+        """
+        self.seen += 1
+        self._answers.append((granted, record.seconds))
+        if self._keeps_records:
+            self._records.append(record)
+        if self._timer is None or len(self._answers) >= MOST_GATHERED:
             self._pass_on_soon()
 
     def flush(self) -> None:
@@ -54,9 +67,11 @@ class Observers:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            self._notify(Repeated(tuple(gathered)))
+        answers, self._answers = self._answers, []
+        records, self._records = self._records, []
+        self._keeps_records = self._reads_records()
+        if answers:
+            self._notify(Repeated(answers, records))
 
     def attempt(self, observe: Callable[[], None]) -> None:
         """Do something for observers only. A failure is counted, and logged once for each kind."""
@@ -75,7 +90,7 @@ class Observers:
             self.attempt(partial(observer.observe, event))
 
     def _pass_on_soon(self) -> None:
-        if len(self._gathered) >= MOST_GATHERED:
+        if len(self._answers) >= MOST_GATHERED:
             self.flush()
             return
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, self.flush)

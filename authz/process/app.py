@@ -98,7 +98,9 @@ class App:
         registry = own_registry()
         metrics = Metrics(registry, frozenset(MEANINGS))
         decisions = DecisionLog(config.log.decisions)
-        self._observers = Observers([metrics, decisions])
+        self._observers = Observers(
+            [metrics, decisions], reads_records=lambda: decisions.reads_records
+        )
         self._engine = Engine(config, environ=source.environ, observer=self._observers)
         peers_have_names = (
             config.listen.tls is not None and config.listen.tls.client_ca_file is not None

@@ -23,7 +23,7 @@ from authz.core.session import SessionOwners
 from authz.core.shares import Shares
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.entra.key_vault import KeyVaults
-from authz.ports import Clock, Observer, Timer
+from authz.ports import Clock, RepeatObserver, Timer
 from authz.process.version import Version, Workshop
 from authz.system.rounds import Rounds
 from authz.tokens.pushing import PushedTokens
@@ -52,7 +52,7 @@ class Engine:
         config: Config,
         *,
         environ: Mapping[str, str],
-        observer: Observer,
+        observer: RepeatObserver,
         clock: Clock = time.time,
         timer: Timer = time.monotonic,
         vaults: KeyVaults | None = None,

@@ -102,7 +102,9 @@ def test_parts_of_an_edge_hit_are_measured() -> None:
     """Each variant lets the request through without a Check."""
     results = edges.measure(QUICK, announce=lambda _: None)
 
-    assert ["envoy", "edge_hit", *edges.VARIANTS, *edges.ALONE] == [row.name for row in results.rows]
+    assert ["envoy", "edge_hit", *edges.VARIANTS, *edges.ALONE] == [
+        row.name for row in results.rows
+    ]
 
 
 @pytest.mark.usefixtures("h2load")

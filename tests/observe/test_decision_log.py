@@ -14,7 +14,7 @@ from authz.core.errors import (
     InvalidToken,
     TokenFault,
 )
-from authz.core.event import Decided, Exchanged, Repeated
+from authz.core.event import Decided, Exchanged
 from authz.core.exchange import AppToken
 from authz.core.outcome import Denied
 from authz.core.record import CheckRecord
@@ -22,7 +22,7 @@ from authz.core.request import Authorization, CheckRequest
 from authz.observe.decision_log import DecisionLog
 from authz.observe.logging import configure_logging
 from support.fakes.exchanges import BLUEPRINT_CLIENT, GRAPH, on_behalf_of
-from support.fakes.records import record_of
+from support.fakes.records import record_of, repeated
 from support.fakes.scene import Scene
 from support.fakes.tenant import AGENT, BLUEPRINT
 
@@ -163,7 +163,7 @@ async def test_a_repeated_answer_is_told_like_the_first(
     )  # fmt: skip
     repeats = await _repeated(scene, first, again, again._replace(request_id="", traceparent="x"))
     log.observe(Decided(scene.observer.records[0]))
-    log.observe(Repeated(tuple(repeats)))
+    log.observe(repeated(repeats))
 
     checked, one, two, three = written(capfd)
     passing = {"method", "path", "host", "request_id", "trace_id", "ms", "timestamp"}
@@ -187,9 +187,7 @@ async def test_a_repeated_answer_is_told_to_people_as_well(
     """In the readable style nothing is prepared."""
     configure_logging(level="info", style="console")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.observe(
-        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
-    )
+    log.observe(repeated(await _repeated(scene, scene.request("egress", "autonomous", None))))
 
     (line,) = capfd.readouterr().out.splitlines()
     assert "token_cache=hit" in line
@@ -201,9 +199,7 @@ async def test_a_repeated_answer_is_told_only_where_allowances_are(
 ) -> None:
     """There are no repeated denials."""
     scene, log = Scene(), DecisionLog(which)
-    log.observe(
-        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
-    )
+    log.observe(repeated(await _repeated(scene, scene.request("egress", "autonomous", None))))
 
     assert [] == written(capfd)
 
@@ -214,7 +210,7 @@ async def test_an_allowance_is_told_when_it_is_made(capfd: pytest.CaptureFixture
     allowed = scene.request("egress", "autonomous", None)
     for request in (allowed, allowed, scene.request("egress", "nowhere", None)):
         for record in (await scene.check(request), await scene.check(request)):
-            log.observe(Repeated((record,)) if record.repeated else Decided(record))
+            log.observe(repeated([record]) if record.repeated else Decided(record))
 
     assert ["allow", "deny", "deny"] == [record["decision"] for record in written(capfd)]
 
@@ -225,9 +221,7 @@ async def test_a_repeated_answer_below_the_level_is_not_told(
     """Levels hold for prepared records too."""
     configure_logging(level="warning", style="json")
     scene, log = Scene(), DecisionLog(Decisions.ALL)
-    log.observe(
-        Repeated(tuple(await _repeated(scene, scene.request("egress", "autonomous", None))))
-    )
+    log.observe(repeated(await _repeated(scene, scene.request("egress", "autonomous", None))))
 
     assert [] == written(capfd)
 

@@ -6,13 +6,13 @@ import pytest
 
 from authz.core.decision import Allow, Deny, Reply
 from authz.core.errors import Reason
-from authz.core.event import Decided, Repeated
+from authz.core.event import Decided
 from authz.core.exchange import Flow
 from authz.core.record import CacheName
 from authz.observe.decision_log import fields_of
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
-from support.fakes.records import record_of, trace_of
+from support.fakes.records import record_of, repeated, trace_of
 from support.fakes.routes import regranted, route_of
 
 FALLBACK = route_of("graph", Flow.AUTONOMOUS, stands_in=True)
@@ -24,12 +24,12 @@ def test_calls_without_a_user_are_counted_and_told() -> None:
     """Each one, also where its answer was given again; not where it was denied, nor elsewhere."""
     registry = own_registry()
     metrics = Metrics(registry, frozenset())
-    repeated = ALLOWED._replace(trace=None)
+    again = ALLOWED._replace(trace=None)
     denied = record_of(Deny(Reason.EXCHANGE_UNAVAILABLE))
     trace_of(denied).route = FALLBACK
     for record in (ALLOWED, denied, ELSEWHERE):
         metrics.observe(Decided(record))
-    metrics.observe(Repeated((repeated, repeated)))
+    metrics.observe(repeated([again, again]))
 
     assert 3 == registry.get_sample_value("authz_subject_fallbacks_total", {"route": "graph"})
     assert fields_of(ALLOWED)["fallback"]

@@ -2,18 +2,19 @@
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
 from authz.core.decision import Deny
 from authz.core.errors import Reason
-from authz.core.event import Decided, Event, LookedUp, Repeated
+from authz.core.event import Decided, Event, LookedUp
 from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
 from authz.observe.observers import MOST_GATHERED, Observers
 from authz.observe.registry import own_registry
 from support.fakes.recorder import Recorder
-from support.fakes.records import record_of
+from support.fakes.records import record_of, repeated, repeats_of
 from support.fakes.scene import INBOUND, Scene
 from support.programs.stack import until
 
@@ -30,28 +31,50 @@ async def _repeats(scene: Scene, number: int) -> list[CheckRecord]:
     return [await scene.check(requests[index % 2]) for index in range(number)]
 
 
-async def test_repeats_are_passed_on_a_moment_later_and_all_at_once() -> None:
-    """Every observer hears of each, in order."""
+def _tell(observers: Observers, *records: CheckRecord) -> None:
+    """Notify of each that it was given again."""
+    for (granted, _), record in zip(repeats_of(records), records, strict=True):
+        observers.repeated(granted, record)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_repeats_are_passed_on_a_moment_later_and_all_at_once(*, reads: bool) -> None:
+    """Every observer hears of each, in order; of what was asked only where one of them reads it."""
     repeats = await _repeats(Scene(), 3)
     heard = [Recorder(), Recorder()]
-    observers = Observers(heard)
-    for repeat in repeats:
-        observers.observe(Repeated((repeat,)))
-    before = [list(observer.records) for observer in heard]
-    await until(lambda: all(observer.records for observer in heard))
+    observers = Observers(heard, reads_records=lambda: reads)
+    _tell(observers, *repeats)
+    before = [list(observer.repeats) for observer in heard]
+    await until(lambda: all(observer.repeats for observer in heard))
 
     assert [[], []] == before
-    assert [repeats, repeats] == [observer.records for observer in heard]
+    assert [repeats_of(repeats)] * 2 == [observer.repeats for observer in heard]
+    assert [repeats if reads else []] * 2 == [observer.records for observer in heard]
+
+
+async def test_records_are_told_as_soon_as_somebody_reads_them() -> None:
+    """From the next batch on; then no longer. An answer is told each time."""
+    repeats, reads = await _repeats(Scene(), 1), False
+    heard = Recorder()
+    observers = Observers([heard], reads_records=lambda: reads)
+    told = []
+    for reads in (True, False, False, False):  # noqa: B007 - read above
+        _tell(observers, *repeats)
+        observers.flush()
+        told.append(len(heard.records))
+
+    assert [0, 1, 1, 1] == told
+    assert 4 == len(heard.repeats)
 
 
 async def test_there_is_a_next_time() -> None:
     """What comes after a batch is the next one's."""
     first, second = await _repeats(Scene(), 2)
     heard = Recorder()
-    observers = Observers([heard])
-    observers.observe(Repeated((first,)))
+    observers = Observers([heard], reads_records=lambda: True)
+    _tell(observers, first)
     await until(lambda: heard.records == [first])
-    observers.observe(Repeated((second,)))
+    _tell(observers, second)
     await until(lambda: heard.records == [first, second])
 
 
@@ -59,20 +82,19 @@ async def test_repeats_that_are_many_do_not_wait() -> None:
     """What is gathered is bounded."""
     repeats = await _repeats(Scene(), 1)
     heard = Recorder()
-    observers = Observers([heard])
-    for _ in range(MOST_GATHERED):
-        observers.observe(Repeated(tuple(repeats)))
+    observers = Observers([heard], reads_records=lambda: False)
+    _tell(observers, *repeats * MOST_GATHERED)
 
-    assert MOST_GATHERED == len(heard.records)
+    assert MOST_GATHERED == len(heard.repeats)
 
 
 async def test_what_is_gathered_can_be_asked_for() -> None:
     """At a scrape and at the end; nothing is told twice."""
     repeats = await _repeats(Scene(), 2)
     heard = Recorder()
-    observers = Observers([heard])
+    observers = Observers([heard], reads_records=lambda: True)
     observers.flush()
-    observers.observe(Repeated(tuple(repeats)))
+    _tell(observers, *repeats)
     observers.flush()
     observers.flush()
     await asyncio.sleep(0)
@@ -84,7 +106,7 @@ async def test_repeats_count_like_checks() -> None:
     """The same series, whichever way an answer was given; and a hit of the answers' cache each."""
     repeats = await _repeats(Scene(), 5)
     registry = own_registry()
-    Metrics(registry, frozenset()).observe(Repeated(tuple(repeats)))
+    Metrics(registry, frozenset()).observe(repeated(repeats))
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
@@ -108,13 +130,13 @@ async def test_an_observer_that_fails_spoils_no_decision() -> None:
     """The others hear of it all the same, the failures are counted, and each kind is logged once."""
     scene = Scene()
     heard = Recorder()
-    observers = Observers([Failing(), heard])
+    observers = Observers([Failing(), heard], reads_records=lambda: True)
     repeats = await _repeats(scene, 2)
     with capture_logs() as logged:
         for _ in range(3):
             observers.observe(Decided(record_of(Deny(Reason.INTERNAL))))
         observers.observe(LookedUp(CacheName.TOKENS, CacheResult.HIT))
-        observers.observe(Repeated(tuple(repeats)))
+        _tell(observers, *repeats)
         observers.flush()
 
     assert 3 + len(repeats) == len(heard.records)

@@ -15,6 +15,7 @@ from authz.core.event import (
     SecretSent,
 )
 from authz.core.exchange import Flow
+from authz.core.outcome import Granted
 from authz.core.record import CacheName, CacheResult, CheckRecord
 
 
@@ -24,6 +25,7 @@ class Recorder:
 
     Attributes:
         records: Decisions.
+        repeats: Answers that were given again, with the seconds that it took.
         lookups: Look-ups in caches.
         exchanges: Exchanges that called Entra: flow, error, seconds.
         begun_for: The egress route of each exchange.
@@ -34,6 +36,7 @@ class Recorder:
     """
 
     records: list[CheckRecord] = field(default_factory=list)
+    repeats: list[tuple[Granted, float]] = field(default_factory=list)
     lookups: list[tuple[CacheName, CacheResult]] = field(default_factory=list)
     exchanges: list[tuple[Flow, AuthzError | None, float]] = field(default_factory=list)
     begun_for: list[str | None] = field(default_factory=list)
@@ -47,9 +50,10 @@ class Recorder:
         match event:
             case Decided(record):
                 self.records.append(record)
-            case Repeated(records):
+            case Repeated(answers, records):
+                self.repeats += answers
                 self.records += records
-                self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in records]
+                self.lookups += [(CacheName.ANSWERS, CacheResult.HIT) for _ in answers]
             case LookedUp(cache, result):
                 self.lookups.append((cache, result))
             case Exchanged(exchange, error, seconds, route):
@@ -63,6 +67,10 @@ class Recorder:
                 self.sent.append((name, is_empty))
             case SecretRejected(name):
                 self.rejected.append(name)
+
+    def repeated(self, granted: Granted, record: CheckRecord) -> None:
+        """Remember an answer that is given again."""
+        self.observe(Repeated([(granted, record.seconds)], [record]))
 
     def results(self, cache: CacheName) -> list[CacheResult]:
         """Return how the look-ups of one cache ended."""

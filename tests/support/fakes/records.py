@@ -1,9 +1,11 @@
 """Records as the service makes them, for tests of what doors and observers make of one."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from authz.core.decision import Allow, Decision, Deny, Reply
 from authz.core.errors import AuthzError
+from authz.core.event import Repeated
 from authz.core.exchange import Flow
 from authz.core.lifetime import Lifetime
 from authz.core.moment import NEVER
@@ -46,3 +48,23 @@ def trace_of(record: CheckRecord) -> Trace:
     """Return what was seen on the way to a new decision."""
     assert record.trace is not None
     return record.trace
+
+
+def repeats_of(records: Iterable[CheckRecord]) -> list[tuple[Granted, float]]:
+    """Return what is told of answers that are given again: each, with the seconds that it took.
+
+    Raises:
+        TypeError: One of them is no allowance.
+    """
+    answers = []
+    for record in records:
+        if not isinstance(record.outcome, Granted):
+            raise TypeError("denials are not given again")
+        answers.append((record.outcome, record.seconds))
+    return answers
+
+
+def repeated(records: Iterable[CheckRecord]) -> Repeated:
+    """Return the event of answers that are given again, as one observer hears of it who reads records."""
+    found = tuple(records)
+    return Repeated(repeats_of(found), found)
