@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,14 +72,12 @@ def document(
         "egress": {
             DELEGATED: {**_delegated("agent", graph), **_plain(DELEGATED_HOST)},
             RULED: {**_delegated("agent", graph), **_plain(RULED_HOST), "rules": _RULES},
-            APP_ONLY: {
-                "flow": "autonomous", "agent": "agent", "scopes": [graph], **_plain(APP_ONLY_HOST),
-            },
+            APP_ONLY: {**_app_only(), **_plain(APP_ONLY_HOST)},
             **{name: _delegated("agent", scope) for name, scope in APIS.items()},
             **{agent: _delegated(agent, graph) for agent in agents},
         },
         **more,
-    }  # fmt: skip
+    }
 
 
 def large(entra: Entra, folder: Path, *, grpc: str, number: int) -> dict[str, Any]:
@@ -100,6 +99,19 @@ def large(entra: Entra, folder: Path, *, grpc: str, number: int) -> dict[str, An
             "hosts": [f"api-{turn}.example"],
         }
     return config
+
+
+def pushed(entra: Entra, folder: Path, *, grpc: str, number: int) -> dict[str, Any]:
+    """Return a configuration with so many routes whose tokens are pushed, each with a host of its own.
+
+    The hosts are addresses (RFC 2544, for benchmarks), because Envoy's start waits for answers about names.
+    """
+    config = document(entra, folder, grpc=grpc)
+    first = IPv4Address("198.18.0.0")
+    routes = {
+        f"route-{turn}": {**_app_only(), "hosts": [str(first + turn)]} for turn in range(number)
+    }
+    return {**config, "inbound": {}, "egress": routes}
 
 
 def of_envoy(config: Mapping[str, Any], *, ruled: bool = False, **more: Any) -> dict[str, Any]:
@@ -132,6 +144,10 @@ def _agent(client_id: str) -> dict[str, str]:
 
 def _delegated(agent: str, scope: str) -> dict[str, Any]:
     return {"flow": "on_behalf_of", "agent": agent, "scopes": [scope]}
+
+
+def _app_only() -> dict[str, Any]:
+    return {"flow": "autonomous", "agent": "agent", "scopes": [APIS["graph"]]}
 
 
 def _plain(host: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from bench.bootstraps import LISTENER
 from bench.programs import Measured
 
 _OK: Final = 200
+_RECEIVED: Final = r"^sds\..*\.update_success$"
 _ASKED: Final = ("cluster.authz.upstream_rq_total", "cluster.authz-checks.upstream_rq_total")
 
 
@@ -18,7 +19,7 @@ class Envoy(Measured):
 
     Args:
         name: What it is called in messages.
-        bootstrap: Its configuration, YAML.
+        bootstrap: Its configuration, JSON.
         folder: Where its files go.
         cores: Where it may run.
     """
@@ -51,6 +52,13 @@ class Envoy(Measured):
             self._ask(f"/stats?format=json&filter=^({'|'.join(_ASKED)})$")[1]
         )["stats"]
         return sum(int(entry["value"]) for entry in found if entry.get("name") in _ASKED)
+
+    def secrets(self) -> int:
+        """Return how many secrets it has received; 0 until it is ready, for such a question takes it time."""
+        if not self._is_ready():
+            return 0
+        found = json.loads(self._ask(f"/stats?format=json&filter={_RECEIVED}")[1])["stats"]
+        return sum(entry["value"] > 0 for entry in found)
 
     def _is_ready(self) -> bool:
         try:

@@ -1,7 +1,11 @@
-"""A service with very many routes, agents and blueprints: idle, scraped, reloaded, and rendered for Envoy."""
+"""A service with very many routes, agents and blueprints: idle, scraped, reloaded, and rendered for Envoy.
+
+And an Envoy with as many routes whose tokens are pushed, from its start until it holds them.
+"""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +28,7 @@ from bench.stalls import slowest
 
 _WARM_UP: Final = 0.2
 _APPLIED: Final = "configuration applied"
+_HELD: Final = re.compile(r"^authz_pushed_secret_expiry_seconds\{.*\} (?!0\.0$)", re.MULTILINE)
 _PATIENCE: Final = 60.0
 
 
@@ -45,13 +50,15 @@ def measure(
         announce: Hears what is measured.
 
     Raises:
-        LoadError: A hit was not answered, or Envoy's configuration was not rendered.
-        StartFailure: The service did not come up, or did not apply a configuration.
+        LoadError: A hit was not answered, Envoy's configuration was not rendered, or Envoy got no token.
+        StartFailure: The service did not come up, or did not apply a configuration; or Envoy did not come up.
     """
     socket = scene.folder / "large.sock"
     config = documents.large(scene.entra, scene.folder, grpc=f"unix:{socket}", number=number)
     announce(f"rendering {number:,} routes")
     figures = {f"render_{number}_s": _rendering(documents.write(config, scene.folder / "r.json"))}
+    announce(f"{number:,} pushed tokens")
+    figures[f"secrets_held_{number}_s"] = _holding(scene, number)
     service = scene.serve("large", config)
     try:
         announce(f"{number:,} routes, idle")
@@ -72,13 +79,46 @@ def measure(
         scene.stop(service)
 
 
-def _rendering(file: Path) -> float:
-    command = [sys.executable, "-m", "authz", "envoy", "--config", str(file)]
+def _rendering(file: Path, *options: str) -> float:
+    command = [sys.executable, "-m", "authz", "envoy", "--config", str(file), *options]
     started = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LoadError(f"Envoy's configuration was not rendered: {done.stderr[-1000:]}")
     return round(time.perf_counter() - started, 2)
+
+
+def _holding(scene: Scene, number: int) -> float:
+    """Return the seconds from the start of an Envoy until it holds the tokens of all its routes."""
+    socket, rendered = scene.folder / "pushed.sock", scene.folder / "rendered.json"
+    config = documents.pushed(scene.entra, scene.folder, grpc=f"unix:{socket}", number=number)
+    addresses = ("--egress", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    files = ("--upstream-ca", str(scene.entra.ca_file), "--output", str(rendered))
+    _rendering(documents.write(config, scene.folder / "p.json"), *addresses, *files)
+    service = scene.serve("pushed", config)
+    try:
+        wait([service])
+        admin, bootstrap = config["listen"]["admin"], rendered.read_text()
+        # The first one leaves the service with all tokens.
+        _until_held(scene, "first_holder", bootstrap, admin, number)
+        return _until_held(scene, "holder", bootstrap, admin, number)
+    finally:
+        scene.stop(service)
+
+
+def _until_held(scene: Scene, name: str, bootstrap: str, admin: str, number: int) -> float:
+    started = time.perf_counter()
+    envoy = scene.envoy(name, bootstrap)
+    try:
+        # Two of each route: the token, and why there is none.
+        until(lambda: envoy.secrets() == 2 * number, f"{2 * number} secrets", _PATIENCE)
+        seconds = time.perf_counter() - started
+        held = len(_HELD.findall(_metrics(admin)))
+        if held != number:
+            raise LoadError(f"Envoy holds {held} tokens: expected {number}")
+        return round(seconds, 2)
+    finally:
+        scene.stop(envoy)
 
 
 def _idle(service: Measured, seconds: float) -> float:
@@ -90,8 +130,13 @@ def _idle(service: Measured, seconds: float) -> float:
 
 def _scrape(admin: str, times: int) -> None:
     for _ in range(times):
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=_PATIENCE) as answer:
-            answer.read()
+        _metrics(admin)
+
+
+def _metrics(admin: str) -> str:
+    with urllib.request.urlopen(f"http://{admin}/metrics", timeout=_PATIENCE) as answer:
+        found: bytes = answer.read()
+    return found.decode()
 
 
 class _Reloads:

@@ -17,7 +17,7 @@ from authz.cli.options import (
     file_argument,
     no_values_option,
 )
-from authz.cli.rendering_command import made_by, take_over
+from authz.cli.rendering_command import headed, made_by, take_over
 from authz.config import ConfigError, ConfigSource
 from authz.config.placeholders import shown_in, stand_ins
 from authz.core.request import Direction
@@ -29,6 +29,7 @@ from authz.envoy_config.settings import (
     SidecarSettings,
     Transparent,
 )
+from authz.envoy_config.text import is_json
 from authz.system.distribution import advice
 
 
@@ -122,7 +123,7 @@ from authz.system.distribution import advice
     "--output",
     type=FILE,
     help="Write into this file in place of printing: the whole result, or nothing after a fault. It may be the one "
-    "of --like.",
+    "of --like. If its name ends in .json it becomes JSON, which Envoy reads in about half the time.",
 )
 @click.pass_context
 def envoy(context: click.Context, /, **_: Any) -> None:
@@ -142,7 +143,7 @@ def _render(
     **options: Any,
 ) -> None:
     try:
-        from authz.envoy_config.bootstrap import render  # noqa: PLC0415 - an extra
+        from authz.envoy_config.bootstrap import render_document  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise click.ClickException(f"{error.name} is missing: {advice('render')}") from error
 
@@ -153,11 +154,15 @@ def _render(
         loaded = replace(source, environ=given | values).load()
         config = loaded.config
         settings = _sidecar_settings(options, config.api.ca_file)
-        text = render(config, settings)
+        # The digest is for scripts without this program.
+        digest = [f"authz.yaml: sha256 {loaded.digest}"] if source.path is not None else []
+        text = headed(
+            [*made_by(context), *digest],
+            render_document(config, settings),
+            as_json=output is not None and is_json(output),
+        )
         _refuse_stand_ins(text, values)
-        # For scripts without this program.
-        digest = f"# authz.yaml: sha256 {loaded.digest}\n" if source.path is not None else ""
-        _put(made_by(context) + digest + text, output)
+        _put(text, output)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)

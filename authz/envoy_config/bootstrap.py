@@ -1,4 +1,4 @@
-"""`render`: the whole configuration of the Envoy beside an agent, as YAML.
+"""`render`: the whole configuration of the Envoy beside an agent, as YAML; `render_document`: as plain data.
 
 Needs the extra `render`. A running service never imports this: Envoy is configured before it starts.
 """
@@ -49,7 +49,16 @@ _FILTERS: Final = "egress-filters"
 
 
 def render(config: Config, settings: SidecarSettings) -> str:
-    """Return Envoy's bootstrap configuration (YAML) for a configuration of the service.
+    """Return Envoy's bootstrap configuration for a configuration of the service, as YAML.
+
+    Raises:
+        RenderError: Configuration and settings do not go together.
+    """
+    return text(render_document(config, settings))
+
+
+def render_document(config: Config, settings: SidecarSettings) -> dict[str, Anything]:
+    """Return it as plain data, which `text` has as YAML or JSON.
 
     There is a listener for inbound requests if there is an inbound route, one for egress if there is an
     egress route with hosts, and one for statistics if the settings have an address for it.
@@ -153,11 +162,11 @@ def render(config: Config, settings: SidecarSettings) -> str:
         bootstrap_extensions=[bootstrap_extension()] if targets else [],
         static_resources=BootstrapStaticResources(listeners=listeners, clusters=clusters),
     )
-    data = document(bootstrap)
+    data: dict[str, Anything] = document(bootstrap)
     selection = Selection(settings.inbound_route or "", tuple(settings.egress_hosts))
     _mark(data, Rendered(config, policy).mark(selection))
     _share_filters(data["static_resources"]["listeners"])
-    return text(data)
+    return data
 
 
 def _mark(data: dict[str, Anything], mark: str) -> None:

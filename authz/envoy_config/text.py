@@ -1,15 +1,19 @@
-"""`text`: a document of Envoy's as YAML that every parser reads alike.
+"""`text`: a document of Envoy's as YAML that every parser reads alike. `json_text`: as JSON, on one line.
 
 PyYAML's own way there is a tree of nodes, made in Python: with 1,000 hosts it took longer than all else that
 is rendered. This gives libyaml's emitter its events directly.
+
+Envoy makes JSON of YAML and reads that: JSON takes it half the time, and less memory.
 """
 
 import io
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import yaml
 from yaml import (
     AliasEvent,
@@ -41,7 +45,7 @@ _LIST_END: Final = SequenceEndEvent()
 
 
 class Shared(list[Any]):
-    """A list that stands in several places: it is written once, with a name, and by that name then.
+    """A list that stands in several places. In YAML it is written once, with a name, and by that name then.
 
     Args:
         name: The name.
@@ -62,6 +66,18 @@ def text(document: dict[str, Any]) -> str:
     finally:
         dumper.dispose()
     return stream.getvalue()
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """Return a document as JSON. What is shared is written in each place: JSON has no names for it."""
+    return orjson.dumps(
+        _with_whole_numbers(document, {}), option=orjson.OPT_APPEND_NEWLINE
+    ).decode()
+
+
+def is_json(file: Path) -> bool:
+    """Whether a file's name says that it is JSON, as Envoy decides it."""
+    return file.name.lower().endswith(".json")
 
 
 class _Writer:
@@ -136,8 +152,31 @@ def _plain(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
-    # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+    value = _whole(value)
     # Without a dot before its exponent a number is text to PyYAML.
     return re.sub(r"^(-?[0-9]+)e", r"\1.0e", repr(value))
+
+
+def _whole(value: object) -> object:
+    """Return a number without a fraction as an integer, and everything else as it is."""
+    # Envoy reads `503.0` as a text, where a message takes either (`Struct`).
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _with_whole_numbers(value: Any, shared: dict[str, list[Any]]) -> Any:
+    """Return a copy of a document for JSON.
+
+    Args:
+        value: The document, or a part of it.
+        shared: Copies of the shared lists so far, by name.
+    """
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(each, shared) for key, each in value.items()}
+    if not isinstance(value, list):
+        return _whole(value)
+    if isinstance(value, Shared) and value.name in shared:
+        return shared[value.name]
+    copy = [_with_whole_numbers(each, shared) for each in value]
+    if isinstance(value, Shared):
+        shared[value.name] = copy
+    return copy

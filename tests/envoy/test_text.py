@@ -1,5 +1,7 @@
-"""Envoy's configuration as YAML: every parser reads what was meant."""
+"""Envoy's configuration as YAML and JSON: every parser reads what was meant."""
 
+import json
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -7,7 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.envoy_config.text import Shared, text
+from authz.envoy_config.text import Shared, is_json, json_text, text
+from support.proxy.envoy import validate
 
 WORDS: Final = st.sampled_from(
     ["y", "No", "on", "null", "~", "", "=", "<<", "0x1f", "1_000", "12:30:45", "2001-01-01", "1e3", ".5", "-",
@@ -33,7 +36,7 @@ DOCUMENTS: Final = st.dictionaries(
 @given(DOCUMENTS)
 def test_what_was_written_is_read(document: dict[str, Any]) -> None:
     """Text stays text, whatever it looks like, and numbers stay numbers."""
-    assert document == yaml.safe_load(text(document))
+    assert document == yaml.safe_load(text(document)) == json.loads(json_text(document))
 
 
 @pytest.mark.parametrize(
@@ -47,11 +50,21 @@ def test_what_some_parser_takes_for_something_else_is_quoted(word: str) -> None:
 def test_whole_numbers_have_no_fraction() -> None:
     """Envoy reads `503.0` as text where a message takes either."""
     assert "a: 503\nb: 0.5\n" == text({"a": 503.0, "b": 0.5})
+    assert '{"a":503,"b":[{"c":0.5}]}\n' == json_text({"a": 503.0, "b": [{"c": 0.5}]})
     assert {"a": 1e-5} == yaml.safe_load(text({"a": 1e-5}))
 
 
 def test_what_is_shared_is_written_once() -> None:
-    """The first place has its name, the others refer to it."""
-    shared = Shared("both", ["x"])
+    """The first place has its name, the others refer to it. JSON has no such names."""
+    document = {"a": (shared := Shared("both", ["x", 2.0])), "b": shared, "c": ["z"]}
 
-    assert "a: &both\n- x\nb: *both\nc:\n- z\n" == text({"a": shared, "b": shared, "c": ["z"]})
+    assert "a: &both\n- x\n- 2\nb: *both\nc:\n- z\n" == text(document)
+    assert '{"a":["x",2],"b":["x",2],"c":["z"]}\n' == json_text(document)
+
+
+@pytest.mark.parametrize("name", ["a.json", "A.JSON", ".json", "a.json.yaml", "a.yml"])
+def test_envoy_decides_by_the_same_names_what_is_json(name: str, tmp_path: Path) -> None:
+    """YAML in such a file is refused."""
+    done = validate("admin: {}\n", tmp_path, name=name)
+
+    assert is_json(Path(name)) == (0 != done.returncode), done.stderr

@@ -59,6 +59,7 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert 1 == document["figures"]["exchanges_for_200_checks_of_one_key"]
     assert 10_000_000 < document["figures"]["bytes_at_rest"]
     assert 0 < document["figures"]["render_3_s"]
+    assert 0 < document["figures"]["secrets_held_3_s"]
     assert 0 <= document["figures"]["idle_cpu_ms_per_s_3"]
     situations = ("quiet_0k", "new_users_0k", "quiet_3", "scrape_3", "reload_3")
     slowest = [

@@ -48,9 +48,11 @@ def envoy_binary() -> Path:
     return Path(found)
 
 
-def validate(bootstrap: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Let Envoy check a bootstrap text without starting it (`--mode validate`)."""
-    file = directory / "bootstrap.yaml"
+def validate(
+    bootstrap: str, directory: Path, *, name: str = "bootstrap.yaml"
+) -> subprocess.CompletedProcess[str]:
+    """Let Envoy check a bootstrap text without starting it (`--mode validate`), as a file of this name."""
+    file = directory / name
     file.write_text(bootstrap)
     return subprocess.run(
         [envoy_binary(), "--mode", "validate", "--log-level", "warning", "--config-path", file],
