@@ -27,6 +27,14 @@ class _Packed(Any):
     def __init__(self, message: Message) -> None:
         super().__init__(type_url=default_message_pool.type_to_url[type(message)])
         self.message = message
+        self._shown: Anything = None
+
+    @property
+    def shown(self) -> Anything:
+        """The document of the message, made once: filters stand in the chain of each host."""
+        if self._shown is None:
+            self._shown = document(self.message)
+        return self._shown
 
     def unpack(self, message_pool: MessagePool | None = None) -> Message | None:  # noqa: ARG002 - the library's
         """Return the message."""
@@ -51,7 +59,7 @@ def document(message: Message) -> Anything:
     Source: "ProtoJSON Format" (protobuf.dev). Fields that are not set are left out.
     """
     if isinstance(message, _Packed):
-        found = document(message.message)
+        found = message.shown
         inside = found if _is_plain(type(message.message)) else {"value": found}
         return {"@type": message.type_url, **inside}
     if not _is_plain(type(message)):
