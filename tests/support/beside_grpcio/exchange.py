@@ -135,7 +135,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note that the server ended first, if it did."""
-        self.heard.closed = not self.done.is_set()
+        self.heard.closed = not self.done.is_set() and not self.heard.silent
         self.done.set()
         self.lost.set()
 
