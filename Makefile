@@ -14,7 +14,7 @@ NODE_CLIENTS := tests/recipes/clients/node
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: bench coverage help interleavings soak setup setup-system demo test test-all test-cluster test-system test-recipes check lint types layers fmt protos protos-check render docs lock clean
+.PHONY: bench coverage fuzz help interleavings soak setup setup-system demo test test-all test-cluster test-system test-recipes check lint types layers fmt protos protos-check render docs lock clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +78,9 @@ interleavings: $(STAMP) ## 100,000 random requests of many users while faults co
 
 soak: $(STAMP) ## the same for an hour: memory, descriptors and threads of the service (MINUTES=, SEED=, CHECKS=1)
 	@cd tests && ../$(BIN)/python -m support.interleavings.soak --minutes $(or $(MINUTES),60) --seed $(or $(SEED),1) $(if $(CHECKS),--checks)
+
+fuzz: $(STAMP) ## a million random frames to the Check door and to grpcio's server, compared (FRAMES=, SEED=)
+	@cd tests && ../$(BIN)/python -m support.beside_grpcio --frames $(or $(FRAMES),1000000) --seed $(or $(SEED),1)
 
 coverage: $(STAMP) ## the rules and the path of a Check: every branch is tested
 	@rm -f .coverage .coverage.*
