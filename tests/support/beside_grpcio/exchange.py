@@ -23,7 +23,7 @@ _TABLE: Final = 1 << 20
 """Bytes of the largest table of headers that a server may use. A conversation says that it may be large."""
 _PATIENCE: Final = 10.0
 """Seconds that answers take at most, where no rule was broken."""
-_BRIEF: Final = 2.0
+_BRIEF: Final = 5.0
 """The same where one was: a server may pass over a call then."""
 
 
