@@ -26,6 +26,13 @@ Timer = Callable[[], float]
 """Monotonic seconds, as `asyncio`'s loop time: for deadlines, durations and whatever else we count."""
 
 
+class Decide(Protocol):
+    """Decides by one version of the configuration."""
+
+    def __call__(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
+        """Decide before `deadline` (monotonic seconds) on what no answer stands for. Never raises."""
+
+
 class Checks(Protocol):
     """Decisions on requests: what the ext_authz door calls."""
 
@@ -37,8 +44,8 @@ class Checks(Protocol):
     def repeat(self, request: CheckRequest) -> CheckRecord | None:
         """Give the answer again that such a request had, if it still holds. Never raises, never waits."""
 
-    def decide(self, request: CheckRequest, *, deadline: float) -> Awaitable[CheckRecord]:
-        """Decide on a request without such an answer before `deadline` (monotonic seconds). Never raises."""
+    def decider(self) -> Decide:
+        """Return what decides by the configuration in use now, by which a request has just been read."""
 
 
 class KeySource(Protocol):

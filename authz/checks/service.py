@@ -47,7 +47,7 @@ from authz.core.route import EgressRoute, InboundRoute, Route, authorize_workloa
 from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 from authz.core.subject import Origin, SubjectSource, authorize_reference, find_subject
-from authz.ports import Clock, RepeatObserver, SubjectStore, Timer
+from authz.ports import Clock, Decide, RepeatObserver, SubjectStore, Timer
 
 
 class CheckService:
@@ -113,12 +113,18 @@ class CheckService:
         self._observer.repeated(granted, record)
         return record
 
-    async def decide(self, request: CheckRequest, *, deadline: float) -> CheckRecord:
+    def decider(self) -> Decide:
+        """Return what decides on requests that were read by the configuration in use now."""
+        return partial(self.decide, snapshot=self._snapshot)
+
+    async def decide(
+        self, request: CheckRequest, *, deadline: float, snapshot: Snapshot | None = None
+    ) -> CheckRecord:
         """Decide on a request for which no answer stands.
 
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
-        record = await self._decided(request, self._snapshot, deadline)
+        record = await self._decided(request, snapshot or self._snapshot, deadline)
         self._observer.observe(Decided(record))
         return record
 

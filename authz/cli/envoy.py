@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -21,6 +21,7 @@ from authz.cli.rendering_command import headed, made_by, take_over
 from authz.config import ConfigError, ConfigSource
 from authz.config.placeholders import shown_in, stand_ins
 from authz.core.request import Direction
+from authz.envoy_config.counterpart import LARGEST
 from authz.envoy_config.destinations import left_on_checks, reason_not_to_push
 from authz.envoy_config.settings import (
     AppProtocol,
@@ -31,6 +32,11 @@ from authz.envoy_config.settings import (
 )
 from authz.envoy_config.text import is_json
 from authz.system.distribution import advice
+
+_TOO_LARGE: Final = (
+    f"the result has more than {LARGEST >> 20} MiB, and check-config would not read it: as JSON each host of section "
+    "https repeats all of them. Write YAML (--output envoy.yaml)"
+)
 
 
 @click.command()
@@ -162,6 +168,8 @@ def _render(
             as_json=output is not None and is_json(output),
         )
         _refuse_stand_ins(text, values)
+        if len(text) > LARGEST:
+            raise click.ClickException(_TOO_LARGE)
         _put(text, output)
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)

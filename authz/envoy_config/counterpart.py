@@ -19,8 +19,8 @@ from authz.envoy_config.text import is_json
 from authz.system.files import BoundedFile, FileFault
 
 LARGEST: Final = 256 * 1024**2
-"""Bytes of such a file. A ConfigMap holds one MiB. As JSON 1,000 hosts take 13, and 100 with `https` 94:
-each of these repeats what follows TLS."""
+"""Bytes of such a file. A ConfigMap holds one MiB. As JSON 1,000 hosts take 13. With `https` there each
+host repeats all of them: 100 take 94, and 155 all of this."""
 NOT_CONFIGURED: Final = "not-configured"
 """Virtual host of all destinations without a route."""
 _EGRESS: Final = "egress"
@@ -61,7 +61,8 @@ def read_envoy(file: Path) -> Mapping[str, Any]:
         raise CounterpartFault(f"{file}: cannot be read: {fault}") from None
     except orjson.JSONDecodeError as error:
         where = f"in line {error.lineno}, column {error.colno}"
-        raise CounterpartFault(f"{file}: is no valid JSON {where}") from None
+        hint = "Envoy and authz read it as JSON for its name: write it by --output"
+        raise CounterpartFault(f"{file}: is no valid JSON {where}; {hint}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""

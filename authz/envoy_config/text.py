@@ -76,7 +76,7 @@ def json_text(document: dict[str, Any]) -> str:
 
 
 def is_json(file: Path) -> bool:
-    """Whether a file's name says that it is JSON, as Envoy decides it."""
+    """Whether a file's name says that it is JSON. Envoy goes by the name, too."""
     return file.name.lower().endswith(".json")
 
 

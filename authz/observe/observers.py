@@ -26,7 +26,7 @@ class Observers:
 
     Args:
         observers: Are notified of everything.
-        reads_records: Says whether one of them reads the records of repeated answers.
+        reads_records: Says whether one of them reads the records of repeated answers; asked at each `flush`.
 
     Attributes:
         seen: How many events there have been.

@@ -175,6 +175,8 @@ class Reload:
         self._applied.set()
         log_as_configured(config)
         self._decisions.which = config.log.decisions
+        # From now on what the log reads is gathered.
+        self._observers.flush()
         self._observers.attempt(lambda: self._metrics.reloaded(applied=True))
 
     def _refused(self, faults: str) -> None:

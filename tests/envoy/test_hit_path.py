@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from authz._pb.external_auth_pb2 import CheckRequest as WireRequest
 from authz._pb.external_auth_pb2 import CheckResponse as WireResponse
 from authz.core.exchange import Flow
+from authz.core.policy import Policy
 from authz.core.record import CacheName, CacheResult
 from authz.doors.envoy.ext_authz import SERVICE, ExtAuthz
 from authz.doors.envoy.grpc_server import GrpcServer, ServerSettings
@@ -172,3 +173,20 @@ async def test_a_defect_of_the_hit_path_denies() -> None:
 
 def _defect(issuer: str, key_id: str) -> Any:
     raise ZeroDivisionError
+
+
+async def test_a_request_is_decided_by_the_configuration_that_it_was_read_by() -> None:
+    """Where another one is in use before the Check door's task takes its first step."""
+    scene = Scene()
+    asked = door(scene.service)
+    waiting = asked.answer(wire("egress", Flow.AUTONOMOUS, None), None)
+    assert not isinstance(waiting, bytes)
+    scene.service.swap(scene.snapshot(Policy(version="empty")))
+
+    assert 0 == WireResponse.FromString(await waiting).status.code
+    assert (
+        0
+        != WireResponse.FromString(
+            await answer(asked, wire("egress", Flow.AUTONOMOUS, None))
+        ).status.code
+    )

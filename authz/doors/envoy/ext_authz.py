@@ -41,7 +41,7 @@ from authz.core.secret import Secret
 from authz.doors.envoy.header_names import odd_names
 from authz.doors.envoy.workload_identity import source_id, spiffe_id
 from authz.doors.problem import FACES, OK, PERMISSION_DENIED, describe, detail_of
-from authz.ports import Checks, Timer
+from authz.ports import Checks, Decide, Timer
 
 SERVICE: Final = "envoy.service.auth.v3.Authorization"
 _PARTIAL: Final = "x-envoy-auth-partial-body"
@@ -323,7 +323,8 @@ class ExtAuthz:
         if record is not None:
             return self._replies.of(record)
         # The stubs leave out that there is no remaining time without a deadline.
-        return await self._decided(request, cast("float | None", context.time_remaining()))
+        remaining = cast("float | None", context.time_remaining())
+        return await self._decided(request, remaining, self._checks.decider())
 
     def answer(self, message: bytes, timeout: float | None) -> bytes | Coroutine[Any, Any, bytes]:
         """Answer one Check that came through the Check door (`http2`): at once if an answer is known.
@@ -333,7 +334,10 @@ class ExtAuthz:
         """
         request = self._read(message, None)
         record = self._checks.repeat(request)
-        return self._decided(request, timeout) if record is None else self._replies.of(record)
+        if record is not None:
+            return self._replies.of(record)
+        # It is decided in a task, before whose first step another configuration may be in use.
+        return self._decided(request, timeout, self._checks.decider())
 
     def _read(self, raw: bytes, peer: str | None) -> CheckRequest:
         self._last_arrival = self._timer()
@@ -350,13 +354,13 @@ class ExtAuthz:
             outdated=self._note_mark(wire.attributes.context_extensions.get(MARK)),
         )
 
-    async def _decided(self, request: CheckRequest, remaining: float | None) -> bytes:
+    async def _decided(
+        self, request: CheckRequest, remaining: float | None, decide: Decide
+    ) -> bytes:
         self._under_way += 1
         try:
             budget = self._default_timeout if remaining is None else remaining - self._margin
-            record = await self._checks.decide(
-                request, deadline=self._timer() + min(budget, _LONGEST)
-            )
+            record = await decide(request, deadline=self._timer() + min(budget, _LONGEST))
             return self._replies.of(record)
         finally:
             self._under_way -= 1

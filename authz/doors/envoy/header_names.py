@@ -46,7 +46,7 @@ class OddNames(NamedTuple):
 
 def odd_names(headers: Iterable[str]) -> OddNames:
     """Find them among the names of all headers, which are in lower case."""
-    # A line each: no name of HTTP has a line feed.
+    # A line each. No name of HTTP has a line feed; in one that has, more is found, never less.
     names = "\n".join(headers)
     return _known(names) if len(names) <= LONGEST_KNOWN else _found(names)
 

@@ -1,0 +1,31 @@
+"""`log.decisions` that a reload changes: what the running program tells of answers that are given again."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from support.programs.stack import Client, Process, World, authorization, until
+
+
+async def test_the_first_repeated_answer_after_a_reload_is_told(
+    world: World, serve: Callable[..., Process], write: Callable[..., Path]
+) -> None:
+    """Even though nothing was kept of those before it."""
+    log = {"decisions": "denied"}
+    process = serve(log=log, reload_interval="0s")
+    token = world.token()
+    async with Client(f"unix:{world.folder}/authz.sock") as client:
+        first = authorization(await client.check("egress", "graph", token))
+        assert first == authorization(await client.check("egress", "graph", token))
+        write(log=log | {"decisions": "all"}, reload_interval="0s")
+        process.signal(signal.SIGHUP)
+        await asyncio.to_thread(process.event, "configuration applied")
+        # Of a new configuration the first answer is decided on anew.
+        for _ in range(2):
+            assert first == authorization(await client.check("egress", "graph", token))
+
+        def told() -> list[str]:
+            return [each["decision"] for each in process.events() if each["event"] == "check"]
+
+        await until(lambda: told() == ["allow", "allow"])
