@@ -513,6 +513,17 @@ async def test_a_configuration_change_takes_effect_with_the_next_check() -> None
     assert isinstance((await under_way).decision, Allow)
 
 
+async def test_a_request_is_decided_by_the_configuration_that_it_was_read_by() -> None:
+    """However many follow before it is."""
+    scene = Scene()
+    decide = scene.service.decider()
+    scene.service.swap(scene.snapshot(Policy(version="empty")))
+    request = scene.request("egress", Flow.AUTONOMOUS, None)
+
+    assert isinstance((await decide(request, deadline=scene.timer() + 5)).decision, Allow)
+    assert Reason.UNKNOWN_ROUTE is _reason(await scene.check(request))
+
+
 async def test_a_new_policy_version_asks_for_new_tokens() -> None:
     """What an older configuration had issued is not served under the newer one."""
     scene = Scene()
