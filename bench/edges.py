@@ -127,7 +127,7 @@ def _routed(bootstrap: Bootstrap, scene: Scene) -> None:
 
 
 def _of_user(route: dict[str, Any], value: str) -> dict[str, Any]:
-    """Return what a route is for one user: nobody is asked, and another token goes on."""
+    """Return the route of one user: without a Check, and with another token in `authorization`."""
     token = f"{value[:-1]}{'a' if value[-1] != 'a' else 'b'}"
     header = {
         "header": {"key": "authorization", "value": token},

@@ -38,7 +38,7 @@ class CacheResult(StrEnum):
 
 
 _ON_ROUTE: Final = (Granted, Replied)
-"""Outcomes that name their route. A union would be made anew for each question, and there are many."""
+"""Outcomes that have a route. As a union, `isinstance` would build it for each Check."""
 
 
 @dataclass(slots=True)

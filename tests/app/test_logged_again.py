@@ -1,4 +1,4 @@
-"""`log.decisions` that a reload changes: what the running program tells of answers that are given again."""
+"""`log.decisions` that a reload changes: what the running program logs of repeated answers."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from pathlib import Path
 from support.programs.stack import Client, Process, World, authorization, until
 
 
-async def test_the_first_repeated_answer_after_a_reload_is_told(
+async def test_the_first_repeated_answer_after_a_reload_is_logged(
     world: World, serve: Callable[..., Process], write: Callable[..., Path]
 ) -> None:
     """Even though nothing was kept of those before it."""
@@ -21,11 +21,11 @@ async def test_the_first_repeated_answer_after_a_reload_is_told(
         write(log=log | {"decisions": "all"}, reload_interval="0s")
         process.signal(signal.SIGHUP)
         await asyncio.to_thread(process.event, "configuration applied")
-        # Of a new configuration the first answer is decided on anew.
+        # A new configuration has no answers yet: the first Check is decided, the second is repeated.
         for _ in range(2):
             assert first == authorization(await client.check("egress", "graph", token))
 
-        def told() -> list[str]:
+        def logged() -> list[str]:
             return [each["decision"] for each in process.events() if each["event"] == "check"]
 
-        await until(lambda: told() == ["allow", "allow"])
+        await until(lambda: logged() == ["allow", "allow"])

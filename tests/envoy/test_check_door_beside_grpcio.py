@@ -55,7 +55,7 @@ async def test_kept_conversations_end_as_they_did(tmp_path: Path) -> None:
 
 
 def test_each_way_to_break_a_rule_is_kept() -> None:
-    """And each odd call. What a flipped bit does is told by its place."""
+    """And each odd call. A flipped bit is left out: its place decides what it breaks."""
     assert {*MUTATIONS, *ODDITIES} - {FLIPPED} <= {each.about for each in kept()}
 
 

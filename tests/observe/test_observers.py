@@ -39,7 +39,7 @@ def _tell(observers: Observers, *records: CheckRecord) -> None:
 
 @pytest.mark.parametrize("reads", [False, True])
 async def test_repeats_are_passed_on_a_moment_later_and_all_at_once(*, reads: bool) -> None:
-    """Every observer hears of each, in order; of what was asked only where one of them reads it."""
+    """Every observer receives each answer, in order, and the records only where one of them reads records."""
     repeats = await _repeats(Scene(), 3)
     heard = [Recorder(), Recorder()]
     observers = Observers(heard, reads_records=lambda: reads)
@@ -52,19 +52,19 @@ async def test_repeats_are_passed_on_a_moment_later_and_all_at_once(*, reads: bo
     assert [repeats if reads else []] * 2 == [observer.records for observer in heard]
 
 
-async def test_records_are_told_from_the_flush_after_which_somebody_reads_them() -> None:
-    """So a reload flushes. An answer is told each time."""
+async def test_records_are_passed_on_from_the_flush_after_which_somebody_reads_them() -> None:
+    """A reload flushes for that. Answers are passed on each time."""
     repeats, reads = await _repeats(Scene(), 1), False
     heard = Recorder()
     observers = Observers([heard], reads_records=lambda: reads)
-    told = []
+    numbers = []
     for reads in (True, False):  # noqa: B007 - read above
         observers.flush()
         _tell(observers, *repeats)
         observers.flush()
-        told.append(len(heard.records))
+        numbers.append(len(heard.records))
 
-    assert [1, 1] == told
+    assert [1, 1] == numbers
     assert 2 == len(heard.repeats)
 
 
