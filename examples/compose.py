@@ -189,6 +189,7 @@ class Scene:
         landscape = self.landscape
         return {
             "LISTEN_GRPC": f"unix:{self.paths.socket}",
+            "LISTEN_CHECKS": f"unix:{self.paths.checks}",
             "LISTEN_ADMIN": f"{LOOPBACK}:{self.ports.authz_admin}",
             "ENTRA_AUTHORITY": self.emulator.authority,
             "ENTRA_CA_FILE": str(self.paths.entra_ca),

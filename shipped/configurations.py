@@ -123,6 +123,7 @@ CONFIGURATIONS: Final = (
             "AzureAd__ClientCredentials__0__ClientSecret": "any",
             "DownstreamApis__graph__BaseUrl": "https://graph.microsoft.com/v1.0/",
             "DownstreamApis__graph__Scopes__0": "https://graph.microsoft.com/.default",
+            "AUTHZ_LISTEN_CHECKS": "unix:/run/authz/checks.sock",
             "AUTHZ_LISTEN_API": "off",
         },
     ),

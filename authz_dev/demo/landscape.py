@@ -105,6 +105,11 @@ class Paths:
         return self.folder / "authz.sock"
 
     @property
+    def checks(self) -> Path:
+        """Where Envoy asks the service."""
+        return self.folder / "checks.sock"
+
+    @property
     def bootstrap(self) -> Path:
         """Envoy's configuration."""
         return self.folder / "envoy.yaml"
@@ -190,6 +195,7 @@ def _configuration(
         # addresses lead to this machine.
         listen:
           grpc: unix:{paths.socket}
+          checks: unix:{paths.checks}
           admin: 127.0.0.1:{admin_port}
 
         entra:

@@ -406,9 +406,11 @@ def test_other_settings_find_their_place() -> None:
         DownstreamApis__graph__AcquireTokenOptions__Tenant=TENANT.upper(),
         DownstreamApis__graph__ProtocolScheme="bearer",
         AUTHZ_LISTEN_GRPC="unix:/x",
+        AUTHZ_LISTEN_CHECKS="unix:/y",
     )
     assert "https://login.microsoftonline.us" == config.entra.authority
-    assert ("info", "unix:/x") == (config.log.level.value, config.listen.grpc)
+    assert "info" == config.log.level.value
+    assert ("unix:/x", "unix:/y") == (config.listen.grpc, config.listen.checks)
     assert '{"a":1}' == config.egress["graph"].claims
 
 

@@ -115,15 +115,18 @@ def test_the_socket_is_the_same_for_all(
     manifests: Manifests, config: Config, envoy: dict[str, Any]
 ) -> None:
     """Envoy connects where authz listens; both mount the folder, which authz alone can write."""
-    (cluster,) = [item for item in envoy["static_resources"]["clusters"] if item["name"] == "authz"]
-    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-    socket = Path(endpoint["address"]["pipe"]["path"])
+    sockets = {}
+    for cluster in envoy["static_resources"]["clusters"]:
+        if cluster["name"] in ("authz", "authz-checks"):
+            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            sockets[cluster["name"]] = f"unix:{endpoint['address']['pipe']['path']}"
+    folders = {str(Path(socket.removeprefix("unix:")).parent) for socket in sockets.values()}
     mounts = {
         name: manifests.containers[name].mounts["authz-socket"] for name in ("envoy", "authz")
     }
 
-    assert config.listen.socket_path == str(socket)
-    assert {mount["mountPath"] for mount in mounts.values()} == {str(socket.parent)}
+    assert sockets == {"authz": config.listen.grpc, "authz-checks": config.listen.checks}
+    assert {mount["mountPath"] for mount in mounts.values()} == folders
     assert mounts["envoy"]["readOnly"] is True
     assert "readOnly" not in mounts["authz"]
 

@@ -141,6 +141,7 @@ def test_one_step_further_nothing_asks_the_sidecar(transparent: Manifests) -> No
     changed = {
         "AzureAd__AgentIdentity": "replace-me",
         "DownstreamApis__graph__RequestAppToken": "false",
+        "AUTHZ_LISTEN_CHECKS": "unix:/run/authz/checks.sock",
         "AUTHZ_LISTEN_API": "off",
         "AUTHZ_LISTEN_ADMIN": "[::]:9902",
     }

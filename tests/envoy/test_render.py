@@ -271,7 +271,9 @@ def test_only_what_reads_is_sent_twice_after_it_was_sent(
                 assert "retry_policy" not in host
     for each in data["static_resources"]["clusters"]:
         (bounds,) = each["circuit_breakers"]["thresholds"]
-        never = each["name"] in ("authz", "connect") or each["name"].startswith("tunnel")
+        never = each["name"] in ("authz", "authz-checks", "connect") or each["name"].startswith(
+            "tunnel"
+        )
         assert (0 if never else 100) == bounds["max_retries"]
 
 

@@ -22,6 +22,7 @@ class Override:
 
 OVERRIDES: Final = (
     Override("AUTHZ_LISTEN_GRPC", "listen", "grpc"),
+    Override("AUTHZ_LISTEN_CHECKS", "listen", "checks"),
     Override("AUTHZ_LISTEN_ADMIN", "listen", "admin"),
     Override("AUTHZ_LISTEN_API", "listen", "api"),
     Override("AUTHZ_LISTEN_DIRECTION", "listen", "direction"),

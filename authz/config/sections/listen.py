@@ -42,7 +42,7 @@ class Listen(Section):
         default=None,
         description="A second Unix socket, `unix:/PATH`, for Checks alone, for an Envoy of the same pod. It answers "
         "about five times as many a second as `grpc` does. `authz envoy` lets Envoy ask there where it is set. "
-        "Off by default (docs/performance.md).",
+        "Without it Envoy asks at `grpc` (docs/performance.md).",
     )
     socket_mode: Literal["0600", "0660"] = Field(
         default="0600",
