@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from authz.checks.edge import edge_epoch, edge_ttl
+from authz.checks.edge import NOT_AT_EDGE, edge_epoch, edge_ttl
 from authz.checks.identity_headers import (
     AUTHORIZATION,
     BAGGAGE,
@@ -105,7 +105,9 @@ class CheckService:
             granted = self._standing(request, snapshot, now)
             if granted is None:
                 return None
-            record = self._record(request, snapshot, granted, now)
+            edge = self._edge(request, granted, snapshot, now) if request.at_edge else NOT_AT_EDGE
+            seconds = self._timer() - now.steady
+            record = CheckRecord(request, granted, now.wall, seconds, None, *edge)
         except Exception as defect:  # noqa: BLE001 - fail closed by type
             record = CheckRecord(request, Denied.because(defect), now.wall, 0.0, Trace())
             self._observer.observe(Decided(record))
@@ -139,28 +141,19 @@ class CheckService:
                 # For this request alone: neither we nor Envoy may repeat it.
                 seconds = self._timer() - begun.steady
                 return CheckRecord(request, settled, begun.wall, seconds, trace)
-            granted = await self._granted(asked)
-            return self._record(request, snapshot, granted, begun, trace)
+            granted, now = await self._granted(asked), self._now()
+            edge = self._edge(request, granted, snapshot, now) if request.at_edge else NOT_AT_EDGE
+            seconds = now.steady - begun.steady
+            return CheckRecord(request, granted, now.wall, seconds, trace, *edge)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
             seconds, denied = self._timer() - begun.steady, _denied(cause, trace.route)
             return CheckRecord(request, denied, self._clock(), seconds, trace)
 
-    def _record(
-        self,
-        request: CheckRequest,
-        snapshot: Snapshot,
-        granted: Granted,
-        begun: Moment,
-        trace: Trace | None = None,
-    ) -> CheckRecord:
-        """Return the record of an allowance, with what Envoy's own cache may make of it."""
-        now = begun if trace is None else self._now()
-        ttl, epoch = 0.0, ""
-        if request.at_edge:
-            ttl = edge_ttl(request, granted, snapshot.policy, now)
-            epoch = edge_epoch(granted, snapshot.policy, self._subjects)
-        seconds = self._timer() - begun.steady
-        return CheckRecord(request, granted, now.wall, seconds, trace, ttl, epoch)
+    def _edge(
+        self, request: CheckRequest, granted: Granted, snapshot: Snapshot, now: Moment
+    ) -> tuple[float, str]:
+        ttl = edge_ttl(request, granted, snapshot.policy, now)
+        return ttl, edge_epoch(granted, snapshot.policy, self._subjects)
 
     async def _granted(self, asked: Asked) -> Granted:
         """Return a new allowance, which then stands."""

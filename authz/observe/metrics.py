@@ -233,7 +233,9 @@ class Metrics:
         # By identity: a route's hash is that of all it consists of.
         by_route: dict[int, tuple[Granted, list[float]]] = {}
         for granted, seconds in answers:
-            by_route.setdefault(id(granted.route), (granted, []))[1].append(seconds)
+            if (known := by_route.get(id(granted.route))) is None:
+                known = by_route[id(granted.route)] = (granted, [])
+            known[1].append(seconds)
         for granted, found in by_route.values():
             self._count_checks(granted.route, granted.route.rule, granted.decision, found)
         self._lookup_child(CacheName.ANSWERS, CacheResult.HIT).inc(len(answers))

@@ -15,7 +15,10 @@ from authz.ports import Observer
 
 PATIENCE: Final = 0.02
 """Seconds for which repeats are gathered. A process that is killed loses so much of its log and counts."""
-MOST_GATHERED: Final = 32
+MOST_GATHERED: Final = 128
+"""Repeats that are passed on at a time."""
+MOST_RECORDS: Final = 32
+"""The same where their records are written down, which takes longer."""
 _log = structlog.get_logger(__name__)
 
 
@@ -29,24 +32,29 @@ class Observers:
         reads_records: Says whether one of them reads the records of repeated answers; asked at each `flush`.
 
     Attributes:
-        seen: How many events there have been.
         failures: How often an observer has raised.
     """
 
     def __init__(self, observers: Sequence[Observer], *, reads_records: Callable[[], bool]) -> None:
         self._observers = tuple(observers)
         self._reads_records = reads_records
-        self.seen = 0
         self.failures = 0
+        self._seen = 0
         self._known_failures: set[str] = set()
         self._keeps_records = reads_records()
+        self._most = MOST_RECORDS if self._keeps_records else MOST_GATHERED
         self._answers: list[tuple[Granted, float]] = []
         self._records: list[CheckRecord] = []
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def seen(self) -> int:
+        """How many events there have been."""
+        return self._seen + len(self._answers)
+
     def observe(self, event: Event) -> None:
         """Pass on an event at once."""
-        self.seen += 1
+        self._seen += 1
         self._notify(event)
 
     def repeated(self, granted: Granted, record: CheckRecord) -> None:
@@ -55,11 +63,10 @@ class Observers:
         What was asked is dropped where nobody reads it: requests that are kept for later slow down those
         that come now, by a sixth.
         """
-        self.seen += 1
         self._answers.append((granted, record.seconds))
         if self._keeps_records:
             self._records.append(record)
-        if self._timer is None or len(self._answers) >= MOST_GATHERED:
+        if self._timer is None or len(self._answers) >= self._most:
             self._pass_on_soon()
 
     def flush(self) -> None:
@@ -67,9 +74,11 @@ class Observers:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._seen += len(self._answers)
         answers, self._answers = self._answers, []
         records, self._records = self._records, []
         self._keeps_records = self._reads_records()
+        self._most = MOST_RECORDS if self._keeps_records else MOST_GATHERED
         if answers:
             self._notify(Repeated(answers, records))
 
@@ -90,7 +99,7 @@ class Observers:
             self.attempt(partial(observer.observe, event))
 
     def _pass_on_soon(self) -> None:
-        if len(self._answers) >= MOST_GATHERED:
+        if len(self._answers) >= self._most:
             self.flush()
             return
         self._timer = asyncio.get_running_loop().call_later(PATIENCE, self.flush)
