@@ -20,7 +20,7 @@ from authz.system.distribution import development_advice
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for emulator.json and ca.pem.",
 )
 @click.option("--name", "names", multiple=True, help="DNS name in its own certificate; repeatable.")

@@ -105,7 +105,8 @@ def _hosts(envoy: Mapping[str, Any]) -> Iterator[str]:
     for routes in _under("route_config", envoy):
         if not isinstance(routes, dict) or routes.get("name") != _EGRESS:
             continue
-        for host in routes.get("virtual_hosts") or []:
+        hosts = routes.get("virtual_hosts")
+        for host in hosts if isinstance(hosts, list) else []:
             name = host.get("name") if isinstance(host, dict) else None
             if isinstance(name, str) and name != NOT_CONFIGURED:
                 yield name

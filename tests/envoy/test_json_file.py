@@ -22,6 +22,7 @@ NEWER = [
     "Envoy's configuration, rendered by authz 9.0.0 and not written by hand.",
     "authz envoy --new 1",
 ]
+WITH_NUL = [NEWER[0], "authz envoy --upstream-ca /a\0b"]
 WITHOUT_TOKEN = "egress: {orders: {flow: none, tunnel: false, hosts: [orders.example]}}\n"
 PUSHED = """
 applications:
@@ -131,6 +132,10 @@ def test_options_count_again_from_either_form_in_either_form(
             json.dumps({"static_resources": {}, "node": {"metadata": {HEAD: NEWER}}}),
             f"{HEAD}: No such option '--new'",
         ),
+        (
+            json.dumps({"static_resources": {}, "node": {"metadata": {HEAD: WITH_NUL}}}),
+            f"{HEAD}: Invalid value for '--upstream-ca': found '/a\\x00b': expected a path in UTF-8",
+        ),
     ],
 )
 def test_a_json_file_without_such_a_command_is_an_error(
@@ -143,6 +148,16 @@ def test_a_json_file_without_such_a_command_is_an_error(
 
     assert (1, "") == (done.returncode, done.stdout)
     assert done.stderr.startswith(f"Error: like.json: {complaint}")
+
+
+@pytest.mark.parametrize("name", ["\udcff.pem", ""])
+def test_a_path_that_no_configuration_can_have_is_refused(folder: Path, name: str) -> None:
+    """Envoy's paths are text, so one with other bytes could not be written down."""
+    done = render(folder, "authz.yaml", "--upstream-ca", name)
+
+    assert (2, "") == (done.returncode, done.stdout)
+    expected = f"Invalid value for '--upstream-ca': found {name!r}: expected a path in UTF-8"
+    assert expected in done.stderr
 
 
 def test_check_config_compares_a_json_file(folder: Path) -> None:

@@ -136,6 +136,17 @@ def test_a_file_written_by_hand_is_unknown() -> None:
     assert Match.UNKNOWN is compare(config("a.example"), {"node": [], "a": [{"b": None}]}).match
 
 
+@pytest.mark.parametrize("hosts", [5, "a", {"a": 1}, [5, {"name": 5}], None])
+def test_hosts_that_are_none_are_missing(hosts: object) -> None:
+    """Envoy would not take such a file, and what is missing is said."""
+    routes = {"name": "egress", "virtual_hosts": hosts}
+    envoy = {"node": {"metadata": {MARK: "another"}}, "listeners": [{"route_config": routes}]}
+
+    found = compare(config("a.example"), envoy)
+
+    assert (Match.OUTDATED, ("a.example",), ()) == (found.match, found.missing, found.too_many)
+
+
 @pytest.mark.parametrize(
     "content", ["[", "text", "a: &x [*x, {b: \x00}]", "listen: {grpc: 'unix:/run/authz.sock'}"]
 )
