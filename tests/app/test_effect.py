@@ -625,7 +625,7 @@ async def test_each_setting_is_in_effect_when_the_table_says_so(
                 old, new = set(scalars(at(document, path))), set(scalars(value))
                 gone |= new - old if waits(key_of(path)) else old - new
             # What was missing is said again each tenth of a second.
-            for _ in range(20):
+            for _ in range(100):
                 if not (still := service.holding(gone)):
                     break
                 gc.collect()
