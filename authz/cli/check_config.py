@@ -113,5 +113,8 @@ def _check_envoy(config: Any, file: Path) -> None:
         for host in hosts:
             click.echo(f"  it {words} the host {host}", err=True)
     if not (found.missing or found.too_many):
-        click.echo("  its hosts are the same; what it says about routes is not", err=True)
+        click.echo(
+            "  its hosts are the same; what it says about routes, or about section listen, is not",
+            err=True,
+        )
     sys.exit(UNMATCHED)

@@ -174,6 +174,10 @@ def _render(
         for name in left_on_checks(config, settings):
             cause = reason_not_to_push(config, settings)
             click.echo(f"note: egress.{name}: checked for each request: {cause}", err=True)
+        if config.listen.checks and settings.authz_address not in (None, config.listen.grpc):
+            click.echo(
+                "note: listen.checks: Envoy asks at --authz-address, and not there", err=True
+            )
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)

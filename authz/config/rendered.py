@@ -98,7 +98,7 @@ def _mark(content: Mapping[str, Any], selection: Selection) -> str:
 def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, Any]:
     """Return what is rendered of a selection.
 
-    The service's address is not among it: who looks for it elsewhere does not come to say so.
+    The address of the gRPC server is not among it: who looks for it elsewhere does not come to say so.
     """
     tls, tunnels = config.listen.tls, tunnelled(config)
     inbound = [selection.inbound] if selection.inbound else list(config.inbound)
@@ -106,7 +106,7 @@ def _content(config: Config, policy: Policy, selection: Selection) -> dict[str, 
     return {
         "listen": {
             "socket": config.listen.socket_path is not None,
-            "checks": config.listen.checks is not None,
+            "checks": config.listen.checks,
             "tls": tls is not None,
             "client_certificates": tls is not None and tls.client_ca_file is not None,
             "workload_identity": config.listen.workload_identity.value,

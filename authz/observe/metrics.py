@@ -183,7 +183,7 @@ class Metrics:
         self._proved_seen: set[tuple[str, str]] = set()
         self._envoys = Gauge(
             "authz_envoy_configurations",
-            "Different configurations of the Envoys that asked in the last 15 minutes: rendered from this one "
+            "Different configurations of the Envoys that asked in the last 5 minutes: rendered from this one "
             "(matched), from another (outdated), or without saying so (unknown).",
             ["match"], registry=registry, multiprocess_mode="livemax",
         )  # fmt: skip

@@ -201,7 +201,11 @@ class App:
             await _listening(self._api, "api", config.listen.api)
         await self._grpc.start()
         if self._checks is not None:
-            await _listening(self._checks, "checks", config.listen.checks)
+            try:
+                await _listening(self._checks, "checks", config.listen.checks)
+            except ListenError:
+                await self._grpc.stop()
+                raise
         # Only now: threads that wait for Entra would delay the exit of a process whose address is taken.
         self._engine.start()
         self._started = True

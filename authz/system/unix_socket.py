@@ -63,8 +63,10 @@ class SocketPath:
         try:
             private = self.private_name()
             listener.bind(str(private))
+            # Nobody can connect until it listens, and the umask may be any.
+            self._permit(private)
             listener.listen(backlog)
-            self.publish(private)
+            self._place(private)
         except OSError:
             listener.close()
             raise
@@ -89,11 +91,21 @@ class SocketPath:
         Raises:
             OSError: Permissions cannot be set, or another process has the path (`PathTaken`).
         """
+        self._permit(private)
+        self._place(private)
+
+    def _permit(self, private: Path) -> None:
         try:
             if self._group is not None:
                 self._give_to(private, self._group)
             if self._mode is not None:
                 private.chmod(self._mode)
+        except OSError:
+            private.unlink(missing_ok=True)
+            raise
+
+    def _place(self, private: Path) -> None:
+        try:
             with _alone_in(self.path.parent):
                 self._refuse_others()
                 found = private.stat()

@@ -395,6 +395,17 @@ def test_envoys_configuration_notes_what_could_be_pushed_and_is_not(tmp_path: Pa
     assert 0 == validate(found[1].stdout, tmp_path).returncode
 
 
+@pytest.mark.parametrize(("where", "is_noted"), [("run/authz", False), ("run/other", True)])
+def test_an_envoy_that_asks_elsewhere_is_noted(where: str, *, is_noted: bool) -> None:
+    """`listen.checks` has no effect then."""
+    example = Path(__file__).resolve().parents[2] / "docs/examples/sidecar.yaml"
+    address = ("--authz-address", f"unix:/{where}/authz.sock")
+    found = program.run("envoy", "--config", str(example), "--no-values", *address)
+
+    assert 0 == found.returncode
+    assert is_noted == ("note: listen.checks: Envoy asks at --authz-address" in found.stderr)
+
+
 def test_envoys_configuration_says_what_does_not_fit(tmp_path: Path) -> None:
     """A wrong option is a message that names it, not a traceback."""
     example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"

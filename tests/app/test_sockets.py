@@ -135,6 +135,21 @@ async def test_a_second_instance_on_one_socket_is_refused(
     assert authorization(answer)["appid"] == world.agent["client_id"]
 
 
+async def test_a_start_that_fails_leaves_no_socket_behind(
+    world: World, write: Callable[..., Path]
+) -> None:
+    """The Check door comes last; what listened before it is gone when its socket cannot be had."""
+    file, checks = world.folder / "authz.sock", world.folder / "no-socket"
+    checks.write_text("a file")
+    document = write(listen={"grpc": f"unix:{file}", "checks": f"unix:{checks}"})
+    with Process("serve", "--config", str(document)) as process:
+        assert 1 == await asyncio.to_thread(process.wait)
+        assert f"listen.checks: cannot listen on unix:{checks}: the path exists" in process.log()
+
+    assert not file.exists()
+    assert "a file" == checks.read_text()
+
+
 @pytest.mark.parametrize("listening", [True, False])
 async def test_a_socket_of_another_process_is_left_alone(
     world: World, serve: Serve, listening: bool

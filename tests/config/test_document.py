@@ -301,14 +301,16 @@ def test_own_variables_go_before_the_file() -> None:
     environ = {
         "AUTHZ_LISTEN_GRPC": "127.0.0.1:9901",
         "AUTHZ_LISTEN_ADMIN": "off",
+        "AUTHZ_LISTEN_CHECKS": "off",
         "AUTHZ_LISTEN_DIRECTION": "egress",
         "AUTHZ_CA_FILE": "/ca.pem",
         "AUTHZ_API_CA_FILE": "/apis.pem",
         "AUTHZ_LOG_LEVEL": "",
     }
-    config = load_data(changed({"listen.grpc": "unix:/x", "log.level": "debug"}), environ)
+    file = {"listen.grpc": "unix:/x", "listen.checks": "unix:/y", "log.level": "debug"}
+    config = load_data(changed(file), environ)
     assert "127.0.0.1:9901" == config.listen.grpc
-    assert config.listen.admin is None
+    assert (None, None) == (config.listen.admin, config.listen.checks)
     assert Direction.EGRESS is config.listen.direction
     assert (Path("/ca.pem"), Path("/apis.pem")) == (config.entra.ca_file, config.api.ca_file)
     assert "debug" == config.log.level.value

@@ -99,8 +99,7 @@ def test_the_socket_is_the_same_for_all(
     (mount,) = json.loads(metadata["annotations"]["sidecar.istio.io/userVolumeMount"])
     own = overlay.containers["authz"].mounts["authz-socket"]
 
-    assert config.listen.checks is not None
-    assert endpoint["address"] == config.listen.checks.replace("unix:", "unix://")
+    assert endpoint["address"] == f"unix://{config.listen.socket_path}"
     assert mount == {"name": "authz-socket", "mountPath": own["mountPath"], "readOnly": True}
     assert config.listen.socket_mode == "0660"
     # A rule of Istio's: a Unix socket has no port, and so exactly one that it is known by.

@@ -91,6 +91,20 @@ def test_strangers_marks_take_no_more_memory_than_some() -> None:
     assert MOST_MARKS == pairing.counts()["outdated"] == len(pairing.status()["heard"]) == len(logs)
 
 
+def test_a_mark_that_was_forgotten_for_others_counts_again_when_it_comes() -> None:
+    """Also within the time in which it would not be noted again."""
+    ours = Rendered.of(config("a.example"))
+    pairing = Pairing(ours, timer=Clock().timer)
+    with capture_logs():
+        for mark in (ours.mark(), *(f"{number};{number};" for number in range(MOST_MARKS))):
+            pairing.note(mark)
+    before = pairing.counts()["matched"]
+
+    pairing.note(ours.mark())
+
+    assert (0, 1) == (before, pairing.counts()["matched"])
+
+
 def test_an_envoy_of_some_routes_is_compared_by_those() -> None:
     """Another agent's route does not make it outdated."""
     egress = {"desk": {"flow": "none"}, "clerk": {"flow": "none"}}

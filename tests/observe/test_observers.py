@@ -11,7 +11,7 @@ from authz.core.event import Decided, Event, LookedUp
 from authz.core.exchange import Flow
 from authz.core.record import CacheName, CacheResult, CheckRecord
 from authz.observe.metrics import Metrics
-from authz.observe.observers import MOST_GATHERED, Observers
+from authz.observe.observers import MOST_GATHERED, MOST_RECORDS, Observers
 from authz.observe.registry import own_registry
 from support.fakes.recorder import Recorder
 from support.fakes.records import record_of, repeated, repeats_of
@@ -79,14 +79,18 @@ async def test_there_is_a_next_time() -> None:
     await until(lambda: heard.records == [first, second])
 
 
-async def test_repeats_that_are_many_do_not_wait() -> None:
-    """What is gathered is bounded."""
+@pytest.mark.parametrize(("reads", "most"), [(False, MOST_GATHERED), (True, MOST_RECORDS)])
+async def test_repeats_that_are_many_do_not_wait(*, reads: bool, most: int) -> None:
+    """What is gathered is bounded, and by less where it is written down. It counts as seen at once."""
     repeats = await _repeats(Scene(), 1)
     heard = Recorder()
-    observers = Observers([heard], reads_records=lambda: False)
-    _tell(observers, *repeats * MOST_GATHERED)
+    observers = Observers([heard], reads_records=lambda: reads)
+    found = []
+    for _ in range(most):
+        _tell(observers, *repeats)
+        found.append((observers.seen, len(heard.repeats)))
 
-    assert MOST_GATHERED == len(heard.repeats)
+    assert [(number, 0) for number in range(1, most)] + [(most, most)] == found
 
 
 async def test_what_is_gathered_can_be_asked_for() -> None:

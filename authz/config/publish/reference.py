@@ -6,7 +6,7 @@ from typing import Any, Final
 from authz.config.effect import AT_START
 from authz.config.entra_sdk.keys import KEYS
 from authz.config.model import Config
-from authz.config.reading.variables import CONFIG_VARIABLE, OFF, OVERRIDES
+from authz.config.reading.variables import CONFIG_VARIABLE, MAY_BE_OFF, OFF, OVERRIDES
 from authz.config.sections.values import span
 
 Node = Mapping[str, Any]
@@ -113,7 +113,7 @@ def reference(example: str) -> str:
 
 
 def _sets(entry: Any) -> str:
-    off = f"; `{OFF}` stands for `null`" if entry.key in ("admin", "api") else ""
+    off = f"; `{OFF}` stands for `null`" if entry.key in MAY_BE_OFF else ""
     return f"`{entry.section}.{entry.key}`{off}"
 
 

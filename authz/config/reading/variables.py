@@ -36,7 +36,9 @@ OVERRIDES: Final = (
     Override("AUTHZ_HTTPS_KEY_FILE", "https", "key_file"),
 )
 OFF: Final = "off"
-"""Value of `AUTHZ_LISTEN_ADMIN` and `AUTHZ_LISTEN_API` that stands for `null`."""
+"""Value that stands for `null`, of the variables of `MAY_BE_OFF`."""
+MAY_BE_OFF: Final = frozenset({"admin", "api", "checks"})
+"""Keys of `listen`."""
 
 ENTRA_AUTHORITIES: Final = "entra.ca_file or AUTHZ_CA_FILE"
 """Where authorities of Entra's certificate are named, for hints: key and variable, whichever is in use."""
@@ -66,7 +68,7 @@ def override(data: Any, environ: Mapping[str, str]) -> tuple[Any, dict[str, str]
         section = data.get(entry.section)
         if not value or not isinstance(section, dict | None):
             continue
-        turned_off = entry.key in ("admin", "api") and value == OFF
+        turned_off = entry.key in MAY_BE_OFF and value == OFF
         data[entry.section] = {**(section or {}), entry.key: None if turned_off else value}
         keys[f"{entry.section}.{entry.key}"] = entry.variable
     return data, keys

@@ -62,17 +62,15 @@ class Pairing:
 
         Reads no file, and costs one look-up where the mark was just heard.
         """
-        now, just_noted = self._timer(), self._just_noted.get(mark or "")
+        mark = "" if mark is None or len(mark) > LONGEST_MARK else mark
+        now, just_noted = self._timer(), self._just_noted.get(mark)
         if just_noted is not None and now < just_noted[0]:
             return just_noted[1]
-        mark = "" if mark is None or len(mark) > LONGEST_MARK else mark
         self._heard.pop(mark, None)
         self._heard[mark] = now
         if len(self._heard) > MOST_MARKS:
-            del self._heard[next(iter(self._heard))]
+            self._forget(next(iter(self._heard)))
         is_outdated = self._match(mark) is Match.OUTDATED
-        if len(self._just_noted) >= MOST_MARKS:
-            self._just_noted.clear()
         self._just_noted[mark] = (now + AGAIN, is_outdated)
         if is_outdated and mark not in self._told and len(self._told) < MOST_MARKS:
             self._told.add(mark)
@@ -108,9 +106,14 @@ class Pairing:
     def _recent(self) -> list[str]:
         since = self._timer() - KEPT
         for mark in [mark for mark, last in self._heard.items() if last < since]:
-            del self._heard[mark]
+            self._forget(mark)
             self._matches.pop(mark, None)
         return list(self._heard)
+
+    def _forget(self, mark: str) -> None:
+        del self._heard[mark]
+        # It counts again when it comes again.
+        self._just_noted.pop(mark, None)
 
     def _match(self, mark: str) -> Match:
         known = self._matches.get(mark)
