@@ -11,8 +11,6 @@ from authz.core.policy import Policy
 from authz.core.request import CheckRequest
 from authz.ports import SubjectStore
 
-NOT_AT_EDGE: Final = (0.0, "")
-"""`edge_ttl` and `edge_epoch` of an answer that no cache of Envoy's may repeat."""
 _EPOCH_DIGITS: Final = 8
 """Digits that tell one version of the configuration from the one before."""
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import assert_never
 
-from authz.checks.edge import NOT_AT_EDGE, edge_epoch, edge_ttl
+from authz.checks.edge import edge_epoch, edge_ttl
 from authz.checks.identity_headers import (
     AUTHORIZATION,
     BAGGAGE,
@@ -105,7 +105,7 @@ class CheckService:
             granted = self._standing(request, snapshot, now)
             if granted is None:
                 return None
-            edge = self._edge(request, granted, snapshot, now) if request.at_edge else NOT_AT_EDGE
+            edge = self._edge(request, granted, snapshot, now)
             seconds = self._timer() - now.steady
             record = CheckRecord(request, granted, now.wall, seconds, None, *edge)
         except Exception as defect:  # noqa: BLE001 - fail closed by type
@@ -142,7 +142,7 @@ class CheckService:
                 seconds = self._timer() - begun.steady
                 return CheckRecord(request, settled, begun.wall, seconds, trace)
             granted, now = await self._granted(asked), self._now()
-            edge = self._edge(request, granted, snapshot, now) if request.at_edge else NOT_AT_EDGE
+            edge = self._edge(request, granted, snapshot, now)
             seconds = now.steady - begun.steady
             return CheckRecord(request, granted, now.wall, seconds, trace, *edge)
         except Exception as cause:  # noqa: BLE001 - fail closed by type
@@ -152,6 +152,9 @@ class CheckService:
     def _edge(
         self, request: CheckRequest, granted: Granted, snapshot: Snapshot, now: Moment
     ) -> tuple[float, str]:
+        """Return for how long Envoy's own cache may repeat an answer, and what must be there still then."""
+        if not request.at_edge:
+            return 0.0, ""
         ttl = edge_ttl(request, granted, snapshot.policy, now)
         return ttl, edge_epoch(granted, snapshot.policy, self._subjects)
 

@@ -46,32 +46,29 @@ class Pairing:
         self._heard: dict[str, float] = {}
         """When each mark was heard last, the latest at the end. Empty stands for none."""
         self._matches: dict[str, Match] = {}
-        self._just_noted: dict[str, tuple[float, bool]] = {}
-        """Until when a mark is not noted again, and whether it is that of another configuration."""
         self._told: set[str] = set()
 
     def swap(self, rendered: Rendered) -> None:
         """Compare with another configuration from now on."""
         self._rendered = rendered
         self._matches.clear()
-        self._just_noted.clear()
         self._told.clear()
 
     def note(self, mark: str | None) -> bool:
         """Take note of an Envoy's mark, and return whether it is that of another configuration.
 
-        Reads no file, and costs one look-up where the mark was just heard.
+        Reads no file, and costs two look-ups where the mark was just heard.
         """
         mark = "" if mark is None or len(mark) > LONGEST_MARK else mark
-        now, just_noted = self._timer(), self._just_noted.get(mark)
-        if just_noted is not None and now < just_noted[0]:
-            return just_noted[1]
+        now, last = self._timer(), self._heard.get(mark)
+        known = self._matches.get(mark)
+        if last is not None and now - last < AGAIN and known is not None:
+            return known is Match.OUTDATED
         self._heard.pop(mark, None)
         self._heard[mark] = now
         if len(self._heard) > MOST_MARKS:
-            self._forget(next(iter(self._heard)))
+            del self._heard[next(iter(self._heard))]
         is_outdated = self._match(mark) is Match.OUTDATED
-        self._just_noted[mark] = (now + AGAIN, is_outdated)
         if is_outdated and mark not in self._told and len(self._told) < MOST_MARKS:
             self._told.add(mark)
             _log.warning(
@@ -106,14 +103,9 @@ class Pairing:
     def _recent(self) -> list[str]:
         since = self._timer() - KEPT
         for mark in [mark for mark, last in self._heard.items() if last < since]:
-            self._forget(mark)
+            del self._heard[mark]
             self._matches.pop(mark, None)
         return list(self._heard)
-
-    def _forget(self, mark: str) -> None:
-        del self._heard[mark]
-        # It counts again when it comes again.
-        self._just_noted.pop(mark, None)
 
     def _match(self, mark: str) -> Match:
         known = self._matches.get(mark)
