@@ -310,9 +310,10 @@ def _retry_after(headers: Mapping[str, str], longest: float) -> float | None:
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
         return min(float(text), longest)
-    until, now = _date(text), _date(headers.get("date", ""))
+    until = _date(text) if text else None
     if until is None:
         return None
+    now = _date(headers.get("date", ""))
     return min(max(0.0, until - (time.time() if now is None else now)), longest)
 
 

@@ -124,8 +124,8 @@ class MsalTransport:
     def retire(self) -> None:
         """Send nothing from now on, and let go of the connections.
 
-        MSAL's clients are part of cycles, so they are freed late, and all that they refer to with them: of
-        the connections the trusted authorities alone take most of a megabyte.
+        What still holds this, such as a call under way, holds no connections then: their trusted authorities
+        alone take most of a megabyte.
         """
         self._connected = None
 
@@ -138,13 +138,15 @@ class MsalTransport:
 def build(
     authority: str, tenant_id: str, client_id: str, credential: object, transport: MsalTransport
 ) -> msal.ConfidentialClientApplication:
-    """Make an MSAL client that keeps nothing. Asks for the tenant's discovery document.
+    """Make an MSAL client that keeps nothing, and is freed with its last reference.
+
+    Asks for the tenant's discovery document.
 
     Raises:
         EntraError: The document could not be had.
     """
     try:
-        return msal.ConfidentialClientApplication(
+        application = msal.ConfidentialClientApplication(
             client_id,
             client_credential=credential,
             authority=f"{authority}/{tenant_id}",
@@ -157,3 +159,15 @@ def build(
         raise ExchangeMisconfigured(
             f"no usable discovery document of tenant {tenant_id} at {authority}"
         ) from error
+    # It would hand each token to the cache that keeps none. As it refers to the client that refers to it, each
+    # client of a configuration that was replaced would stay until a full garbage collection.
+    application.client.on_obtaining_tokens = _keep_nothing
+    # The same of its throttle. That is a wrapper around each method of the class, and would hash each request,
+    # tokens and all, for a key under which nothing is kept.
+    for wrapper in ("get", "post"):
+        vars(application.http_client).pop(wrapper, None)
+    return application
+
+
+def _keep_nothing(event: Mapping[str, Any]) -> None:
+    """Forget the event."""

@@ -1,7 +1,9 @@
 """MSAL's own memory is switched off: nothing grows with users, nobody's failure is replayed."""
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,30 @@ def test_the_http_cache_keeps_nothing() -> None:
     cache["key"] = "value"
 
     assert {} == cache
+
+
+def test_no_request_is_hashed_for_the_throttle(world: World) -> None:
+    """What MSAL would wrap around our transport is gone from our client, and is there in MSAL's own."""
+    ours, theirs = client(world, ours=True), client(world, ours=False)
+
+    assert {"get", "post"} <= vars(theirs.http_client).keys()
+    assert not {"get", "post"} & vars(ours.http_client).keys()
+    assert "access_token" in on_behalf_of(ours, world, "alice")
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_client_is_freed_with_its_last_reference(world: World, *, ours: bool) -> None:
+    """Each reload makes new ones. MSAL's own wait for a full garbage collection, which may be a day away."""
+    application = client(world, ours=ours)
+    assert "access_token" in on_behalf_of(application, world, "alice")
+    freed = weakref.ref(application)
+    gc.disable()
+    try:
+        del application
+
+        assert ours == (freed() is None)
+    finally:
+        gc.enable()
 
 
 def test_agents_share_one_discovery_document(world: World) -> None:
