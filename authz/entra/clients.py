@@ -128,6 +128,19 @@ class Applications:
         return application
 
 
+class _Assertion(threading.local):
+    """The T1 of the call that a thread is in: an MSAL client serves many threads, and asks for it then.
+
+    It does not refer to `Agents`, so that the clients are freed with their last reference.
+    """
+
+    secret: Secret
+
+    def reveal(self) -> str:
+        """Return it as it goes to Entra."""
+        return self.secret.reveal()
+
+
 class Agents:
     """MSAL clients of agent identities, whose credential is a T1 handed in with each call."""
 
@@ -141,8 +154,7 @@ class Agents:
         # By use, the latest last. Callers of the HTTP API may name new agents all the time.
         self._built: dict[AgentIdentity, msal.ConfidentialClientApplication] = {}
         self._lock = threading.Lock()
-        # One MSAL client serves many threads, and MSAL asks it for the assertion inside the call.
-        self._assertion = threading.local()
+        self._assertion = _Assertion()
 
     def acquire(
         self, agent: AgentIdentity, assertion: Secret, call: Acquire, *, user_is_asked: bool
@@ -164,7 +176,7 @@ class Agents:
         with self._lock:
             application = self._built.pop(agent, None)
         if application is None:
-            credential = {"client_assertion": self._reveal_assertion}
+            credential = {"client_assertion": self._assertion.reveal}
             application = build(self._authority, agent.blueprint.tenant_id, agent.client_id,
                                 credential, self._transport)  # fmt: skip
         with self._lock:
@@ -172,10 +184,6 @@ class Agents:
             if len(self._built) > MOST_AGENTS:
                 del self._built[next(iter(self._built))]
         return application
-
-    def _reveal_assertion(self) -> str:
-        secret: Secret = self._assertion.secret
-        return secret.reveal()
 
 
 def issued(

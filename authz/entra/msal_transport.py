@@ -9,11 +9,11 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import msal
 
-from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled, ExchangeUnavailable
+from authz.core.errors import ExchangeMisconfigured, ExchangeThrottled
 from authz.core.throttle import ApplicationThrottled
 from authz.entra.answers import reduced
 from authz.entra.calls import current
@@ -31,6 +31,10 @@ class NoTokenCache(msal.TokenCache):  # type: ignore[misc]
 
     def add(self, event: Mapping[str, Any], now: float | None = None) -> None:
         """Forget the event."""
+
+
+_NO_TOKENS: Final = NoTokenCache()
+"""For every client: MSAL's constructor of it makes cycles, which only a full garbage collection frees."""
 
 
 class NoHttpCache(dict[str, Any]):
@@ -99,11 +103,8 @@ class MsalTransport:
     def __init__(
         self, http: HttpClient, *, hosts: Collection[str] = (), timer: Timer = time.monotonic
     ) -> None:
-        noting = _Noting(http)
-        self._connected: tuple[_Noting, Metadata] | None = (
-            noting,
-            Metadata(noting, hosts=hosts, timer=timer),
-        )
+        self._noting = _Noting(http)
+        self._documents = Metadata(self._noting, hosts=hosts, timer=timer)
 
     def post(self, url: str, **arguments: Any) -> Answer:
         """Send a token request, and return what is used of the answer.
@@ -112,27 +113,14 @@ class MsalTransport:
             TokenRefused: Entra refused. MSAL does not get to see it.
             EntraError: There is no usable answer.
         """
-        return reduced(self._connection()[0].post(url, **arguments))
+        return reduced(self._noting.post(url, **arguments))
 
     def get(self, url: str, **_: Any) -> Answer:
         """Fetch a discovery document, or repeat it."""
-        return self._connection()[1].get(url)
+        return self._documents.get(url)
 
     def close(self) -> None:
         """Do nothing: the connections are shared."""
-
-    def retire(self) -> None:
-        """Send nothing from now on, and let go of the connections.
-
-        What still holds this, such as a call under way, holds no connections then: their trusted authorities
-        alone take most of a megabyte.
-        """
-        self._connected = None
-
-    def _connection(self) -> tuple[_Noting, Metadata]:
-        if self._connected is None:
-            raise ExchangeUnavailable("the configuration that asks has been replaced")
-        return self._connected
 
 
 def build(
@@ -152,18 +140,18 @@ def build(
             authority=f"{authority}/{tenant_id}",
             instance_discovery=False,
             http_client=transport,
-            token_cache=NoTokenCache(),
+            token_cache=_NO_TOKENS,
             http_cache=NoHttpCache(),
         )
     except (ValueError, KeyError) as error:
         raise ExchangeMisconfigured(
             f"no usable discovery document of tenant {tenant_id} at {authority}"
         ) from error
-    # It would hand each token to the cache that keeps none. As it refers to the client that refers to it, each
-    # client of a configuration that was replaced would stay until a full garbage collection.
+    # It would hand each token to the cache that keeps none. As it refers to the client, and the client to it,
+    # the clients of a configuration that was replaced would stay until a full garbage collection.
     application.client.on_obtaining_tokens = _keep_nothing
-    # The same of its throttle. That is a wrapper around each method of the class, and would hash each request,
-    # tokens and all, for a key under which nothing is kept.
+    # So would its throttle's wrappers of these methods. They would hash each request, tokens and all, for a
+    # key under which nothing is kept.
     for wrapper in ("get", "post"):
         vars(application.http_client).pop(wrapper, None)
     return application

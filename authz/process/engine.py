@@ -80,7 +80,7 @@ class Engine:
         self._version = self._workshop.build(config)
         self._background: list[asyncio.Task[None]] = []
         self._was_ready = False
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Version] = {}
         self.pushed = PushedTokens(
             self._version.snapshot.policy,
             self._version.snapshot.tokens,
@@ -159,14 +159,17 @@ class Engine:
         self.issuer.swap(version.snapshot)
         self.pushed.swap(version.snapshot.policy, version.snapshot.tokens)
         retiring = asyncio.get_running_loop().create_task(old.retire())
-        self._retiring.add(retiring)
-        retiring.add_done_callback(self._retiring.discard)
+        self._retiring[retiring] = old
+        retiring.add_done_callback(lambda done: self._retiring.pop(done, None))
 
     async def stop(self) -> None:
         """Stop fetching keys and take no further exchanges: nobody is left to wait for one."""
         await self._stop_background()
         await self._version.proofs.close()
         await self.pushed.close()
+        # Before their threads are gone: one that tries again would find none.
+        for version in (self._version, *self._retiring.values()):
+            await version.close()
         self._workshop.close()
         self._credential_threads.shutdown(wait=False, cancel_futures=True)
 

@@ -56,7 +56,6 @@ class Version:
         snapshot: Snapshot,
         exchanges: Sequence[CachedExchange],
         proofs: Proofs,
-        transport: MsalTransport,
         connections: Sequence[HttpClient],
     ) -> None:
         self.config = config
@@ -67,7 +66,6 @@ class Version:
         self.snapshot = snapshot
         self.proofs = proofs
         self._exchanges = exchanges
-        self._transport = transport
         self._connections = connections
         self.credential_faults: dict[str, str] | None = None
         """Why clients have no usable credential, by name; None until somebody has looked."""
@@ -75,10 +73,14 @@ class Version:
     async def retire(self) -> None:
         """Close the connections, once the exchanges under way have ended."""
         for exchange in self._exchanges:
-            await exchange.drain()
-        self._transport.retire()
+            await exchange.retire()
         for http in self._connections:
             http.close()
+
+    async def close(self) -> None:
+        """Give up the exchanges under way."""
+        for exchange in self._exchanges:
+            await exchange.close()
 
 
 class Workshop:
@@ -157,7 +159,6 @@ class Workshop:
             Snapshot(policy, keys, tokens, answers),
             (tokens, exchange.assertions),
             self._proofs(config, policy, applications.standings, tokens, exchange.assertions),
-            transport,
             (http, keys_http),
         )
 

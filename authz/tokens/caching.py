@@ -103,7 +103,7 @@ class CachedExchange:
         places: Shares,
         lifetimes: FailureLifetimes | None = None,
     ) -> None:
-        self._exchange = exchange
+        self._exchange: Exchange | None = exchange
         self._tokens = tokens
         self._failures = failures
         self._name = name
@@ -217,13 +217,30 @@ class CachedExchange:
         while self._flights:
             await asyncio.wait(list(self._flights.values()))
 
+    async def retire(self) -> None:
+        """Wait for every flight under way, begin none from now on, and let go of what asks Entra.
+
+        That one refers to the cache of the assertions that it needs. Both, and each agent's MSAL client with
+        them, would stay until a full garbage collection.
+        """
+        await self.drain()
+        self._exchange = None
+
+    async def close(self) -> None:
+        """Give up every flight under way: nobody waits for one any more."""
+        flights = list(self._flights.values())
+        for flight in flights:
+            flight.cancel()
+        await asyncio.gather(*flights, return_exceptions=True)
+
     def _note(self, result: CacheResult, seen: Callable[[CacheResult], None]) -> None:
         self._observer.observe(LookedUp(self._name, result))
         seen(result)
 
     def _refresh(self, key: CacheKey, exchange: TokenExchange, route: str | None) -> None:
-        if key not in self._flights and self._places.take(client_of(exchange)):
-            self._start(key, exchange, inf, route)
+        carry_out = self._exchange
+        if carry_out and key not in self._flights and self._places.take(client_of(exchange)):
+            self._start(carry_out, key, exchange, inf, route)
 
     async def _land(
         self, flight: asyncio.Task[IssuedToken | AuthzError], deadline: float
@@ -242,15 +259,24 @@ class CachedExchange:
     def _take_off(
         self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
     ) -> asyncio.Task[IssuedToken | AuthzError]:
-        client = client_of(exchange)
+        carry_out, client = self._exchange, client_of(exchange)
+        if carry_out is None:
+            raise ExchangeUnavailable(
+                "the configuration that asks has been replaced", retry_after=RETRY_SOON
+            )
         if not self._places.take(client):
             raise ExchangeUnavailable(
                 f"too many exchanges of {client.name} are under way", retry_after=RETRY_SOON
             )
-        return self._start(key, exchange, needed_by, route)
+        return self._start(carry_out, key, exchange, needed_by, route)
 
     def _start(
-        self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
+        self,
+        carry_out: Exchange,
+        key: CacheKey,
+        exchange: TokenExchange,
+        needed_by: float,
+        route: str | None,
     ) -> asyncio.Task[IssuedToken | AuthzError]:
         """Start a flight, whose place has been taken."""
 
@@ -258,20 +284,27 @@ class CachedExchange:
             self._flights.pop(key, None)
             self._places.give_back(client_of(exchange))
 
-        flight = asyncio.get_running_loop().create_task(self._fly(key, exchange, needed_by, route))
+        flight = asyncio.get_running_loop().create_task(
+            self._fly(carry_out, key, exchange, needed_by, route)
+        )
         self._flights[key] = flight
         flight.add_done_callback(landed)
         return flight
 
     async def _fly(
-        self, key: CacheKey, exchange: TokenExchange, needed_by: float, route: str | None
+        self,
+        carry_out: Exchange,
+        key: CacheKey,
+        exchange: TokenExchange,
+        needed_by: float,
+        route: str | None,
     ) -> IssuedToken | AuthzError:
         started = self._timer()
         budget = Budget(needed_by, ends=started + self._flight_timeout, route=route)
         error: AuthzError | None = None
         try:
             async with asyncio.timeout(self._flight_timeout):
-                token = await self._exchange(exchange, budget)
+                token = await carry_out(exchange, budget)
         except AuthzError as refusal:
             error = refusal.bare()
         except TimeoutError:

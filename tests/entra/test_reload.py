@@ -1,9 +1,12 @@
 """What a new configuration leaves in place: tokens, wherever it asks Entra for the same."""
 
+import asyncio
 import gc
 import weakref
 from pathlib import Path
 
+from authz.entra.exchange import EntraExchange
+from authz_dev.emulator import Fault
 from support.programs.stack import World, issued, reload, stack, until
 
 
@@ -43,21 +46,60 @@ async def test_a_route_that_is_gone_gives_none_of_its_tokens(world: World) -> No
 
 
 async def test_what_old_versions_trusted_is_freed(world: World) -> None:
-    """At once: trusted authorities take most of a megabyte, and MSAL's clients wait for a full collection."""
+    """At once, and MSAL's clients with it: trusted authorities take most of a megabyte."""
     document = world.config()
     gc.collect()
     gc.disable()
     try:
         async with stack(world, document=document) as service:
             await service.egress("graph", world.token())
-            old = [weakref.ref(http) for http in service.engine._version._connections]
+            version = service.engine._version
+            exchange = version._exchanges[1]._exchange
+            assert isinstance(exchange, EntraExchange)
+            agents = exchange._agents
+            built = [
+                *agents._built.values(),
+                *(one for _, one in version.applications._built.values()),
+            ]
+            old = [weakref.ref(part) for part in (*version._connections, *built)]
+            del version, exchange, agents, built
             document["cache"] = {"tokens": {"margin": "1s"}}
             await reload(service.engine, document)
             await until(lambda: not service.engine._retiring)
 
-            assert [None, None] == [reference() for reference in old]
+            # Two kinds of connections, the agent's client and that of its blueprint.
+            assert [None] * 4 == [reference() for reference in old]
     finally:
         gc.enable()
+
+
+async def test_a_reload_leaves_nothing_to_the_garbage_collector(world: World) -> None:
+    """Its full collections may be a day apart: what waits for one, of each reload, would add up."""
+    document = world.config()
+    try:
+        async with stack(world, document=document) as service:
+            gc.collect()
+            gc.disable()
+            for number in range(3):
+                document["cache"] = {"tokens": {"margin": f"{number + 1}s"}}
+                await reload(service.engine, document)
+                await service.egress("graph", world.token())
+                await service.egress("autonomous")
+                await until(lambda: not service.engine._retiring)
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            left = {_module(found) for found in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+
+    assert not [module for module in left if module.split(".")[0] in ("authz", "msal")]
+
+
+def _module(found: object) -> str:
+    """Where an object's type, or a function, was defined."""
+    return str(getattr(found, "__module__", None) or type(found).__module__)
 
 
 async def test_connections_of_old_versions_are_closed(world: World) -> None:
@@ -108,3 +150,25 @@ async def test_answers_of_old_versions_are_freed(world: World) -> None:
             await until(lambda: alive() is None)
     finally:
         gc.enable()
+
+
+async def test_the_end_of_the_process_gives_up_exchanges_under_way(world: World) -> None:
+    """Those of the version before, too: one that tried again later would find its threads gone."""
+    document = world.config()
+    async with stack(world, document=document) as service:
+        world.emulator.faults.add(Fault("hang"))
+        checks = [asyncio.create_task(service.egress("graph", world.token()))]
+        versions = [service.engine._version]
+        await until(versions[0]._exchanges[1].flights)
+        document["cache"] = {"tokens": {"margin": "1s"}}
+        await reload(service.engine, document)
+        versions.append(service.engine._version)
+        checks.append(asyncio.create_task(service.egress("autonomous")))
+        await until(versions[1]._exchanges[1].flights)
+        held = [part for version in versions for part in version._exchanges]
+        begun = [part.flights() for part in held]
+    left = [part.flights() for part in held]
+    await asyncio.wait(checks)
+
+    assert all(begun)
+    assert [0] * 4 == left

@@ -637,7 +637,7 @@ async def test_a_defect_during_a_refresh_is_nobodys_denial() -> None:
 
 
 async def test_draining_waits_for_every_flight() -> None:
-    """At shutdown nothing is cut off; with nothing in the air there is no wait."""
+    """Where a configuration is replaced nothing is cut off; with nothing in the air there is no wait."""
     world = World()
     await world.cached.drain()
     world.entra.hang()
@@ -650,6 +650,46 @@ async def test_draining_waits_for_every_flight() -> None:
 
     assert waiting
     assert (2, 0) == (len(world.tokens), world.cached.flights())
+
+
+async def test_once_retired_it_asks_no_more_and_remembers_no_failure_of_that() -> None:
+    """Others use the same tokens and failures: what it has is given out, and nothing new is asked for."""
+    world = World()
+    await world.obtain(ALICE)
+    await world.cached.retire()
+    world.clock.advance(REFRESH)
+    with pytest.raises(ExchangeUnavailable, match="has been replaced"):
+        await world.obtain(BOB)
+
+    assert "issued-1" == await world.obtain(ALICE)
+    assert (1, 0, 0) == (world.calls, world.cached.flights(), len(world.failures))
+
+
+async def test_retiring_waits_for_every_flight() -> None:
+    """What was begun by the configuration of before ends as if it were still in use."""
+    world = World()
+    world.entra.hang()
+    waiting = await _started(world.obtain(ALICE))
+    retiring = asyncio.ensure_future(world.cached.retire())
+    await asyncio.sleep(0)
+    world.entra.release()
+    await retiring
+
+    assert ["issued-1"] == await asyncio.gather(*waiting)
+
+
+async def test_closing_gives_up_every_flight() -> None:
+    """At the end of the process nobody waits any more: nothing goes on, and no outcome is left unread."""
+    world = World()
+    world.entra.hang()
+    waiting = await _started(world.obtain(ALICE), world.obtain(BOB))
+    flights = world.cached.flights()
+
+    await world.cached.close()
+    await asyncio.wait(waiting)
+
+    assert (2, 0) == (flights, world.cached.flights())
+    assert all(caller.cancelled() for caller in waiting)
 
 
 async def test_each_exchange_that_was_carried_out_is_observed_once() -> None:
