@@ -222,11 +222,12 @@ def test_a_caller_without_token_does_not_reach_the_agent(pod: tuple[Kubelet, str
     assert (status, json.loads(body)["reason"]) == (401, "missing_token")
 
 
+@pytest.mark.parametrize("name", ["authz.sock", "checks.sock"])
 def test_the_socket_is_open_to_the_group_alone(
-    engine: Engine, pod: tuple[Kubelet, str], volumes: Path
+    engine: Engine, pod: tuple[Kubelet, str], volumes: Path, name: str
 ) -> None:
     """Another user cannot connect, even with the folder in view; a member of the group can."""
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/authz.sock')"
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/{name}')"
     folder = f"--volume={volumes / 'authz-socket'}:/run/authz:ro"
     ask = ("run", *CONTAINED, folder, "--entrypoint=python")
     code = (IMAGE, "-c", connect)

@@ -182,16 +182,18 @@ def test_throttling_is_passed_on(laptop: Laptop) -> None:
 
 
 def test_the_agent_cannot_read_the_credential(laptop: Laptop) -> None:
-    """Neither agent nor Envoy has the token of the service account; authz has; the agent has no socket."""
+    """The container of authz alone has the token of the service account. The agent has neither socket."""
 
     def read(name: str, path: str) -> int:
         code = f"open({path!r}).read()"
         return laptop.node.within("agent", name, "python", "-c", code).returncode
 
     assert (read("authz", TOKEN_FILE), read("agent", TOKEN_FILE)) == (0, 1)
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/authz.sock')"
-    found = laptop.node.within("agent", "agent", "python", "-c", connect)
-    assert "No such file" in found.stderr
+    for name in ("authz.sock", "checks.sock"):
+        connect = f"import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/{name}')"
+        held = laptop.node.within("agent", "authz", "python", "-c", connect)
+        found = laptop.node.within("agent", "agent", "python", "-c", connect)
+        assert (held.stderr, "No such file" in found.stderr) == ("", True)
     assert "No such file" in laptop.node.within("agent", "envoy", "cat", TOKEN_FILE).stderr
     secrets = laptop.node.within("agent", "agent", "env").stdout
     assert "AZURE" not in secrets

@@ -95,13 +95,17 @@ def test_the_transparent_call_is_the_agents_for_its_user(demo: Demo) -> None:
 
 @TRANSPARENT
 def test_the_app_has_no_way_to_a_token(demo: Demo) -> None:
-    """Nothing listens on the sidecar's port, and the socket of authz is in other containers alone."""
-    refused = demo.app("curl", "--silent", "--show-error", "localhost:5000/healthz")
-    socket = demo.app(
-        "curl", "--silent", "--show-error", "--unix-socket", "/run/authz/authz.sock", "http://x/"
-    )
+    """Nothing listens on the sidecar's port, and the sockets of authz are in other containers alone."""
+    ask = ("curl", "--silent", "--show-error")
+    tried = [
+        demo.app(*ask, "localhost:5000/healthz"),
+        *(
+            demo.app(*ask, "--unix-socket", f"/run/authz/{name}", "http://x/")
+            for name in ("authz.sock", "checks.sock")
+        ),
+    ]
 
-    assert (7, 7) == (refused.returncode, socket.returncode), refused.stderr + socket.stderr
+    assert [7, 7, 7] == [one.returncode for one in tried], [one.stderr for one in tried]
 
 
 @TRANSPARENT

@@ -59,10 +59,11 @@ def test_the_projected_token_is_authzs_alone(cluster: RealCluster) -> None:
         assert "No such file" in cluster.within(other, "cat", file).stderr
 
 
-def test_the_socket_belongs_to_the_group(cluster: RealCluster) -> None:
+@pytest.mark.parametrize("name", ["authz.sock", "checks.sock"])
+def test_the_socket_belongs_to_the_group(cluster: RealCluster, name: str) -> None:
     """So Envoy can connect to it, but change nothing beside it; the agent has no way to it."""
-    look = ["stat", "--format=%a %u %g", "/run/authz/authz.sock"]
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/authz.sock')"
+    look = ["stat", "--format=%a %u %g", f"/run/authz/{name}"]
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect('/run/authz/{name}')"
     write = "open('/run/authz/x', 'w')"
 
     assert "660 65532 65532" == cluster.within("authz", *look).stdout.strip()
