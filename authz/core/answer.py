@@ -15,15 +15,28 @@ from authz.core.request import CheckRequest, Situation
 
 MAX_SITUATIONS: Final = 4096
 """Situations known at a time. They are few: routes times peers; names of odd headers could add some."""
+LONGEST_SITUATION: Final = 2048
+"""Characters of all parts of a situation that is remembered: they are the client's, and not counted."""
 _NO_VALUE: Final = bytes(32)
 """In place of a digest, so that keys of one situation cannot be mistaken for one another."""
 
 
 def _size_of(granted: Granted) -> int:
-    token = granted.decision.authorization
-    baggage = granted.decision.baggage
-    # What a door prepares for it holds both a second time.
-    return ENTRY_OVERHEAD + 2 * sum(len(part) for part in (token, baggage) if part is not None)
+    decision = granted.decision
+    secrets = (part for part in (decision.authorization, decision.baggage) if part is not None)
+    named = sum(map(len, decision.remove)) + sum(
+        len(name) + len(value) for name, value in decision.headers
+    )
+    # What a door prepares for it holds all of them a second time.
+    return ENTRY_OVERHEAD + 2 * (sum(map(len, secrets)) + named)
+
+
+def _length_of(situation: Situation) -> int:
+    return sum(
+        len(part) if isinstance(part, str) else sum(map(len, part))
+        for part in situation
+        if isinstance(part, str | tuple)
+    )
 
 
 class AnswerCache:
@@ -50,10 +63,15 @@ class AnswerCache:
         return None if key is None else self._answers.get(key, now)
 
     def put(self, request: CheckRequest, granted: Granted, now: Moment) -> None:
-        """Let an allowance answer such requests, for as long as its lifetime says."""
+        """Let an allowance answer such requests, for as long as its lifetime says.
+
+        One for a host or odd headers of great length answers that request alone.
+        """
         rule = granted.route.rule
         situation = request.situation(rule)
         if situation not in self._situations:
+            if _length_of(situation) > LONGEST_SITUATION:
+                return
             if len(self._situations) >= MAX_SITUATIONS:
                 # Numbers are never given twice, so what was known under the old ones is met no more.
                 self._situations.clear()

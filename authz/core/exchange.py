@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
-from typing import ClassVar, assert_never
+from typing import ClassVar, Final, assert_never
 
 from authz.core.errors import AuthzError, EntraError, InvalidToken, Reason, TokenFault
 from authz.core.moment import Moment
@@ -310,7 +310,11 @@ def cache_key(exchange: TokenExchange) -> CacheKey:
     It covers flow, tenant, client, agent, agent user, scopes, claims, policy version and the hash of
     the subject token: two exchanges share a key only if Entra would be asked the very same thing.
     """
-    shared = _shared_part(exchange.flow, asker_of(exchange), exchange.target)
+    target = exchange.target
+    # What a request asks for may be long, and another each time.
+    is_known = not target.by_request and target.claims is None
+    part_of = _known_part if is_known else _shared_part
+    shared = part_of(exchange.flow, asker_of(exchange), target)
     subject = subject_of(exchange)
     return shared if subject is None else shared + subject.secret.digest()
 
@@ -326,8 +330,6 @@ def asker_of(exchange: TokenExchange) -> AgentIdentity | Client:
             assert_never(unreachable)
 
 
-# Routes are few and their parts never change, so all but the user's hash is computed once.
-@lru_cache(maxsize=4096)
 def _shared_part(flow: Flow, asker: AgentIdentity | Client, target: Target) -> bytes:
     agent = asker if isinstance(asker, AgentIdentity) else None
     client = asker.blueprint if isinstance(asker, AgentIdentity) else asker
@@ -343,3 +345,7 @@ def _shared_part(flow: Flow, asker: AgentIdentity | Client, target: Target) -> b
         target.policy_version,
     ]
     return sha256(json.dumps(parts).encode()).digest()
+
+
+# Routes are few and their parts never change, so all but the user's hash is computed once.
+_known_part: Final = lru_cache(maxsize=4096)(_shared_part)

@@ -5,13 +5,16 @@ What is not configured is denied. What a route demands and grants is in `authz.c
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import assert_never
+from typing import Final, assert_never
 
 from authz.core.errors import AuthzError, MalformedRequest, UnknownRoute
 from authz.core.exchange import AgentIdentity, AgentUser, Client
 from authz.core.request import CheckRequest, Direction, normalize_host
 from authz.core.route import EgressRoute, Forward, InboundRoute, Route
 from authz.core.rules.public import PUBLIC
+
+LONGEST_AUTHORITY: Final = 259
+"""Characters of a host's name (RFC 1035 section 2.3.4), a colon and a port."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,12 +189,15 @@ class Policy:
             raise UnknownRoute(f"direction {request.direction!r}") from error
 
     def by_host(self, authority: str, *, any_port: bool = False) -> EgressRoute | None:
-        """Return the egress route that a host selects: the most specific one.
+        """Return the egress route that a host selects: the most specific one. None for what can be no host.
 
         Args:
             authority: The host, maybe with a port.
             any_port: Whether a host without a port means every port, and not only those of HTTP and HTTPS.
         """
+        if len(authority) > LONGEST_AUTHORITY:
+            # Each part of it would be looked up, which takes as long as the square of its length.
+            return None
         whole, bare = normalize_host(authority)
         found = self.hosts.get(whole)
         if found is None and (any_port or whole in (bare, f"{bare}:80", f"{bare}:443")):

@@ -16,6 +16,7 @@ import orjson
 from authz.core.baggage import MEMBER
 from authz.core.decision import Deny
 from authz.core.errors import Reason
+from authz.core.policy import LONGEST_AUTHORITY
 from authz.core.subject import PLACEHOLDER, SubjectSource
 
 OK: Final = 0
@@ -251,7 +252,7 @@ NOT_ENTRAS: Final = (
 
 _DESTINATION: Final = "this destination"
 _ABOUT_DESTINATIONS: Final = frozenset({Reason.UNKNOWN_ROUTE, Reason.TUNNEL_REFUSED})
-_AUTHORITY: Final = re.compile(r"[A-Za-z0-9._*:\[\]-]{1,259}", re.ASCII)
+_AUTHORITY: Final = re.compile(rf"[A-Za-z0-9._*:\[\]-]{{1,{LONGEST_AUTHORITY}}}", re.ASCII)
 """Host and port as they are written (RFC 3986 section 3.2.2), and no longer than they may be."""
 
 

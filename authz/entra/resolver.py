@@ -4,6 +4,7 @@ The system's resolver has limits of its own (resolv.conf: often 10 seconds and m
 interrupted. So it runs in a thread of its own, one for each name at a time, and callers stop waiting in time.
 """
 
+import errno
 import socket
 import threading
 import time
@@ -37,10 +38,16 @@ def addresses(host: str, port: int, *, end: float) -> Found:
     with _lock:
         found = _running.get(key)
         if found is None:
-            found = _running[key] = Future()
-            threading.Thread(
+            found = Future()
+            thread = threading.Thread(
                 target=_resolve, args=(key, found), name="resolver", daemon=True
-            ).start()
+            )
+            try:
+                thread.start()
+            except RuntimeError as error:
+                raise OSError(errno.EAGAIN, "no thread can be started") from error
+            # It cannot end before this: it takes the lock at its end.
+            _running[key] = found
     return found.result(max(0.0, end - time.monotonic()))
 
 

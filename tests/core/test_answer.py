@@ -226,6 +226,29 @@ def test_an_answer_without_a_token_counts_as_well() -> None:
     assert 1 == len(cache)
 
 
+def test_names_of_headers_in_an_answer_count_as_well() -> None:
+    """They are the client's: what is taken off its request, and what is set."""
+    cache = _cache(max_bytes=2 * ENTRY_OVERHEAD + 400)
+    for value in "ab":
+        allow = Allow(remove=("x-authz-" + "n" * 93,), headers=(("name", "value" * 20),))
+        answer = Granted(DELEGATED, allow, Lifetime(LATER, LATER), principal())
+        cache.put(_changed(authorization=Authorization(f"Bearer {value}")), answer, NOW)
+
+    assert 1 == len(cache)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"host": "h" * 2048}, {"own_headers": ("x-authz-" + "n" * 2048,)}]
+)
+def test_an_answer_to_a_request_of_great_length_is_not_remembered(changes: dict[str, Any]) -> None:
+    """What tells requests apart is kept without being counted, and a client says what it is."""
+    cache = _cache()
+    asked = _changed(route=None, **changes)
+    cache.put(asked, _answer(), NOW)
+
+    assert (0, None) == (len(cache), _get(cache, asked, NOW))
+
+
 def test_the_number_of_situations_is_bounded() -> None:
     """A peer who makes up header names ends answers early, and takes no memory for ever."""
     cache = _cache(max_entries=2 * MAX_SITUATIONS)

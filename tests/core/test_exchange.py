@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.core import exchange
 from authz.core.errors import (
     AuthzError,
     ExchangeMisconfigured,
@@ -120,6 +121,19 @@ def test_the_same_question_has_the_same_key() -> None:
 def test_the_expiry_of_the_subject_token_is_no_part_of_the_key() -> None:
     """The token's hash covers its `exp` already."""
     assert cache_key(on_behalf_of(expires_at=1.0)) == cache_key(on_behalf_of(expires_at=2.0))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [Target(("s",), claims="{}"), Target(("s",), by_request=True)],
+    ids=["claims", "scopes"],
+)
+def test_what_a_request_asks_for_is_not_kept(asked: Target) -> None:
+    """Callers of the HTTP API write it, and it may be long."""
+    before = exchange._known_part.cache_info().currsize
+    keys = {cache_key(on_behalf_of(target=replace(asked, policy_version=str(n)))) for n in range(3)}
+
+    assert (3, before) == (len(keys), exchange._known_part.cache_info().currsize)
 
 
 def test_the_key_holds_no_token() -> None:

@@ -16,7 +16,7 @@ from authz.core.exchange import (
     Flow,
 )
 from authz.core.grant import NoToken, Own
-from authz.core.policy import Policy
+from authz.core.policy import LONGEST_AUTHORITY, Policy
 from authz.core.request import CheckRequest, Direction
 from authz.core.route import EgressRoute, InboundRoute
 from authz.core.rules.rule import Rule, Rules
@@ -89,6 +89,18 @@ def test_a_host_that_no_route_names_is_denied(host: str) -> None:
     """A wildcard covers what lies below it and nothing that merely contains it."""
     with pytest.raises(UnknownRoute):
         _found(direction="egress", host=host)
+
+
+@pytest.mark.parametrize(
+    ("length", "is_found"), [(LONGEST_AUTHORITY, True), (LONGEST_AUTHORITY + 1, False)]
+)
+def test_what_is_too_long_for_a_host_has_no_route(length: int, *, is_found: bool) -> None:
+    """Not even the last resort. Each part of it is looked up, so a long one would hold up everybody."""
+    policy = replace(POLICY, egress={**ROUTES, "rest": _egress("rest", "*")})
+    host = ("a." * length)[: length - len(".example")] + ".example"
+
+    assert length == len(host)
+    assert is_found == (policy.by_host(host) is not None)
 
 
 def test_the_lone_star_takes_what_nobody_else_does() -> None:

@@ -1,6 +1,7 @@
 """Name resolution: however long the system's resolver takes, a call waits as long as it may."""
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -99,3 +100,15 @@ def test_an_address_needs_no_resolver() -> None:
     ((*_, address),) = addresses("127.0.0.1", 443, end=0.0)
 
     assert ("127.0.0.1", 443) == address
+
+
+def test_a_thread_that_cannot_be_started_once_is_started_the_next_time() -> None:
+    """Where the pod has used up its processes for a moment, the name is looked up again afterwards."""
+    before = threading.stack_size(2**46)
+    try:
+        with pytest.raises(OSError, match="no thread"):
+            addresses("localhost", 443, end=soon(10))
+    finally:
+        threading.stack_size(before)
+
+    assert addresses("localhost", 443, end=soon(10))

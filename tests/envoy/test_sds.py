@@ -334,6 +334,17 @@ async def test_streams_of_a_process_are_bounded(opened: Open) -> None:
             assert {"api": ONE} == await third.hear()
 
 
+async def test_one_workload_of_several_leaves_streams_to_others(opened: Open) -> None:
+    """Law 8: where workloads prove names, none of them may take all that there are."""
+    async with opened(max_streams=8, peers_have_names=True) as door, AsyncExitStack() as open_ones:
+        for _ in range(3):
+            stream = await open_ones.enter_async_context(door.stream())
+            await stream.ask("api")
+            await stream.hear()
+        async with door.stream() as one_more:
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == (await one_more.status())[0]
+
+
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("delta", [False, True])
 async def test_who_has_proved_nothing_is_refused(opened: Open, delta: bool, named: bool) -> None:

@@ -110,6 +110,13 @@ async def test_bodies_arrive_byte_by_byte(api: SomeApi) -> None:
         (Response(b"x", headers={"content-type": "text/x; charset=unheard"}), "eA==", "base64"),
         (Response(b"+2AA-", headers={"content-type": "text/x; charset=utf-7"}), "KzJBQS0=", "base64"),
         (Response(b"x", headers={"content-type": "text/x; charset=undefined"}), "eA==", "base64"),
+        (Response(b"x-", headers={"content-type": "text/x; charset=punycode"}), "eC0=", "base64"),
+        (Response(b"x", headers={"content-type": "text/x; charset=idna"}), "eA==", "base64"),
+        (Response(b"x", headers={"content-type": "text/x; charset=unicode_escape"}), "eA==", "base64"),
+        *(
+            (Response("é".encode(charset), headers={"content-type": f"text/x; charset={charset}"}), "é", None)
+            for charset in ("UTF-8", "utf8", "iso-8859-1", "ISO-8859-15", "windows-1252", "Cp1252", "utf-16", "UTF-16LE", "gb18030")
+        ),
         (Response(b"", status_code=204), None, None),
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ from authz._pb.discovery_pb2 import (
     DiscoveryRequest,
     DiscoveryResponse,
 )
+from authz.core.shares import Shares
 from authz.doors.envoy.conversation import (
     Delta,
     StateOfTheWorld,
@@ -35,6 +36,8 @@ from authz.tokens.pushing import PushedTokens
 SERVICE: Final = "envoy.service.secret.v3.SecretDiscoveryService"
 MAX_STREAMS: Final = 20_000
 """Most streams of one process: one for each secret of each Envoy, and each pushed route has two."""
+SHARING: Final = 100
+"""Workloads that have a guaranteed part of them, where each proves its name."""
 
 _STRANGER: Final = (
     "tokens are given ahead over a Unix socket, or to a client certificate with a SPIFFE id: set "
@@ -67,7 +70,7 @@ class SecretDiscovery:
         observer: Is notified of what was sent and what was refused.
         peers_have_names: Whether connections prove a SPIFFE id by a client certificate.
         certificates: Keeps certificates of the pod's authority, if there is one.
-        max_streams: Most streams at a time.
+        max_streams: Most streams at a time. One workload of several gets at most half of them or so.
         note_mark: Is given what each Envoy says it was rendered from, at the beginning of a stream.
     """
 
@@ -85,7 +88,7 @@ class SecretDiscovery:
         self._sources = SecretSources(tokens, certificates)
         self._observer = observer
         self._peers_have_names = peers_have_names
-        self._max_streams = max_streams
+        self._places = Shares(max_streams, holders=SHARING if peers_have_names else 1)
         self._versions = Versions(secrets.token_hex(6))
         self._streams = 0
 
@@ -153,10 +156,10 @@ class SecretDiscovery:
         peer = self._peer(context)
         if peer is None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, _STRANGER)
-        if self._streams >= self._max_streams:
+        if not self._places.take(peer):
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"expected at most {self._max_streams} streams of secrets",
+                "as many streams of secrets are open as this client may have",
             )
         changed = asyncio.Event()
         conversation = begin(peer, changed.set)
@@ -178,6 +181,7 @@ class SecretDiscovery:
         finally:
             # However it ends: Envoy gone, connection too old, server stopped.
             self._streams -= 1
+            self._places.give_back(peer)
             conversation.end()
             listening.cancel()
 

@@ -10,6 +10,7 @@ import re
 import ssl
 import unicodedata
 from dataclasses import dataclass
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -38,6 +39,17 @@ _SPELLED: Final = {"www-authenticate": "WWW-Authenticate", "etag": "ETag"}
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\\#]")
 _MOST_ENCODINGS: Final = 4
 _OF_IIS: Final = re.compile("%u[0-9a-f]{4}", re.IGNORECASE)
+_TO_UNDERSCORES: Final = str.maketrans("-.", "__")
+_CODECS: Final = frozenset(
+    {
+        "ascii", "utf_8", "utf_8_sig", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le",
+        "latin_1", *(f"iso8859_{part}" for part in range(2, 17)), *(f"cp{page}" for page in range(1250, 1259)),
+        "koi8_r", "koi8_u", "big5", "euc_jp", "euc_kr", "gb2312", "gbk", "gb18030", "iso2022_jp", "shift_jis",
+    }
+)  # fmt: skip
+"""Python's names of charsets whose reading takes time in proportion to the text.
+
+It is the API that names one, and Python has others: reading some takes the square of the length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +82,23 @@ class DownstreamAnswer:
             raise LookupError("compressed")
         kind = ";".join(self.headers.get("Content-Type", []))
         charset = re.search(r"charset=\"?([A-Za-z0-9._-]{1,40})", kind, re.IGNORECASE)
-        text = self.content.decode(charset[1] if charset else "utf-8")
+        text = self.content.decode(_codec(charset[1]) if charset else "utf-8")
         # Some of Python's encodings make halves of characters, which JSON cannot hold.
         text.encode()
         return text
+
+
+def _codec(charset: str) -> str:
+    """Return Python's name of a charset.
+
+    Raises:
+        LookupError: It is none that an answer may have.
+    """
+    label = charset.lower().translate(_TO_UNDERSCORES)
+    codec = aliases.get(label, label)
+    if codec not in _CODECS:
+        raise LookupError("no charset of answers")
+    return codec
 
 
 class DownstreamClient:
