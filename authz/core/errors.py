@@ -373,7 +373,7 @@ class CallerNotAllowed(Forbidden):
 
 
 class DownstreamBusy(Unfulfilled):
-    """As many calls to APIs are under way as may be."""
+    """As many calls to APIs are under way as may be, or their answers take as much memory."""
 
     reason = Reason.DOWNSTREAM_BUSY
 

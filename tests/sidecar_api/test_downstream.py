@@ -14,7 +14,12 @@ from starlette.responses import Response
 from authz.config.sections.api import Api, Downstream
 from authz.core.errors import BadOverride, DownstreamBusy, DownstreamUnavailable
 from authz.core.secret import Secret
-from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
+from authz.doors.sidecar_api.downstream import (
+    MOST_HELD,
+    DownstreamAnswer,
+    DownstreamClient,
+    target_of,
+)
 from authz.doors.sidecar_api.parameters import Call
 from sidecar_api.conftest import SomeApi
 from support.fakes.properties import thorough
@@ -212,6 +217,25 @@ async def test_calls_are_bounded_in_number_and_end_before_connections_do(api: So
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
+
+
+async def test_answers_are_bounded_together_until_they_are_let_go(api: SomeApi) -> None:
+    """Each may be as large as it may, and all of them have no more than a few."""
+    asking = client(api, max_answer=MOST_HELD // 2)
+    api.answers["/half"] = Response(b"x" * (MOST_HELD // 2))
+    api.answers["/more"] = Response(b"y")
+
+    async def get(path: str) -> DownstreamAnswer:
+        return await asking.call(Downstream(base_url=api.url), Call(path=path), TOKEN, b"", None)
+
+    held = [await get("half"), await get("half")]
+    with pytest.raises(DownstreamBusy) as caught:
+        await get("more")
+    del held[0]
+
+    assert caught.value.retry_after
+    assert b"y" == (await get("more")).content
+    await asking.retire()
 
 
 async def test_variables_of_the_environment_lead_nowhere(

@@ -9,7 +9,8 @@ import base64
 import re
 import ssl
 import unicodedata
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
 from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,9 @@ from authz.doors.sidecar_api.parameters import OPTIONS, Call
 from authz.system import connection_fault
 
 _RELATIVE_PATH: Final = f"{OPTIONS}RelativePath"
+MOST_HELD: Final = 16 * 1024**2
+"""Bytes of all answers at a time, or those of one where that may have more. Each is held twice or three times
+until its caller has read it."""
 _MOST_REDIRECTS: Final = 5
 _CONNECT_TIMEOUT: Final = 5.0
 _RETRY_SOON: Final = 1.0
@@ -52,6 +56,10 @@ _CODECS: Final = frozenset(
 It is the API that names one, and Python has others: reading some takes the square of the length."""
 
 
+class Hold:
+    """Bytes of an answer. They count until nobody refers to this any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class DownstreamAnswer:
     """What an API answered.
@@ -60,11 +68,13 @@ class DownstreamAnswer:
         status: HTTP status.
         headers: Values by name, names as HTTP documents spell them.
         content: The body as it came over the wire, bytes untouched.
+        hold: To be kept for as long as the content is, in whatever form.
     """
 
     status: int
     headers: dict[str, list[str]]
     content: bytes
+    hold: Hold = field(compare=False, repr=False)
 
     def body(self) -> dict[str, Any]:
         """Return it as the sidecar's JSON. Content that is no text is base64, and says so."""
@@ -114,7 +124,7 @@ class DownstreamClient:
         if settings.ca_file is not None:
             context.load_verify_locations(cafile=str(Path(settings.ca_file)))
         self._settings = settings
-        self._under_way = 0
+        self._under_way = self._held = 0
         self._retired = False
         self._client = httpx.AsyncClient(
             verify=context,
@@ -138,7 +148,7 @@ class DownstreamClient:
             content_type: What the caller's own `Content-Type` says of the body.
 
         Raises:
-            DownstreamBusy: `max_calls` calls are under way.
+            DownstreamBusy: `max_calls` calls are under way, or answers take as much memory as they may.
             DownstreamUnavailable: There is no answer, or one that is too large.
         """
         if self._under_way >= self._settings.max_calls:
@@ -183,22 +193,39 @@ class DownstreamClient:
                     or not self._settings.follow_redirects
                     or _origin(onward.url) != origin
                 ):
-                    return DownstreamAnswer(
-                        response.status_code, _shown(response.headers), await self._read(response)
-                    )
+                    content, hold = await self._read(response)
+                    headers = _shown(response.headers)
+                    return DownstreamAnswer(response.status_code, headers, content, hold)
             finally:
                 await response.aclose()
             request = onward
         raise DownstreamUnavailable(f"more than {_MOST_REDIRECTS} redirects")
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpx.Response) -> tuple[bytes, Hold]:
         content = bytearray()
-        # Raw: what is compressed stays so, and cannot grow beyond the bound.
-        async for chunk in response.aiter_raw():
-            content += chunk
-            if len(content) > self._settings.max_answer:
-                raise DownstreamUnavailable(f"the answer exceeds {self._settings.max_answer} bytes")
-        return bytes(content)
+        try:
+            # Raw: what is compressed stays so, and cannot grow beyond the bound.
+            async for chunk in response.aiter_raw():
+                content += chunk
+                self._held += len(chunk)
+                self._check(len(content))
+        except BaseException:
+            self._let_go(len(content))
+            raise
+        hold = Hold()
+        weakref.finalize(hold, self._let_go, len(content))
+        return bytes(content), hold
+
+    def _check(self, size: int) -> None:
+        """Raise where an answer, or all of them together, have more bytes than they may."""
+        largest = self._settings.max_answer
+        if size > largest:
+            raise DownstreamUnavailable(f"the answer exceeds {largest} bytes")
+        if self._held > max(MOST_HELD, largest):
+            raise DownstreamBusy("answers take as much memory as they may", retry_after=_RETRY_SOON)
+
+    def _let_go(self, size: int) -> None:
+        self._held -= size
 
 
 def target_of(api: Downstream, call: Call) -> httpx.URL:

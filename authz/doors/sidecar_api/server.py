@@ -4,6 +4,7 @@ Who may ask is `callers`; what is decided, `issuer` decides. What differs from t
 docs/sidecar-api.md.
 """
 
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -33,7 +34,7 @@ from authz.doors.http_server import HttpServer
 from authz.doors.sidecar_api.answers import answer, payload_of, problem, refusal
 from authz.doors.sidecar_api.callers import HEALTH, KnownCallers
 from authz.doors.sidecar_api.challenges import demanded_claims
-from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, target_of
+from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, Hold, target_of
 from authz.doors.sidecar_api.issuer import TokenIssuer
 from authz.doors.sidecar_api.openapi import document
 from authz.doors.sidecar_api.overrides import Overrides
@@ -230,7 +231,10 @@ class SidecarApi(HttpServer):
             return Response(status_code=_CALLER_LEFT)
         except AuthzError as error:
             return refusal(error, request_id=record.request.request_id)
-        return answer(found.body())
+        response = answer(found.body())
+        # What it holds counts until it has been sent.
+        weakref.finalize(response, _forget, found.hold)
+        return response
 
     async def _sent(
         self, name: str, record: CheckRecord, send: Callable[[Secret], Awaitable[DownstreamAnswer]]
@@ -275,6 +279,10 @@ class SidecarApi(HttpServer):
 
     def _deadline(self) -> float:
         return self._timer() + self._config.limits.check_timeout
+
+
+def _forget(_: Hold) -> None:
+    """Refer to it no more."""
 
 
 async def _failed(_: Request, __: Exception) -> Response:
