@@ -296,10 +296,7 @@ def blamed(exchange: TokenExchange, error: AuthzError) -> Reason:
     ours = error.reason is not Reason.EXCHANGE_MISCONFIGURED
     if ours or (isinstance(error, EntraError) and error.by_credential):
         return error.reason
-    asker = asker_of(exchange)
-    if isinstance(asker, AgentIdentity) and (
-        asker.by_request or (asker.user is not None and asker.user.by_request)
-    ):
+    if _is_named_by_request(asker_of(exchange)):
         return Reason.AGENT_NOT_ALLOWED
     return Reason.BAD_PARAMETER if exchange.target.by_request else error.reason
 
@@ -310,13 +307,20 @@ def cache_key(exchange: TokenExchange) -> CacheKey:
     It covers flow, tenant, client, agent, agent user, scopes, claims, policy version and the hash of
     the subject token: two exchanges share a key only if Entra would be asked the very same thing.
     """
-    target = exchange.target
-    # What a request asks for may be long, and another each time.
-    is_known = not target.by_request and target.claims is None
-    part_of = _known_part if is_known else _shared_part
-    shared = part_of(exchange.flow, asker_of(exchange), target)
+    asker, target = asker_of(exchange), exchange.target
+    # What a request says may be long, and another each time.
+    is_said = target.by_request or target.claims is not None or _is_named_by_request(asker)
+    part_of = _shared_part if is_said else _known_part
+    shared = part_of(exchange.flow, asker, target)
     subject = subject_of(exchange)
     return shared if subject is None else shared + subject.secret.digest()
+
+
+def _is_named_by_request(asker: AgentIdentity | Client) -> bool:
+    """Whether a request names the agent, or its user account, and no configuration does."""
+    if isinstance(asker, Client):
+        return False
+    return asker.by_request or (asker.user is not None and asker.user.by_request)
 
 
 def asker_of(exchange: TokenExchange) -> AgentIdentity | Client:

@@ -133,7 +133,10 @@ def test_what_a_request_asks_for_is_not_kept(asked: Target) -> None:
     before = exchange._known_part.cache_info().currsize
     keys = {cache_key(on_behalf_of(target=replace(asked, policy_version=str(n)))) for n in range(3)}
 
-    assert (3, before) == (len(keys), exchange._known_part.cache_info().currsize)
+    agents = (replace(AGENT_IDENTITY, client_id=f"agent-{n}", by_request=True) for n in range(3))
+    keys |= {cache_key(Autonomous(agent, Target(("s",)))) for agent in agents}
+
+    assert (6, before) == (len(keys), exchange._known_part.cache_info().currsize)
 
 
 def test_the_key_holds_no_token() -> None:
