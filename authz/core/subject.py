@@ -113,7 +113,7 @@ def find_subject(
         MissingToken: Nothing was found.
         AmbiguousSubject: A reference is there twice, or in a form in which none is given out.
         MalformedRequest: `Authorization` is not exactly one bearer value.
-        InvalidToken: The token is longer than `max_bytes`.
+        TokenTooLarge: The token is longer than `max_bytes`.
     """
     for source in sources:
         match source:

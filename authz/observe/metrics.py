@@ -326,7 +326,9 @@ class Metrics:
         """State for each tenant whether its circuit is open, and count how often it has opened."""
         for tenant, (is_open, opened) in circuits.items():
             self._circuit_open.labels(tenant).set(is_open)
-            self._circuit_openings.labels(tenant).inc(opened - self._openings_seen.get(tenant, 0))
+            # A client that is forgotten takes its openings with it, and another authority begins at none.
+            grown = max(0, opened - self._openings_seen.get(tenant, 0))
+            self._circuit_openings.labels(tenant).inc(grown)
             self._openings_seen[tenant] = opened
 
     def gauge_unserved(

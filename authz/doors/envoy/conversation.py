@@ -231,7 +231,9 @@ class Delta(_Conversation):
             # A client that subscribes again wants its values again.
             self._sent.pop(name, None)
             version = request.initial_resource_versions.get(name)
-            if version is not None:
+            if version is None:
+                self._had.pop(name, None)
+            else:
                 self._had[name] = version
 
     def say(self) -> DeltaDiscoveryResponse | None:
