@@ -60,14 +60,12 @@ class Circuit:
 
     Attributes:
         state: Its state.
-        opened: How often it has opened, after a probe that failed too.
         failures: Failures in a row.
         pause: Seconds from its opening to the next probe.
     """
 
     def __init__(self) -> None:
         self.state = CircuitState.CLOSED
-        self.opened = 0
         self.failures = 0
         self._failing: dict[Hashable, None] = {}
         self._first_began = 0.0
@@ -151,4 +149,3 @@ class Circuit:
     def _open(self, now: float) -> None:
         self.state, self._probe = CircuitState.OPEN, None
         self._probe_from = now + self.pause
-        self.opened += 1

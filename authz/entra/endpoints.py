@@ -58,6 +58,8 @@ class Endpoint:
         self._timer = timer
         self._throttles: dict[str, Throttle] = {}
         """By client id: those that got a 429 of late."""
+        self.opened = 0
+        """How often a circuit has opened: after a probe that failed too, and of forgotten clients."""
 
     def check(self, question: Question) -> None:
         """Raise if the endpoint may not be asked this now.
@@ -137,11 +139,10 @@ class Endpoint:
         """Whether exchanges of the client fail without being carried out, but for probes."""
         return self._circuit(question).is_open(self._timer())
 
-    def circuits(self) -> tuple[bool, int]:
-        """Return whether a circuit is open, and how often one has opened."""
+    def has_open(self) -> bool:
+        """Whether the circuit of some client is open."""
         now = self._timer()
-        circuits = self._circuits.values()
-        return any(each.is_open(now) for each in circuits), sum(each.opened for each in circuits)
+        return any(circuit.is_open(now) for circuit in self._circuits.values())
 
     def _circuit(self, question: Question) -> Circuit:
         circuit = self._circuits.get(question.client_id)
@@ -156,6 +157,7 @@ class Endpoint:
         if circuit.state is before:
             return
         opened = circuit.state is CircuitState.OPEN
+        self.opened += opened
         (_log.warning if opened else _log.info)(
             f"circuit {circuit.state.value}",
             tenant=self.tenant_id,
@@ -189,4 +191,9 @@ class Endpoints:
 
     def circuits(self) -> dict[str, tuple[bool, int]]:
         """Return, for each tenant that was asked, whether a circuit is open and how often one has opened."""
-        return {endpoint.tenant_id: endpoint.circuits() for endpoint in self._known.values()}
+        found: dict[str, tuple[bool, int]] = {}
+        # A tenant may have been asked at two addresses, one after the other.
+        for endpoint in self._known.values():
+            is_open, opened = found.get(endpoint.tenant_id, (False, 0))
+            found[endpoint.tenant_id] = is_open or endpoint.has_open(), opened + endpoint.opened
+        return found

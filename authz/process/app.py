@@ -32,6 +32,7 @@ from authz.doors.sidecar_api.server import SidecarApi
 from authz.entra.aadsts import MEANINGS
 from authz.entra.tenant_names import TenantNames
 from authz.observe.decision_log import DecisionLog
+from authz.observe.gauges import Gauges
 from authz.observe.logging import log_output
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
@@ -159,6 +160,7 @@ class App:
             secrets=secrets,
             certificates=self._certificates,
             metrics=metrics,
+            gauges=Gauges(registry),
             registry=registry,
             observers=self._observers,
             output=output,

@@ -11,6 +11,7 @@ from authz.config import ConfigWatch
 from authz.config.compile import digest_of
 from authz.doors.envoy.pairing import Pairing
 from authz.doors.envoy.sds import SecretDiscovery
+from authz.observe.gauges import Gauges
 from authz.observe.metrics import Metrics
 from authz.observe.observers import Observers
 from authz.observe.output import LogOutput
@@ -31,7 +32,8 @@ class Status:
         pairing: Envoys that connect, and their configuration.
         secrets: Pushes tokens and certificates to them.
         certificates: Of this pod; None where it has none.
-        metrics: Where gauges go.
+        metrics: Where lost log records are counted.
+        gauges: Where the rest goes.
         registry: What is served of them.
         observers: Bound what a failure here can do.
         output: Where log records go.
@@ -48,6 +50,7 @@ class Status:
         secrets: SecretDiscovery,
         certificates: PodCertificates | None,
         metrics: Metrics,
+        gauges: Gauges,
         registry: Registry,
         observers: Observers,
         output: LogOutput,
@@ -60,6 +63,7 @@ class Status:
         self._secrets = secrets
         self._certificates = certificates
         self._metrics = metrics
+        self._gauges = gauges
         self._registry = registry
         self._observers = observers
         self._output = output
@@ -76,23 +80,24 @@ class Status:
     def _state_all(self, missing: Mapping[str, Any]) -> None:
         self._observers.flush()
         self._metrics.count_log(self._output.dropped, self._observers.failures)
-        self._metrics.gauge_state(ready=not missing, config_refused=self._watch.refused is not None)
-        self._metrics.gauge(self._engine.entries(), self._engine.key_ages())
-        self._metrics.count_evictions(self._engine.evictions())
+        self._gauges.state(ready=not missing, config_refused=self._watch.refused is not None)
+        self._gauges.caches(self._engine.entries(), self._engine.evictions())
+        self._gauges.key_ages(self._engine.key_ages())
         expiries = self._engine.pushed.expiries()
         if self._certificates is not None:
             expiries |= self._certificates.expiries()
-        self._metrics.gauge_secrets(expiries, self._secrets.streams())
-        self._metrics.gauge_credentials(self._engine.credential_expiries())
-        unreadable = self._engine.unreadable_credentials()
-        self._metrics.gauge_unserved(self._engine.unserved(), known=self._engine.servable())
-        self._metrics.gauge_refused(self._engine.refused_credentials(), known=unreadable.keys())
-        self._metrics.gauge_unreadable(unreadable)
-        self._metrics.gauge_files({key: bool(fault) for key, fault in self._reload.files.items()})
-        self._metrics.gauge_proved(self._engine.proved_credentials())
-        self._metrics.gauge_clock(self._engine.clock_difference())
-        self._metrics.gauge_envoys(self._pairing.counts())
-        self._metrics.gauge_circuits(self._engine.circuits())
+        self._gauges.secrets(expiries, self._secrets.streams())
+        self._gauges.unserved(self._engine.unserved(), known=self._engine.servable())
+        self._gauges.files({key: bool(fault) for key, fault in self._reload.files.items()})
+        self._gauges.expiries(self._engine.credential_expiries())
+        self._gauges.credentials(
+            refused=self._engine.refused_credentials(),
+            unreadable=self._engine.unreadable_credentials(),
+            proved=self._engine.proved_credentials(),
+        )
+        self._gauges.clock(self._engine.clock_difference())
+        self._gauges.envoys(self._pairing.counts())
+        self._gauges.circuits(self._engine.circuits())
 
     def notices(self) -> dict[str, Any]:
         """Return what is wrong although Checks are answered."""

@@ -21,6 +21,7 @@ from authz.doors.problem import FACES
 from authz.entra.aadsts import MEANINGS
 from authz.injection.parts import Additions
 from authz.injection.pod import inject
+from authz.observe.gauges import Gauges
 from authz.observe.labels import OTHER
 from authz.observe.metrics import Metrics
 from authz.observe.registry import own_registry
@@ -106,6 +107,7 @@ def _exposed() -> dict[str, set[str]]:
     """Return the labels of every series that authz exposes, by name."""
     registry = own_registry()
     Metrics(registry, frozenset())
+    Gauges(registry)
     found: dict[str, set[str]] = {}
     families = [
         (family, set(getattr(collector, "_labelnames", ())))
