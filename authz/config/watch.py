@@ -19,7 +19,8 @@ class ConfigWatch:
         self.current = source.load(to_serve=True)
         self.refused: str | None = None
         """Faults of the newest version, if that is not the one in use."""
-        self._met: str | None = self.current.digest
+        # Counted, so that nothing is missed that happens while a version is being read or applied.
+        self._wishes = self._read = self._granted = 0
 
     def look(self) -> Loaded | None:
         """Return a new version, if there is one, for the caller to `adopt` or to `refuse`.
@@ -28,22 +29,25 @@ class ConfigWatch:
             ConfigError: There is a new version, and it has faults. Raised once for each.
         """
         try:
-            if self.source.digest() == self._met:
+            wishes = self._wishes
+            if self.source.digest() == self.current.digest and wishes == self._granted:
                 self.refused = None
                 return None
-            return self.source.load(to_serve=True)
+            loaded = self.source.load(to_serve=True)
         except ConfigError as error:
             if self.refuse(str(error)):
                 raise
             return None
+        self._read = wishes
+        return loaded
 
     def look_again(self) -> None:
         """Have the next look load the version in use once more: files that it names have changed."""
-        self._met = None
+        self._wishes += 1
 
     def adopt(self, version: Loaded) -> None:
         """Take note that a version is in use from now on."""
-        self.current, self.refused, self._met = version, None, version.digest
+        self.current, self.refused, self._granted = version, None, self._read
 
     def refuse(self, reason: str) -> bool:
         """Take note of why the newest version is not in use; return whether that is news.

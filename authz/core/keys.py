@@ -117,9 +117,10 @@ class UnknownKeys:
         self._asked_at: float | None = None
         self._absent: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
-    def adopt(self, other: "UnknownKeys") -> None:
-        """Go on from what another instance knows."""
-        self._asked_at, self._absent = other._asked_at, other._absent  # noqa: SLF001 - the same class
+    def adopt(self, other: "UnknownKeys", *, asked: bool) -> None:
+        """Go on from what another instance knows, and if `asked` from the fetch that it has caused."""
+        self._absent = other._absent  # noqa: SLF001 - the same class
+        self._asked_at = other._asked_at if asked else None  # noqa: SLF001 - the same class
 
     def may_ask(self, key_id: str, now: float) -> bool:
         """Whether a token with this unknown `kid` may cause a fetch now."""

@@ -14,6 +14,10 @@ _NAMES_OF_GRAPH: Final = (
     "https://microsoftgraph.chinacloudapi.cn",
 )
 """Other names of Microsoft Graph: its client id, and its addresses in other clouds."""
+EXCHANGE_RESOURCES: Final = ("azureadtokenexchange", "fb60f99c-7a34-4190-8149-302f77469936")
+"""Texts in lower case. One is in each name of the token-exchange resource, in every cloud.
+
+Its tokens are credentials of agents, not for an API."""
 _DEFAULT: Final = "/.default"
 
 
@@ -21,6 +25,11 @@ def resource_of(scope: str) -> str:
     """Return the resource of a scope, in lower case and by one name."""
     resource = scope.rpartition("/")[0].rstrip("/").lower()
     return GRAPH if not resource or resource in _NAMES_OF_GRAPH else resource
+
+
+def is_exchange(resource: str) -> bool:
+    """Whether tokens for a resource vouch for an identity. In lower case, as `resource_of` has it."""
+    return any(text in resource for text in EXCHANGE_RESOURCES)
 
 
 def default_of(resource: str) -> str:

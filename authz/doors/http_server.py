@@ -184,7 +184,7 @@ class HttpServer:
         except OSError as error:
             return f"{self._address} is gone, and cannot be had again: {error}"
         _log.warning("socket was gone, serving at a new one", address=str(self._address))
-        await self._server.listen_also(listener)
+        await self._server.move_to(listener)
         return None
 
     def _listen(self) -> socket.socket:
@@ -214,13 +214,14 @@ def _listen(address: TcpAddress) -> socket.socket:
 
 
 class _EmbeddedServer(uvicorn.Server):
-    """A server that leaves signals to the program it is part of, and may listen on further sockets."""
+    """A server that leaves signals to the program it is part of, and may move to another socket."""
 
-    async def listen_also(self, listener: socket.socket) -> None:
-        """Take connections from this socket as well."""
+    async def move_to(self, listener: socket.socket) -> None:
+        """Take connections from this socket, and no more from the one before. Those that there are stay."""
         before = self.servers
         await self.startup(sockets=[listener])
-        self.servers += before
+        for server in before:
+            server.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

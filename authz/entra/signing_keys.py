@@ -128,8 +128,11 @@ class SigningKeys:
             theirs = other._known.get(name)  # noqa: SLF001 - the same class
             if theirs is not None and theirs.issuer == known.issuer:
                 known.keys, known.fetched_epoch = theirs.keys, theirs.fetched_epoch
-                known.attempted_at, known.settled = theirs.attempted_at, theirs.settled
-                known.unknown.adopt(theirs.unknown)
+                known.settled = theirs.settled
+                # What a fetch under way brings does not come here: one of our own is due.
+                ended = theirs.fetch is None
+                known.attempted_at = theirs.attempted_at if ended else None
+                known.unknown.adopt(theirs.unknown, asked=ended)
 
     def current(self, issuer: str, key_id: str) -> SigningKey | None:
         """Return a key that is trusted now, without waiting."""

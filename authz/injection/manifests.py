@@ -1,7 +1,10 @@
 """Manifests with several objects, of which those that ask for it are injected: `authz inject`."""
 
+import re
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import yaml
@@ -23,6 +26,9 @@ _TEMPLATES: Final = {
 """Where each kind has its pod: an object with metadata and spec."""
 
 
+_END: Final = re.compile(r"^\.\.\.\s*$", re.MULTILINE)
+
+
 class ManifestError(Exception):
     """The manifest cannot be read, or an object of it cannot be injected."""
 
@@ -36,34 +42,67 @@ def inject_manifest(text: str, additions: Additions) -> tuple[str, list[str]]:
         ManifestError: With what is wrong, and in which object.
     """
     done: list[str] = []
-    documents = []
+    written = []
     for document in _documents(text):
-        try:
-            found = yaml.safe_load(document)
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            place = f"line {where.line + 1} of a document" if where is not None else "a document"
-            raise ManifestError(f"{place} is no YAML") from error
         before = len(done)
-        changed = _changed(found, additions, done)
-        documents.append(
-            document
-            if len(done) == before
-            else yaml.dump(changed, Dumper=_Plain, sort_keys=False, width=110)
-        )
-    return "---\n".join(documents), done
+        changed = _changed(document.read(), additions, done)
+        written.append(document.text if len(done) == before else document.replaced(changed))
+    whole = "".join(written)
+    return whole if not whole or whole.endswith("\n") else f"{whole}\n", done
 
 
-def _documents(text: str) -> Iterator[str]:
-    lines: list[str] = []
-    for line in text.splitlines(keepends=True):
-        if line.rstrip() == "---":
-            yield "".join(lines)
-            lines = []
-        else:
-            lines.append(line)
-    last = "".join(lines)
-    yield last if not last or last.endswith("\n") else f"{last}\n"
+@dataclass(frozen=True, slots=True)
+class _Document:
+    """A part of a manifest.
+
+    Attributes:
+        text: Up to where the next one begins.
+        above: Lines of the manifest before it.
+        is_marked: Whether it begins with `---`, or with directives before that.
+    """
+
+    text: str
+    above: int
+    is_marked: bool
+
+    def read(self) -> Any:
+        try:
+            return yaml.safe_load(self.text)
+        except (yaml.YAMLError, ValueError) as error:
+            raise _fault(error, self.above) from error
+
+    def replaced(self, item: Any) -> str:
+        start = "---\n" if self.is_marked else ""
+        # Directives of the next one need it.
+        end = "...\n" if _END.search(self.text) else ""
+        return f"{start}{yaml.dump(item, Dumper=_Plain, sort_keys=False, width=110)}{end}"
+
+
+def _documents(text: str) -> Iterator[_Document]:
+    try:
+        starts = [
+            (mark.index, mark.line, bool(event.explicit))
+            for event in yaml.parse(text, Loader=yaml.SafeLoader)
+            if isinstance(event, yaml.DocumentStartEvent) and (mark := event.start_mark) is not None
+        ]
+    except yaml.YAMLError as error:
+        raise _fault(error, 0) from error
+    # Comments before the first one are no part of it.
+    for (here, above, is_marked), (end, _, _) in pairwise(
+        [(0, 0, False), *starts, (len(text), 0, False)]
+    ):
+        if text[here:end]:
+            yield _Document(text[here:end], above, is_marked)
+
+
+def _fault(error: yaml.YAMLError | ValueError, above: int) -> ManifestError:
+    mark = getattr(error, "problem_mark", None)
+    place = (
+        f"line {above + mark.line + 1}"
+        if mark is not None
+        else f"the document from line {above + 1}"
+    )
+    return ManifestError(f"{place} is no YAML")
 
 
 def _changed(item: Any, additions: Additions, done: list[str]) -> Any:

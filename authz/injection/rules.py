@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from authz.core.scopes import EXCHANGE_RESOURCES
+
 CAPABILITIES: Final = ("NET_BIND_SERVICE",)
 """What a container may add: of all capabilities, the one that reaches nothing beyond its own listeners."""
 VOLUMES: Final = (
@@ -26,8 +28,6 @@ VOLUMES: Final = (
 Not the node's files. Not what a driver hands out (`csi`) either: a pod does not show what that is, so the
 installation has to name the drivers.
 """
-EXCHANGE_AUDIENCES: Final = ("azureadtokenexchange", "fb60f99c-7a34-4190-8149-302f77469936")
-"""Texts in lower case. One is in each spelling of the audience that Entra exchanges, in every cloud."""
 _SYSCTLS: Final = (
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -203,7 +203,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         Scope.VOLUME,
         "projected.sources[].serviceAccountToken.audience",
-        Lacks(EXCHANGE_AUDIENCES),
+        Lacks(EXCHANGE_RESOURCES),
         "expected another audience: a token for this one is the credential itself",
     ),
     Rule(

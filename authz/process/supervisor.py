@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import structlog
 import uvloop
@@ -30,6 +30,7 @@ from authz.observe.registry import (
     metrics_folder,
 )
 from authz.system import listen_fault
+from authz.system.rounds import Rounds
 
 SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
 """`ADDRESS FD FD`: makes a process a worker: where to listen, where to report, and its lifeline."""
@@ -92,26 +93,32 @@ class Supervisor:
             )  # fmt: skip
             seats = [loop.create_task(self._keep_filled(seat, address)) for seat in self._ready]
             following = loop.create_task(self._follow_log_settings())
-            await self._stopping.wait()
-            following.cancel()
+            told = loop.create_task(self._stopping.wait())
+            # None of the others ends before, but by a defect: then there is no service that looks like one.
+            await asyncio.wait([told, following, *seats], return_when=asyncio.FIRST_COMPLETED)
+            self._stopping.set()
             self._pass_on(signal.SIGTERM)
             patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
             _, late = await asyncio.wait(seats, timeout=patience)
             if late:
                 self._pass_on(signal.SIGKILL)
                 await asyncio.wait(late)
+            for task in (following, *seats):
+                if not task.cancel():
+                    task.result()
         if admin is not None:
             await admin.stop()
         _log.info("stopped")
 
     async def _follow_log_settings(self) -> None:
         """Log as each new version says. All the rest of a version is the workers' business, faults too."""
+        rounds = Rounds("look at log settings")
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._watch.current.config.reload_interval or None):
                     await self._reload_now.wait()
             self._reload_now.clear()
-            with contextlib.suppress(ConfigError):
+            with rounds.surviving(), contextlib.suppress(ConfigError):
                 if (new := await asyncio.to_thread(self._watch.look)) is not None:
                     self._watch.adopt(new)
                     _configure_logging(new.config)
@@ -124,24 +131,55 @@ class Supervisor:
         delay = FIRST_RESTART_DELAY
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
-            status = await self._fill(seat, address)
+            try:
+                end: dict[str, Any] = {"status": await self._fill(seat, address)}
+            except OSError as error:
+                # No process, no memory or no descriptor is left, perhaps for a moment.
+                end = {"cause": os.strerror(error.errno) if error.errno else type(error).__name__}
             self._ready[seat] = False
             if self._stopping.is_set():
                 return
             lived = asyncio.get_running_loop().time() - started
             delay = FIRST_RESTART_DELAY if lived > LONGEST_RESTART_DELAY else delay * 2
             delay = min(delay, LONGEST_RESTART_DELAY)
-            _log.error("worker ended", seat=seat, status=status, restart_in=delay)
+            what = "worker ended" if "status" in end else "worker not started"
+            _log.error(what, seat=seat, **end, restart_in=delay)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._stopping.wait()
 
     async def _fill(self, seat: int, address: str) -> int:
+        """Start a worker and wait for its end.
+
+        Returns:
+            Its exit status; negative for the signal that ended it.
+
+        Raises:
+            OSError: It cannot be started, or not be listened to.
+        """
         reading, writing = os.pipe()
+        with os.fdopen(reading, "rb") as readiness:
+            try:
+                process = await self._start(address, writing)
+            finally:
+                os.close(writing)
+            self._processes[seat] = process
+            try:
+                if self._stopping.is_set():
+                    process.terminate()
+                await self._listen_to(seat, readiness)
+                return await process.wait()
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                del self._processes[seat]
+                forget_worker(process.pid, self._metrics_folder)
+
+    async def _start(self, address: str, writing: int) -> asyncio.subprocess.Process:
         arguments = ["-m", "authz", "serve"]
         if self._source.path is not None:
             arguments += ["--config", str(self._source.path)]
-        process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,
             pass_fds=[writing, self._lifeline],
@@ -151,27 +189,16 @@ class Supervisor:
                 FOLDER_VARIABLE: str(self._metrics_folder),
             },
         )
-        os.close(writing)
-        self._processes[seat] = process
-        if self._stopping.is_set():
-            process.terminate()
-        try:
-            await self._listen_to(seat, reading)
-            return await process.wait()
-        finally:
-            del self._processes[seat]
-            forget_worker(process.pid, self._metrics_folder)
 
-    async def _listen_to(self, seat: int, reading: int) -> None:
+    async def _listen_to(self, seat: int, readiness: BinaryIO) -> None:
         """Note a worker's readiness until it closes its end."""
         stream = asyncio.StreamReader()
-        with os.fdopen(reading, "rb") as pipe:
-            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-                lambda: asyncio.StreamReaderProtocol(stream), pipe
-            )
-            async for line in stream:
-                self._ready[seat] = line == b"1\n"
-            transport.close()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), readiness
+        )
+        async for line in stream:
+            self._ready[seat] = line == b"1\n"
+        transport.close()
 
     def _pass_on(self, number: signal.Signals) -> None:
         for process in list(self._processes.values()):

@@ -4,6 +4,7 @@ The keys are those of its ConfigMap and Secret. Two of them lead to the emulator
 of Microsoft's hosts.
 """
 
+import asyncio
 import json
 import re
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 from authz_dev.emulator.faults import Fault
 from support.peers.upstream import EchoUpstream
-from support.programs.stack import Process, World, claims
+from support.programs.stack import Process, World, claims, until
 from support.programs.token_api import Sidecar
 from support.proxy.sidecar import Authority
 
@@ -325,6 +326,35 @@ def test_a_new_configuration_counts_for_the_api_as_well(
     process.event("configuration applied")
     assert sibling == sidecar.token(APP, AgentIdentity=sibling)["appid"]
     sidecar.http.close()
+
+
+async def test_a_reload_leaves_a_call_that_waits_for_entra_alone(
+    world: World, serve: Callable[..., Process], write: Callable[..., Path]
+) -> None:
+    """The new version brings another client of APIs; the request's own is there until it has called."""
+    graph = _graph("desk")
+    graph["graph"]["downstream"] = {"base_url": f"{world.emulator.authority}/v1.0"}
+    own = {
+        "listen": {**world.config()["listen"], "api": "127.0.0.1:0"},
+        "entra": {**world.config()["entra"], "timeout": "20s", "exchange_timeout": "20s"},
+        "limits": {"check_timeout": "30s"},
+        "egress": graph,
+    }
+    api = {"ca_file": str(world.emulator.ca_file)}
+    sidecar = Sidecar(process := serve(api=api, **own))
+    world.emulator.faults.add(Fault("latency", "token", seconds=5, count=1))
+    parameters = {"optionsOverride.RelativePath": "whoami"}
+    calling = asyncio.create_task(asyncio.to_thread(sidecar.get, CALL, **parameters))
+    await until(lambda: not world.emulator.faults.active())
+    write(api={**api, "timeout": "29s"}, **own)
+    process.signal(signal.SIGHUP)
+    await asyncio.to_thread(process.event, "configuration applied")
+    early = calling.done()
+    answer = await calling
+    sidecar.http.close()
+
+    assert not early
+    assert (200, 200) == (answer.status_code, answer.json().get("statusCode"))
 
 
 def _graph(agent: str) -> dict[str, Any]:

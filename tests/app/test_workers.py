@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from authz.observe.registry import FOLDER_VARIABLE
+from support.programs.holdings import descriptors
 from support.programs.stack import Client, Process, World, authorization, until
 
 pytestmark = pytest.mark.thorough
@@ -102,6 +104,23 @@ async def test_files_of_workers_that_ended_are_gone_and_their_counts_stay(
         'authz_check_duration_seconds_count{decision="allow",direction="egress",route="autonomous"} 2.0'
         in metrics
     )
+
+
+async def test_a_worker_that_cannot_be_started_is_started_later(world: World, write: Write) -> None:
+    """No descriptor may be left for a moment; each try ends without leaving one behind."""
+    with supervised(world, write) as process:
+        (old, *_), held = workers(process), descriptors(process.pid)
+        limits = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, limits[1]))
+        os.kill(old, signal.SIGKILL)
+        events = [await asyncio.to_thread(process.event, "worker not started")]
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
+        await until(lambda: WORKERS == len(now := workers(process)) and old not in now, seconds=60)
+        await asyncio.to_thread(process.wait_ready)
+        await until(lambda: descriptors(process.pid) <= held)
+        assert 0 == process.stop()
+
+    assert [(0, "Too many open files")] == [(event["seat"], event["cause"]) for event in events]
 
 
 async def test_each_process_has_its_own_series(world: World, write: Write) -> None:

@@ -87,6 +87,25 @@ def test_a_version_that_could_not_be_used_is_offered_again(watch: ConfigWatch, f
     assert ("two", found) == (watch.refused, watch.look())
 
 
+def test_a_wish_to_look_again_outlives_a_look_that_had_begun(
+    watch: ConfigWatch, file: Path
+) -> None:
+    """A named file may change while a new version is being applied, or after it was refused."""
+    file.write_text(OTHER)
+    found = watch.look()
+    assert found is not None
+    watch.look_again()
+    watch.adopt(found)
+    again = watch.look()
+    assert again is not None
+    watch.refuse("it cannot be built")
+    offered = watch.look()
+    watch.adopt(again)
+
+    assert again == found == offered
+    assert watch.look() is None
+
+
 def test_a_file_that_a_version_names_is_opened(watch: ConfigWatch, file: Path) -> None:
     """Missing, empty or no certificate: the version is refused, and taken as soon as the file is good."""
     named = file.with_name("ca.pem")

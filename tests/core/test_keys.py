@@ -321,11 +321,13 @@ def test_a_key_id_is_absent_once_it_was_looked_for() -> None:
 
 
 def test_another_instance_goes_on_from_what_was_known() -> None:
-    """A reload is no way to have Entra asked again."""
+    """A reload is no way to have Entra asked again, but for what is being asked at that moment."""
     before, after = UnknownKeys(POLICY), UnknownKeys(POLICY)
     before.asked(100.0)
     before.missed("absent", 100.0, looked_for=True)
-    after.adopt(before)
+    after.adopt(before, asked=True)
 
     assert (False, True) == (after.may_ask("new", 159.9), after.may_ask("new", 160.0))
     assert after.is_absent("absent")
+    after.adopt(before, asked=False)
+    assert (True, False) == (after.may_ask("new", 100.0), after.may_ask("absent", 100.0))

@@ -92,6 +92,31 @@ def test_documents_without_such_a_pod_stay_byte_by_byte() -> None:
     assert inject_manifest(text, Additions()) == (text, done)
 
 
+@pytest.mark.parametrize(
+    ("first", "between"),
+    [
+        ("", "---\n"),
+        ("", "--- # the job\n"),
+        ("# ours\n", "---  \n# the job\n"),
+        ("", "---\r\n"),
+        ("%YAML 1.1\n---\n", "...\n%YAML 1.1\n---\n"),
+        ("# ours\n--- !!map\n", "...\n# the job\n---\n"),
+    ],
+)
+def test_documents_begin_in_every_way_that_yaml_knows(first: str, between: str) -> None:
+    """With a comment, a directive or a tag; what is not injected keeps its own."""
+    other = yaml.dump(workload("Deployment", {**POD, "metadata": {"labels": {"app": "x"}}}))
+    manifest = f"{first}{SERVICE}{between}{yaml.dump(workload('Job'))}{between}{other}"
+    text, done = inject_manifest(manifest, Additions())
+
+    assert ["Job bot"] == done
+    assert text.startswith(f"{first}{SERVICE}")
+    assert text.endswith(f"---{between.rpartition('---')[2]}{other}")
+    kinds = [item["kind"] for item in yaml.safe_load_all(text)]
+    assert ["Service", "Job", "Deployment"] == kinds
+    assert (text, done) == inject_manifest(text, Additions())
+
+
 @pytest.mark.parametrize("kind", ["List", "DeploymentList"])
 def test_a_list_is_looked_through(kind: str) -> None:
     """As `kubectl get -o yaml` and the API write it."""
@@ -179,7 +204,12 @@ def test_a_pod_that_is_there_cannot_undo_its_injection(changes: Any, fault: str 
 @pytest.mark.parametrize(
     ("manifest", "expected"),
     [
-        ("a: [", "line"),
+        ("a: [", "line 1 is no YAML"),
+        (f"{SERVICE}---\na: *b\n", f"line {SERVICE.count(chr(10)) + 2} is no YAML"),
+        (
+            f"{SERVICE}---\na: 2026-13-45\n",
+            f"the document from line {SERVICE.count(chr(10)) + 1} is no",
+        ),
         (yaml.dump({"kind": "Deployment", "metadata": {}, "spec": {}}), "Deployment"),
         (
             yaml.dump(workload("Pod", {**POD, "spec": {**POD["spec"], "hostNetwork": True}})),

@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -15,6 +18,7 @@ from structlog.testing import capture_logs
 
 from authz.doors import http_protocol, http_server
 from authz.doors.http_server import HttpServer
+from support.programs.holdings import descriptors
 from support.programs.stack import until
 
 Wire = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -65,6 +69,28 @@ async def connect(server: HttpServer, address: str = "127.0.0.1:0") -> Wire:
     """Connect once more."""
     host = "::1" if address.startswith("[") else "127.0.0.1"
     return await asyncio.open_connection(host, server.port)
+
+
+async def test_a_socket_that_is_removed_again_and_again_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    """Its connections stay for as long as they are used; its listener does not."""
+    file = tmp_path / "door.sock"
+    async with serving(f"unix:{file}") as server:
+        wires, held = [], []
+        for _ in range(6):
+            wires.append(await asyncio.open_unix_connection(file))
+            await ask(wires[-1], GET, b"\r\n")
+            file.unlink()
+            assert await server.mend() is None
+            held.append(descriptors(os.getpid()))
+        answers = [await ask(wire, GET, b"\r\n") for wire in wires]
+        for _, writer in wires:
+            writer.close()
+
+    assert ["HTTP/1.1 200 OK"] * 6 == [answer.decode().strip() for answer in answers]
+    # Both ends of a connection each time.
+    assert [2] * 5 == [after - before for before, after in pairwise(held)]
 
 
 async def ask(wire: Wire, *parts: bytes) -> bytes:

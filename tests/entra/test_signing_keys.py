@@ -335,6 +335,54 @@ async def test_a_fetch_that_was_under_way_does_not_answer_for_a_newer_key() -> N
     assert "new" == found.key_id
 
 
+async def test_a_reload_during_a_refresh_delays_no_key() -> None:
+    """What the old version's fetch brings stays there; the new version fetches at once."""
+    tenant, clock = FakeTenant(clock=Epoch()), Epoch(100.0)
+    publisher = Publisher(tenant.issuer, *[{"keys": [tenant.jwk()]}] * 2)
+    with ThreadPoolExecutor(2) as threads:
+        before, after = (_keys_of(tenant, publisher, threads, clock) for _ in range(2))
+        refreshing = [asyncio.create_task(before.keep_fresh())]
+        await asyncio.to_thread(publisher.asked.wait, 10)
+        after.adopt(before)
+        refreshing.append(asyncio.create_task(after.keep_fresh()))
+        publisher.go_on.set()
+        await until(lambda: after.missing() == [])
+        for task in refreshing:
+            task.cancel()
+        await asyncio.wait(refreshing)
+
+    assert after.current(tenant.issuer, "key-1") is not None
+
+
+async def test_a_reload_during_a_look_for_a_key_delays_no_key() -> None:
+    """Requests of the new version have it looked for again, though the last look is a moment ago."""
+    tenant, clock = FakeTenant(clock=Epoch()), Epoch(100.0)
+    new = FakeTenant(clock=Epoch(), key_id="new")
+    publisher = Publisher(tenant.issuer, *[{"keys": [tenant.jwk(), new.jwk()]}] * 2)
+    with ThreadPoolExecutor(2) as threads:
+        before, after = (_keys_of(tenant, publisher, threads, clock) for _ in range(2))
+        looking = asyncio.create_task(before.find(tenant.issuer, "new", deadline=clock() + 10))
+        await asyncio.to_thread(publisher.asked.wait, 10)
+        after.adopt(before)
+        publisher.go_on.set()
+        found = await after.find(tenant.issuer, "new", deadline=clock() + 10)
+
+        assert ("new", "new") == (found.key_id, (await looking).key_id)
+
+
+def _keys_of(
+    tenant: FakeTenant, publisher: Publisher, threads: ThreadPoolExecutor, clock: Epoch
+) -> SigningKeys:
+    return SigningKeys(
+        [Issuer(tenant.issuer, tenant.tenant_id, "https://entra.example/metadata", ())],
+        http=publisher,
+        bulkheads=Bulkheads(threads, Shares(4, holders=1)),
+        policy=RefreshPolicy(),
+        clock=clock,
+        timer=clock,
+    )
+
+
 async def test_a_refused_key_is_told_once() -> None:
     """Each key that is left out has a line with its reason, when it is first seen and not at each refresh."""
     tenant, weak = FakeTenant(clock=Epoch()), FakeTenant(clock=Epoch(), key_id="weak")

@@ -214,6 +214,19 @@ async def test_delta_says_what_changed_and_nothing_else(opened: Open) -> None:
         assert "a" == resource.name
 
 
+async def test_delta_tells_of_a_name_again_that_is_asked_for_again(opened: Open) -> None:
+    """What is not wanted any more is forgotten with all that was noted of it."""
+    async with opened(route("a")) as door, door.stream(delta=True) as envoy:
+        with capture_logs() as logs:
+            for _ in range(2):
+                await envoy.change(("nowhere",))
+                assert {"nowhere": ""} == await envoy.hear()
+                await envoy.change(unsubscribe=("nowhere",))
+
+    told = [record["secret"] for record in logs if record["event"] == "secret refused"]
+    assert ["nowhere"] * 2 == told
+
+
 async def test_delta_does_not_repeat_what_a_reconnected_envoy_has(opened: Open) -> None:
     """It names the versions it has; a version of another process is none of ours."""
     async with opened(route("a"), route("b")) as door, door.stream(delta=True) as envoy:

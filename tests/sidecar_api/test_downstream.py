@@ -206,9 +206,12 @@ async def test_an_api_that_cannot_prove_itself_gets_no_token(api: SomeApi) -> No
 async def test_calls_are_bounded_in_number_and_end_before_connections_do(api: SomeApi) -> None:
     """One more is refused at once; a client that is retired lets those under way finish."""
     asking = client(api, max_calls=1, timeout=5)
-    slow = asyncio.create_task(
-        asking.call(Downstream(base_url=api.url), Call(path="silent"), TOKEN, b"", None)
-    )
+
+    async def call_slowly() -> None:
+        async with asking.in_use():
+            await asking.call(Downstream(base_url=api.url), Call(path="silent"), TOKEN, b"", None)
+
+    slow = asyncio.create_task(call_slowly())
     await api.asked.wait()
     with pytest.raises(DownstreamBusy):
         await asking.call(Downstream(base_url=api.url), Call(), TOKEN, b"", None)

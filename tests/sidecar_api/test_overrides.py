@@ -175,6 +175,8 @@ def test_an_api_without_scopes_takes_those_that_are_named() -> None:
         "api://AzureADTokenExchange/.default",
         "api://AzureADTokenExchangeUSGov/.default",
         "fb60f99c-7a34-4190-8149-302f77469936/.default",
+        "api://FB60F99C-7a34-4190-8149-302f77469936/.default",
+        "spn:fb60f99c-7a34-4190-8149-302f77469936/.default",
     ],
 )
 def test_credentials_of_agents_are_not_given_out(scope: str) -> None:

@@ -113,6 +113,7 @@ class _Conversation:
         for name in names:
             subscription = self._wanted.pop(name, None)
             self._sent.pop(name, None)
+            self._reported.discard(name)
             if subscription is not None:
                 self._sources.cancel(subscription)
 

@@ -6,10 +6,12 @@ path, not through a proxy of the environment, not after a redirect to another or
 
 import asyncio
 import base64
+import contextlib
 import re
 import ssl
 import unicodedata
 import weakref
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from encodings.aliases import aliases
 from pathlib import Path
@@ -124,7 +126,7 @@ class DownstreamClient:
         if settings.ca_file is not None:
             context.load_verify_locations(cafile=str(Path(settings.ca_file)))
         self._settings = settings
-        self._under_way = self._held = 0
+        self._users = self._under_way = self._held = 0
         self._retired = False
         self._client = httpx.AsyncClient(
             verify=context,
@@ -138,7 +140,7 @@ class DownstreamClient:
     async def call(
         self, api: Downstream, call: Call, token: Secret, body: bytes, content_type: str | None
     ) -> DownstreamAnswer:
-        """Call an API.
+        """Call an API, in a block of `in_use`.
 
         Args:
             api: Where it is, and how it is called unless the caller says otherwise.
@@ -171,15 +173,24 @@ class DownstreamClient:
             raise DownstreamUnavailable(cause) from error
         finally:
             self._under_way -= 1
+
+    @contextlib.asynccontextmanager
+    async def in_use(self) -> AsyncIterator[None]:
+        """Be there for a request until it has ended. It may call only after Entra has answered."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
             await self._close_when_idle()
 
     async def retire(self) -> None:
-        """Close connections, once the calls under way have ended. No further ones are expected."""
+        """Close connections, once the requests under way have ended. No further ones are expected."""
         self._retired = True
         await self._close_when_idle()
 
     async def _close_when_idle(self) -> None:
-        if self._retired and not self._under_way:
+        if self._retired and not self._users:
             await self._client.aclose()
 
     async def _send(self, request: httpx.Request) -> DownstreamAnswer:

@@ -7,18 +7,15 @@ does not permit is refused, and never gives a token of another identity.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from authz.core.errors import AgentNotAllowed, BadOverride
 from authz.core.exchange import AgentIdentity, AgentUser, Client, Flow, Target
 from authz.core.grant import Asker, Delegated, NoToken, Own, own_exchange
 from authz.core.policy import KnownAgent
 from authz.core.route import EgressRoute
-from authz.core.scopes import fits_app_token, resource_of
+from authz.core.scopes import fits_app_token, is_exchange, resource_of
 from authz.core.token import Expectation
-
-_VOUCHING: Final = ("api://azureadtokenexchange", "fb60f99c-7a34-4190-8149-302f77469936")
-"""The token-exchange resource of every cloud: its tokens are credentials of agents, not for an API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +168,7 @@ def _target(
     if len(resources) > 1:
         raise BadOverride("optionsOverride.Scopes: expected scopes of one resource")
     is_own = resources == {resource_of(scope) for scope in target.scopes}
-    if not is_own and any(resource.startswith(_VOUCHING) for resource in resources):
+    if not is_own and any(map(is_exchange, resources)):
         raise BadOverride(
             "optionsOverride.Scopes: tokens that vouch for an identity are not given out"
         )

@@ -167,8 +167,8 @@ class SidecarApi(HttpServer):
         return give
 
     def _downstream(self, endpoint: Endpoint, *, known: bool) -> Callable[[Request], Any]:
-        async def call(request: Request) -> Response:
-            config, client, name = self._config, self._client, self._name(request)
+        async def call(request: Request, client: DownstreamClient) -> Response:
+            config, name = self._config, self._name(request)
             route = config.egress.get(name)
             wanted = Call()
 
@@ -206,7 +206,18 @@ class SidecarApi(HttpServer):
 
             return await self._called(name, record, send, issue_for)
 
-        return call
+        return self._by_client(call)
+
+    def _by_client(
+        self, call: Callable[[Request, DownstreamClient], Awaitable[Response]]
+    ) -> Callable[[Request], Any]:
+        async def asked(request: Request) -> Response:
+            # A reload brings another client, and may come while this request waits for Entra.
+            client = self._client
+            async with client.in_use():
+                return await call(request, client)
+
+        return asked
 
     async def _called(
         self,
