@@ -1,6 +1,7 @@
 """What the service needs from the outside world, as Protocols.
 
-No implementation lives here. `authz.entra`, `authz.observe` and the tests' fakes provide them.
+No implementation lives here. `authz.checks`, `authz.tokens`, `authz.entra`, `authz.observe` and the tests'
+fakes provide them. Beside them are the few values that they speak of, and the types of the two clocks.
 """
 
 from collections.abc import Awaitable, Callable

@@ -117,16 +117,16 @@ class CheckService:
 
     def decider(self) -> Decide:
         """Return what decides on requests that were read by the configuration in use now."""
-        return partial(self.decide, snapshot=self._snapshot)
+        return partial(self._decide, snapshot=self._snapshot)
 
-    async def decide(
-        self, request: CheckRequest, *, deadline: float, snapshot: Snapshot | None = None
+    async def _decide(
+        self, request: CheckRequest, *, deadline: float, snapshot: Snapshot
     ) -> CheckRecord:
         """Decide on a request for which no answer stands.
 
         An unexpected exception is a defect of ours and a denial like any other (law 3).
         """
-        record = await self._decided(request, snapshot or self._snapshot, deadline)
+        record = await self._decided(request, snapshot, deadline)
         self._observer.observe(Decided(record))
         return record
 

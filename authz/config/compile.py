@@ -99,6 +99,8 @@ def compile_policy(config: Config) -> Policy:
 def policy_version(config: Config) -> str:
     """Return the digest of what decides: all but where we listen, what we log, when we look again."""
     parts = config.model_dump(mode="json", exclude={"listen", "https", "log", "reload_interval"})
+    # Of a request for which Envoy says neither.
+    parts["unstated"] = [config.listen.direction, config.listen.inbound_route]
     return sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,10 +11,12 @@ from pydantic import Field, model_validator
 
 from authz.config.sections.api import Api
 from authz.config.sections.clients import Agent, Application, Blueprint
+from authz.config.sections.https import Https
 from authz.config.sections.listen import Listen
 from authz.config.sections.routes import Egress, Inbound
 from authz.config.sections.section import Section
-from authz.config.sections.settings import Cache, Entra, Https, Limits, Log, Subject
+from authz.config.sections.settings import Cache, Entra, Limits, Log
+from authz.config.sections.subject import Subject
 from authz.config.sections.values import Name, duration
 
 

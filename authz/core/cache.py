@@ -145,12 +145,6 @@ class BoundedCache(Generic[Value]):
         """Whether something is held under the key, live or not; it does not count as used."""
         return key in self._entries
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-        self._keys.clear()
-        self._bytes = 0
-
     def __len__(self) -> int:
         return len(self._entries)
 

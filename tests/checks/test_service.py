@@ -208,7 +208,7 @@ async def test_a_hit_waits_for_nothing() -> None:
     request = scene.request("egress", Flow.ON_BEHALF_OF, token)
 
     with pytest.raises(StopIteration) as stopped:
-        scene.service.decide(request, deadline=0.0).send(None)
+        scene.service.decider()(request, deadline=0.0).__await__().send(None)
     assert Allow(authorization=Secret("issued-1")) == stopped.value.value.decision
 
 

@@ -392,6 +392,8 @@ def test_a_compiled_policy_finds_routes_by_host() -> None:
         {"blueprints.support.tenant_id": OTHER},
         {"blueprints.support.credentials": [{"federated_token": {"file": "/etc/authz/secret"}}]},
         {"entra.authority": "https://login.microsoftonline.us"},
+        {"listen.direction": "egress"},
+        {"listen.inbound_route": "chat"},
     ],
 )
 def test_the_version_changes_with_what_decides(changes: dict[str, Any]) -> None:

@@ -85,18 +85,6 @@ def test_for_a_key_that_comes_back_any_entry_makes_room_but_the_one_used_last() 
     assert [b"a", b"ab", b"abc", b"bcd", b"acd", b"abc", b"abx"] == left
 
 
-def test_a_cleared_cache_is_as_good_as_new() -> None:
-    """Entries find their places again."""
-    cache = _texts(max_entries=2)
-    for _ in range(2):
-        for key in (b"a", b"b", b"c", b"a"):
-            cache.put(key, "v", expires_at=LATER, now=NOW)
-        assert 2 == len(cache)
-        cache.clear()
-
-    assert (0, 0) == (len(cache), cache.bytes)
-
-
 def hits(keys: Iterable[int], *, places: int, unmeasured: int) -> float:
     """The part of look-ups that are met, of those after the first so many."""
     cache = _texts(max_entries=places, max_bytes=10**9)
@@ -172,15 +160,6 @@ def test_what_is_dropped_is_gone_and_may_be_dropped_again() -> None:
     cache.put(b"a", "1", expires_at=LATER, now=NOW)
     cache.drop(b"a")
     cache.drop(b"a")
-
-    assert (None, 0, 0) == (cache.get(b"a", NOW), len(cache), cache.bytes)
-
-
-def test_clearing_forgets_everything() -> None:
-    """Entries and their bytes are gone, and room is there again."""
-    cache = _texts()
-    cache.put(b"a", "1", expires_at=LATER, now=NOW)
-    cache.clear()
 
     assert (None, 0, 0) == (cache.get(b"a", NOW), len(cache), cache.bytes)
 

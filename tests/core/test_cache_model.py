@@ -69,12 +69,6 @@ class CacheMachine(RuleBasedStateMachine):
 
         assert self.cache.get(key, at(self.now)) is None
 
-    @rule()
-    def clear(self) -> None:
-        """Nothing is found after this."""
-        self.cache.clear()
-        self.last_put.clear()
-
     @rule(seconds=st.integers(1, 4))
     def pass_time(self, seconds: int) -> None:
         """Entries grow old without anybody looking."""

@@ -156,24 +156,6 @@ class Cache(Section):
     edge: EdgeCache = Field(default_factory=EdgeCache, description="What Envoy itself may repeat.")
 
 
-class Subject(Section):
-    """References to verified users, where `forward` says `placeholder` or `handle`. In memory."""
-
-    max_age: Annotated[float, duration(least=1, most=86400)] = Field(
-        default=1800.0,
-        description="Time after which a reference ends, if the user's token does not end before. Longer "
-        "than the agent works on one request. Each user gets a new one after half of it.",
-    )
-    max_entries: Annotated[int, count()] = Field(
-        default=10_000,
-        description="Most references held: users at a time. The least recently used is evicted, and is "
-        "refused from then on.",
-    )
-    max_bytes: Annotated[int, size(least=65536)] = Field(
-        default=64 * 1024**2, description="Most memory they take, estimated."
-    )
-
-
 class Limits(Section):
     """Bounds on what one request, and all of them together, may take."""
 
@@ -252,31 +234,4 @@ class Log(Section):
     )
     format: LogFormat = Field(
         default=LogFormat.JSON, description="`json`: a line per record. `console`: for people."
-    )
-
-
-class Https(Section):
-    """HTTPS that the app starts itself, ended in Envoy by a certificate authority of the pod's own."""
-
-    ca_file: File = Field(
-        description="Where the authority's certificate is written, for the app to trust "
-        "(`NODE_EXTRA_CA_CERTS`). A volume that the app has too, in memory.",
-    )
-    bundle_file: File | None = Field(
-        default=None,
-        description="Where it is written together with the system's authorities, for variables that "
-        "replace them all (`SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE`).",
-    )
-    truststore_file: File | None = Field(
-        default=None,
-        description="The same as a trust store for Java (`javax.net.ssl.trustStore`): PKCS #12, without a "
-        "password.",
-    )
-    key_file: File = Field(
-        description="Where the authority's key is kept, so that it outlives a restart of the container. A "
-        "volume in memory that nobody else has.",
-    )
-    lifetime: Annotated[float, duration(least=600, most=90 * 86400)] = Field(
-        default=86400.0,
-        description="How long a host's certificate is valid. Envoy gets another one at half of it.",
     )

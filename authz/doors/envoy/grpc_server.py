@@ -20,6 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authz.config.shown import shown_file
 from authz.core.address import TcpAddress, UnixAddress, parse_address, parse_tcp_address
+from authz.doors.envoy.ext_authz import SERVICE
 from authz.system import listen_fault
 from authz.system.files import BoundedFile, FileFault
 from authz.system.unix_socket import Place, SocketPath
@@ -27,7 +28,8 @@ from authz.system.unix_socket import Place, SocketPath
 _log = structlog.get_logger(__name__)
 _IPV6: Final = 6
 MAX_CHECK_BYTES: Final = 1024 * 1024
-"""Largest CheckRequest accepted. Headers only: Envoy limits them to 60 KiB by default."""
+"""Largest CheckRequest accepted: headers, which Envoy limits to 60 KiB by default, and where rules go by MCP
+tool a body of up to 512 KiB."""
 MOST_CONNECTIONS: Final = 10_000
 """At a time. Further ones are closed at once."""
 HANDSHAKE_PATIENCE: Final = 10.0
@@ -203,7 +205,7 @@ class GrpcServer:
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checkers whether to send Checks here."""
         status = health_pb2.HealthCheckResponse.ServingStatus
-        for service in ("", "envoy.service.auth.v3.Authorization"):
+        for service in ("", SERVICE):
             await self._health.set(service, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self) -> None:

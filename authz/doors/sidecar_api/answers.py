@@ -27,16 +27,17 @@ def answer(content: Mapping[str, Any]) -> Response:
 
 def refusal(error: AuthzError, *, request_id: str = "") -> Response:
     """Return what an error looks like."""
-    return problem(Deny.because(error), error, request_id=request_id)
+    return problem(Deny.because(error), request_id=request_id, detail=detail_of(error))
 
 
-def problem(denial: Deny, error: AuthzError | None = None, *, request_id: str = "") -> Response:
-    """Return what a denial looks like; `error` is what led to it, if anything of ours did."""
-    found = describe(denial, request_id=request_id, detail=_detail(error))
+def problem(denial: Deny, *, request_id: str = "", detail: str | None = None) -> Response:
+    """Return what a denial looks like; `detail` in place of the reason's own."""
+    found = describe(denial, request_id=request_id, detail=detail)
     return Response(found.body, found.http_status, headers=dict(found.headers))
 
 
-def _detail(error: AuthzError | None) -> str | None:
+def detail_of(error: AuthzError | None) -> str | None:
+    """Return what a caller may know of an error beyond its reason, if there is something."""
     match error:
         case BadOverride():
             # It speaks of the caller's own parameters, and of nobody's token.

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from authz.config.sections.api import Network
 from authz.core.decision import Deny
 from authz.core.errors import CallerNotAllowed
-from authz.doors.problem import describe
+from authz.doors.sidecar_api.answers import problem
 from authz.ports import Timer
 
 HEALTH: Final = "/healthz"
@@ -109,8 +109,7 @@ class KnownCallers:
                 peer=scope["client"][0],
                 setting=_SETTINGS[cause],
             )
-        found = describe(Deny.because(CallerNotAllowed(cause.value)), detail=_DETAILS[cause])
-        return Response(found.body, found.http_status, headers=dict(found.headers))
+        return problem(Deny.because(CallerNotAllowed(cause.value)), detail=_DETAILS[cause])
 
     def _is_called_by_name(self, scope: Scope) -> bool:
         """Whether `Host` is a name that nobody but this machine answers to.

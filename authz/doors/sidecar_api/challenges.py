@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from authz.core.exchange import declares_capability
+from authz.core.grammar import HEADER_NAME
 
 MAX_CHALLENGE: Final = 8192
 """Characters of a challenge's claims that are passed on to Entra."""
 _INSUFFICIENT_CLAIMS: Final = "insufficient_claims"
-_TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _PART: Final = re.compile(
     rf"""[ \t,]*(?:
-        (?P<name>{_TOKEN})[ \t]*=[ \t]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^ \t,"]+))
-        |(?P<scheme>{_TOKEN})(?=[ \t,]|$)
+        (?P<name>{HEADER_NAME})[ \t]*=[ \t]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^ \t,"]+))
+        |(?P<scheme>{HEADER_NAME})(?=[ \t,]|$)
     )""",
     re.VERBOSE,
 )

@@ -31,7 +31,7 @@ from authz.core.record import CheckRecord
 from authz.core.request import Authorization, CheckRequest, Direction
 from authz.core.secret import Secret
 from authz.doors.http_server import HttpServer
-from authz.doors.sidecar_api.answers import answer, payload_of, problem, refusal
+from authz.doors.sidecar_api.answers import answer, detail_of, payload_of, problem, refusal
 from authz.doors.sidecar_api.callers import HEALTH, KnownCallers
 from authz.doors.sidecar_api.challenges import demanded_claims
 from authz.doors.sidecar_api.downstream import DownstreamAnswer, DownstreamClient, Hold, target_of
@@ -358,4 +358,5 @@ def _token_of(record: CheckRecord) -> Secret | None:
 
 def _refused(record: CheckRecord) -> Response:
     denial = record.decision if isinstance(record.decision, Deny) else Deny(Reason.INTERNAL)
-    return problem(denial, record.error, request_id=record.request.request_id)
+    detail = detail_of(record.error)
+    return problem(denial, request_id=record.request.request_id, detail=detail)

@@ -1,4 +1,4 @@
-"""From the configuration's credential entries and bounds to the objects of this package."""
+"""From the configuration's credential entries and bounds to objects of `authz.entra`."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

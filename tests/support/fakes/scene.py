@@ -113,7 +113,7 @@ class Scene:
         record = self.service.repeat(request)
         if record is not None:
             return record
-        return await self.service.decide(request, deadline=self.timer() + within)
+        return await self.service.decider()(request, deadline=self.timer() + within)
 
     async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
         """Send a request with a bearer token to the agent."""

@@ -185,7 +185,7 @@ class Stack:
         record = service.repeat(request)
         if record is not None:
             return record
-        return await service.decide(request, deadline=self.clock.timer() + seconds)
+        return await service.decider()(request, deadline=self.clock.timer() + seconds)
 
     @property
     def entra(self) -> EntraExchange:

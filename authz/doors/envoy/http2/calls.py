@@ -16,7 +16,7 @@ from authz.doors.envoy.http2.frames import Code, ConnectionFault, StreamFault
 PREFIX_BYTES: Final = 5
 """Bytes before a gRPC message: whether it is compressed, and its length ("gRPC over HTTP2")."""
 LARGEST_MESSAGE: Final = 1024 * 1024
-"""Bytes of a CheckRequest. Headers only: Envoy limits them to 60 KiB by default."""
+"""Bytes of a CheckRequest: headers, and where rules go by MCP tool a body."""
 LARGEST_HEADERS: Final = 65_536
 """Bytes of a request's headers, as RFC 9113 section 6.5.2 counts them, and of their compressed block."""
 MOST_KNOWN: Final = 256
