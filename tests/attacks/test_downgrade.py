@@ -16,9 +16,10 @@ from authz.core.errors import (
     InteractionRequired,
     KeysUnavailable,
     MissingToken,
+    Reason,
 )
 from authz.core.exchange import Flow
-from authz.core.secret import Secret
+from authz.core.request import Authorization
 from support.fakes.routes import delegated
 from support.fakes.scene import DELEGATED_FLOWS, Scene
 from support.fakes.tenant import ABSENT
@@ -51,10 +52,11 @@ async def test_a_request_without_a_verified_user_is_denied(authorization: Any, f
     """Whatever is missing, no token of any flow is asked for."""
     scene = Scene()
     value = authorization(scene.tenant)
-    secret = None if value is None else Secret(value)
-    record = await scene.egress(flow, authorization=secret)
+    header = None if value is None else Authorization(value)
+    record = await scene.egress(flow, authorization=header)
 
     assert isinstance(record.decision, Deny)
+    assert Reason.INTERNAL is not record.decision.reason
     assert [] == scene.entra.calls
 
 

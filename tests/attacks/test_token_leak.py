@@ -34,7 +34,7 @@ def test_what_leaves_on_egress_never_carries_what_came_in(
     flow: Flow, valid: bool, other: str | None, sent: tuple[str, ...], outcome: Exception | None, again: bool
 ) -> None:  # fmt: skip
     """Every `Allow` either sets authorization to another token or removes it, and never both."""
-    scene = Scene()
+    scene = Scene(has_defects=isinstance(outcome, ValueError))
     if outcome is not None:
         scene.entra.fail(outcome)
     text = f"Bearer {scene.tenant.user_token()}" if valid else other

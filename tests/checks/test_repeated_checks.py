@@ -174,7 +174,7 @@ async def test_a_check_of_the_old_configuration_leaves_no_answer_for_the_new() -
 
 async def test_a_defect_of_the_short_path_denies() -> None:
     """Fail closed, there as everywhere."""
-    scene = Scene()
+    scene = Scene(has_defects=True)
     token = scene.tenant.user_token()
     await scene.inbound(token)
     scene.keys.current = _defect  # type: ignore[method-assign]

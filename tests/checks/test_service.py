@@ -20,7 +20,7 @@ from authz.core.exchange import Flow, OnBehalfOf, cache_key, subject_of
 from authz.core.policy import Policy
 from authz.core.principal import APPLICATIONS, Actor, SubjectType
 from authz.core.record import CacheName, CacheResult, CheckRecord
-from authz.core.request import Direction
+from authz.core.request import Authorization, Direction
 from authz.core.requirement import Requirement
 from authz.core.route import Forward
 from authz.core.secret import Secret
@@ -391,7 +391,7 @@ async def test_a_token_that_only_leeway_keeps_alive_is_not_exchanged(flow: Flow)
         pytest.param({"route": None}, Reason.UNKNOWN_ROUTE, id="no route and unknown host"),
         pytest.param({"route": "agent", "direction": "egress"}, Reason.UNKNOWN_ROUTE, id="wrong way"),
         pytest.param({"authorization": None}, Reason.MISSING_TOKEN, id="no token"),
-        pytest.param({"authorization": Secret("Bearer")}, Reason.MALFORMED_REQUEST, id="no value"),
+        pytest.param({"authorization": Authorization("Bearer")}, Reason.MALFORMED_REQUEST, id="no value"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(("direction", "route"), [("inbound", INBOUND), ("egress", "on_behalf_of")])
@@ -432,7 +432,7 @@ async def test_only_the_bound_workload_may_use_a_route(flow: Flow) -> None:
 
 async def test_a_defect_is_a_denial() -> None:
     """An exception that nobody foresaw denies, and is kept for the log."""
-    scene = Scene()
+    scene = Scene(has_defects=True)
     defect = ZeroDivisionError("defect")
     scene.entra.fail(defect)
     record = await scene.egress(Flow.AUTONOMOUS)
@@ -449,7 +449,7 @@ async def test_a_defect_is_a_denial() -> None:
 )
 async def test_every_check_is_observed_once(route: str, token: str | None) -> None:
     """Whatever the outcome, the observer hears of the finished record."""
-    scene = Scene()
+    scene = Scene(has_defects=True)
     grant: Any = "no grant at all"
     broken = replace(scene.egress_routes["autonomous"], name="broken", hosts=(), grant=grant)
     scene.configure(broken)

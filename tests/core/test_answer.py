@@ -63,8 +63,8 @@ def test_an_answer_is_given_again_to_the_same_question() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"authorization": Secret("Bearer b")},
-        {"authorization": Secret("bearer a")},
+        {"authorization": Authorization("Bearer b")},
+        {"authorization": Authorization("bearer a")},
         {"authorization": None},
         {"direction": "inbound"},
         {"direction": None},

@@ -5,20 +5,24 @@ It has one inbound route, and one egress route for each flow a route can name, c
 
 from dataclasses import replace
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypedDict, Unpack
 
 from authz.checks.prefetching import Prefetches
 from authz.checks.service import CheckService
 from authz.checks.steps import Snapshot
 from authz.core.answer import AnswerCache
 from authz.core.cache import FailureCache, PrincipalCache, TokenCache
+from authz.core.decision import Deny
+from authz.core.errors import Reason
 from authz.core.exchange import Flow
 from authz.core.moment import Moment
+from authz.core.operation import Body
 from authz.core.policy import Policy
 from authz.core.record import CacheName, CheckRecord
 from authz.core.request import Authorization, CheckRequest
 from authz.core.requirement import Requirement
 from authz.core.route import EgressRoute, InboundRoute
+from authz.core.secret import Secret
 from authz.core.session import SessionOwners
 from authz.core.shares import Shares
 from authz.ports import Timer
@@ -37,6 +41,29 @@ EGRESS_FLOWS: Final = tuple(
 DELEGATED_FLOWS: Final = tuple(flow for flow in EGRESS_FLOWS if flow.is_delegated)
 
 
+class Fields(TypedDict, total=False):
+    """Fields of a request that a test names; the types are the request's own."""
+
+    method: str
+    host: str
+    path: str
+    authorization: Authorization | None
+    baggage: Secret | None
+    direction: str | None
+    route: str | None
+    peer: str | None
+    source_principal: str | None
+    own_headers: tuple[str, ...]
+    at_edge: bool
+    outdated: bool
+    reads_otherwise: str
+    edge_knows_rules: bool
+    body: Body | None
+    session: Secret | None
+    request_id: str
+    traceparent: str
+
+
 class Scene:
     """A service and everything around it, which a test may look into and disturb."""
 
@@ -46,7 +73,10 @@ class Scene:
         timer: Timer | None = None,
         max_flights: int = 100,
         clock: Clock | None = None,
+        has_defects: bool = False,
     ) -> None:
+        # Where a test causes none, a denial because of one is not what it looks for.
+        self.has_defects = has_defects
         self.clock = clock or Clock()
         self.timer = timer = timer or self.clock.timer
         self.tenant = FakeTenant(clock=self.clock)
@@ -111,22 +141,30 @@ class Scene:
     async def check(self, request: CheckRequest, *, within: float = 5.0) -> CheckRecord:
         """Ask for a decision."""
         record = self.service.repeat(request)
-        if record is not None:
-            return record
-        return await self.service.decider()(request, deadline=self.timer() + within)
+        if record is None:
+            record = await self.service.decider()(request, deadline=self.timer() + within)
+        reason = record.decision.reason if isinstance(record.decision, Deny) else None
+        assert self.has_defects or reason is not Reason.INTERNAL, repr(record.error)
+        return record
 
-    async def inbound(self, token: str | None, **changes: Any) -> CheckRecord:
+    async def inbound(self, token: str | None, **changes: Unpack[Fields]) -> CheckRecord:
         """Send a request with a bearer token to the agent."""
         return await self.check(self.request("inbound", INBOUND, token, **changes))
 
     async def egress(
-        self, route: str, token: str | None = None, /, *, within: float = 5.0, **changes: Any
+        self,
+        route: str,
+        token: str | None = None,
+        /,
+        *,
+        within: float = 5.0,
+        **changes: Unpack[Fields],
     ) -> CheckRecord:
         """Send a request of the agent through an egress route."""
         return await self.check(self.request("egress", route, token, **changes), within=within)
 
     def request(
-        self, direction: str, route: str, token: str | None, /, **changes: Any
+        self, direction: str, route: str, token: str | None, /, **changes: Unpack[Fields]
     ) -> CheckRequest:
         """Build a request; keywords replace fields."""
         authorization = None if token is None else Authorization(f"Bearer {token}")
