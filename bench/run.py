@@ -12,6 +12,7 @@ from rich.console import Console
 from authz_dev.demo.processes import StartFailure
 from bench import (
     cold,
+    exchanges,
     flights,
     large,
     load,
@@ -39,6 +40,8 @@ class Scale:
         effort: For the rows that are compared with one another.
         workers: For the numbers of worker processes.
         pairs: Cold exchanges of each kind.
+        exchange_rounds: Rounds of exchanges beside MSAL alone.
+        exchanges: Of each round.
         mixed_users: Users of the mixed load.
         mixed_requests: Its requests.
         levels: Numbers of cached users.
@@ -54,6 +57,8 @@ class Scale:
     effort: Effort = field(default_factory=Effort)
     workers: Effort = field(default_factory=lambda: Effort(rounds=3))
     pairs: int = 60
+    exchange_rounds: int = 5
+    exchanges: int = 200
     mixed_users: int = 1000
     mixed_requests: int = 12_000
     levels: tuple[int, ...] = (100, 10_000, 100_000)
@@ -71,6 +76,8 @@ QUICK: Final = Scale(
     effort=Effort(rounds=1, loaded=0.3, single=0.3),
     workers=Effort(rounds=1, loaded=0.3, single=0.3),
     pairs=2,
+    exchange_rounds=1,
+    exchanges=30,
     mixed_users=5,
     mixed_requests=50,
     levels=(5, 20),
@@ -107,6 +114,7 @@ def measure(scale: Scale, announce: Callable[[str], None]) -> Results:
         found["inbound_cold"] = straight.inbound_cold(scene, scale.effort)
         announce("cold exchanges")
         figures = _exchanges(scene, scale)
+        beside_msal = exchanges.measure(scene, rounds=scale.exchange_rounds, number=scale.exchanges)
         by_workers = workers.throughput(scene, scale.workers, announce=announce)
         with pinned(cores.everything), users.crowds(scene) as crowds:
             levels = users.measure(
@@ -130,9 +138,11 @@ def measure(scale: Scale, announce: Callable[[str], None]) -> Results:
             **rows.ratios(found, RATIOS),
             **rows.ratios(by_workers, workers.ratios(by_workers)),
             **users.ratios(levels),
+            **beside_msal.ratios(),
         },
         figures={
             **figures,
+            **beside_msal.figures(),
             "bytes_at_rest": scene.bytes_at_rest,
             "bytes_per_user": levels[-1].bytes_per_user or 0,
         },

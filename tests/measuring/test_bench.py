@@ -57,6 +57,9 @@ def test_one_run_has_every_row_and_ratio(tmp_path: Path) -> None:
     assert all(ratio > 0 for ratio in document["ratios"].values())
     assert document["ratios"].keys() == document["ratio_ranges"].keys()
     assert 1 == document["figures"]["exchanges_for_200_checks_of_one_key"]
+    assert 0 < document["figures"]["exchange_cpu_ms"]
+    assert 0 < document["figures"]["exchange_cpu_ms_msal"]
+    assert "exchange_vs_msal" in document["ratios"]
     assert 10_000_000 < document["figures"]["bytes_at_rest"]
     assert 0 < document["figures"]["render_3_s"]
     assert 0 < document["figures"]["secrets_held_3_s"]

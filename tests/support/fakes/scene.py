@@ -144,7 +144,7 @@ class Scene:
         if record is None:
             record = await self.service.decider()(request, deadline=self.timer() + within)
         reason = record.decision.reason if isinstance(record.decision, Deny) else None
-        assert self.has_defects or reason is not Reason.INTERNAL, repr(record.error)
+        assert self.has_defects or reason is not Reason.INTERNAL, repr(record.fault)
         return record
 
     async def inbound(self, token: str | None, **changes: Unpack[Fields]) -> CheckRecord:
