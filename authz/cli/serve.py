@@ -3,13 +3,17 @@
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 import click
 
 from authz.cli.options import FAULTY, config_option, file_argument
-from authz.config import ConfigError, ConfigSource
-from authz.process.app import WorkerSeat, run
-from authz.process.supervisor import SEAT_VARIABLE, supervise
+from authz.process.seat import VARIABLE, WorkerSeat
+from authz.system import early_signals
+from authz.system.ending import end
+
+_METRICS_FOLDERS: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
+"""What images for Python's web servers set. Only workers of authz have use for it, and get their own."""
 
 
 @click.command()
@@ -20,17 +24,32 @@ def serve(file: Path | None, config_file: Path | None) -> None:
 
     FILE is the configuration, as with --config.
     """
-    environ = dict(os.environ)
-    seat = environ.pop(SEAT_VARIABLE, None)
+    early_signals.heed()
+    place = _seat()
+    # What takes seconds to import, and looks at variables then.
+    from authz.config import ConfigError, ConfigSource  # noqa: PLC0415 - see above
+    from authz.process.app import run  # noqa: PLC0415 - see above
+    from authz.process.supervisor import supervise  # noqa: PLC0415 - see above
+
     try:
-        source = ConfigSource.find(file or config_file, environ)
-        if seat is None and source.load().config.listen.workers > 1:
+        source = ConfigSource.find(file or config_file, dict(os.environ))
+        if place is None and source.load().config.listen.workers > 1:
             sys.exit(supervise(source))
-        place = None
-        if seat is not None:
-            address, report_to, lifeline = seat.rsplit(" ", 2)
-            place = WorkerSeat(address, int(report_to), int(lifeline))
-        sys.exit(run(source, place))
+        end(run(source, place))
     except ConfigError as error:
+        click.echo(f"authz: {error}", err=True)
+        sys.exit(FAULTY)
+
+
+def _seat() -> WorkerSeat | None:
+    """Take the variables that are about workers out of the environment, and return what they say."""
+    text = os.environ.pop(VARIABLE, None)
+    if text is None:
+        for variable in _METRICS_FOLDERS:
+            os.environ.pop(variable, None)
+        return None
+    try:
+        return WorkerSeat.of(text)
+    except ValueError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)

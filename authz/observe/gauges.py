@@ -13,6 +13,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from authz import __version__
 from authz.core.record import CacheName
 
+READY: Final = ("authz_ready", "1 while Checks can be answered, as `/readyz` has it, else 0.")
+CONFIG_REFUSED: Final = (
+    "authz_config_refused",
+    "1 while the newest configuration is refused, else 0.",
+)
 Pair = tuple[str, str]
 _Labels = TypeVar("_Labels", bound=tuple[str, ...])
 _CREDENTIAL: Final = ("client", "kind")
@@ -76,14 +81,8 @@ class Gauges:
         ) -> Gauge:
             return Gauge(name, meaning, labels, registry=registry, multiprocess_mode=mode)
 
-        self._ready = gauge(
-            "authz_ready",
-            "1 while Checks can be answered, as `/readyz` has it, else 0.",
-            mode="livemin",
-        )
-        self._config_refused = gauge(
-            "authz_config_refused", "1 while the newest configuration is refused, else 0."
-        )
+        self._ready = gauge(*READY, mode="livemin")
+        self._config_refused = gauge(*CONFIG_REFUSED)
         self._envoys = gauge(
             "authz_envoy_configurations",
             "Different configurations of the Envoys that asked in the last 5 minutes: rendered from this one "

@@ -18,8 +18,10 @@ from prometheus_client import (
     disable_created_metrics,
     multiprocess,
 )
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
+
+from authz.observe.gauges import CONFIG_REFUSED, READY
 
 FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Set before the first metric is made, it makes this process write its values to files there."""
@@ -68,17 +70,49 @@ class _Processes:
         yield from found.values()
 
 
-def gathered_registry(folder: Path, pids: Mapping[str, int]) -> Registry:
+class _Workers:
+    """What workers write, and what their supervisor knows better: they may all be gone.
+
+    Args:
+        folder: Where workers write.
+        ready: Whether every worker answers Checks.
+        config_refused: Whether the supervisor cannot use the newest configuration.
+    """
+
+    def __init__(self, folder: Path, *, ready: bool, config_refused: bool) -> None:
+        self._folder = folder
+        self._ready = ready
+        self._config_refused = config_refused
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the metrics of all workers."""
+        refused = float(self._config_refused)
+        files: Any = multiprocess.MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
+        for metric in files.collect():
+            if metric.name == CONFIG_REFUSED[0]:
+                # Where it can be read and not be built, only workers know.
+                refused = max([refused, *(sample.value for sample in metric.samples)])
+            elif metric.name != READY[0]:
+                yield metric
+        yield GaugeMetricFamily(*READY, value=float(self._ready))
+        yield GaugeMetricFamily(*CONFIG_REFUSED, value=refused)
+
+
+def gathered_registry(
+    folder: Path, pids: Mapping[str, int], *, ready: bool, config_refused: bool
+) -> Registry:
     """Return a registry with the values of every worker that writes to the folder, and of their processes.
 
     Args:
         folder: Where workers write.
         pids: Process ids, the supervisor's too, by what they are called.
+        ready: Whether every worker answers Checks.
+        config_refused: Whether the supervisor cannot use the newest configuration.
     """
     registry = CollectorRegistry()
     registry.register(_Processes(pids))
     PlatformCollector(registry=registry)
-    multiprocess.MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
+    registry.register(_Workers(folder, ready=ready, config_refused=config_refused))
     return registry
 
 

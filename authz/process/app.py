@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
@@ -40,6 +39,7 @@ from authz.observe.output import LogOutput
 from authz.observe.registry import own_registry
 from authz.process.engine import Engine
 from authz.process.reload import Reload, log_as_configured
+from authz.process.seat import WorkerSeat
 from authz.process.status import Status
 from authz.process.wiring.grpc_door import check_server, server_settings
 from authz.process.wiring.pod_authority import pod_certificates
@@ -57,21 +57,6 @@ QUIET: Final = 0.5
 TURN: Final = 0.001
 """Seconds after which a thread that computes lets the event loop go on, where it waits for that."""
 _log = structlog.get_logger("authz")
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSeat:
-    """The place of this process among several that share a port.
-
-    Attributes:
-        address: Where to listen: the configured address with the port that the supervisor holds.
-        report_to: File descriptor to which readiness is reported, a line each time it changes.
-        lifeline: File descriptor that ends when the supervisor does, however it ends.
-    """
-
-    address: str
-    report_to: int
-    lifeline: int
 
 
 class App:
@@ -192,8 +177,11 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.soon)
+        # An earlier one was not heard.
+        self._reload.soon()
         if self._seat is not None:
             loop.add_reader(self._seat.lifeline, self._orphaned, self._seat.lifeline)
+            os.set_blocking(self._seat.report_to, False)
         for notice in self._watch.current.warnings:
             _log.warning("configuration", path=notice.path, notice=notice.message)
         config = self._engine.config
@@ -316,16 +304,23 @@ class App:
                 last = missing
                 await self._say_readiness(missing, starting=started is not None)
             if self._seat is not None:
-                # The supervisor reads the values of each process from a file, so they are written regularly.
-                self._status.gauge(missing)
+                self._report(self._seat.report_to, missing)
             if not missing and (now := self._engine.unserved()) != unserved:
                 unserved = now
                 if now:
                     _log.warning("ready, but not for all", **self._engine.missing())
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
 
+    def _report(self, descriptor: int, missing: Mapping[str, Any]) -> None:
+        """Say to the supervisor whether Checks can be answered, and that this process goes on at all."""
+        # It reads the values of each process from a file, so they are written regularly.
+        self._status.gauge(missing)
+        # It may be gone, or be stopped for so long that the pipe is full.
+        with contextlib.suppress(BrokenPipeError, BlockingIOError):
+            os.write(descriptor, b"0\n" if missing else b"1\n")
+
     async def _say_readiness(self, missing: Mapping[str, Any], *, starting: bool) -> None:
-        """Say to health checkers, to the log and to the supervisor whether Checks can be answered."""
+        """Say to health checkers and to the log whether Checks can be answered."""
         if not self._stopping.is_set():
             await self._grpc.set_serving(serving=not missing)
             if not missing:
@@ -334,9 +329,6 @@ class App:
                 _log.info("not ready yet", **missing)
             else:
                 _log.warning("not ready", **missing)
-        if self._seat is not None:
-            with contextlib.suppress(BrokenPipeError):  # the supervisor is gone
-                os.write(self._seat.report_to, b"0\n" if missing else b"1\n")
 
     async def _mend_doors(self) -> None:
         if self._stopping.is_set():
@@ -358,6 +350,8 @@ class App:
 def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
     """Serve until told to stop; return the exit status.
 
+    Some threads may still wait for Entra then. The caller need not wait for them (`authz.system.ending`).
+
     Raises:
         ConfigError: The configuration has faults.
     """
@@ -371,7 +365,8 @@ def run(source: ConfigSource, seat: WorkerSeat | None = None) -> int:
     sys.setswitchinterval(TURN)
     try:
         with log_output() as output:
-            uvloop.run(serve(output))
+            # Not closed: it would wait for threads.
+            asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(output))
     except ListenError as error:
         print(f"authz: {error}", file=sys.stderr)  # noqa: T201 - the log may not be there yet
         return 1

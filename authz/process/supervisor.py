@@ -1,4 +1,4 @@
-"""Several worker processes on one port: starts, watches, restarts and stops them, and answers for them.
+"""Several worker processes on one port: has them run, stops them, and answers for them.
 
 Each worker is `authz serve` itself with a `WorkerSeat`. The kernel spreads connections over them
 (SO_REUSEPORT). Metrics are gathered from files that the workers share with this process.
@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -25,17 +25,15 @@ from authz.doors.envoy.grpc_server import ListenError
 from authz.observe.logging import configure_logging, log_output
 from authz.observe.registry import (
     FOLDER_VARIABLE,
+    Registry,
     forget_worker,
     gathered_registry,
     metrics_folder,
 )
+from authz.process.worker import Worker
 from authz.system import listen_fault
 from authz.system.rounds import Rounds
 
-SEAT_VARIABLE: Final = "AUTHZ_WORKER_SEAT"
-"""`ADDRESS FD FD`: makes a process a worker: where to listen, where to report, and its lifeline."""
-FIRST_RESTART_DELAY: Final = 0.5
-LONGEST_RESTART_DELAY: Final = 30.0
 KILL_GRACE: Final = 15.0
 """Seconds beyond the drain that a worker gets before it is killed."""
 _log = structlog.get_logger("authz.process.supervisor")
@@ -56,8 +54,7 @@ class Supervisor:
         self._config: Config = self._watch.current.config
         self._reload_now = asyncio.Event()
         _configure_logging(self._config)
-        self._ready: dict[int, bool] = dict.fromkeys(range(self._config.listen.workers), False)
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._workers: list[Worker] = []
         self._stopping = asyncio.Event()
         # Nobody writes to it. Its other end ends when this process does, even where that is killed.
         self._lifeline, self._held = os.pipe()
@@ -70,14 +67,14 @@ class Supervisor:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
         listen = self._config.listen
         admin = None
         if listen.admin is not None:
             admin = AdminServer(
                 listen.admin,
-                registry=lambda: gathered_registry(self._metrics_folder, self._pids()),
+                registry=self._registry,
                 readiness=self._missing,
                 status=self._status,
             )
@@ -91,19 +88,21 @@ class Supervisor:
                 "supervising", version=__version__, grpc=address, workers=listen.workers,
                 admin=_admin_address(listen.admin, admin), pid=os.getpid(),
             )  # fmt: skip
-            seats = [loop.create_task(self._keep_filled(seat, address)) for seat in self._ready]
+            self._workers += [self._worker(number, address) for number in range(listen.workers)]
+            running = [loop.create_task(worker.keep_running()) for worker in self._workers]
             following = loop.create_task(self._follow_log_settings())
             told = loop.create_task(self._stopping.wait())
             # None of the others ends before, but by a defect: then there is no service that looks like one.
-            await asyncio.wait([told, following, *seats], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([told, following, *running], return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
             self._pass_on(signal.SIGTERM)
             patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
-            _, late = await asyncio.wait(seats, timeout=patience)
+            _, late = await asyncio.wait(running, timeout=patience)
             if late:
+                _log.error("workers did not stop in time, killed", workers=len(late))
                 self._pass_on(signal.SIGKILL)
                 await asyncio.wait(late)
-            for task in (following, *seats):
+            for task in (following, *running):
                 if not task.cancel():
                     task.result()
         if admin is not None:
@@ -123,105 +122,57 @@ class Supervisor:
                     self._watch.adopt(new)
                     _configure_logging(new.config)
 
+    def _told_to_stop(self) -> None:
+        """Stop with grace when told once, at once when told twice: workers count as well."""
+        if self._stopping.is_set():
+            self._pass_on(signal.SIGTERM)
+        self._stopping.set()
+
     def _told_to_reload(self) -> None:
-        self._pass_on(signal.SIGHUP)
+        for worker in self._workers:
+            worker.reload()
         self._reload_now.set()
 
-    async def _keep_filled(self, seat: int, address: str) -> None:
-        delay = FIRST_RESTART_DELAY
-        while not self._stopping.is_set():
-            started = asyncio.get_running_loop().time()
-            try:
-                end: dict[str, Any] = {"status": await self._fill(seat, address)}
-            except OSError as error:
-                # No process, no memory or no descriptor is left, perhaps for a moment.
-                end = {"cause": os.strerror(error.errno) if error.errno else type(error).__name__}
-            self._ready[seat] = False
-            if self._stopping.is_set():
-                return
-            lived = asyncio.get_running_loop().time() - started
-            delay = FIRST_RESTART_DELAY if lived > LONGEST_RESTART_DELAY else delay * 2
-            delay = min(delay, LONGEST_RESTART_DELAY)
-            what = "worker ended" if "status" in end else "worker not started"
-            _log.error(what, seat=seat, **end, restart_in=delay)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._stopping.wait()
-
-    async def _fill(self, seat: int, address: str) -> int:
-        """Start a worker and wait for its end.
-
-        Returns:
-            Its exit status; negative for the signal that ended it.
-
-        Raises:
-            OSError: It cannot be started, or not be listened to.
-        """
-        reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as readiness:
-            try:
-                process = await self._start(address, writing)
-            finally:
-                os.close(writing)
-            self._processes[seat] = process
-            try:
-                if self._stopping.is_set():
-                    process.terminate()
-                await self._listen_to(seat, readiness)
-                return await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                del self._processes[seat]
-                forget_worker(process.pid, self._metrics_folder)
-
-    async def _start(self, address: str, writing: int) -> asyncio.subprocess.Process:
-        arguments = ["-m", "authz", "serve"]
-        if self._source.path is not None:
-            arguments += ["--config", str(self._source.path)]
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            *arguments,
-            pass_fds=[writing, self._lifeline],
-            env={
-                **self._source.environ,
-                SEAT_VARIABLE: f"{address} {writing} {self._lifeline}",
-                FOLDER_VARIABLE: str(self._metrics_folder),
-            },
+    def _worker(self, number: int, address: str) -> Worker:
+        return Worker(
+            number,
+            self._source,
+            variables={FOLDER_VARIABLE: str(self._metrics_folder)},
+            address=address,
+            lifeline=self._lifeline,
+            stopping=self._stopping,
+            forget=lambda pid: forget_worker(pid, self._metrics_folder),
         )
-
-    async def _listen_to(self, seat: int, readiness: BinaryIO) -> None:
-        """Note a worker's readiness until it closes its end."""
-        stream = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), readiness
-        )
-        async for line in stream:
-            self._ready[seat] = line == b"1\n"
-        transport.close()
 
     def _pass_on(self, number: signal.Signals) -> None:
-        for process in list(self._processes.values()):
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
+        for worker in self._workers:
+            worker.signal(number)
 
     def _pids(self) -> dict[str, int]:
-        workers = {f"worker {seat}": process.pid for seat, process in self._processes.items()}
-        return {"supervisor": os.getpid(), **workers}
+        workers = {f"worker {worker.number}": worker.pid for worker in self._workers}
+        return {"supervisor": os.getpid(), **{name: pid for name, pid in workers.items() if pid}}
+
+    def _registry(self) -> Registry:
+        """Return the metrics of all workers, and what this process knows even if none is there to say it."""
+        return gathered_registry(
+            self._metrics_folder,
+            self._pids(),
+            ready=not self._missing(),
+            config_refused=self._watch.refused is not None,
+        )
 
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
             return {"state": "stopping"}
-        waiting = [seat for seat, ready in self._ready.items() if not ready]
+        waiting = [worker.number for worker in self._workers if not worker.ready]
         return {"workers": waiting} if waiting else {}
 
     def _status(self) -> dict[str, Any]:
         return {
             "version": __version__,
             "workers": {
-                str(seat): {"ready": ready, "pid": process.pid if process else None}
-                for seat, ready in self._ready.items()
-                for process in [self._processes.get(seat)]
+                str(worker.number): {"ready": worker.ready, "pid": worker.pid}
+                for worker in self._workers
             },
         }
 

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from authz.config import ConfigSource
 from authz.observe.registry import FOLDER_VARIABLE
+from authz.process import worker
 from support.programs.holdings import descriptors
 from support.programs.stack import Client, Process, World, authorization, until
 
@@ -133,3 +135,87 @@ async def test_each_process_has_its_own_series(world: World, write: Write) -> No
             assert f'\n{name}{{process="{one}"}} ' in metrics
     assert 1 == metrics.count("# TYPE process_resident_memory_bytes ")
     assert "\npython_info{" in metrics
+
+
+async def test_without_any_worker_the_metrics_say_that_nothing_is_served(
+    world: World, write: Write
+) -> None:
+    """Each worker has ended and finds a faulty configuration: alerts must not take silence for health."""
+    shown = "\nauthz_ready %d.0\n", "\nauthz_config_refused %d.0\n"
+    with supervised(world, write) as process:
+        before = process.admin("/metrics").text
+        (world.folder / "authz.yaml").write_text("x: [")
+        process.signal(signal.SIGHUP)
+        await until(lambda: shown[1] % 1 in process.admin("/metrics").text)
+        refused = process.admin("/metrics").text
+        for pid in workers(process):
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not workers(process))
+        after = process.admin("/metrics").text
+
+    assert [True, True] == [
+        line % value in before for line, value in zip(shown, (1, 0), strict=True)
+    ]
+    assert shown[0] % 1 in refused
+    assert [True, True] == [
+        line % value in after for line, value in zip(shown, (0, 1), strict=True)
+    ]
+
+
+async def test_a_second_sigterm_ends_workers_at_once(world: World, write: Write) -> None:
+    """As it ends a single process: nobody waits for the drain."""
+    file = write(
+        listen={
+            "grpc": "127.0.0.1:0",
+            "admin": "127.0.0.1:0",
+            "workers": WORKERS,
+            "drain_delay": "60s",
+        }
+    )
+    with Process("serve", "--config", str(file)) as process:
+        process.wait_ready()
+        process.signal(signal.SIGTERM)
+        await until(
+            lambda: WORKERS == [each["event"] for each in process.events()].count("draining")
+        )
+        process.signal(signal.SIGTERM)
+        assert 0 == process.wait(20)
+
+
+async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
+    world: World, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds connections that nobody answers, and would do so for ever."""
+    monkeypatch.setattr(worker, "SILENCE", 2.0)
+    file = write(listen={"grpc": "127.0.0.1:0", "admin": None, "workers": WORKERS})
+    ended: list[int] = []
+    stopping = asyncio.Event()
+    lifeline, held = os.pipe()
+    one = worker.Worker(
+        0,
+        ConfigSource.find(file, dict(os.environ)),
+        variables={FOLDER_VARIABLE: str(world.folder)},
+        address="127.0.0.1:0",
+        lifeline=lifeline,
+        stopping=stopping,
+        forget=ended.append,
+    )
+    running = asyncio.create_task(one.keep_running())
+    try:
+        await until(lambda: one.ready, seconds=60)
+        hung = one.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: not one.ready)
+        still = one.pid
+        await until(lambda: one.ready, seconds=60)
+        replaced = one.pid
+    finally:
+        stopping.set()
+        one.signal(signal.SIGTERM)
+        await running
+        os.close(held)
+        os.close(lifeline)
+
+    assert hung == still != replaced
+    assert [hung, replaced] == ended

@@ -22,7 +22,7 @@ from typing import Final, Protocol
 from hypothesis import settings
 
 _TESTS: Final = Path(__file__).parents[2]
-_EARLY: Final = ("PYTHON", "MALLOC", "GRPC_", "LD_", "OPENSSL")
+_EARLY: Final = ("PYTHON", "MALLOC", "GRPC_", "LD_", "OPENSSL", "PROMETHEUS")
 """Variables that count when an interpreter starts or imports, and so need a fresh one."""
 
 

@@ -331,7 +331,7 @@ class Process:
             for record in self.events():
                 if record["event"] == name:
                     return record
-            self._pause()
+            self.paused()
             assert time.monotonic() < end, f"no record {name!r} in:\n{self.log()}"
 
     def admin(self, path: str) -> httpx.Response:
@@ -351,10 +351,10 @@ class Process:
                     return self
             except (httpx.HTTPError, StopIteration):
                 pass
-            self._pause()
+            self.paused()
             assert time.monotonic() < end, f"not ready:\n{self.log()}"
 
-    def _pause(self) -> None:
+    def paused(self) -> None:
         """Leave the core to the process for a moment; fail if it ends."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(0.01)
