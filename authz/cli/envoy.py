@@ -1,6 +1,7 @@
 """`authz envoy`: prints an Envoy configuration."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +38,10 @@ _TOO_LARGE: Final = (
     f"the result has more than {LARGEST >> 20} MiB, and check-config would not read it: as JSON each host of section "
     "https repeats all of them. Write YAML (--output envoy.yaml)"
 )
+
+
+_SETTING: Final = re.compile(r"\b(inbound|app|egress|https|admin|statistics)_address\b")
+"""What an option is called where it is a setting."""
 
 
 @click.command()
@@ -182,7 +187,7 @@ def _render(
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
     except RenderError as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_SETTING.sub(r"--\1", str(error))) from error
 
 
 def _put(text: str, output: Path | None) -> None:

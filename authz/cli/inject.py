@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import click
 
@@ -11,6 +11,9 @@ from authz.doors.http_server import ServerTls
 from authz.injection.command import run
 from authz.injection.manifests import NOTHING, ManifestError, inject_manifest
 from authz.injection.parts import Additions
+
+_LARGEST: Final = 16 * 1024**2
+"""Bytes of a manifest, which is held in memory several times. Kubernetes takes objects of 1.5 MiB or so."""
 
 _injection_options = (
     click.option("--image", help="Image of authz. [default: authz of this version]"),
@@ -39,13 +42,13 @@ def _with_injection_options(command: Any) -> Any:
 
 @click.command()
 @click.option(
-    "-f", "--file", "file", required=True, type=click.File("r"), help="Manifest, or - for stdin."
+    "-f", "--file", "file", required=True, type=click.File("rb"), help="Manifest, or - for stdin."
 )
 @_with_injection_options
 def inject(file: Any, **options: Any) -> None:
     """Print a manifest with Envoy and authz in each pod that has the label authz/inject: enabled."""
     try:
-        text, done = inject_manifest(file.read(), Additions(**options))
+        text, done = inject_manifest(_text(file), Additions(**options))
     except ManifestError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
@@ -55,6 +58,21 @@ def inject(file: Any, **options: Any) -> None:
     click.echo(text, nl=False)
     for name in done:
         click.echo(f"injected: {name}", err=True)
+
+
+def _text(file: BinaryIO) -> str:
+    """Read a manifest.
+
+    Raises:
+        ManifestError: It is no text, or has no end.
+    """
+    content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise ManifestError(f"--file: has more than {_LARGEST // 1024**2} MiB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ManifestError("--file: is no text in UTF-8") from error
 
 
 @click.command("inject-webhook")

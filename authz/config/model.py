@@ -4,8 +4,8 @@ Each value of a `Config` has been checked. `authz.config.reading`, the only way 
 whether keys agree with one another (`authz.config.consistency`).
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, model_validator
 
@@ -66,3 +66,14 @@ class Config(Section):
         if isinstance(data, dict) and data.get("entra") is None:
             return {**data, "entra": {}}
         return data
+
+
+def key_paths() -> Iterator[str]:
+    """Return the keys of sections that have one value each, joined by dots: not those of what has names."""
+    for name, field in Config.model_fields.items():
+        kinds = (field.annotation, *get_args(field.annotation))
+        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+        if sections:
+            yield from (f"{name}.{key}" for section in sections for key in section.model_fields)
+        elif float in kinds:
+            yield name

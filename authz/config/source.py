@@ -12,7 +12,7 @@ from authz.config.entra_sdk.credentials import CREDENTIALS
 from authz.config.entra_sdk.environment import is_environment_form, read_environment
 from authz.config.entra_sdk.tenants import tenant_name
 from authz.config.faults import ConfigError, Fault, Notice
-from authz.config.model import Config
+from authz.config.model import Config, key_paths
 from authz.config.reading.document import parse_with_origin
 from authz.config.reading.named_files import faults_of_files
 from authz.config.reading.validation import Origin
@@ -81,7 +81,7 @@ class ConfigSource:
         Raises:
             ConfigError: With every fault.
         """
-        notices = tuple(unknown_variables(self.environ))
+        notices = tuple(unknown_variables(self.environ, key_paths()))
         name, origin = None, Origin()
         if self.path is not None:
             content = self._content(self.path)

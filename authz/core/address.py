@@ -6,6 +6,7 @@ from typing import Final
 
 UNIX: Final = "unix:"
 LARGEST_PORT: Final = 65535
+_MOST_DIGITS: Final = 10
 LONGEST_PATH: Final = 107
 """Bytes of a socket's path (Linux `sun_path`, less its end)."""
 
@@ -68,9 +69,11 @@ def parse_tcp_address(text: str) -> TcpAddress:
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     bare = host[1:-1] if bracketed else host
-    is_number = port.isascii() and port.isdigit() and int(port) <= LARGEST_PORT
+    is_number = port.isascii() and port.isdigit()
     if not (colon and bare and is_number and bracketed == (":" in bare)):
         raise ValueError(f"found {text!r}: expected host:port")
+    if len(port) > _MOST_DIGITS or int(port) > LARGEST_PORT:
+        raise ValueError(f"found {text!r}: expected host:port, the port at most {LARGEST_PORT}")
     return TcpAddress(bare, int(port))
 
 

@@ -80,6 +80,8 @@ class _Keys:
         self.fetched_epoch = 0.0
         """Epoch second of the last good fetch: keys age while the machine is suspended, too."""
         self.attempted_at: float | None = None
+        self.fault = "not fetched yet"
+        """Why the last fetch has brought nothing."""
         self.settled = False
         """Whether a first attempt has ended, either way."""
         self.unknown = UnknownKeys(policy)
@@ -128,7 +130,7 @@ class SigningKeys:
             theirs = other._known.get(name)  # noqa: SLF001 - the same class
             if theirs is not None and theirs.issuer == known.issuer:
                 known.keys, known.fetched_epoch = theirs.keys, theirs.fetched_epoch
-                known.settled = theirs.settled
+                known.settled, known.fault = theirs.settled, theirs.fault
                 # What a fetch under way brings does not come here: one of our own is due.
                 ended = theirs.fetch is None
                 known.attempted_at = theirs.attempted_at if ended else None
@@ -180,13 +182,13 @@ class SigningKeys:
         if not done:
             raise DeadlineExceeded("waiting for signing keys", retry_after=RETRY_SOON)
 
-    def missing(self) -> list[str]:
-        """Return the issuers without keys: the service is not ready while there are any."""
-        return [
-            name
+    def missing(self) -> dict[str, str]:
+        """Return the issuers without keys, and why: the service is not ready while there are any."""
+        return {
+            name: known.fault
             for name, known in self._known.items()
             if known.keys is None and (known.issuer.required or not known.settled)
-        ]
+        }
 
     def optional_missing(self) -> list[str]:
         """Return the issuers that have been asked, have no keys, and are done without."""
@@ -269,10 +271,11 @@ class SigningKeys:
             )
         except (AuthzError, MalformedKeySet, DiscoveryFault, TimeoutError) as error:
             # The last good set stays in use: an outage of Entra must not become one of ours.
+            known.fault = str(error) or "took too long"
             _log.warning(
                 "signing keys not refreshed",
                 issuer=known.issuer.name,
-                cause=str(error) or "took too long",
+                cause=known.fault,
                 have_keys=known.keys is not None,
             )
         else:

@@ -25,8 +25,12 @@ class RenderError(ValueError):
     """No Envoy configuration can be made of these settings; says which of them and why."""
 
 
-def socket_address(text: str) -> SocketAddress:
+def socket_address(text: str, *, name: str = "") -> SocketAddress:
     """Read an address.
+
+    Args:
+        text: The address.
+        name: The setting that has it.
 
     Raises:
         RenderError: It is none.
@@ -34,7 +38,7 @@ def socket_address(text: str) -> SocketAddress:
     try:
         return parse_address(text)
     except ValueError as error:
-        raise RenderError(str(error)) from None
+        raise RenderError(f"{name}: {error}" if name else str(error)) from None
 
 
 def must_be_ip(name: str, where: str) -> None:
@@ -195,7 +199,8 @@ class SidecarSettings:
         taken: list[tuple[str, TcpAddress]] = []
         for name in names:
             where = getattr(self, f"{name}_address")
-            socket = None if where is None else socket_address(where)
+            key = f"{name}_address"
+            socket = None if where is None else socket_address(where, name=key)
             if not isinstance(socket, TcpAddress):
                 continue
             for other, there in taken:

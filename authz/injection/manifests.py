@@ -1,7 +1,7 @@
 """Manifests with several objects, of which those that ask for it are injected: `authz inject`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,11 +132,16 @@ def _changed(item: Any, additions: Additions, done: list[str]) -> Any:
     except InjectionError as error:
         raise ManifestError("\n".join(f"{name}: {fault}" for fault in error.faults)) from error
     except (AttributeError, KeyError, TypeError) as error:
-        raise ManifestError(
-            f"an object of kind {item['kind']} has no complete pod in it"
-        ) from error
+        raise ManifestError(f"{kind} {_name(item)}: has no complete pod in it") from error
     done.append(name)
     return changed
+
+
+def _name(item: Mapping[str, Any]) -> object:
+    metadata = item.get("metadata")
+    return (
+        metadata.get("name", "without a name") if isinstance(metadata, dict) else "without a name"
+    )
 
 
 def _asks_somewhere(item: Any) -> bool:

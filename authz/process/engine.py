@@ -219,8 +219,8 @@ class Engine:
 
     def _missing(self, faults: Mapping[str, str] | None) -> dict[str, Any]:
         missing: dict[str, Any] = {}
-        if issuers_without_keys := self._version.keys.missing():
-            missing["signing_keys"] = issuers_without_keys
+        if issuers := self._version.keys.missing():
+            missing["signing_keys"] = issuers
         if faults is None:
             missing["credentials"] = "not read yet"
         elif faults:

@@ -82,7 +82,9 @@ class Supervisor:
                 await admin.start()
             except OSError as error:
                 cause = listen_fault.words(error)
-                raise ListenError(f"cannot listen on {listen.admin}: {cause}") from error
+                raise ListenError(
+                    f"listen.admin: cannot listen on {listen.admin}: {cause}"
+                ) from error
         with _hold_port(listen.grpc) as address:
             _log.info(
                 "supervising", version=__version__, grpc=address, workers=listen.workers,
@@ -225,7 +227,7 @@ def _hold_port(address: str) -> Iterator[str]:
             holder.bind((held, wanted.port))
         except OSError as error:
             cause = listen_fault.words(error)
-            raise ListenError(f"cannot listen on {address}: {cause}") from error
+            raise ListenError(f"listen.grpc: cannot listen on {address}: {cause}") from error
         yield str(TcpAddress(wanted.host, holder.getsockname()[1]))
 
 

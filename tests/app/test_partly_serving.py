@@ -33,15 +33,16 @@ async def test_a_tenant_that_entra_does_not_know_is_named_and_the_others_are_ser
     async with Client(f"unix:{world.folder}/authz.sock") as client:
         served = authorization(await client.check("egress", "graph", world.token()))
 
-    def said() -> list[str]:
+    def said() -> dict[str, str]:
         found = [each for each in process.events() if each["event"] == "ready, but not for all"]
-        return found[-1]["signing_keys"] if found else []
+        return found[-1]["signing_keys"] if found else {}
 
     # At first keys of the good tenant's other issuer may be on their way.
     await until(lambda: said() and all(UNKNOWN in issuer for issuer in said()))
     metrics = process.admin("/metrics").text
 
     assert world.agent["client_id"] == served["appid"]
+    assert all("status 400" in cause for cause in said().values())
     assert said() == process.admin("/status").json()["missing"]["signing_keys"]
     for issuer in said():
         assert f'authz_unserved{{kind="signing_keys",name="{issuer}"}} 1.0' in metrics

@@ -111,6 +111,31 @@ def test_port_in_use_is_said(world: World, serve: Serve, write: Callable[..., Pa
         assert f"cannot listen on {address}: Address already in use\n" in second.log()
 
 
+@pytest.mark.parametrize("where", ["unix:/proc/authz.sock", "198.51.100.7:0"])
+def test_an_address_that_cannot_be_had_is_said_with_its_cause(
+    write: Callable[..., Path], where: str
+) -> None:
+    """As the system has it, and by the key; not as gRPC does, which keeps it to itself."""
+    file = write(listen={"grpc": where, "admin": None})
+    with pytest.raises(OSError) as refused:  # noqa: PT011 - whatever this system says
+        _bind(where)
+    with Process("serve", "--config", str(file)) as process:
+        assert 1 == process.wait()
+        said = [line for line in process.log().splitlines() if not line.startswith("{")]
+
+    cause = os.strerror(refused.value.errno or 0)
+    assert [f"authz: listen.grpc: cannot listen on {where}: {cause}"] == said
+
+
+def _bind(where: str) -> None:
+    if where.startswith("unix:"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(where.removeprefix("unix:"))
+    else:
+        with socket.socket() as sock:
+            sock.bind((where.partition(":")[0], 0))
+
+
 @pytest.mark.parametrize("taken", ["grpc", "admin", "api"])
 def test_start_without_its_address_ends_at_once(
     world: World, write: Callable[..., Path], taken: str
@@ -411,4 +436,4 @@ def test_envoys_configuration_says_what_does_not_fit(tmp_path: Path) -> None:
     example = Path(__file__).resolve().parents[2] / "docs/examples/applications.yaml"
     with Process("envoy", "--config", str(example), "--app", "nowhere") as process:
         assert 1 == process.wait()
-        assert "'nowhere': expected host:port" in process.log()
+        assert "Error: --app: found 'nowhere': expected host:port" in process.log()

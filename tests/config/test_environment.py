@@ -933,6 +933,22 @@ def test_a_file_that_cannot_be_used_is_named_by_its_variable(variable: str, tmp_
     assert [variable] == [fault.path for fault in found]
 
 
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("AUTHZ_LISTEN_WORKERS", "listen.workers"),
+        ("AUTHZ_LISTEN_DRAIN_DELAY", "listen.drain_delay"),
+        ("AUTHZ_LOG_FORMAT", "log.format"),
+        ("AUTHZ_RELOAD_INTERVAL", "reload_interval"),
+        ("AUTHZ_HTTPS_LIFETIME", "https.lifetime"),
+    ],
+)
+def test_a_variable_that_is_called_as_a_key_is_reported(variable: str, key: str) -> None:
+    """Who sets it believes that it counts; few keys have a variable."""
+    expected = Notice(variable, f"has no effect: expected {key} in a configuration file")
+    assert expected in load(None, {**SEED, variable: "4"}).warnings
+
+
 def test_a_misspelt_variable_of_our_own_is_reported() -> None:
     """It would be lost silently otherwise."""
     expected = Notice(

@@ -185,11 +185,14 @@ def test_a_credential_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     """With the file and the cause; one that may arrive later is no fault."""
     there = tmp_path / "there"
     there.write_text("secret")
+    (blank := tmp_path / "blank").write_text(" \n")
     credentials = [
         {"client_secret": {"file": str(there)}},
         {"certificate": {"file": str(there), "password_file": f"{there}.password"}},
         {"federated_token": {"file": str(tmp_path)}},
         {"client_secret": {"env": "SECRET"}},
+        {"client_secret": {"file": str(blank)}},
+        {"certificate": {"file": str(there), "password_file": str(blank)}},
     ]
     config = load_data(changed({"blueprints.support.credentials": credentials}))
 
@@ -204,6 +207,10 @@ def test_a_credential_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
         ),
         Notice(f"{place}.2.federated_token.file", f"{tmp_path}: Is a directory: {later}"),
         Notice(f"{place}.3.client_secret.env", "SECRET is not set: authz is not ready until it is"),
+        Notice(
+            f"{place}.4.client_secret.file",
+            f"{blank}: is empty: authz is not ready until this file holds something",
+        ),
     ] == list(missing_credentials(config, {}))
 
 

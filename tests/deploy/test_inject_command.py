@@ -202,6 +202,16 @@ def test_a_pod_that_is_there_cannot_undo_its_injection(changes: Any, fault: str 
 
 
 @pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"kind: \xff\xfe", "is no text in UTF-8"), (b"# " + b"x" * 2**24, "has more than 16 MiB")],
+)
+def test_what_is_no_manifest_at_all_is_a_fault(content: bytes, expected: str) -> None:
+    """One line, and the exit status of a fault."""
+    done = CliRunner().invoke(main, ["inject", "-f", "-"], input=content)
+    assert (2, f"authz: --file: {expected}\n") == (done.exit_code, done.output)
+
+
+@pytest.mark.parametrize(
     ("manifest", "expected"),
     [
         ("a: [", "line 1 is no YAML"),
@@ -210,7 +220,14 @@ def test_a_pod_that_is_there_cannot_undo_its_injection(changes: Any, fault: str 
             f"{SERVICE}---\na: 2026-13-45\n",
             f"the document from line {SERVICE.count(chr(10)) + 1} is no",
         ),
-        (yaml.dump({"kind": "Deployment", "metadata": {}, "spec": {}}), "Deployment"),
+        (
+            yaml.dump({"kind": "Deployment", "metadata": {"name": "a"}, "spec": {}}),
+            "Deployment a: has no complete pod in it",
+        ),
+        (
+            yaml.dump({"kind": "Deployment", "metadata": 5, "spec": {}}),
+            "Deployment without a name: has no complete pod in it",
+        ),
         (
             yaml.dump(workload("Pod", {**POD, "spec": {**POD["spec"], "hostNetwork": True}})),
             "Pod bot: spec.hostNetwork",

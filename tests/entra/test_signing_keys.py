@@ -67,6 +67,7 @@ async def test_keys_are_believed_only_of_the_issuer_that_they_are_published_for(
         with capture_logs() as logs:
             foreign = await service.inbound(world.token())
         lacking = service.engine.missing()["signing_keys"]
+        assert all("speaks for" in cause for cause in lacking.values())
         world.emulator.faults.clear()
         await until(lambda: "signing_keys" not in service.engine.missing())
         own = await service.inbound(world.token())
@@ -346,7 +347,7 @@ async def test_a_reload_during_a_refresh_delays_no_key() -> None:
         after.adopt(before)
         refreshing.append(asyncio.create_task(after.keep_fresh()))
         publisher.go_on.set()
-        await until(lambda: after.missing() == [])
+        await until(lambda: not after.missing())
         for task in refreshing:
             task.cancel()
         await asyncio.wait(refreshing)

@@ -129,7 +129,7 @@ def _judged(named: "Sequence[_Named]", contents: "Sequence[bytes | FileFault]") 
 def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[Notice]:
     """Yield each file and variable of a credential that cannot be read here and now.
 
-    Reads the files, and looks at no content.
+    Reads the files, and looks at no content but whether there is some.
 
     Args:
         config: The configuration.
@@ -141,7 +141,7 @@ def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[
                 path = f"{section}.{name}.credentials.{index}.{credential.kind}"
                 for key in ("file", "password_file"):
                     file: Path | None = getattr(credential, key, None)
-                    cause = _unreadable(file)
+                    cause = _unreadable(file, may_be_empty=key == "password_file")
                     if file is not None and cause:
                         yield Notice(f"{path}.{key}", f"{shown_file(file)}: {cause}")
                 for key in ("env", "password_env"):
@@ -154,11 +154,12 @@ def missing_credentials(config: Config, environ: Mapping[str, str]) -> Iterator[
                         )
 
 
-def _unreadable(file: Path | None) -> str:
-    """Return why a file of a credential cannot be read, and what to do, or nothing."""
+def _unreadable(file: Path | None, *, may_be_empty: bool) -> str:
+    """Return why a file of a credential is of no use, and what to do, or nothing."""
     try:
-        if file is not None:
-            BoundedFile(file, max_bytes=_LARGEST).read()
+        content = b"" if file is None else BoundedFile(file, max_bytes=_LARGEST).read().strip()
+        if file is not None and not content and not may_be_empty:
+            return "is empty: authz is not ready until this file holds something"
     except FileFault as fault:
         instead = _INSTEAD_OF_PATH * (shown_file(file or "") == NO_PATH)
         return f"{fault}: authz is not ready until this file can be read{instead}"

@@ -1,6 +1,6 @@
 """The `AUTHZ_…` environment variables that go before the configuration file, for images and pods."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,13 +82,21 @@ def variable_of(path: str, environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def unknown_variables(environ: Mapping[str, str]) -> Iterator[Notice]:
+def unknown_variables(environ: Mapping[str, str], keys: Iterable[str]) -> Iterator[Notice]:
     """Return a notice for each variable that looks like one of ours and is none.
 
     A Kubernetes Service called `authz` puts `AUTHZ_PORT` and its like into every pod, so only close
-    misses count.
+    misses count, and names that a key would have.
+
+    Args:
+        environ: The environment.
+        keys: Keys of the configuration.
     """
+    spelled = {f"AUTHZ_{key.replace('.', '_')}".upper(): key for key in keys}
     for name in sorted(environ):
+        if name not in _NAMES and name in spelled:
+            yield Notice(name, f"has no effect: expected {spelled[name]} in a configuration file")
+            continue
         hint = did_you_mean(name, _NAMES, cutoff=0.85)
         if name not in _NAMES and hint:
             yield Notice(name, f"is not known and has no effect{hint}")

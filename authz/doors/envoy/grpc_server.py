@@ -27,6 +27,7 @@ from authz.system.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
 _IPV6: Final = 6
+_EVERY_ADDRESS: Final = "::"
 MAX_CHECK_BYTES: Final = 1024 * 1024
 """Largest CheckRequest accepted: headers, which Envoy limits to 60 KiB by default, and where rules go by MCP
 tool a body of up to 512 KiB."""
@@ -151,7 +152,8 @@ class GrpcServer:
                 self.port = self._add_port(address)
                 await self._server.start()
         except (RuntimeError, OSError) as error:
-            raise ListenError(f"cannot listen on {address}: {listen_fault.words(error)}") from error
+            cause = listen_fault.words(error)
+            raise ListenError(f"listen.grpc: cannot listen on {address}: {cause}") from error
 
     async def mend(self) -> str | None:
         """Serve at the socket's path again, if the socket there is gone.
@@ -186,6 +188,7 @@ class GrpcServer:
 
     async def _serve_at(self, path: SocketPath) -> None:
         private = path.private_name()
+        _try_path(private)
         # gRPC creates the socket with the process's umask; it must never be open to others, not even
         # for the moment until chmod.
         mask = os.umask(0o177)
@@ -237,8 +240,15 @@ def _try_port(address: TcpAddress, *, reuse: bool) -> None:
             probe.bind((address.host, address.port))
     except OSError as error:
         # Without IPv6, gRPC takes the addresses of IPv4 for [::].
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+        if address.host != _EVERY_ADDRESS or error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise
+
+
+def _try_path(path: Path) -> None:
+    """Raise what the system says of a path that cannot be had: gRPC keeps that to itself, too."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.bind(str(path))
+    path.unlink()
 
 
 class _Certificate:
