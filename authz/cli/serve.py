@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +10,6 @@ import click
 
 from authz.cli.options import FAULTY, config_option, file_argument
 from authz.process.seat import VARIABLE, WorkerSeat
-from authz.system import early_signals
 from authz.system.ending import end
 
 _METRICS_FOLDERS: Final = ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir")
@@ -24,7 +24,6 @@ def serve(file: Path | None, config_file: Path | None) -> None:
 
     FILE is the configuration, as with --config.
     """
-    early_signals.heed()
     place = _seat()
     # What takes seconds to import, and looks at variables then.
     from authz.config import ConfigError, ConfigSource  # noqa: PLC0415 - see above
@@ -39,6 +38,9 @@ def serve(file: Path | None, config_file: Path | None) -> None:
     except ConfigError as error:
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
+    except Exception:  # noqa: BLE001 - a defect: it is shown, and nobody waits for threads either
+        traceback.print_exc()
+        end(1)
 
 
 def _seat() -> WorkerSeat | None:

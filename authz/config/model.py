@@ -5,7 +5,8 @@ whether keys agree with one another (`authz.config.consistency`).
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from types import UnionType
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import Field, model_validator
 
@@ -68,12 +69,15 @@ class Config(Section):
         return data
 
 
-def key_paths() -> Iterator[str]:
-    """Return the keys of sections that have one value each, joined by dots: not those of what has names."""
-    for name, field in Config.model_fields.items():
-        kinds = (field.annotation, *get_args(field.annotation))
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
-        if sections:
-            yield from (f"{name}.{key}" for section in sections for key in section.model_fields)
-        elif float in kinds:
-            yield name
+def key_paths(section: type[Section] = Config, prefix: str = "") -> Iterator[str]:
+    """Return the keys that there are once each, joined by dots: not those of what has a name of its own."""
+    for name, field in section.model_fields.items():
+        kind: object = field.annotation
+        choices = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        sections = [
+            each for each in choices if isinstance(each, type) and issubclass(each, Section)
+        ]
+        for each in sections:
+            yield from key_paths(each, f"{prefix}{name}.")
+        if not sections and get_origin(kind) is not Mapping:
+            yield f"{prefix}{name}"

@@ -47,6 +47,8 @@ NOT_PUBLISHED: Final = (
     "the tenant publishes no such key; an application's own keys are not taken "
     "(docs/entra.md#keys-of-an-applications-own)"
 )
+MOST_OF_AN_ISSUER: Final = 200
+"""Characters of an unexpected issuer that are shown."""
 MOST_OF_A_KID: Final = 100
 """Characters of a `kid` that the log shows."""
 _log = structlog.get_logger(__name__)
@@ -294,7 +296,8 @@ class SigningKeys:
         metadata = read_document(self._get(url), url)
         stated = str(metadata.get("issuer", "")).replace("{tenantid}", issuer.tenant_id)
         if stated != issuer.name:
-            raise DiscoveryFault(f"{url} speaks for {stated!r}, expected {issuer.name!r}")
+            shown = stated[:MOST_OF_AN_ISSUER]
+            raise DiscoveryFault(f"{url} speaks for {shown!r}, expected {issuer.name!r}")
         keys_url = endpoint(metadata, "jwks_uri", url=url, hosts=self._hosts).geturl()
         return read_document(self._get(keys_url), keys_url)
 

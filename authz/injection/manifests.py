@@ -68,7 +68,7 @@ class _Document:
     def read(self) -> Any:
         try:
             return yaml.safe_load(self.text)
-        except (yaml.YAMLError, ValueError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise _fault(error, self.above) from error
 
     def replaced(self, item: Any) -> str:
@@ -81,11 +81,12 @@ class _Document:
 def _documents(text: str) -> Iterator[_Document]:
     try:
         starts = [
-            (mark.index, mark.line, bool(event.explicit))
+            # From its line on: without `---` a document begins with its first word, which may be indented.
+            (mark.index - mark.column, mark.line, bool(event.explicit))
             for event in yaml.parse(text, Loader=yaml.SafeLoader)
             if isinstance(event, yaml.DocumentStartEvent) and (mark := event.start_mark) is not None
         ]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise _fault(error, 0) from error
     # Comments before the first one are no part of it.
     for (here, above, is_marked), (end, _, _) in pairwise(
@@ -95,7 +96,7 @@ def _documents(text: str) -> Iterator[_Document]:
             yield _Document(text[here:end], above, is_marked)
 
 
-def _fault(error: yaml.YAMLError | ValueError, above: int) -> ManifestError:
+def _fault(error: Exception, above: int) -> ManifestError:
     mark = getattr(error, "problem_mark", None)
     place = (
         f"line {above + mark.line + 1}"

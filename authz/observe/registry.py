@@ -3,13 +3,16 @@
 import fcntl
 import os
 import shutil
+import struct
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from prometheus_client import (
     CollectorRegistry,
     GCCollector,
@@ -32,6 +35,9 @@ _ENDED: Final = "ended"
 """Stands for the process id in the files of workers that have ended."""
 
 Registry = CollectorRegistry
+_files: Final = threading.Lock()
+"""What is added up is there twice for a moment: nobody reads then."""
+_log = structlog.get_logger(__name__)
 
 
 def own_registry() -> Registry:
@@ -88,7 +94,9 @@ class _Workers:
         """Return the metrics of all workers."""
         refused = float(self._config_refused)
         files: Any = multiprocess.MultiProcessCollector(None, str(self._folder))  # type: ignore[no-untyped-call]
-        for metric in files.collect():
+        with _files:
+            found = list(files.collect())
+        for metric in found:
             if metric.name == CONFIG_REFUSED[0]:
                 # Where it can be read and not be built, only workers know.
                 refused = max([refused, *(sample.value for sample in metric.samples)])
@@ -117,21 +125,31 @@ def gathered_registry(
 
 
 def forget_worker(pid: int, folder: Path) -> None:
-    """Drop the files of a worker that has ended. What it counted is added to what others counted before."""
-    multiprocess.mark_process_dead(pid, str(folder))  # type: ignore[no-untyped-call]
-    for file in folder.glob(f"*_{pid}.db"):
-        kind = file.name.partition("_")[0]
-        if kind != "gauge":
-            _add(file, folder / f"{kind}_{_ENDED}.db")
-        file.unlink()
+    """Drop the files of a worker that has ended. What it counted is added to what others counted before.
+
+    Raises:
+        OSError: A file cannot be dropped.
+    """
+    with _files:
+        for file in folder.glob(f"*_{pid}.db"):
+            kind = file.name.partition("_")[0]
+            if not kind.startswith("gauge"):
+                _add(file, folder / f"{kind}_{_ENDED}.db")
+            file.unlink(missing_ok=True)
 
 
 def _add(source: Path, target: Path) -> None:
     """Add the values of one file to those of another."""
-    values: Any = MmapedDict(str(target))  # type: ignore[no-untyped-call]
     counted: Any = MmapedDict
     try:
-        for key, value, timestamp, _ in counted.read_all_values_from_file(str(source)):
+        found = list(counted.read_all_values_from_file(str(source)))
+    except (struct.error, RuntimeError, ValueError) as error:
+        # Its worker was killed while it made the file.
+        _log.error("metrics of a worker are lost", file=source.name, cause=type(error).__name__)
+        return
+    values: Any = MmapedDict(str(target))  # type: ignore[no-untyped-call]
+    try:
+        for key, value, timestamp, _ in found:
             before, _ = values.read_value(key)
             values.write_value(key, before + value, timestamp)
     finally:

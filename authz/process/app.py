@@ -196,7 +196,7 @@ class App:
             except ListenError:
                 await self._grpc.stop()
                 raise
-        # Only now: threads that wait for Entra would delay the exit of a process whose address is taken.
+        # Only now: who has no address needs nothing of Entra.
         self._engine.start()
         self._started = True
         _log.info(

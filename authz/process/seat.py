@@ -4,6 +4,7 @@ Who hands it over is `authz.process.worker`, who sits there `authz.process.app`.
 time.
 """
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,10 +35,13 @@ class WorkerSeat:
         """
         address, _, descriptors = text.partition(" ")
         report_to, _, lifeline = descriptors.partition(" ")
-        if not (report_to.isdecimal() and lifeline.isdecimal()):
+        try:
+            for descriptor in (report_to, lifeline):
+                os.fstat(int(descriptor))
+        except (ValueError, OverflowError, OSError):
             raise ValueError(
                 f"{VARIABLE}: authz sets it for its own workers; expected it to be unset"
-            )
+            ) from None
         return cls(address, int(report_to), int(lifeline))
 
     def __str__(self) -> str:

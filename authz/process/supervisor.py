@@ -69,6 +69,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
+        # An earlier one was not heard.
+        self._reload_now.set()
         listen = self._config.listen
         admin = None
         if listen.admin is not None:

@@ -22,6 +22,10 @@ SILENCE: Final = 10.0
 """Seconds without a word after which a worker counts as not ready. It reports each second."""
 MOST_SILENCES: Final = 3
 """Of these, one after the other, after which it is killed: as many as a liveness probe allows."""
+LONGEST_START: Final = 300.0
+"""Seconds that it may take to its first word: imports, and what the configuration needs."""
+_MOMENT: Final = 0.5
+_SILENT: Final = b"silent"
 _log = structlog.get_logger("authz.process.supervisor")
 
 
@@ -116,21 +120,28 @@ class Worker:
         """
         self._reports = self._reload_wanted = False
         reading, writing = os.pipe()
-        with os.fdopen(reading, "rb") as reports:
+        reports = os.fdopen(reading, "rb")
+        try:
+            process = self._process = await self._start(writing)
+        except BaseException:
+            reports.close()
+            raise
+        finally:
+            os.close(writing)
+        try:
+            if self._stopping.is_set():
+                process.terminate()
+            await self._listen(reports)
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+            self._process = None
             try:
-                process = self._process = await self._start(writing)
-            finally:
-                os.close(writing)
-            try:
-                if self._stopping.is_set():
-                    process.terminate()
-                await self._listen(reports)
-                return await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                self._process = None
                 self._forget(process.pid)
+            except OSError as error:
+                cause = type(error).__name__
+                _log.error("metrics of a worker are lost", seat=self.number, cause=cause)
 
     async def _start(self, writing: int) -> asyncio.subprocess.Process:
         arguments = ["-m", "authz", "serve"]
@@ -147,32 +158,42 @@ class Worker:
     async def _listen(self, reports: BinaryIO) -> None:
         """Note what the process reports until it closes its end. Kill it if it hangs."""
         stream = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), reports
-        )
-        # Counted, not timed: this process may have been stopped as well, and then hears of it all at once.
+        try:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+                lambda: asyncio.StreamReaderProtocol(stream), reports
+            )
+        except BaseException:
+            reports.close()
+            raise
+        # From now on it is the transport that closes the pipe.
         silences = 0
-        while True:
-            try:
-                async with asyncio.timeout(SILENCE if self._reports else None):
-                    line = await stream.readline()
-            except TimeoutError:
-                silences += 1
-                self._is_silent(silences)
-                continue
-            if not line:
-                break
-            silences = 0
-            self.ready = line == b"1\n"
-            self._reports = True
-            if self._reload_wanted:
-                self._reload_wanted = False
-                self.reload()
-        transport.close()
+        try:
+            while line := await self._line(stream):
+                if line is _SILENT:
+                    silences += 1
+                    self._is_silent(silences)
+                    continue
+                silences = 0
+                self.ready = line == b"1\n"
+                self._reports = True
+                if self._reload_wanted:
+                    self._reload_wanted = False
+                    self.reload()
+        finally:
+            transport.close()
+
+    async def _line(self, stream: asyncio.StreamReader) -> bytes:
+        """Return the next report, `_SILENT` for none in time, or nothing at the end."""
+        # The second wait is for what is there already: this process may have been stopped itself.
+        for patience in (SILENCE if self._reports else LONGEST_START, _MOMENT):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    return await stream.readline()
+        return _SILENT
 
     def _is_silent(self, silences: int) -> None:
         self.ready = False
-        killed = silences == MOST_SILENCES
+        killed = silences == MOST_SILENCES or not self._reports
         if killed:
             self.signal(signal.SIGKILL)
         if killed or silences == 1:

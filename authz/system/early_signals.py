@@ -4,8 +4,8 @@ As process 1 of a container it would not even hear of SIGTERM: the kernel drops 
 handler for. Any other process would be killed by a SIGHUP, which means a reload.
 """
 
+import os
 import signal
-import sys
 from types import FrameType
 
 _ENDED_BY = 128
@@ -23,7 +23,8 @@ def heed() -> None:
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    sys.exit(_ENDED_BY + number)
+    # Not by an exception: Python drops those that are raised in some callbacks, of imports among others.
+    os._exit(_ENDED_BY + number)
 
 
 def _wait(_: int, __: FrameType | None) -> None:

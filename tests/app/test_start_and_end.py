@@ -100,6 +100,7 @@ async def test_an_end_waits_for_no_answer_of_entra(world: World, write: Write, t
     [
         ({"AUTHZ_WORKER_SEAT": "1"}, "authz: AUTHZ_WORKER_SEAT: authz sets it for its own workers"),
         ({"AUTHZ_WORKER_SEAT": "127.0.0.1:0 a b"}, "expected it to be unset"),
+        ({"AUTHZ_WORKER_SEAT": "127.0.0.1:0 7707 7708"}, "expected it to be unset"),
     ],
 )
 def test_a_seat_that_no_supervisor_gave_is_a_fault(

@@ -4,14 +4,15 @@ import asyncio
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from authz.config import ConfigSource
-from authz.observe.registry import FOLDER_VARIABLE
+from authz.observe.registry import FOLDER_VARIABLE, forget_worker
 from authz.process import worker
 from support.programs.holdings import descriptors
 from support.programs.stack import Client, Process, World, authorization, until
@@ -182,15 +183,12 @@ async def test_a_second_sigterm_ends_workers_at_once(world: World, write: Write)
         assert 0 == process.wait(20)
 
 
-async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
-    world: World, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It holds connections that nobody answers, and would do so for ever."""
-    monkeypatch.setattr(worker, "SILENCE", 2.0)
+@asynccontextmanager
+async def kept(world: World, write: Write, ended: list[int]) -> AsyncIterator[worker.Worker]:
+    """Keep one worker running in the block; ids of processes that have ended are added to the list."""
     file = write(listen={"grpc": "127.0.0.1:0", "admin": None, "workers": WORKERS})
-    ended: list[int] = []
-    stopping = asyncio.Event()
     lifeline, held = os.pipe()
+    stopping = asyncio.Event()
     one = worker.Worker(
         0,
         ConfigSource.find(file, dict(os.environ)),
@@ -202,6 +200,22 @@ async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
     )
     running = asyncio.create_task(one.keep_running())
     try:
+        yield one
+    finally:
+        stopping.set()
+        one.signal(signal.SIGTERM)
+        await running
+        os.close(held)
+        os.close(lifeline)
+
+
+async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
+    world: World, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds connections that nobody answers, and would do so for ever."""
+    monkeypatch.setattr(worker, "SILENCE", 2.0)
+    ended: list[int] = []
+    async with kept(world, write, ended) as one:
         await until(lambda: one.ready, seconds=60)
         hung = one.pid
         assert hung is not None
@@ -210,12 +224,34 @@ async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
         still = one.pid
         await until(lambda: one.ready, seconds=60)
         replaced = one.pid
-    finally:
-        stopping.set()
-        one.signal(signal.SIGTERM)
-        await running
-        os.close(held)
-        os.close(lifeline)
 
     assert hung == still != replaced
     assert [hung, replaced] == ended
+
+
+async def test_a_worker_that_never_says_a_word_is_replaced(
+    world: World, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs before it can serve: no probe would notice."""
+    monkeypatch.setattr(worker, "LONGEST_START", 1.0)
+    ended: list[int] = []
+    async with kept(world, write, ended) as one:
+        await until(lambda: one.pid is not None)
+        hung = one.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        await until(lambda: [hung] == ended)
+        monkeypatch.setattr(worker, "LONGEST_START", 60.0)
+        await until(lambda: one.ready, seconds=60)
+
+
+def test_a_metrics_file_that_was_just_being_made_ends_nothing(tmp_path: Path) -> None:
+    """Its worker was killed between the two steps of that; what others counted stays."""
+    for file in ("counter_7.db", "gauge_livemax_7.db", "histogram_7.db"):
+        (tmp_path / file).touch()
+    (tmp_path / "counter_8.db").touch()
+    with capture_logs() as logs:
+        forget_worker(7, tmp_path)
+
+    assert ["counter_8.db"] == [file.name for file in tmp_path.iterdir()]
+    assert {"counter_7.db", "histogram_7.db"} == {record["file"] for record in logs}

@@ -941,12 +941,19 @@ def test_a_file_that_cannot_be_used_is_named_by_its_variable(variable: str, tmp_
         ("AUTHZ_LOG_FORMAT", "log.format"),
         ("AUTHZ_RELOAD_INTERVAL", "reload_interval"),
         ("AUTHZ_HTTPS_LIFETIME", "https.lifetime"),
+        ("AUTHZ_LISTEN_TLS_KEY_FILE", "listen.tls.key_file"),
+        ("AUTHZ_CACHE_TOKENS_MAX_ENTRIES", "cache.tokens.max_entries"),
     ],
 )
 def test_a_variable_that_is_called_as_a_key_is_reported(variable: str, key: str) -> None:
     """Who sets it believes that it counts; few keys have a variable."""
     expected = Notice(variable, f"has no effect: expected {key} in a configuration file")
     assert expected in load(None, {**SEED, variable: "4"}).warnings
+
+
+def test_no_key_is_named_that_stands_below_a_name() -> None:
+    """There is no `agents.blueprint`: it is that of some agent."""
+    assert load(None, SEED).warnings == load(None, {**SEED, "AUTHZ_AGENTS_BLUEPRINT": "x"}).warnings
 
 
 def test_a_misspelt_variable_of_our_own_is_reported() -> None:

@@ -3,6 +3,7 @@
 import base64
 import json
 import ssl
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def test_documents_begin_in_every_way_that_yaml_knows(first: str, between: str) 
     assert (text, done) == inject_manifest(text, Additions())
 
 
+@pytest.mark.parametrize("above", ["", "# ours\n", "\n"])
+def test_a_document_may_be_indented(above: str) -> None:
+    """As what a template has put in."""
+    manifest = above + textwrap.indent(yaml.dump(workload("Job")), "  ")
+    text, done = inject_manifest(manifest + "---\n" + SERVICE, Additions())
+
+    assert ["Job bot"] == done
+    assert ["Job", "Service"] == [item["kind"] for item in yaml.safe_load_all(text)]
+
+
 @pytest.mark.parametrize("kind", ["List", "DeploymentList"])
 def test_a_list_is_looked_through(kind: str) -> None:
     """As `kubectl get -o yaml` and the API write it."""
@@ -215,6 +226,7 @@ def test_what_is_no_manifest_at_all_is_a_fault(content: bytes, expected: str) ->
     ("manifest", "expected"),
     [
         ("a: [", "line 1 is no YAML"),
+        ("[" * 3000 + "]" * 3000, "the document from line 1 is no YAML"),
         (f"{SERVICE}---\na: *b\n", f"line {SERVICE.count(chr(10)) + 2} is no YAML"),
         (
             f"{SERVICE}---\na: 2026-13-45\n",
