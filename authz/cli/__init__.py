@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 import click
 
 from authz import __version__
-from authz.system import early_signals
 from authz.system.distribution import clash
 
 
@@ -43,10 +42,6 @@ VERBS: Final[Mapping[str, _Verb]] = {
 }
 
 
-_SERVE: Final = frozenset({"inject-webhook", "serve"})
-"""Verbs that are process 1 of a container."""
-
-
 class _Verbs(click.Group):
     """A group that imports a verb when it is called, and lists them without importing any."""
 
@@ -59,9 +54,6 @@ class _Verbs(click.Group):
         """Import a verb."""
         del ctx
         verb = VERBS.get(cmd_name)
-        if cmd_name in _SERVE:
-            # Before all that takes seconds to import.
-            early_signals.heed()
         return None if verb is None else verb.load()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

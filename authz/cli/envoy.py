@@ -40,8 +40,7 @@ _TOO_LARGE: Final = (
 )
 
 
-_SETTING: Final = re.compile(r"\b(inbound|app|egress|https|admin|statistics)_address\b")
-"""What an option is called where it is a setting."""
+_ADDRESS: Final = re.compile(r"\b(?:(inbound|app|egress|https|admin|statistics)|authz)_address\b")
 
 
 @click.command()
@@ -187,7 +186,12 @@ def _render(
         click.echo(f"authz: {error}", err=True)
         sys.exit(FAULTY)
     except RenderError as error:
-        raise click.ClickException(_SETTING.sub(r"--\1", str(error))) from error
+        raise click.ClickException(_ADDRESS.sub(_option, str(error))) from error
+
+
+def _option(setting: re.Match[str]) -> str:
+    """Return what an address is called on the command line."""
+    return f"--{setting[1] or 'authz-address'}"
 
 
 def _put(text: str, output: Path | None) -> None:

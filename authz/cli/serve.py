@@ -25,7 +25,7 @@ def serve(file: Path | None, config_file: Path | None) -> None:
     FILE is the configuration, as with --config.
     """
     place = _seat()
-    # What takes seconds to import, and looks at variables then.
+    # After that: Prometheus' client looks at variables when it is imported.
     from authz.config import ConfigError, ConfigSource  # noqa: PLC0415 - see above
     from authz.process.app import run  # noqa: PLC0415 - see above
     from authz.process.supervisor import supervise  # noqa: PLC0415 - see above

@@ -6,6 +6,8 @@ from typing import Final
 
 UNIX: Final = "unix:"
 LARGEST_PORT: Final = 65535
+EVERY_ADDRESS: Final = "::"
+"""Of IPv6, and of IPv4 too where something listens there."""
 _MOST_DIGITS: Final = 10
 LONGEST_PATH: Final = 107
 """Bytes of a socket's path (Linux `sun_path`, less its end)."""

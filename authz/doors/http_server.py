@@ -20,7 +20,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from authz.core.address import TcpAddress, UnixAddress, parse_address
+from authz.core.address import EVERY_ADDRESS, TcpAddress, UnixAddress, parse_address
 from authz.doors.http_connections import Connections
 from authz.doors.http_protocol import BoundedProtocol
 from authz.system.unix_socket import Place, SocketPath
@@ -32,7 +32,6 @@ MOST_HELD: Final = 32 * 1024**2
 MOST_BODY: Final = 64 * 1024
 """Bytes of a request's body, where a server does not say otherwise."""
 _BACKLOG: Final = 1024
-_EVERY_ADDRESS: Final = "::"
 _log = structlog.get_logger(__name__)
 
 
@@ -203,7 +202,7 @@ class HttpServer:
 
 def _listen(address: TcpAddress) -> socket.socket:
     place = address.host, address.port
-    if address.host == _EVERY_ADDRESS:
+    if address.host == EVERY_ADDRESS:
         if not socket.has_dualstack_ipv6():
             return socket.create_server(("0.0.0.0", address.port), backlog=_BACKLOG)  # noqa: S104 - every address is configured
         return socket.create_server(

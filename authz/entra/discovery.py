@@ -19,6 +19,8 @@ from authz.ports import Timer
 
 LIFETIME: Final = 3600.0
 """Seconds for which a good document is repeated without asking."""
+MOST_OF_AN_ISSUER: Final = 200
+"""Characters of an unexpected issuer that are shown."""
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 15.0
 """Seconds until a document is asked for again that was unusable; the pause doubles."""

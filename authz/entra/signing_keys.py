@@ -31,7 +31,13 @@ from authz.core.keys import (
     parse_key_set,
 )
 from authz.entra.bulkheads import Bulkheads
-from authz.entra.discovery import DiscoveryFault, Documents, endpoint, read_document
+from authz.entra.discovery import (
+    MOST_OF_AN_ISSUER,
+    DiscoveryFault,
+    Documents,
+    endpoint,
+    read_document,
+)
 from authz.entra.http import Answer
 from authz.entra.server_clock import ServerClock
 from authz.ports import Clock, Timer
@@ -47,8 +53,6 @@ NOT_PUBLISHED: Final = (
     "the tenant publishes no such key; an application's own keys are not taken "
     "(docs/entra.md#keys-of-an-applications-own)"
 )
-MOST_OF_AN_ISSUER: Final = 200
-"""Characters of an unexpected issuer that are shown."""
 MOST_OF_A_KID: Final = 100
 """Characters of a `kid` that the log shows."""
 _log = structlog.get_logger(__name__)

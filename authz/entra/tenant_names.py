@@ -5,8 +5,6 @@ the process ends, so a domain that moves to another tenant meanwhile changes not
 looked up says `authz.config`; the keys of a tenant's issuers are `signing_keys`'.
 """
 
-from typing import Final
-
 import structlog
 
 from authz.config import Config
@@ -18,13 +16,12 @@ from authz.entra.configured_http import http_client
 from authz.entra.discovery import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    MOST_OF_AN_ISSUER,
     DiscoveryFault,
     Documents,
     read_document,
 )
 
-MOST_OF_AN_ISSUER: Final = 200
-"""Characters of an unexpected issuer that are shown."""
 _log = structlog.get_logger(__name__)
 
 

@@ -182,6 +182,8 @@ class SidecarSettings:
             if not 0 < getattr(self, name) <= _LONGEST_IDLE:
                 found = getattr(self, name)
                 raise RenderError(f"{name}: found {found}, expected seconds up to {_LONGEST_IDLE}")
+        if self.authz_address is not None:
+            socket_address(self.authz_address, name="authz_address")
         self._must_differ()
         if Direction.INBOUND in self.websockets and self.app_protocol is AppProtocol.HTTP2:
             raise RenderError(
@@ -198,8 +200,8 @@ class SidecarSettings:
         names = ("inbound", "app", "egress", "https", "admin", "statistics")
         taken: list[tuple[str, TcpAddress]] = []
         for name in names:
-            where = getattr(self, f"{name}_address")
             key = f"{name}_address"
+            where = getattr(self, key)
             socket = None if where is None else socket_address(where, name=key)
             if not isinstance(socket, TcpAddress):
                 continue

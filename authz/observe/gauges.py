@@ -63,7 +63,7 @@ class _Total:
     def state(self, totals: Mapping[str, int]) -> None:
         for label, number in totals.items():
             before = self._seen.get(label, 0)
-            # What was made anew begins with none.
+            # A number that fell is that of a new cache or endpoint, which began at 0.
             self._counter.labels(label).inc(number - before if number >= before else number)
             self._seen[label] = number
 

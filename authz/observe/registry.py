@@ -36,7 +36,7 @@ _ENDED: Final = "ended"
 
 Registry = CollectorRegistry
 _files: Final = threading.Lock()
-"""What is added up is there twice for a moment: nobody reads then."""
+"""While the counts of an ended worker are added to others they are there twice: nobody may read then."""
 _log = structlog.get_logger(__name__)
 
 
@@ -77,7 +77,7 @@ class _Processes:
 
 
 class _Workers:
-    """What workers write, and what their supervisor knows better: they may all be gone.
+    """The metrics of workers; but for readiness and the refused configuration, which their supervisor states.
 
     Args:
         folder: Where workers write.
@@ -133,7 +133,7 @@ def forget_worker(pid: int, folder: Path) -> None:
     with _files:
         for file in folder.glob(f"*_{pid}.db"):
             kind = file.name.partition("_")[0]
-            if not kind.startswith("gauge"):
+            if kind != "gauge":
                 _add(file, folder / f"{kind}_{_ENDED}.db")
             file.unlink(missing_ok=True)
 

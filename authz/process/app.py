@@ -177,7 +177,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.soon)
-        # An earlier one was not heard.
+        # An earlier SIGHUP was ignored.
         self._reload.soon()
         if self._seat is not None:
             loop.add_reader(self._seat.lifeline, self._orphaned, self._seat.lifeline)
@@ -312,10 +312,10 @@ class App:
             await asyncio.sleep(HOUSEKEEPING if not missing else HOUSEKEEPING / 10)
 
     def _report(self, descriptor: int, missing: Mapping[str, Any]) -> None:
-        """Say to the supervisor whether Checks can be answered, and that this process goes on at all."""
+        """Report to the supervisor whether Checks can be answered. Without reports it takes us to hang."""
         # It reads the values of each process from a file, so they are written regularly.
         self._status.gauge(missing)
-        # It may be gone, or be stopped for so long that the pipe is full.
+        # The supervisor may be gone, or may be stopped for so long that the pipe is full.
         with contextlib.suppress(BrokenPipeError, BlockingIOError):
             os.write(descriptor, b"0\n" if missing else b"1\n")
 

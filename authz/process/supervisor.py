@@ -19,7 +19,7 @@ import uvloop
 
 from authz import __version__
 from authz.config import Config, ConfigError, ConfigSource, ConfigWatch, Fault
-from authz.core.address import TcpAddress, parse_tcp_address
+from authz.core.address import EVERY_ADDRESS, TcpAddress, parse_tcp_address
 from authz.doors.admin.server import AdminServer
 from authz.doors.envoy.grpc_server import ListenError
 from authz.observe.logging import configure_logging, log_output
@@ -69,7 +69,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._told_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload)
-        # An earlier one was not heard.
+        # An earlier SIGHUP was ignored.
         self._reload_now.set()
         listen = self._config.listen
         admin = None
@@ -95,9 +95,9 @@ class Supervisor:
             self._workers += [self._worker(number, address) for number in range(listen.workers)]
             running = [loop.create_task(worker.keep_running()) for worker in self._workers]
             following = loop.create_task(self._follow_log_settings())
-            told = loop.create_task(self._stopping.wait())
-            # None of the others ends before, but by a defect: then there is no service that looks like one.
-            await asyncio.wait([told, following, *running], return_when=asyncio.FIRST_COMPLETED)
+            stop = loop.create_task(self._stopping.wait())
+            # Another task that ends first has failed: better to stop and be restarted than to go on blind.
+            await asyncio.wait([stop, following, *running], return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
             self._pass_on(signal.SIGTERM)
             patience = listen.drain_delay + listen.drain_timeout + KILL_GRACE
@@ -127,7 +127,7 @@ class Supervisor:
                     _configure_logging(new.config)
 
     def _told_to_stop(self) -> None:
-        """Stop with grace when told once, at once when told twice: workers count as well."""
+        """Drain at the first signal; at the second, have the workers stop at once."""
         if self._stopping.is_set():
             self._pass_on(signal.SIGTERM)
         self._stopping.set()
@@ -168,6 +168,8 @@ class Supervisor:
     def _missing(self) -> dict[str, Any]:
         if self._stopping.is_set():
             return {"state": "stopping"}
+        if not self._workers:
+            return {"state": "starting"}
         waiting = [worker.number for worker in self._workers if not worker.ready]
         return {"workers": waiting} if waiting else {}
 
@@ -219,7 +221,7 @@ def _hold_port(address: str) -> Iterator[str]:
     """Reserve a port for workers that come and go: bound here, listened on by them."""
     wanted = parse_tcp_address(address)
     held = wanted.host
-    if held == "::" and not socket.has_dualstack_ipv6():
+    if held == EVERY_ADDRESS and not socket.has_dualstack_ipv6():
         # As the workers do it.
         held = "0.0.0.0"  # noqa: S104 - configured
     family = socket.AF_INET6 if ":" in held else socket.AF_INET

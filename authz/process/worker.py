@@ -1,4 +1,4 @@
-"""`Worker`: one of several processes that serve. It is started, and again when it has ended or hangs.
+"""`Worker`: one of several processes that serve: started, watched, and replaced when it ends or hangs.
 
 How many there are, and what they have in common, is `authz.process.supervisor`'s business.
 """
@@ -19,13 +19,12 @@ from authz.process.seat import VARIABLE, WorkerSeat
 FIRST_RESTART_DELAY: Final = 0.5
 LONGEST_RESTART_DELAY: Final = 30.0
 SILENCE: Final = 10.0
-"""Seconds without a word after which a worker counts as not ready. It reports each second."""
+"""Seconds without a report after which a worker counts as not ready. It reports each second."""
 MOST_SILENCES: Final = 3
-"""Of these, one after the other, after which it is killed: as many as a liveness probe allows."""
+"""Of these in a row, after which it is killed: as many failures as Kubernetes' liveness probe allows."""
 LONGEST_START: Final = 300.0
-"""Seconds that it may take to its first word: imports, and what the configuration needs."""
+"""Seconds until its first report: imports, and what the configuration needs."""
 _MOMENT: Final = 0.5
-_SILENT: Final = b"silent"
 _log = structlog.get_logger("authz.process.supervisor")
 
 
@@ -42,7 +41,7 @@ class Worker:
         forget: Called with the id of a process that has ended.
 
     Attributes:
-        ready: Whether it answers Checks, by its own word.
+        ready: Whether it answers Checks, by its last report.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Worker:
         self._forget = forget
         self._process: asyncio.subprocess.Process | None = None
         self._reports = False
-        """Whether the process has said anything yet: before that it hears nothing either."""
+        """Whether it has reported yet. Before that it has no handler for SIGHUP."""
         self._reload_wanted = False
 
     @property
@@ -103,7 +102,7 @@ class Worker:
                 self._process.send_signal(number)
 
     def reload(self) -> None:
-        """Have the process look at the configuration, as soon as it can hear that."""
+        """Have the process look at the configuration, as soon as it handles SIGHUP."""
         if self._reports:
             self.signal(signal.SIGHUP)
         else:
@@ -168,8 +167,8 @@ class Worker:
         # From now on it is the transport that closes the pipe.
         silences = 0
         try:
-            while line := await self._line(stream):
-                if line is _SILENT:
+            while (line := await self._line(stream)) != b"":
+                if line is None:
                     silences += 1
                     self._is_silent(silences)
                     continue
@@ -182,14 +181,14 @@ class Worker:
         finally:
             transport.close()
 
-    async def _line(self, stream: asyncio.StreamReader) -> bytes:
-        """Return the next report, `_SILENT` for none in time, or nothing at the end."""
-        # The second wait is for what is there already: this process may have been stopped itself.
+    async def _line(self, stream: asyncio.StreamReader) -> bytes | None:
+        """Return the next report, None if none comes in time, or an empty one at the end."""
+        # The second wait is for reports that are there: this process may have been stopped itself.
         for patience in (SILENCE if self._reports else LONGEST_START, _MOMENT):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     return await stream.readline()
-        return _SILENT
+        return None
 
     def _is_silent(self, silences: int) -> None:
         self.ready = False

@@ -1,7 +1,7 @@
-"""What a process does when it is told something before it serves. Imports nothing that takes time.
+"""`heed`: handlers for signals that come before the service runs. Imports nothing that takes time.
 
-As process 1 of a container it would not even hear of SIGTERM: the kernel drops signals that process 1 has no
-handler for. Any other process would be killed by a SIGHUP, which means a reload.
+PID 1 of a container does not receive a signal for which it has no handler: SIGTERM during the start would be
+lost. Any other process would be killed by SIGHUP, which means a reload here.
 """
 
 import os
@@ -13,13 +13,13 @@ _ENDED_BY = 128
 
 
 def heed() -> None:
-    """From now on end at SIGTERM and SIGINT, where there is nothing to drain yet, and do nothing at SIGHUP.
+    """End the process at SIGTERM and SIGINT, for there is nothing to drain yet, and ignore SIGHUP.
 
-    Who serves replaces these handlers, and then looks at the configuration once more.
+    The service replaces these handlers, and looks at the configuration once more after that.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
-    signal.signal(signal.SIGHUP, _wait)
+    signal.signal(signal.SIGHUP, _ignore)
 
 
 def _end(number: int, _: FrameType | None) -> None:
@@ -27,5 +27,5 @@ def _end(number: int, _: FrameType | None) -> None:
     os._exit(_ENDED_BY + number)
 
 
-def _wait(_: int, __: FrameType | None) -> None:
+def _ignore(_: int, __: FrameType | None) -> None:
     """The configuration is about to be read."""

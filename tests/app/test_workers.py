@@ -4,15 +4,19 @@ import asyncio
 import os
 import resource
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from structlog.testing import capture_logs
 
 from authz.config import ConfigSource
-from authz.observe.registry import FOLDER_VARIABLE, forget_worker
+from authz.observe.registry import FOLDER_VARIABLE, forget_worker, gathered_registry
 from authz.process import worker
 from support.programs.holdings import descriptors
 from support.programs.stack import Client, Process, World, authorization, until
@@ -209,6 +213,14 @@ async def kept(world: World, write: Write, ended: list[int]) -> AsyncIterator[wo
         os.close(lifeline)
 
 
+def stop(one: worker.Worker) -> int:
+    """Have its process hang, and return the process's id."""
+    pid = one.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
 async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
     world: World, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,9 +229,7 @@ async def test_a_worker_that_hangs_is_not_ready_and_then_replaced(
     ended: list[int] = []
     async with kept(world, write, ended) as one:
         await until(lambda: one.ready, seconds=60)
-        hung = one.pid
-        assert hung is not None
-        os.kill(hung, signal.SIGSTOP)
+        hung = stop(one)
         await until(lambda: not one.ready)
         still = one.pid
         await until(lambda: one.ready, seconds=60)
@@ -237,9 +247,7 @@ async def test_a_worker_that_never_says_a_word_is_replaced(
     ended: list[int] = []
     async with kept(world, write, ended) as one:
         await until(lambda: one.pid is not None)
-        hung = one.pid
-        assert hung is not None
-        os.kill(hung, signal.SIGSTOP)
+        hung = stop(one)
         await until(lambda: [hung] == ended)
         monkeypatch.setattr(worker, "LONGEST_START", 60.0)
         await until(lambda: one.ready, seconds=60)
@@ -255,3 +263,27 @@ def test_a_metrics_file_that_was_just_being_made_ends_nothing(tmp_path: Path) ->
 
     assert ["counter_8.db"] == [file.name for file in tmp_path.iterdir()]
     assert {"counter_7.db", "histogram_7.db"} == {record["file"] for record in logs}
+
+
+def test_a_scrape_counts_a_worker_that_ends_once(tmp_path: Path) -> None:
+    """Its counts are added to those of others while somebody reads."""
+    pids = range(1, 120)
+    for pid in pids:
+        file: Any = MmapedDict(str(tmp_path / f"counter_{pid}.db"))  # type: ignore[no-untyped-call]
+        file.write_value(mmap_key("checks", "checks_total", [], [], "Checks."), 1.0, 0.0)
+        file.close()
+    ended, seen = threading.Event(), set()
+
+    def scrape() -> None:
+        while not ended.is_set():
+            registry = gathered_registry(tmp_path, {}, ready=True, config_refused=False)
+            seen.add(registry.get_sample_value("checks_total"))
+
+    with ThreadPoolExecutor(1) as threads:
+        scraping = threads.submit(scrape)
+        for pid in pids:
+            forget_worker(pid, tmp_path)
+        ended.set()
+        scraping.result()
+
+    assert {float(len(pids))} == seen

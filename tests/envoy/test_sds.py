@@ -223,8 +223,8 @@ async def test_delta_tells_of_a_name_again_that_is_asked_for_again(opened: Open)
                 assert {"nowhere": ""} == await envoy.hear()
                 await envoy.change(unsubscribe=("nowhere",))
 
-    told = [record["secret"] for record in logs if record["event"] == "secret refused"]
-    assert ["nowhere"] * 2 == told
+    refused = [record["secret"] for record in logs if record["event"] == "secret refused"]
+    assert ["nowhere"] * 2 == refused
 
 
 async def test_delta_does_not_repeat_what_a_reconnected_envoy_has(opened: Open) -> None:

@@ -19,7 +19,13 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from authz.config.shown import shown_file
-from authz.core.address import TcpAddress, UnixAddress, parse_address, parse_tcp_address
+from authz.core.address import (
+    EVERY_ADDRESS,
+    TcpAddress,
+    UnixAddress,
+    parse_address,
+    parse_tcp_address,
+)
 from authz.doors.envoy.ext_authz import SERVICE
 from authz.system import listen_fault
 from authz.system.files import BoundedFile, FileFault
@@ -27,7 +33,6 @@ from authz.system.unix_socket import Place, SocketPath
 
 _log = structlog.get_logger(__name__)
 _IPV6: Final = 6
-_EVERY_ADDRESS: Final = "::"
 MAX_CHECK_BYTES: Final = 1024 * 1024
 """Largest CheckRequest accepted: headers, which Envoy limits to 60 KiB by default, and where rules go by MCP
 tool a body of up to 512 KiB."""
@@ -240,7 +245,7 @@ def _try_port(address: TcpAddress, *, reuse: bool) -> None:
             probe.bind((address.host, address.port))
     except OSError as error:
         # Without IPv6, gRPC takes the addresses of IPv4 for [::].
-        if address.host != _EVERY_ADDRESS or error.errno in (errno.EADDRINUSE, errno.EACCES):
+        if address.host != EVERY_ADDRESS or error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise
 
 

@@ -19,6 +19,8 @@ IMPORTED: Final = (
     "authz.cli.envoy",
     "authz.cli.serve",
     "authz.envoy_config.bootstrap",
+    "authz.process.app",
+    "authz.process.supervisor",
 )
 """What children have, with all that it imports."""
 
