@@ -26,6 +26,8 @@ _TEMPLATES: Final = {
 """Where each kind has its pod: an object with metadata and spec."""
 
 
+_LOADER: Final = yaml.loader.SafeLoader
+"""The one in Python: libyaml's ends the process where a document is nested deeply enough."""
 _END: Final = re.compile(r"^\.\.\.\s*$", re.MULTILINE)
 
 
@@ -67,7 +69,7 @@ class _Document:
 
     def read(self) -> Any:
         try:
-            return yaml.safe_load(self.text)
+            return yaml.load(self.text, Loader=_LOADER)  # noqa: S506 - a safe one
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise _fault(error, self.above) from error
 
@@ -83,7 +85,7 @@ def _documents(text: str) -> Iterator[_Document]:
         starts = [
             # From its line on: without `---` a document begins with its first word, which may be indented.
             (mark.index - mark.column, mark.line, bool(event.explicit))
-            for event in yaml.parse(text, Loader=yaml.SafeLoader)
+            for event in yaml.parse(text, Loader=_LOADER)
             if isinstance(event, yaml.DocumentStartEvent) and (mark := event.start_mark) is not None
         ]
     except (yaml.YAMLError, RecursionError) as error:
